@@ -1,0 +1,55 @@
+import createError, { type FastifyError } from '@fastify/error'
+
+/**
+ * Every error that a tool can fail with. A message says what happened, to what, and what to do next; it holds nothing
+ * internal: no stack, no path, no address with credentials. `%s` stands for what the constructor is given.
+ */
+export const InvalidArgument = createError<[string]>('INVALID_ARGUMENT',
+  'The input does not fit the tool\'s schema: %s. Correct what is named and call again.', 400)
+export const InvalidCursor = createError<[]>('INVALID_CURSOR',
+  'The cursor is malformed, or belongs to another tool or other arguments. Call again without a cursor, or with the arguments that it came from.', 400)
+export const GroupNotFound = createError<[string]>('GROUP_NOT_FOUND',
+  'There is no consumer group %s: it has neither members nor committed offsets. Call list_groups for the groups that exist.', 404)
+export const ResultTooLarge = createError<[string]>('RESULT_TOO_LARGE',
+  'The answer would be 4 MB or more. %s', 413)
+export const MetadataUnavailable = createError<[string]>('METADATA_UNAVAILABLE',
+  'The cluster\'s metadata is not known: %s. Call again in a few seconds; an operator finds more under /healthz.', 503)
+export const MetricsNotConfigured = createError<[]>('METRICS_NOT_CONFIGURED',
+  'No broker metrics are configured. An operator sets KAFSCALE_MCP_BROKER_METRICS_URL.', 501)
+export const MetricsUnavailable = createError<[string]>('METRICS_UNAVAILABLE',
+  'No broker answered with its metrics: %s. Call again in a few seconds; cluster_status answers without them.', 503)
+export const Internal = createError<[]>('INTERNAL',
+  'The service failed to answer. Call again; if it fails again, an operator finds the reason in the service\'s log.', 500)
+
+/** Whether an error is one of this table, and so may be shown to whoever called. */
+export function isToolError (error: unknown): error is FastifyError {
+  return error instanceof Error && 'code' in error && TABLE.has(String(error.code))
+}
+
+const TABLE: ReadonlySet<string> = new Set(['INVALID_ARGUMENT', 'INVALID_CURSOR', 'GROUP_NOT_FOUND', 'RESULT_TOO_LARGE',
+  'METADATA_UNAVAILABLE', 'METRICS_NOT_CONFIGURED', 'METRICS_UNAVAILABLE', 'INTERNAL'])
+
+/** Codes for which the same call may succeed later, and after how many milliseconds it is worth trying. */
+const RETRY_AFTER_MS: ReadonlyMap<string, number> = new Map([
+  ['METADATA_UNAVAILABLE', 2_000],
+  ['METRICS_UNAVAILABLE', 5_000],
+])
+
+/** How a failure is told to a machine, under `_meta["kafscale-mcp/error"]`. */
+export function describeError ({ code }: FastifyError): { code: string, retryable: boolean, retry_after_ms?: number } {
+  const retryAfterMs = RETRY_AFTER_MS.get(code)
+  return retryAfterMs === undefined ? { code, retryable: code === 'INTERNAL' } : { code, retryable: true, retry_after_ms: retryAfterMs }
+}
+
+// Controls, and what reorders or hides text: bidirectional marks, zero-width and line separators.
+const UNPRINTABLE = /[\p{Cc}\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu
+
+/** Text from the cluster or a caller as a message or a log shows it: quoted, what can't be seen as `\uXXXX`. */
+export function quote (text: string): string {
+  return escapeUnprintable(JSON.stringify(text))
+}
+
+/** The same JSON with nothing in it that can't be seen: within strings, the only place for them, such characters become `\uXXXX`. */
+export function escapeUnprintable (json: string): string {
+  return json.replace(UNPRINTABLE, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}

@@ -1,0 +1,366 @@
+import { isUtf8 } from 'node:buffer'
+import { isDeepStrictEqual } from 'node:util'
+import { add, subtract, type Int64 } from './int64.ts'
+import { parseKey, type Key } from './keyspace.ts'
+import {
+  decodeCommittedOffset, decodeConsumerGroup, decodeLease, decodeNextOffset, decodePartitionState, decodeSnapshot,
+  decodeTopicConfig, UndecodableError,
+  type Broker, type ConsumerGroup, type Defects, type Snapshot, type SnapshotPartition, type SnapshotTopic, type TopicConfig
+} from './records.ts'
+
+/** One change of the keyspace, as etcd tells it. `value` is empty for a delete. */
+export interface KeyEvent { type: 'put' | 'delete', key: Buffer, value: Buffer, modRevision: number }
+
+/**
+ * A partition and what is known of it from every kind of key. Where a value can't be decoded, or there is none, the
+ * field is `null`: unknown.
+ */
+export class Partition {
+  readonly topic: Topic
+  readonly number: number
+  /** The snapshot's entry; `undefined` when the snapshot has no such partition. */
+  info: SnapshotPartition | undefined
+  nextOffset: Int64 | null = null
+  /** Node id of the broker that holds the partition's lease. */
+  ownerId: number | null = null
+  /** How many groups have a committed offset here; what is committed keeps the partition in the mirror. */
+  committedOffsets = 0
+
+  constructor (topic: Topic, number: number) {
+    this.topic = topic
+    this.number = number
+  }
+
+  /** The last flushed offset + 1; `null` when nothing tells, or when the snapshot has no such partition. */
+  get logEndOffset (): Int64 | null {
+    return this.info === undefined ? null : this.nextOffset
+  }
+
+  get isUnused (): boolean {
+    return this.info === undefined && this.nextOffset === null && this.ownerId === null && this.committedOffsets === 0
+  }
+}
+
+/** A topic of the snapshot (`info`), or what other keys say of one that the snapshot doesn't have. */
+export class Topic {
+  readonly name: string
+  info: SnapshotTopic | undefined
+  /** The stored config: `undefined` when there is none, `null` when it can't be decoded. */
+  config: TopicConfig | null | undefined
+  readonly partitions = new Map<number, Partition>()
+
+  constructor (name: string) {
+    this.name = name
+  }
+
+  get isUnused (): boolean {
+    return this.info === undefined && this.config === undefined && this.partitions.size === 0
+  }
+}
+
+/** A group's committed offset on one partition; `offset` is `null` when the stored value can't be decoded. */
+export class Commit {
+  readonly group: Group
+  readonly partition: Partition
+  offset: Int64 | null = null
+  metadata: string | null = null
+  committedAtMs: number | null = null
+
+  constructor (group: Group, partition: Partition) {
+    this.group = group
+    this.partition = partition
+  }
+
+  /** Log end offset − committed offset, as it is, also negative; `null` when either side is unknown. */
+  get lag (): Int64 | null {
+    const end = this.partition.logEndOffset
+    return end === null || this.offset === null ? null : subtract(end, this.offset)
+  }
+}
+
+/** A consumer group: it exists by its metadata or by a committed offset. */
+export class Group {
+  readonly id: string
+  /** `undefined` when the group has no metadata (no members), `null` when they can't be decoded. */
+  metadata: ConsumerGroup | null | undefined
+  readonly #commits = new Map<Partition, Commit>()
+  #sorted: Commit[] | undefined
+
+  constructor (id: string) {
+    this.id = id
+  }
+
+  get exists (): boolean {
+    return this.metadata !== undefined || this.#commits.size > 0
+  }
+
+  /** Sorted by topic, then partition. */
+  get commits (): readonly Commit[] {
+    this.#sorted ??= [...this.#commits.values()].sort((a, b) =>
+      compare(a.partition.topic.name, b.partition.topic.name) || a.partition.number - b.partition.number)
+    return this.#sorted
+  }
+
+  commitOn (partition: Partition | undefined): Commit | undefined {
+    return partition && this.#commits.get(partition)
+  }
+
+  /** The committed offset on a partition, made when there is none. */
+  ensureCommit (partition: Partition): Commit {
+    let commit = this.#commits.get(partition)
+    if (!commit) {
+      commit = new Commit(this, partition)
+      this.#commits.set(partition, commit)
+      this.#sorted = undefined
+      partition.committedOffsets++
+    }
+    return commit
+  }
+
+  deleteCommit (partition: Partition): void {
+    if (!this.#commits.delete(partition)) return
+    this.#sorted = undefined
+    partition.committedOffsets--
+  }
+}
+
+/** Sums the lags that are known, exactly; `null` when none is. */
+export function totalLag (commits: Iterable<Commit>): Int64 | null {
+  let total: Int64 | null = null
+  for (const { lag } of commits) {
+    if (lag !== null) total = total === null ? lag : add(total, lag)
+  }
+  return total
+}
+
+/** Order by UTF-16 code unit, never by locale. */
+export function compare (a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}
+
+const EMPTY_SNAPSHOT: Snapshot = { clusterName: null, clusterId: null, controllerId: 0, brokers: [], topics: [] }
+
+/**
+ * The `/kafscale/` keyspace at one revision, decoded and joined so that a question is answered by following references.
+ * Knows nothing of etcd: it is fed key by key and event by event. A value that can't be decoded costs only itself: what
+ * it told becomes unknown, and {@link undecodable} names the key.
+ */
+export class Mirror {
+  /** The revision that the whole mirror shows. Set by whoever feeds it. */
+  revision = 0
+  /** Keys with a value that can't be decoded (or not whole), and why. */
+  readonly undecodable = new Map<string, readonly string[]>()
+  /** Every key with its mod revision, known pattern or not: what a comparison with etcd goes by. */
+  readonly modRevisions = new Map<string, number>()
+
+  #snapshot: Snapshot | null = EMPTY_SNAPSHOT
+  readonly #topics = new Map<string, Topic>()
+  readonly #groups = new Map<string, Group>()
+  readonly #coordinators = new Map<string, number>()
+  #sortedTopics: Topic[] | undefined
+  #sortedGroups: Group[] | undefined
+
+  /** Applies one event. Events of one revision must all be applied before anyone asks. */
+  apply (event: KeyEvent): void {
+    const name = keyName(event.key)
+    if (event.type === 'put') this.modRevisions.set(name, event.modRevision)
+    else this.modRevisions.delete(name)
+    this.undecodable.delete(name)
+
+    const key = parseKey(name)
+    if (!key) return
+    const defects: Defects = []
+    this.#store(key, event.type === 'put' ? event.value : undefined, defects)
+    if (defects.length > 0) this.undecodable.set(name, defects)
+  }
+
+  /** What the snapshot says of the cluster; the zero value when there is none, `null` when it can't be decoded. */
+  get snapshot (): { clusterName: string | null, clusterId: string | null, controllerId: number, brokers: readonly Broker[] } | null {
+    return this.#snapshot
+  }
+
+  /** The topics of the snapshot, sorted by name. */
+  get topics (): readonly Topic[] {
+    this.#sortedTopics ??= [...this.#topics.values()].filter(topic => topic.info !== undefined).sort((a, b) => compare(a.name, b.name))
+    return this.#sortedTopics
+  }
+
+  /** Topics that have a stored config, in the snapshot or not. Not sorted. */
+  * topicsWithConfig (): Generator<Topic> {
+    for (const topic of this.#topics.values()) {
+      if (topic.config !== undefined) yield topic
+    }
+  }
+
+  /** Everything known under a topic's name, whether the snapshot has it (`info`) or not. */
+  topic (name: string): Topic | undefined {
+    return this.#topics.get(name)
+  }
+
+  /** Every group that exists, sorted by id. */
+  get groups (): readonly Group[] {
+    this.#sortedGroups ??= [...this.#groups.values()].sort((a, b) => compare(a.id, b.id))
+    return this.#sortedGroups
+  }
+
+  group (id: string): Group | undefined {
+    return this.#groups.get(id)
+  }
+
+  /** Node id of the broker that holds the group's lease; `null` when nobody does. */
+  coordinatorId (group: string): number | null {
+    return this.#coordinators.get(group) ?? null
+  }
+
+  /** The names of the keys on which two mirrors of one revision differ: in what they saw, or in what they hold of it. */
+  differences (other: Mirror): string[] {
+    const names = new Set([...this.modRevisions.keys(), ...other.modRevisions.keys()])
+    return [...names].filter(name =>
+      this.modRevisions.get(name) !== other.modRevisions.get(name) || !isDeepStrictEqual(this.#stored(name), other.#stored(name)))
+  }
+
+  #stored (name: string): unknown {
+    const key = parseKey(name)
+    switch (key?.kind) {
+      case undefined: case 'partition-state': return undefined
+      case 'snapshot': return [this.#snapshot, this.topics.map(topic => topic.info)]
+      case 'topic-config': return this.#topics.get(key.topic)?.config
+      case 'next-offset': return this.#topics.get(key.topic)?.partitions.get(key.partition)?.nextOffset
+      case 'partition-lease': return this.#topics.get(key.topic)?.partitions.get(key.partition)?.ownerId
+      case 'group-lease': return this.#coordinators.get(key.group)
+      case 'group-metadata': return this.#groups.get(key.group)?.metadata
+      case 'committed-offset': {
+        const commit = this.#groups.get(key.group)?.commitOn(this.#topics.get(key.topic)?.partitions.get(key.partition))
+        return commit && [commit.offset, commit.metadata, commit.committedAtMs]
+      }
+    }
+  }
+
+  #store (key: Key, value: Buffer | undefined, defects: Defects): void {
+    switch (key.kind) {
+      case 'snapshot':
+        this.#storeSnapshot(value ? decode(value, decodeSnapshot, defects) : EMPTY_SNAPSHOT)
+        break
+      case 'topic-config': {
+        const topic = this.#ensureTopic(key.topic)
+        topic.config = value && decode(value, decodeTopicConfig, defects)
+        this.#dropUnused(topic)
+        break
+      }
+      case 'partition-state':
+        if (value) decode(value, decodePartitionState, defects) // nobody reads it, but a broken one is worth knowing
+        break
+      case 'next-offset': {
+        const partition = this.#ensurePartition(key.topic, key.partition)
+        partition.nextOffset = value ? decode(value, decodeNextOffset, defects) : null
+        this.#dropUnusedPartition(partition)
+        break
+      }
+      case 'partition-lease': {
+        const partition = this.#ensurePartition(key.topic, key.partition)
+        partition.ownerId = value ? decode(value, decodeLease, defects) : null
+        this.#dropUnusedPartition(partition)
+        break
+      }
+      case 'group-lease': {
+        const nodeId = value ? decode(value, decodeLease, defects) : null
+        if (nodeId === null) this.#coordinators.delete(key.group)
+        else this.#coordinators.set(key.group, nodeId)
+        break
+      }
+      case 'group-metadata': {
+        const group = this.#ensureGroup(key.group)
+        group.metadata = value && decode(value, decodeConsumerGroup, defects)
+        this.#dropGoneGroup(group)
+        break
+      }
+      case 'committed-offset': {
+        const group = this.#ensureGroup(key.group)
+        const partition = this.#ensurePartition(key.topic, key.partition)
+        if (value) {
+          const record = decode(value, decodeCommittedOffset, defects)
+          Object.assign(group.ensureCommit(partition), record ?? { offset: null, metadata: null, committedAtMs: null })
+        } else {
+          group.deleteCommit(partition)
+        }
+        this.#dropUnusedPartition(partition)
+        this.#dropGoneGroup(group)
+        break
+      }
+    }
+  }
+
+  #storeSnapshot (snapshot: Snapshot | null): void {
+    const before = this.topics
+    this.#snapshot = snapshot
+    this.#sortedTopics = undefined
+    for (const topic of before) {
+      topic.info = undefined
+      for (const partition of topic.partitions.values()) partition.info = undefined
+    }
+    for (const info of snapshot?.topics ?? []) {
+      this.#ensureTopic(info.name).info = info
+      for (const partition of info.partitions) this.#ensurePartition(info.name, partition.partition).info = partition
+    }
+    for (const topic of before) {
+      for (const partition of topic.partitions.values()) this.#dropUnusedPartition(partition)
+      this.#dropUnused(topic)
+    }
+  }
+
+  #ensureTopic (name: string): Topic {
+    return getOrInsert(this.#topics, name, () => new Topic(name))
+  }
+
+  #ensurePartition (topicName: string, number: number): Partition {
+    const topic = this.#ensureTopic(topicName)
+    return getOrInsert(topic.partitions, number, () => new Partition(topic, number))
+  }
+
+  #ensureGroup (id: string): Group {
+    return getOrInsert(this.#groups, id, () => {
+      this.#sortedGroups = undefined
+      return new Group(id)
+    })
+  }
+
+  #dropUnusedPartition (partition: Partition): void {
+    if (!partition.isUnused) return
+    partition.topic.partitions.delete(partition.number)
+    this.#dropUnused(partition.topic)
+  }
+
+  #dropUnused (topic: Topic): void {
+    if (topic.isUnused) this.#topics.delete(topic.name)
+  }
+
+  #dropGoneGroup (group: Group): void {
+    if (group.exists) return
+    this.#groups.delete(group.id)
+    this.#sortedGroups = undefined
+  }
+}
+
+/** A key as text; one that isn't UTF-8 gets a name that no other key has and that follows no known pattern. */
+export function keyName (key: Buffer): string {
+  return isUtf8(key) ? key.toString() : `\0${key.toString('latin1')}`
+}
+
+function decode<T> (value: Buffer, decoder: (value: Buffer, defects: Defects) => T, defects: Defects): T | null {
+  try {
+    return decoder(value, defects)
+  } catch (error) {
+    if (!(error instanceof UndecodableError)) throw error
+    defects.push(error.message)
+    return null
+  }
+}
+
+function getOrInsert<K, V> (map: Map<K, V>, key: K, make: () => V): V {
+  let value = map.get(key)
+  if (value === undefined) {
+    value = make()
+    map.set(key, value)
+  }
+  return value
+}

@@ -1,0 +1,479 @@
+import protobuf from 'protobufjs/minimal.js'
+import { int64, parseInt64, type Int64 } from './int64.ts'
+
+/** A broker as the snapshot lists it; whether it lives is not in etcd. */
+export interface Broker { nodeId: number, host: string, port: number }
+
+/** A partition as the snapshot lists it. `leaderId` is static: the writer is whoever holds the partition's lease. */
+export interface SnapshotPartition {
+  partition: number
+  leaderId: number
+  leaderEpoch: number
+  replicaNodes: number[]
+  isrNodes: number[]
+  offlineReplicas: number[]
+  errorCode: number
+}
+
+export interface SnapshotTopic { name: string, errorCode: number, partitions: SnapshotPartition[] }
+
+/** `/kafscale/metadata/snapshot`: brokers, topics and partitions; partitions sorted by number. */
+export interface Snapshot {
+  clusterName: string | null
+  clusterId: string | null
+  controllerId: number
+  brokers: Broker[]
+  topics: SnapshotTopic[]
+}
+
+/** `/kafscale/topics/{t}/config`; present only after somebody altered the topic's config. */
+export interface TopicConfig {
+  partitions: number
+  replicationFactor: number
+  retentionMs: Int64
+  retentionBytes: Int64
+  segmentBytes: Int64
+  createdAtMs: number | null
+  config: Map<string, string>
+}
+
+export interface GroupMember {
+  clientId: string
+  clientHost: string
+  heartbeatAtMs: number | null
+  /** Partitions by topic, each list sorted and without duplicates. */
+  assignments: Map<string, number[]>
+  subscriptions: string[]
+  sessionTimeoutMs: number
+}
+
+/** `/kafscale/consumers/{g}/metadata`; `state` in KafScale's own words (`stable`, `preparing_rebalance`, …). */
+export interface ConsumerGroup {
+  state: string
+  protocolType: string
+  protocol: string
+  leader: string
+  generationId: number
+  rebalanceTimeoutMs: number
+  members: Map<string, GroupMember>
+}
+
+/** `/kafscale/consumers/{g}/offsets/{t}/{p}`. */
+export interface CommittedOffset { offset: Int64, metadata: string, committedAtMs: number | null }
+
+/** `/kafscale/topics/{t}/partitions/{p}`: written once with the partition, never updated. */
+export interface PartitionState { topic: string, partition: number, leaderBroker: string }
+
+/** What a value is that can't be decoded. The message says what is wrong, never what the value holds. */
+export class UndecodableError extends Error {}
+
+/**
+ * Collects what had to be left out of a value whose rest could be decoded: one sentence for each part, for the log.
+ */
+export type Defects = string[]
+
+// --- Decimal text
+
+/** Reads the text of a `next_offset`. @throws {UndecodableError} for anything but `-?[0-9]+` within int64. */
+export function decodeNextOffset (value: Buffer): Int64 {
+  return parseInt64(value.toString('latin1')) ?? undecodable('it is not decimal text within int64')
+}
+
+/** Reads a lease: the node id of the broker that owns the partition or coordinates the group. @throws {UndecodableError} */
+export function decodeLease (value: Buffer): number {
+  const nodeId = parseInt64(value.toString('latin1'))
+  return isInt32(nodeId) ? nodeId : undecodable('it is not a broker id')
+}
+
+// --- JSON
+
+// The form that brokers write; read without a JSON parser, since nine of ten events are offset commits.
+const committedOffset = /^\{"offset":(-?(?:0|[1-9][0-9]*)),"metadata":"([^"\\\p{Cc}]*)","committed_at":"([^"\\\p{Cc}]*)"\}$/u
+
+/** Reads a committed offset. A `committed_at` that is no RFC 3339 time is `null`. @throws {UndecodableError} */
+export function decodeCommittedOffset (value: Buffer): CommittedOffset {
+  const text = value.toString()
+  const [, offset, metadata, committedAt] = committedOffset.exec(text) ?? committedOffsetFromJson(text)
+  return {
+    offset: parseInt64(offset ?? '') ?? undecodable('its offset is not an int64'),
+    metadata: metadata ?? '',
+    committedAtMs: parseTime(committedAt ?? ''),
+  }
+}
+
+function committedOffsetFromJson (json: string): string[] {
+  const record = asObject(parseJson(json))
+  // The source of a number is what was stored; its parsed value may have been rounded.
+  const sources = parseJson(json, (_, value, context) => typeof value === 'number' ? context?.source : value) as JsonObject
+  if (typeof field(record, 'offset') !== 'number') undecodable('its offset is no number')
+  return [json, String(field(sources, 'offset')), text(record, 'metadata') ?? '', text(record, 'committed_at') ?? '']
+}
+
+/** Writes a committed offset as brokers do. */
+export function encodeCommittedOffset ({ offset, metadata, committedAtMs }: CommittedOffset): Buffer {
+  return Buffer.from(`{"offset":${offset},"metadata":${JSON.stringify(metadata)},"committed_at":"${formatTime(committedAtMs)}"}`)
+}
+
+/**
+ * Reads the snapshot in either spelling: KafScale v1.6, or v1.5.0 and before (`Name`, `PartitionIndex`, `LeaderID`, …).
+ * A missing or null field is its zero value. A topic, partition or broker that can't be decoded is left out and named in
+ * `defects`. @throws {UndecodableError} when the value is no JSON object at all.
+ */
+export function decodeSnapshot (value: Buffer, defects: Defects): Snapshot {
+  const document = asObject(parseJson(value.toString()))
+  return {
+    clusterName: text(document, 'ClusterName') ?? null,
+    clusterId: text(document, 'ClusterID') ?? null,
+    controllerId: int32(document, 'ControllerID'),
+    brokers: unique(each(document, 'Brokers', 'broker', decodeBroker, defects), broker => broker.nodeId),
+    topics: unique(each(document, 'Topics', 'topic', topic => decodeTopic(topic, defects), defects), topic => topic.name),
+  }
+}
+
+/** Writes a snapshot in the spelling of KafScale v1.6. */
+export function encodeSnapshot (snapshot: Snapshot): Buffer {
+  return Buffer.from(JSON.stringify({
+    Brokers: snapshot.brokers.map(({ nodeId, host, port }) =>
+      ({ NodeID: nodeId, Host: host, Port: port, Rack: null, UnknownTags: {} })),
+    ControllerID: snapshot.controllerId,
+    Topics: snapshot.topics.map(topic => ({
+      ErrorCode: topic.errorCode,
+      Topic: topic.name,
+      TopicID: new Array(16).fill(0),
+      IsInternal: false,
+      Partitions: topic.partitions.map(partition => ({
+        ErrorCode: partition.errorCode,
+        Partition: partition.partition,
+        Leader: partition.leaderId,
+        LeaderEpoch: partition.leaderEpoch,
+        Replicas: partition.replicaNodes,
+        ISR: partition.isrNodes,
+        OfflineReplicas: partition.offlineReplicas.length === 0 ? null : partition.offlineReplicas,
+        UnknownTags: {},
+      })),
+      AuthorizedOperations: 0,
+      UnknownTags: {},
+    })),
+    ClusterName: snapshot.clusterName,
+    ClusterID: snapshot.clusterId,
+  }))
+}
+
+type JsonObject = Record<string, unknown>
+
+function decodeBroker (broker: JsonObject): Broker {
+  return { nodeId: int32(broker, 'NodeID'), host: text(broker, 'Host') ?? '', port: int32(broker, 'Port') }
+}
+
+function decodeTopic (topic: JsonObject, defects: Defects): SnapshotTopic {
+  const name = text(topic, 'Topic', 'Name')
+  if (!name) undecodable('it has no name')
+  const partitions = each(topic, 'Partitions', `topic ${JSON.stringify(name)}: partition`, decodePartition, defects)
+  return {
+    name,
+    errorCode: int32(topic, 'ErrorCode'),
+    partitions: unique(partitions, partition => partition.partition).sort((a, b) => a.partition - b.partition),
+  }
+}
+
+function decodePartition (partition: JsonObject): SnapshotPartition {
+  const number = int32(partition, 'Partition', 'PartitionIndex')
+  if (number < 0) undecodable('its number is negative')
+  return {
+    partition: number,
+    leaderId: int32(partition, 'Leader', 'LeaderID'),
+    leaderEpoch: int32(partition, 'LeaderEpoch'),
+    replicaNodes: int32s(partition, 'Replicas', 'ReplicaNodes'),
+    isrNodes: int32s(partition, 'ISR', 'ISRNodes'),
+    offlineReplicas: int32s(partition, 'OfflineReplicas'),
+    errorCode: int32(partition, 'ErrorCode'),
+  }
+}
+
+/** Decodes the objects of a list, leaving out those that can't be. */
+function each<T> (parent: JsonObject, name: string, what: string, decode: (item: JsonObject) => T, defects: Defects): T[] {
+  const items = field(parent, name)
+  if (items === undefined) return []
+  if (!Array.isArray(items)) {
+    defects.push(`${name} is no list`)
+    return []
+  }
+  return items.flatMap((item, index) => {
+    try {
+      return [decode(asObject(item))]
+    } catch (error) {
+      if (!(error instanceof UndecodableError)) throw error
+      defects.push(`${what} ${index}: ${error.message}`)
+      return []
+    }
+  })
+}
+
+function unique<T> (items: T[], identity: (item: T) => unknown): T[] {
+  const seen = new Set()
+  return items.filter(item => {
+    const id = identity(item)
+    return seen.size !== seen.add(id).size
+  })
+}
+
+/** A field under its name or, as Go reads JSON, under that name in any case; `undefined` when missing or null. */
+function field (object: JsonObject, ...names: string[]): unknown {
+  for (const name of names) {
+    if (Object.hasOwn(object, name)) return object[name] ?? undefined
+  }
+  for (const name of names) {
+    for (const key in object) {
+      if (key.toLowerCase() === name.toLowerCase()) return object[key] ?? undefined
+    }
+  }
+  return undefined
+}
+
+function text (object: JsonObject, ...names: string[]): string | undefined {
+  const value = field(object, ...names)
+  return value === undefined || typeof value === 'string' ? value : undecodable(`${names[0]} is no text`)
+}
+
+function int32 (object: JsonObject, ...names: string[]): number {
+  const value = field(object, ...names) ?? 0
+  return isInt32(value) ? value : undecodable(`${names[0]} is no int32`)
+}
+
+function int32s (object: JsonObject, ...names: string[]): number[] {
+  const value = field(object, ...names) ?? []
+  return Array.isArray(value) && value.every(isInt32) ? value : undecodable(`${names[0]} is no list of int32`)
+}
+
+function isInt32 (value: unknown): value is number {
+  return Number.isInteger(value) && value === (Number(value) | 0)
+}
+
+function asObject (value: unknown): JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? value as JsonObject
+    : undecodable('it is no JSON object')
+}
+
+function parseJson (json: string, reviver?: (key: string, value: unknown, context?: { source: string }) => unknown): unknown {
+  try {
+    return JSON.parse(json, reviver)
+  } catch {
+    return undecodable('it is broken JSON')
+  }
+}
+
+// --- Protobuf, package kafscale.metadata
+
+/** Reads a topic's stored config. @throws {UndecodableError} */
+export function decodeTopicConfig (value: Buffer): TopicConfig {
+  const record: TopicConfig = {
+    partitions: 0, replicationFactor: 0, retentionMs: 0, retentionBytes: 0, segmentBytes: 0, createdAtMs: null, config: new Map()
+  }
+  decodeFields(value, (tag, reader) => {
+    switch (tag) {
+      case 0x0a: string(reader); break // the topic's name, which the key says
+      case 0x10: record.partitions = reader.int32(); break
+      case 0x18: record.replicationFactor = reader.int32(); break
+      case 0x20: record.retentionMs = varint64(reader); break
+      case 0x28: record.retentionBytes = varint64(reader); break
+      case 0x30: record.segmentBytes = varint64(reader); break
+      case 0x3a: record.createdAtMs = parseTime(string(reader)); break
+      case 0x42: decodeMapEntry(reader, string, '', record.config); break
+      default: reader.skipType(tag & 7)
+    }
+  })
+  return record
+}
+
+/** Writes a topic's config as brokers do. */
+export function encodeTopicConfig (topic: string, record: TopicConfig): Buffer {
+  const writer = new protobuf.Writer()
+  writer.uint32(0x0a).string(topic)
+  if (record.partitions !== 0) writer.uint32(0x10).int32(record.partitions)
+  if (record.replicationFactor !== 0) writer.uint32(0x18).int32(record.replicationFactor)
+  writeVarint64(writer, 0x20, record.retentionMs)
+  writeVarint64(writer, 0x28, record.retentionBytes)
+  writeVarint64(writer, 0x30, record.segmentBytes)
+  if (record.createdAtMs !== null) writer.uint32(0x3a).string(formatTime(record.createdAtMs).replace(/\.\d+/, ''))
+  for (const [key, value] of record.config) {
+    writer.uint32(0x42).fork().uint32(0x0a).string(key).uint32(0x12).string(value).ldelim()
+  }
+  return Buffer.from(writer.finish())
+}
+
+/**
+ * Reads a group's metadata. An assigned partition with a negative number is left out and named in `defects`.
+ * @throws {UndecodableError}
+ */
+export function decodeConsumerGroup (value: Buffer, defects: Defects): ConsumerGroup {
+  const record: ConsumerGroup = {
+    state: '', protocolType: '', protocol: '', leader: '', generationId: 0, rebalanceTimeoutMs: 0, members: new Map()
+  }
+  decodeFields(value, (tag, reader) => {
+    switch (tag) {
+      case 0x0a: string(reader); break // the group's id, which the key says
+      case 0x12: record.state = string(reader); break
+      case 0x1a: record.protocolType = string(reader); break
+      case 0x22: record.protocol = string(reader); break
+      case 0x2a: record.leader = string(reader); break
+      case 0x30: record.generationId = reader.int32(); break
+      case 0x3a: decodeMapEntry(reader, bytes => decodeMember(bytes.bytes(), defects), decodeMember(Buffer.alloc(0), []), record.members); break
+      case 0x40: record.rebalanceTimeoutMs = reader.int32(); break
+      default: reader.skipType(tag & 7)
+    }
+  })
+  return record
+}
+
+/** Writes a group's metadata as its coordinator does. */
+export function encodeConsumerGroup (group: string, record: ConsumerGroup): Buffer {
+  const writer = new protobuf.Writer()
+  writer.uint32(0x0a).string(group)
+  writeString(writer, 0x12, record.state)
+  writeString(writer, 0x1a, record.protocolType)
+  writeString(writer, 0x22, record.protocol)
+  writeString(writer, 0x2a, record.leader)
+  if (record.generationId !== 0) writer.uint32(0x30).int32(record.generationId)
+  for (const [memberId, member] of record.members) {
+    writer.uint32(0x3a).fork().uint32(0x0a).string(memberId).uint32(0x12).fork()
+    writeString(writer, 0x0a, member.clientId)
+    writeString(writer, 0x12, member.clientHost)
+    writeString(writer, 0x1a, formatTime(member.heartbeatAtMs))
+    for (const [topic, partitions] of member.assignments) {
+      writer.uint32(0x22).fork().uint32(0x0a).string(topic)
+      if (partitions.length > 0) {
+        writer.uint32(0x12).fork()
+        for (const partition of partitions) writer.int32(partition)
+        writer.ldelim()
+      }
+      writer.ldelim()
+    }
+    for (const topic of member.subscriptions) writer.uint32(0x2a).string(topic)
+    if (member.sessionTimeoutMs !== 0) writer.uint32(0x30).int32(member.sessionTimeoutMs)
+    writer.ldelim().ldelim()
+  }
+  if (record.rebalanceTimeoutMs !== 0) writer.uint32(0x40).int32(record.rebalanceTimeoutMs)
+  return Buffer.from(writer.finish())
+}
+
+/** Reads the state that is written with a new partition. @throws {UndecodableError} */
+export function decodePartitionState (value: Buffer): PartitionState {
+  const record: PartitionState = { topic: '', partition: 0, leaderBroker: '' }
+  decodeFields(value, (tag, reader) => {
+    switch (tag) {
+      case 0x0a: record.topic = string(reader); break
+      case 0x10: record.partition = reader.int32(); break
+      case 0x1a: record.leaderBroker = string(reader); break
+      default: reader.skipType(tag & 7)
+    }
+  })
+  return record
+}
+
+function decodeMember (value: Uint8Array, defects: Defects): GroupMember {
+  const member: GroupMember = {
+    clientId: '', clientHost: '', heartbeatAtMs: null, assignments: new Map(), subscriptions: [], sessionTimeoutMs: 0
+  }
+  decodeFields(value, (tag, reader) => {
+    switch (tag) {
+      case 0x0a: member.clientId = string(reader); break
+      case 0x12: member.clientHost = string(reader); break
+      case 0x1a: member.heartbeatAtMs = parseTime(string(reader)); break
+      case 0x22: decodeAssignment(reader.bytes(), member.assignments, defects); break
+      case 0x2a: member.subscriptions.push(string(reader)); break
+      case 0x30: member.sessionTimeoutMs = reader.int32(); break
+      default: reader.skipType(tag & 7)
+    }
+  })
+  for (const [topic, partitions] of member.assignments) {
+    member.assignments.set(topic, [...new Set(partitions)].sort((a, b) => a - b))
+  }
+  return member
+}
+
+function decodeAssignment (value: Uint8Array, assignments: Map<string, number[]>, defects: Defects): void {
+  let topic = ''
+  const partitions: number[] = []
+  decodeFields(value, (tag, reader) => {
+    switch (tag) {
+      case 0x0a: topic = string(reader); break
+      case 0x10: partitions.push(reader.int32()); break
+      case 0x12: {
+        const packed = protobuf.Reader.create(reader.bytes())
+        while (packed.pos < packed.len) partitions.push(packed.int32())
+        break
+      }
+      default: reader.skipType(tag & 7)
+    }
+  })
+  const assigned = partitions.filter(partition => partition >= 0)
+  if (assigned.length < partitions.length) defects.push('an assigned partition is negative')
+  assignments.set(topic, [...assignments.get(topic) ?? [], ...assigned])
+}
+
+function decodeMapEntry<V> (reader: protobuf.Reader, decodeValue: (reader: protobuf.Reader) => V, zero: V, map: Map<string, V>): void {
+  let key = ''
+  let value = zero
+  decodeFields(reader.bytes(), (tag, entry) => {
+    switch (tag) {
+      case 0x0a: key = string(entry); break
+      case 0x12: value = decodeValue(entry); break
+      default: entry.skipType(tag & 7)
+    }
+  })
+  map.set(key, value)
+}
+
+/**
+ * Calls `decodeField` with the tag of every field: number and wire type in one, so that a known field of another wire
+ * type is skipped like an unknown one, as Go does.
+ */
+function decodeFields (value: Uint8Array, decodeField: (tag: number, reader: protobuf.Reader) => void): void {
+  const reader = protobuf.Reader.create(value)
+  try {
+    while (reader.pos < reader.len) decodeField(reader.uint32(), reader)
+  } catch (error) {
+    if (error instanceof UndecodableError) throw error
+    undecodable('it is a truncated or broken protobuf')
+  }
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+function string (reader: protobuf.Reader): string {
+  return utf8.decode(reader.bytes())
+}
+
+function varint64 (reader: protobuf.Reader): Int64 {
+  const long = reader.int64()
+  return typeof long === 'number' ? long : int64((BigInt(long.high) << 32n) | BigInt(long.low >>> 0))
+}
+
+function writeString (writer: protobuf.Writer, tag: number, value: string): void {
+  if (value !== '') writer.uint32(tag).string(value)
+}
+
+function writeVarint64 (writer: protobuf.Writer, tag: number, value: Int64): void {
+  if (value === 0) return
+  writer.uint32(tag)
+  const bits = BigInt.asUintN(64, BigInt(value))
+  writer.int64(new protobuf.util.LongBits(Number(bits & 0xffffffffn), Number(bits >> 32n)).toLong(true))
+}
+
+// --- Times
+
+const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/
+
+function parseTime (time: string): number | null {
+  const ms = rfc3339.test(time) ? Date.parse(time) : NaN
+  return Number.isNaN(ms) ? null : ms
+}
+
+function formatTime (ms: number | null): string {
+  return ms === null ? '' : new Date(ms).toISOString()
+}
+
+function undecodable (why: string): never {
+  throw new UndecodableError(why)
+}

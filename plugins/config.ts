@@ -1,0 +1,229 @@
+import { readFileSync } from 'node:fs'
+import fp from 'fastify-plugin'
+import { parseDuration } from './duration.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance { config: Config }
+}
+
+export type Environment = Record<string, string | undefined>
+
+/** The start stops: each line names a variable, its value (never a secret) and what was expected. */
+export class ConfigError extends Error {
+  override name = 'ConfigError'
+}
+
+interface Setting<T> {
+  /** The variable, without `KAFSCALE_MCP_`. */
+  name: string
+  /** One line of meaning, for `.env.example` and the README. */
+  meaning: string
+  /** What stands in the environment when nothing does; absent where being unset means something of its own. */
+  default?: string
+  required?: true
+  /** Never shown, and can also be given as a file in `…_FILE`. */
+  secret?: true
+  /** Reads the text. Throws an `Error` whose message says what was expected. */
+  parse: (text: string) => T
+}
+
+/** The default, or being required, makes a setting always there. */
+type Value<S> = S extends { default: string } | { required: true } ? Parsed<S> : Parsed<S> | undefined
+type Parsed<S> = S extends { parse: (text: string) => infer T } ? T : never
+
+const PREFIX = 'KAFSCALE_MCP_'
+
+/** Every setting: the one place where a variable's name, default and form stand. */
+export const ConfigSchema = {
+  httpAddr: {
+    name: 'HTTP_ADDR',
+    meaning: 'Where to listen: host:port, :port or [v6]:port. Loopback only, until there is authentication',
+    default: '127.0.0.1:8090',
+    parse: parseAddress,
+  },
+  etcdEndpoints: {
+    name: 'ETCD_ENDPOINTS',
+    meaning: 'etcd endpoints, comma separated; http or https, http when no scheme is given',
+    required: true,
+    parse: text => list(text).map(parseEndpoint),
+  },
+  etcdUsername: { name: 'ETCD_USERNAME', meaning: 'etcd user; it needs no more than read on the prefix /kafscale/', parse: String },
+  etcdPassword: { name: 'ETCD_PASSWORD', meaning: 'Password of the etcd user', secret: true, parse: String },
+  etcdCaFile: { name: 'ETCD_CA_FILE', meaning: 'PEM file of the CA that signed etcd\'s certificate; the system\'s CAs when unset', parse: readableFile },
+  etcdCertFile: { name: 'ETCD_CERT_FILE', meaning: 'PEM file of the client certificate that etcd asks for', parse: readableFile },
+  etcdKeyFile: { name: 'ETCD_KEY_FILE', meaning: 'PEM file of the client certificate\'s key', parse: readableFile },
+  brokerMetricsUrl: {
+    name: 'BROKER_METRICS_URL',
+    meaning: 'Brokers\' /metrics pages, comma separated; {host} and {node_id} make one of each broker of the snapshot, auto is http://{host}:9093/metrics',
+    parse: text => list(text === 'auto' ? 'http://{host}:9093/metrics' : text).map(parseMetricsUrl),
+  },
+  metricsMaxAge: { name: 'METRICS_MAX_AGE', meaning: 'How long a scrape of the brokers serves all callers', default: '2s', parse: parseDuration },
+  maxStaleness: {
+    name: 'MAX_STALENESS',
+    meaning: '/readyz is 503 when the mirror is older; 0: never for that reason',
+    default: '5m',
+    parse: parseDuration,
+  },
+  verifyInterval: {
+    name: 'VERIFY_INTERVAL',
+    meaning: 'How often the mirror is compared with a fresh load; 0: never',
+    default: '10m',
+    parse: parseDuration,
+  },
+  allowedHosts: {
+    name: 'ALLOWED_HOSTS',
+    meaning: 'Host names, comma separated without port, that /mcp answers to; on loopback its own names when unset',
+    parse: text => list(text).map(host => host.toLowerCase()),
+  },
+  allowedOrigins: {
+    name: 'ALLOWED_ORIGINS',
+    meaning: 'Origins, comma separated (https://host:port), whose pages may call /mcp; on loopback its own when unset',
+    parse: text => list(text).map(parseOrigin),
+  },
+  logLevel: { name: 'LOG_LEVEL', meaning: 'fatal, error, warn, info, debug, trace or silent; logs go to stderr', default: 'info', parse: parseLogLevel },
+  sessionTimeout: { name: 'SESSION_TIMEOUT', meaning: 'Without effect: sessions no longer exist', parse: parseDuration },
+} satisfies Record<string, Setting<unknown>>
+
+/** Validated and frozen. Durations are in milliseconds. */
+export type Config = { readonly [K in keyof typeof ConfigSchema]: Value<(typeof ConfigSchema)[K]> } & {
+  /** What is worth a warning at start: variables without meaning or effect. */
+  readonly warnings: readonly string[]
+}
+
+/**
+ * Reads the configuration from an environment. Empty means unset.
+ * @throws {ConfigError} naming every variable that is wrong.
+ */
+export function readConfig (env: Environment = process.env): Config {
+  const wrong: string[] = []
+  const config: Partial<Record<keyof typeof ConfigSchema, unknown>> = {}
+  for (const [key, setting] of Object.entries<Setting<unknown>>(ConfigSchema) as [keyof typeof ConfigSchema, Setting<unknown>][]) {
+    const variable = PREFIX + setting.name
+    try {
+      const text = setting.secret ? readSecret(env, variable) : env[variable] || setting.default
+      if (text === undefined && setting.required) throw new Error(`${variable} is not set: expected ${setting.meaning}`)
+      config[key] = text === undefined ? undefined : parse(variable, setting, text)
+    } catch (error) {
+      wrong.push((error as Error).message)
+    }
+  }
+  wrong.push(...contradictions(config as Partial<Config>))
+  if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
+  return Object.freeze({ ...config as Omit<Config, 'warnings'>, warnings: warnings(env) })
+}
+
+export default fp(async function config (app, { config }: { config: Config }) {
+  app.decorate('config', config)
+  for (const warning of config.warnings) app.log.warn(warning)
+}, { name: 'config' })
+
+function readSecret (env: Environment, variable: string): string | undefined {
+  const fileVariable = `${variable}_FILE`
+  const file = env[fileVariable]
+  if (!file) return env[variable] || undefined
+  if (env[variable]) throw new Error(`${variable} and ${fileVariable} are both set: expected only one of them`)
+  try {
+    return readFileSync(file, 'utf8').replace(/\r?\n$/, '')
+  } catch {
+    throw new Error(`${fileVariable} is ${show(file)}: expected a file that can be read`)
+  }
+}
+
+function parse (variable: string, { secret, parse }: Setting<unknown>, text: string): unknown {
+  try {
+    return parse(text)
+  } catch (error) {
+    throw new Error(`${variable} is ${secret ? 'not valid' : show(text)}: expected ${(error as Error).message}`)
+  }
+}
+
+function contradictions ({ etcdEndpoints, etcdUsername, etcdPassword, etcdCaFile, etcdCertFile, etcdKeyFile }: Partial<Config>): string[] {
+  const found: string[] = []
+  if ((etcdUsername === undefined) !== (etcdPassword === undefined)) {
+    const [set, unset] = etcdUsername === undefined ? ['ETCD_PASSWORD', 'ETCD_USERNAME'] : ['ETCD_USERNAME', 'ETCD_PASSWORD']
+    found.push(`${PREFIX}${set} is set and ${PREFIX}${unset} is not: expected both or neither`)
+  }
+  if ((etcdCertFile === undefined) !== (etcdKeyFile === undefined)) {
+    const [set, unset] = etcdCertFile === undefined ? ['ETCD_KEY_FILE', 'ETCD_CERT_FILE'] : ['ETCD_CERT_FILE', 'ETCD_KEY_FILE']
+    found.push(`${PREFIX}${set} is set and ${PREFIX}${unset} is not: expected both or neither`)
+  }
+  if ((etcdCaFile ?? etcdCertFile) !== undefined && etcdEndpoints?.every(endpoint => endpoint.startsWith('http:'))) {
+    found.push(`${PREFIX}ETCD_ENDPOINTS is ${show(etcdEndpoints.join(','))}: expected an https endpoint, since TLS files are set`)
+  }
+  return found
+}
+
+function warnings (env: Environment): string[] {
+  const known = new Set(Object.values<Setting<unknown>>(ConfigSchema).flatMap(({ name, secret }) =>
+    secret ? [PREFIX + name, `${PREFIX}${name}_FILE`] : [PREFIX + name]))
+  const found = Object.keys(env).filter(name => name.startsWith(PREFIX) && !known.has(name)).sort()
+    .map(name => `${name} is not a variable of this service: it has no effect`)
+  if (env[`${PREFIX}SESSION_TIMEOUT`]) found.push(`${PREFIX}SESSION_TIMEOUT has no effect: sessions no longer exist`)
+  return found
+}
+
+/** A value as a message shows it: credentials in a URL are left out, and nothing in it can pass for another line. */
+function show (text: string): string {
+  return JSON.stringify(text.replace(/\/\/[^/@]*@/g, '//…@'))
+}
+
+function list (text: string): string[] {
+  const items = text.split(',').map(item => item.trim()).filter(item => item !== '')
+  if (items.length === 0) throw new Error('at least one item')
+  return items
+}
+
+function parseAddress (text: string): { host: string, port: number } {
+  const expected = 'host:port, :port or [v6]:port, with a port from 0 to 65535'
+  const match = /^(?:\[([0-9a-f:.%]+)\]|([^\s:[\]/]*)):([0-9]{1,5})$/i.exec(text)
+  const port = Number(match?.[3])
+  if (!match || port > 65535) throw new Error(expected)
+  const host = match[1] ?? (match[2] || '::')
+  if (!isLoopback(host)) throw new Error('a loopback address such as 127.0.0.1:8090: this service has no authentication yet and listens on loopback only')
+  return { host, port }
+}
+
+function isLoopback (host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host)
+}
+
+function parseUrl (text: string, expected: string): URL {
+  const url = URL.parse(text)
+  if (!url || !/^https?:$/.test(url.protocol) || url.hostname === '') throw new Error(expected)
+  if (url.username !== '' || url.password !== '') throw new Error(`${expected}, without credentials in it`)
+  return url
+}
+
+function parseEndpoint (text: string): string {
+  const endpoint = text.includes('://') ? text : `http://${text}`
+  const url = parseUrl(endpoint, 'endpoints such as http://etcd:2379 or https://etcd:2379')
+  if (url.pathname !== '/' || url.search !== '' || url.hash !== '') throw new Error('endpoints without a path')
+  return `${url.protocol}//${url.host}`
+}
+
+function parseMetricsUrl (text: string): string {
+  parseUrl(text.replaceAll('{host}', 'host').replaceAll('{node_id}', '0'), 'URLs such as http://{host}:9093/metrics, or auto')
+  if (/[{}]/.test(text.replaceAll('{host}', '').replaceAll('{node_id}', ''))) throw new Error('no placeholder but {host} and {node_id}')
+  return text
+}
+
+function parseOrigin (text: string): string {
+  const url = parseUrl(text, 'origins such as https://app.example or http://localhost:3000')
+  if (url.origin !== text.toLowerCase().replace(/\/$/, '')) throw new Error('origins: scheme, host and port, and nothing after them')
+  return url.origin
+}
+
+function parseLogLevel (text: string): string {
+  const levels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']
+  if (!levels.includes(text)) throw new Error(`one of ${levels.join(', ')}`)
+  return text
+}
+
+function readableFile (path: string): string {
+  try {
+    readFileSync(path)
+    return path
+  } catch {
+    throw new Error('a file that can be read')
+  }
+}

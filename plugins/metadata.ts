@@ -1,0 +1,264 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { FastifyBaseLogger } from 'fastify'
+import fp from 'fastify-plugin'
+import { quote } from '../errors.ts'
+import { keyName, Mirror, type KeyEvent } from '../kafscale/mirror.ts'
+import type { EtcdConnection } from './etcd/connection.ts'
+import type { EtcdReader } from './etcd/index.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance { metadata: Metadata }
+}
+
+const RETRY_INTERVAL_MS = 250
+const PROBE_INTERVAL_MS = 2_000
+/** A probe counts as fresh until the next one could have failed. */
+const PROBE_FRESH_MS = 4_000
+/** How long a probe waits for the watch to bring what it has seen, before it asks etcd whether there is anything to bring. */
+const CATCH_UP_MS = 200
+/** How long the watch may be behind a probe before it counts as dead. */
+const MAX_BEHIND_MS = 2_000
+/** After so many keys with undecodable values, the log of them starts anew. */
+const MAX_REPORTED_KEYS = 10_000
+
+/** What has been counted since the start. */
+export interface MetadataCounters {
+  events: number
+  /** Loads of the whole keyspace, those for a comparison left out. */
+  loads: number
+  /** Comparisons with a fresh load, and the keys on which they found a difference, which is a defect. */
+  verifications: number
+  differences: number
+}
+
+/** The mirror of the `/kafscale/` keyspace, and what is known of its age. */
+export interface Metadata {
+  /** `undefined` until the first load is complete; then always whole, and at one revision. */
+  readonly mirror: Mirror | undefined
+  /** `synced` only with a fresh probe and an open watch that is not behind it; `unavailable` before the first load. */
+  readonly state: 'synced' | 'stale' | 'unavailable'
+  /** The last moment at which the mirror was known to be current: a probe was sent, or an event came. */
+  readonly observedAt: Date
+  /** Milliseconds since then. */
+  readonly ageMs: number
+  /** Why the state is not `synced`; nothing in it is secret. */
+  readonly reason: string | undefined
+  readonly counters: Readonly<MetadataCounters>
+}
+
+export default fp(async function metadata (app) {
+  const synchronizer = new Synchronizer(app.etcd, app.log, app.config.verifyInterval)
+  app.decorate<Metadata>('metadata', synchronizer)
+  app.addHook('onReady', async () => synchronizer.start())
+  app.addHook('onClose', () => synchronizer.stop())
+}, { name: 'metadata', dependencies: ['config', 'etcd'] })
+
+/**
+ * Keeps a mirror current. Whatever fails, on whatever endpoint, the answer is the same: leave the connection, open the
+ * next one, load anew beside the old mirror, swap. So a restart, a compaction, a restored backup and a cut network need
+ * no cases of their own.
+ */
+class Synchronizer implements Metadata {
+  mirror: Mirror | undefined
+  readonly counters: MetadataCounters = { events: 0, loads: 0, verifications: 0, differences: 0 }
+
+  readonly #etcd: EtcdReader
+  readonly #log: FastifyBaseLogger
+  readonly #verifyIntervalMs: number
+  readonly #stop = new AbortController()
+  #running: Promise<void> | undefined
+
+  #failure = 'etcd has not answered yet'
+  #watchOpen = false
+  /** The newest revision that a probe saw: an event from before it proves nothing about now. */
+  #probedRevision = 0
+  // On the monotonic clock: when the last probe was sent that found the mirror current, and when it was last known to be.
+  #confirmedAtMs = -Infinity
+  #currentAtMs = -Infinity
+  #currentAt = new Date(0)
+  /** Events that come while a load for a comparison goes on. */
+  #recorded: KeyEvent[] | undefined
+  readonly #reportedKeys = new Set<string>()
+
+  constructor (etcd: EtcdReader, log: FastifyBaseLogger, verifyIntervalMs: number) {
+    this.#etcd = etcd
+    this.#log = log
+    this.#verifyIntervalMs = verifyIntervalMs
+  }
+
+  get state (): Metadata['state'] {
+    if (!this.mirror) return 'unavailable'
+    return this.#watchOpen && performance.now() - this.#confirmedAtMs < PROBE_FRESH_MS ? 'synced' : 'stale'
+  }
+
+  get ageMs (): number {
+    return Math.round(performance.now() - this.#currentAtMs)
+  }
+
+  get observedAt (): Date {
+    return this.#currentAt
+  }
+
+  get reason (): string | undefined {
+    return this.state === 'synced' ? undefined : this.#failure
+  }
+
+  start (): void {
+    this.#running = this.#run()
+  }
+
+  async stop (): Promise<void> {
+    this.#stop.abort()
+    await this.#running
+  }
+
+  async #run (): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      const connection = this.#etcd.connect()
+      const leaving = new AbortController()
+      try {
+        await this.#follow(connection, AbortSignal.any([leaving.signal, this.#stop.signal]))
+      } catch (error) {
+        this.#lost(connection.endpoint, error as Error)
+      }
+      this.#watchOpen = false
+      leaving.abort()
+      connection.close()
+      await delay(RETRY_INTERVAL_MS, undefined, { signal: this.#stop.signal }).catch(() => {})
+    }
+  }
+
+  /** Loads, then keeps the mirror current until something fails or the signal ends it; always rejects. */
+  async #follow (connection: EtcdConnection, signal: AbortSignal): Promise<never> {
+    const ended = Promise.withResolvers<never>()
+    signal.addEventListener('abort', () => ended.reject(signal.reason))
+    return await Promise.race([ended.promise, this.#synchronize(connection, signal, ended.reject)])
+  }
+
+  async #synchronize (connection: EtcdConnection, signal: AbortSignal, onEnd: (error: Error) => void): Promise<never> {
+    const sentAtMs = performance.now()
+    const mirror = await this.#load(connection)
+    signal.throwIfAborted()
+    this.mirror = mirror
+    this.counters.loads++
+    this.#report(mirror.undecodable.keys())
+    this.#probedRevision = mirror.revision
+    this.#confirm(sentAtMs)
+    this.#log.info({ endpoint: connection.endpoint, revision: mirror.revision, keys: mirror.modRevisions.size }, 'etcd loaded')
+    connection.watch(mirror.revision + 1, {
+      onOpen: () => { this.#watchOpen = true },
+      onEvents: events => this.#apply(events.map(({ type, kv }) => ({ ...kv, type: type === 'PUT' ? 'put' : 'delete' }))),
+      onEnd,
+    })
+    return await Promise.race([this.#probe(connection, signal), this.#verify(connection, signal)])
+  }
+
+  async #load (connection: EtcdConnection): Promise<Mirror> {
+    const mirror = new Mirror()
+    const { revision } = await connection.load(kvs => {
+      for (const kv of kvs) mirror.apply({ type: 'put', ...kv })
+    })
+    mirror.revision = revision
+    return mirror
+  }
+
+  #apply (events: KeyEvent[]): void {
+    const mirror = this.mirror as Mirror
+    // A probe that settled a newer revision has seen these events already.
+    const unseen = events.filter(event => event.modRevision > mirror.revision)
+    for (const event of unseen) mirror.apply(event)
+    mirror.revision = unseen.at(-1)?.modRevision ?? mirror.revision
+    this.counters.events += unseen.length
+    this.#recorded?.push(...unseen)
+    if (mirror.undecodable.size > 0) this.#report(unseen.map(event => keyName(event.key)))
+    if (mirror.revision >= this.#probedRevision && this.state === 'synced') this.#current(performance.now())
+  }
+
+  async #probe (connection: EtcdConnection, signal: AbortSignal): Promise<never> {
+    for (;;) {
+      const sentAtMs = performance.now()
+      const known = this.#revision
+      const { revision } = await connection.probe()
+      if (revision < known) throw new Error(`etcd went back from revision ${known} to ${revision}`)
+      this.#probedRevision = revision
+      await this.#catchUp(connection, signal, revision, sentAtMs + MAX_BEHIND_MS)
+      this.#confirm(sentAtMs)
+      await delay(Math.max(0, sentAtMs + PROBE_INTERVAL_MS - performance.now()), undefined, { signal })
+    }
+  }
+
+  /** Resolves when the mirror shows what `revision` shows; rejects when it does not in time. */
+  async #catchUp (connection: EtcdConnection, signal: AbortSignal, revision: number, deadlineMs: number): Promise<void> {
+    while (!await this.#reaches(revision, signal)) {
+      // Writes elsewhere in etcd move its revision too, and no watch of ours tells of them.
+      const known = this.#revision
+      const changes = await connection.changesSince(known)
+      const mirror = this.mirror as Mirror
+      if (mirror.revision !== known) continue
+      if (!changes.written && changes.keys === mirror.modRevisions.size) mirror.revision = changes.revision
+      else if (performance.now() > deadlineMs) throw new Error(`the watch is behind: at revision ${known}, etcd at ${changes.revision}`)
+    }
+  }
+
+  async #reaches (revision: number, signal: AbortSignal): Promise<boolean> {
+    const deadlineMs = performance.now() + CATCH_UP_MS
+    while (this.#revision < revision) {
+      if (performance.now() > deadlineMs) return false
+      await delay(10, undefined, { signal })
+    }
+    return true
+  }
+
+  /** Anti-entropy: from time to time, compares the mirror with a fresh load, caught up to it, and goes on with the fresh one. */
+  async #verify (connection: EtcdConnection, signal: AbortSignal): Promise<never> {
+    for (;;) {
+      await delay(this.#verifyIntervalMs || 2 ** 31 - 1, undefined, { signal })
+      this.#recorded = []
+      try {
+        const fresh = await this.#load(connection)
+        while (!await this.#reaches(fresh.revision, signal));
+        for (const event of this.#recorded) if (event.modRevision > fresh.revision) fresh.apply(event)
+        fresh.revision = this.#revision
+        const differences = fresh.differences(this.mirror as Mirror)
+        for (const key of differences) this.#log.error({ key: quote(key), revision: fresh.revision }, 'the mirror differed from etcd: repaired')
+        this.mirror = fresh
+        this.counters.verifications++
+        this.counters.differences += differences.length
+      } finally {
+        this.#recorded = undefined
+      }
+    }
+  }
+
+  get #revision (): number {
+    return this.mirror?.revision ?? 0
+  }
+
+  #confirm (sentAtMs: number): void {
+    this.#confirmedAtMs = sentAtMs
+    this.#current(sentAtMs)
+  }
+
+  #current (atMs: number): void {
+    if (atMs <= this.#currentAtMs) return
+    this.#currentAtMs = atMs
+    this.#currentAt = new Date(Date.now() - (performance.now() - atMs))
+  }
+
+  #report (keys: Iterable<string>): void {
+    for (const key of keys) {
+      const defects = this.mirror?.undecodable.get(key)
+      if (!defects || this.#reportedKeys.has(key)) continue
+      if (this.#reportedKeys.size === MAX_REPORTED_KEYS) this.#reportedKeys.clear()
+      this.#reportedKeys.add(key)
+      this.#log.warn({ key: quote(key), defects: defects.slice(0, 5), count: defects.length }, 'a stored value could not be decoded')
+    }
+  }
+
+  #lost (endpoint: string, error: Error & { details?: string }): void {
+    if (this.#stop.signal.aborted) return
+    const why = error.details ?? error.message
+    if (this.#watchOpen || why !== this.#failure) this.#log.warn({ endpoint, err: why }, 'etcd lost')
+    this.#failure = why
+  }
+}

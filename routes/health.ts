@@ -1,0 +1,37 @@
+import type { FastifyInstance } from 'fastify'
+import packageJson from '../package.json' with { type: 'json' }
+
+/**
+ * `GET /healthz`: 200 while the process can serve, with what it depends on. `GET /readyz`: 200 when the mirror is synced,
+ * 503 with the reason before that, or when it is older than `MAX_STALENESS`. Neither asks etcd or a broker.
+ */
+export default async function health (app: FastifyInstance) {
+  const { maxStaleness } = app.config
+
+  app.get('/healthz', async () => {
+    const { metadata: { mirror, state, ageMs, reason, counters }, brokerMetrics } = app
+    return {
+      status: 'ok',
+      version: packageJson.version,
+      uptime_seconds: Math.round(process.uptime()),
+      dependencies: {
+        etcd: {
+          state: state === 'synced' ? 'connected' : state,
+          ...(reason !== undefined && { reason }),
+          ...(mirror && { revision: mirror.revision, age_ms: ageMs, keys: mirror.modRevisions.size, undecodable: mirror.undecodable.size }),
+          ...counters,
+        },
+        brokers: { state: brokerMetrics.state },
+      },
+    }
+  })
+
+  app.get('/readyz', async (_, reply) => {
+    const { mirror, ageMs, reason } = app.metadata
+    if (!mirror) return reply.code(503).send({ status: 'not ready', reason })
+    if (maxStaleness > 0 && ageMs > maxStaleness) {
+      return reply.code(503).send({ status: 'not ready', reason: `the metadata is ${ageMs} ms old, more than KAFSCALE_MCP_MAX_STALENESS: ${reason}` })
+    }
+    return { status: 'ready' }
+  })
+}

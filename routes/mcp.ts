@@ -1,0 +1,141 @@
+import {
+  classifyInboundRequest, createMcpHandler, isJsonContentType, isJSONRPCErrorResponse, localhostAllowedHostnames, localhostAllowedOrigins,
+  PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, validateHostHeader, validateOriginHeader, WebStandardStreamableHTTPServerTransport,
+  type JSONRPCRequest, type MessageExtraInfo
+} from '@modelcontextprotocol/server'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { escapeUnprintable } from '../errors.ts'
+import { ExchangeTransport } from './mcp-exchange.ts'
+import { McpToolServer } from './mcp-server.ts'
+
+const MODERN = '2026-07-28'
+/** Requests that are answered by one message, whatever the revision. */
+const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
+
+/** The body as it came, and what it says where it is JSON. */
+interface Body { text: string, json: unknown }
+
+/**
+ * `POST /mcp`: MCP over streamable HTTP, of revision 2026-07-28 and the 2025 revisions, without sessions.
+ *
+ * A request that is written exactly as its revision says, and answered by one message, is exchanged with a long-lived
+ * server. Any other (handshakes, notifications, batches, subscriptions, and everything that is wrong in any way) goes to
+ * the SDK's own HTTP entry, so the SDK alone says what is right.
+ */
+export default async function mcp (app: FastifyInstance) {
+  const modern = createMcpHandler(() => new McpToolServer(app.tools), { legacy: 'reject', onerror: error => app.log.debug({ err: error }, 'mcp') })
+  const modernExchange = await ExchangeTransport.connect(new McpToolServer(app.tools, MODERN))
+  const legacyExchange = await ExchangeTransport.connect(new McpToolServer(app.tools))
+  app.addHook('preClose', () => modern.close())
+
+  app.addHook('onRequest', guard(app))
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'string' }, (_, text, done) => { done(null, { text, json: parseJson(String(text)) }) })
+
+  app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
+    const message = request.body?.json
+    const { signal } = aborts(request, reply)
+    if (isPlain(request, message)) {
+      const { [PROTOCOL_VERSION_META_KEY]: revision } = message.params?._meta ?? {}
+      const extra: MessageExtraInfo = revision === undefined ? {} : { classification: { era: 'modern', revision: MODERN } }
+      const answer = await (revision === undefined ? legacyExchange : modernExchange).exchange(message, extra, signal)
+      // An error of the protocol has an HTTP status of its own, which the SDK's entry knows.
+      if (!isJSONRPCErrorResponse(answer)) return reply.type('application/json').send(escapeUnprintable(JSON.stringify(answer)))
+    }
+    return await sendResponse(reply, await serve(request, signal))
+  })
+
+  // Sessions and their streams no longer exist.
+  app.route({
+    method: ['GET', 'DELETE'],
+    url: '/mcp',
+    handler: async (_, reply) => reply.code(405).header('allow', 'POST')
+      .send({ jsonrpc: '2.0', id: null, error: { code: -32000, message: 'Method not allowed: send a POST. This server has no sessions.' } }),
+  })
+
+  /** Serves a request through the SDK's own HTTP entry, with a server of its own. */
+  async function serve (request: FastifyRequest<{ Body: Body | undefined }>, signal: AbortSignal): Promise<Response> {
+    const { text = '', json } = request.body ?? {}
+    const headers = new Headers()
+    for (const [name, value] of Object.entries(request.headers)) if (value !== undefined) headers.set(name, String(value))
+    const webRequest = new Request(`http://${request.host}${request.url}`, { method: 'POST', headers, body: text, signal })
+    const parsed = json === undefined ? {} : { parsedBody: json }
+    const legacy = json === undefined || classifyInboundRequest({
+      httpMethod: 'POST',
+      ...(headers.has('mcp-protocol-version') && { protocolVersionHeader: String(headers.get('mcp-protocol-version')) }),
+      ...(headers.has('mcp-method') && { mcpMethodHeader: String(headers.get('mcp-method')) }),
+      ...(headers.has('mcp-name') && { mcpNameHeader: String(headers.get('mcp-name')) }),
+      body: json,
+    }).kind === 'legacy'
+    if (!legacy) return await modern.fetch(webRequest, parsed)
+
+    const server = new McpToolServer(app.tools)
+    const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true })
+    signal.addEventListener('abort', () => server.close())
+    await server.connect(transport)
+    return await transport.handleRequest(webRequest, parsed)
+  }
+}
+
+/** Whether a request is written exactly as its revision says and is answered by one message. */
+function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSONRPCRequest {
+  if (!isObject(message) || message.jsonrpc !== '2.0' || !ONE_MESSAGE_METHODS.has(String(message.method))) return false
+  const { id, method, params } = message
+  if (typeof id !== 'string' && !Number.isSafeInteger(id)) return false
+  if (!isJsonContentType(headers['content-type'])) return false
+  if (params !== undefined && (!isObject(params) || 'inputResponses' in params || 'requestState' in params)) return false
+  const meta = params?._meta ?? {}
+  if (!isObject(meta) || 'progressToken' in meta) return false
+
+  const version = headers['mcp-protocol-version']
+  if (version === MODERN) {
+    return meta[PROTOCOL_VERSION_META_KEY] === MODERN && headers['mcp-method'] === method && headers['mcp-name'] === params?.name
+  }
+  const { accept = '' } = headers
+  return (version === undefined || SUPPORTED_PROTOCOL_VERSIONS.includes(String(version))) &&
+    !Object.keys(meta).some(key => key.startsWith('io.modelcontextprotocol/')) &&
+    headers['mcp-session-id'] === undefined && accept.includes('application/json') && accept.includes('text/event-stream')
+}
+
+function isObject (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function parseJson (text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** Aborts when the client goes away before it has its answer. */
+function aborts ({ raw: request }: FastifyRequest, { raw: response }: FastifyReply): AbortController {
+  const controller = new AbortController()
+  response.once('close', () => { if (!response.writableFinished || request.destroyed) controller.abort() })
+  return controller
+}
+
+async function sendResponse (reply: FastifyReply, response: Response): Promise<FastifyReply> {
+  if (!isJsonContentType(response.headers.get('content-type'))) return reply.send(response)
+  reply.code(response.status)
+  response.headers.forEach((value, name) => reply.header(name, value))
+  return reply.send(escapeUnprintable(await response.text()))
+}
+
+/**
+ * Refuses a request whose Host or Origin is not expected, as a page makes that has rebound its own name to this address.
+ * On loopback the loopback names are expected, elsewhere what is configured; where nothing is, no page may call.
+ */
+function guard (app: FastifyInstance) {
+  const { allowedHosts, allowedOrigins, httpAddr: { host } } = app.config
+  const loopback = [...localhostAllowedHostnames(), host]
+  return async ({ headers, host: hostHeader }: FastifyRequest, reply: FastifyReply) => {
+    const result = validateHostHeader(hostHeader, allowedHosts ?? loopback)
+    const origin = allowedOrigins
+      ? { ok: headers.origin === undefined || allowedOrigins.includes(headers.origin), message: 'Invalid Origin' }
+      : validateOriginHeader(headers.origin, localhostAllowedOrigins())
+    const refused = !result.ok ? result : !origin.ok ? origin : undefined
+    if (refused) return reply.code(403).send({ jsonrpc: '2.0', id: null, error: { code: -32000, message: refused.message } })
+  }
+}

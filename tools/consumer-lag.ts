@@ -1,0 +1,145 @@
+import { Type } from '@sinclair/typebox'
+import { InvalidArgument, InvalidCursor } from '../errors.ts'
+import { int64 as exact, parseInt64, toJson, type Int64 } from '../kafscale/int64.ts'
+import { compare, totalLag, type Commit, type Group, type Mirror } from '../kafscale/mirror.ts'
+import { defineTool } from './define-tool.ts'
+import { groupOf } from './describe-group.ts'
+import { ageMs } from './members.ts'
+import { mirrorOf, observedAt } from './observed.ts'
+import { limitOf, readCursor, writeCursor, type Position } from './paging.ts'
+import { input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, object, observed, page, paged, text, textOrNull, time } from './schema.ts'
+
+/** A committed offset whose lag is known, and where it stands in the order: worst first, then by name. */
+interface Row { lag: Int64, group: string, topic: string, partition: number }
+type CommitRow = Row & { commit: Commit }
+
+export default defineTool({
+  name: 'consumer_lag',
+  title: 'Consumer lag, worst first',
+  description: 'Where consumers are behind: lag (records) by group, topic and partition over the whole cluster, largest first, also of groups without members. Narrow it by group_id, topic or min_lag. groups sums up the groups on the page.',
+  operation: 'observe',
+  input: input({
+    group_id: Type.Optional(Type.String()),
+    topic: Type.Optional(Type.String()),
+    min_lag: Type.Optional(Type.Unsafe<number | string>({
+      type: ['integer', 'string'], pattern: '^-?[0-9]+$', minimum: Number.MIN_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER
+    })),
+    ...page,
+  }),
+  output: object({
+    ...observed,
+    lag: list(object({
+      group_id: text,
+      topic: text,
+      partition: integer,
+      committed_offset: int64,
+      log_end_offset: int64,
+      lag: int64,
+      committed_at: textOrNull,
+      commit_age_ms: integerOrNull,
+      member_id: textOrNull,
+    })),
+    groups: list(object({ group_id: text, total_lag: int64OrNull, partitions: integer, partitions_unknown: integer })),
+    ...paged,
+  }),
+  answer (app, query) {
+    const mirror = mirrorOf(app)
+    const observedAtMs = app.metadata.observedAt.getTime()
+    const groups = query.group_id === undefined ? mirror.groups : [groupOf(mirror, query.group_id)]
+    const minLag = query.min_lag === undefined ? undefined : parseInt64(String(query.min_lag))
+    if (minLag === undefined && query.min_lag !== undefined) throw new InvalidArgument('"min_lag" must be an int64')
+    const after = readCursor('consumer_lag', query)
+
+    const { rows, total, more } = worst(groups, query.topic, minLag, after && rowAt(after), limitOf(query))
+    const onPage = [...new Set(rows.map(({ commit }) => commit.group))].sort((a, b) => compare(a.id, b.id))
+    const members = new Map(onPage.map(group => [group, memberOf(mirror, group)]))
+    const last = rows.at(-1)
+    return {
+      ...observedAt(app, mirror),
+      lag: rows.map(({ lag, group, topic, partition, commit }) => ({
+        group_id: group,
+        topic,
+        partition,
+        committed_offset: toJson(commit.offset as Int64),
+        log_end_offset: toJson(commit.partition.logEndOffset as Int64),
+        lag: toJson(lag),
+        committed_at: time(commit.committedAtMs),
+        commit_age_ms: ageMs(commit.committedAtMs, observedAtMs),
+        member_id: members.get(commit.group)?.(commit) ?? null,
+      })),
+      groups: onPage.map(group => {
+        const commits = commitsOn(group, query.topic)
+        const unknown = commits.filter(({ lag }) => lag === null).length
+        return {
+          group_id: group.id,
+          total_lag: int64OrNullJson(totalLag(commits)),
+          partitions: commits.length - unknown,
+          partitions_unknown: unknown,
+        }
+      }),
+      total,
+      ...(more && last && { next_cursor: writeCursor('consumer_lag', query, [String(last.lag), last.group, last.topic, last.partition]) }),
+    }
+  },
+})
+
+function commitsOn (group: Group, topic: string | undefined): readonly Commit[] {
+  return topic === undefined ? group.commits : group.commits.filter(({ partition }) => partition.topic.name === topic)
+}
+
+/** The first `limit` rows after a position, without sorting them all: there may be tens of thousands. */
+function worst (groups: readonly Group[], topic: string | undefined, minLag: Int64 | undefined, after: Row | undefined, limit: number) {
+  const rows: CommitRow[] = []
+  let total = 0
+  let remaining = 0
+  for (const group of groups) {
+    for (const commit of commitsOn(group, topic)) {
+      const { lag, partition } = commit
+      if (lag === null || (minLag !== undefined && lag < minLag)) continue
+      total++
+      const row = { lag, group: group.id, topic: partition.topic.name, partition: partition.number, commit }
+      if (after && order(row, after) <= 0) continue
+      remaining++
+      const last = rows[limit - 1]
+      if (last && order(row, last) > 0) continue
+      rows.splice(rankOf(rows, row), 0, row)
+      if (rows.length > limit) rows.pop()
+    }
+  }
+  return { rows, total, more: remaining > rows.length }
+}
+
+function rankOf (rows: readonly Row[], row: Row): number {
+  let low = 0
+  let high = rows.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (order(rows[middle] as Row, row) < 0) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+function order (a: Row, b: Row): number {
+  if (a.lag !== b.lag) return a.lag > b.lag ? -1 : 1
+  return compare(a.group, b.group) || compare(a.topic, b.topic) || a.partition - b.partition
+}
+
+/** @throws {InvalidCursor} */
+function rowAt ([lag, group, topic, partition]: Position): Row {
+  if (typeof lag !== 'string' || !/^-?[0-9]{1,20}$/.test(lag) || typeof group !== 'string' || typeof topic !== 'string' || typeof partition !== 'number') {
+    throw new InvalidCursor()
+  }
+  return { lag: exact(BigInt(lag)), group, topic, partition }
+}
+
+/** Tells whom of a group's members a partition is assigned to: the first by id, while a rebalance leaves two. */
+function memberOf (mirror: Mirror, { metadata }: Group): (commit: Commit) => string | undefined {
+  const assigned = new Map<unknown, string>()
+  for (const [memberId, { assignments }] of [...metadata?.members ?? []].sort(([a], [b]) => compare(b, a))) {
+    for (const [topic, partitions] of assignments) {
+      for (const number of partitions) assigned.set(mirror.topic(topic)?.partitions.get(number), memberId)
+    }
+  }
+  return ({ partition }) => assigned.get(partition)
+}

@@ -1,0 +1,28 @@
+import type { Static, TObject } from '@sinclair/typebox'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import type { CallContext } from '../plugins/tool-registry.ts'
+
+/** What the tool does to the cluster. */
+export type Operation = 'observe' | 'mutate'
+
+/** What a tool is. The schemas that are published are those that validate; fields are in the field's terms, with units. */
+export interface Tool<Input extends TObject = TObject, Output extends TObject = TObject> {
+  name: string
+  title: string
+  /** What it tells, when to prefer another tool, units: what a model chooses by. */
+  description: string
+  operation: Operation
+  input: Input
+  output: Output
+  /** Asks decorated instances and returns the answer; failing is throwing one of `errors.ts`. */
+  answer: (app: FastifyInstance, input: Static<Input>, context: CallContext) => Static<Output> | Promise<Static<Output>>
+}
+
+/** Makes a tool a Fastify plugin that declares it. */
+export function defineTool<Input extends TObject, Output extends TObject> (tool: Tool<Input, Output>) {
+  return fp(async app => {
+    // The registry gives a tool only what its own schema has accepted.
+    app.tools.declare(tool as unknown as Tool)
+  }, { name: tool.name, dependencies: ['tool-registry', 'metadata', 'broker-metrics'] })
+}

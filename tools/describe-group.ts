@@ -1,0 +1,92 @@
+import { Type } from '@sinclair/typebox'
+import { GroupNotFound, quote } from '../errors.ts'
+import { compare, totalLag, type Group, type Mirror } from '../kafscale/mirror.ts'
+import { defineTool } from './define-tool.ts'
+import { ageMs, groupState, isStale } from './members.ts'
+import { mirrorOf, observedAt } from './observed.ts'
+import { paginate } from './paging.ts'
+import {
+  cut, flag, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, object, observed, page, paged, text,
+  textOrNull, time
+} from './schema.ts'
+
+/** @throws {GroupNotFound} */
+export function groupOf (mirror: Mirror, id: string): Group {
+  const group = mirror.group(id)
+  if (!group) throw new GroupNotFound(quote(id.slice(0, 256)))
+  return group
+}
+
+export default defineTool({
+  name: 'describe_group',
+  title: 'Describe a consumer group',
+  description: 'One group with its members: heartbeat age (ms), subscriptions, assigned partitions and their lag (records). A group without members is empty. Offsets by partition: fetch_offsets.',
+  operation: 'observe',
+  input: input({ group_id: Type.String(), ...page }),
+  output: object({
+    ...observed,
+    group_id: text,
+    state: textOrNull,
+    stale: flagOrNull,
+    protocol_type: textOrNull,
+    protocol: textOrNull,
+    leader: textOrNull,
+    generation_id: integerOrNull,
+    rebalance_timeout_ms: integerOrNull,
+    coordinator_id: integerOrNull,
+    total_lag: int64OrNull,
+    members: list(object({
+      member_id: text,
+      client_id: text,
+      client_host: text,
+      heartbeat_at: textOrNull,
+      heartbeat_age_ms: integerOrNull,
+      stale: flag,
+      session_timeout_ms: integer,
+      subscriptions: list(text),
+      assignments: list(object({ topic: text, partitions: list(integer), lag: int64OrNull })),
+    })),
+    ...paged,
+  }),
+  answer (app, query) {
+    const mirror = mirrorOf(app)
+    const group = groupOf(mirror, query.group_id)
+    const { metadata } = group
+    const observedAtMs = app.metadata.observedAt.getTime()
+    const members = [...metadata?.members ?? []].sort(([a], [b]) => compare(a, b))
+    const { rows, ...rest } = paginate('describe_group', query, members, ([memberId]) => [memberId])
+
+    const { state, stale, protocol_type: protocolType } = groupState(group, observedAtMs)
+    const none = metadata === null ? null : ''
+    const zero = metadata === null ? null : 0
+    return {
+      ...observedAt(app, mirror),
+      group_id: group.id,
+      state,
+      stale,
+      protocol_type: protocolType === null ? null : cut(protocolType),
+      protocol: metadata ? cut(metadata.protocol) : none,
+      leader: metadata?.leader ?? none,
+      generation_id: metadata?.generationId ?? zero,
+      rebalance_timeout_ms: metadata?.rebalanceTimeoutMs ?? zero,
+      coordinator_id: mirror.coordinatorId(group.id),
+      total_lag: int64OrNullJson(totalLag(group.commits)),
+      members: rows.map(([memberId, member]) => ({
+        member_id: memberId,
+        client_id: cut(member.clientId),
+        client_host: cut(member.clientHost),
+        heartbeat_at: time(member.heartbeatAtMs),
+        heartbeat_age_ms: ageMs(member.heartbeatAtMs, observedAtMs),
+        stale: isStale(member, observedAtMs),
+        session_timeout_ms: member.sessionTimeoutMs,
+        subscriptions: member.subscriptions.toSorted(compare),
+        assignments: [...member.assignments].sort(([a], [b]) => compare(a, b)).map(([name, partitions]) => {
+          const topic = mirror.topic(name)
+          const commits = partitions.flatMap(partition => group.commitOn(topic?.partitions.get(partition)) ?? [])
+          return { topic: name, partitions, lag: int64OrNullJson(totalLag(commits)) }
+        }),
+      })),
+      ...rest,
+    }
+  },
+})

@@ -1,0 +1,85 @@
+import { Type } from '@sinclair/typebox'
+import type { Mirror, Partition, Topic } from '../kafscale/mirror.ts'
+import type { SnapshotPartition } from '../kafscale/records.ts'
+import { defineTool } from './define-tool.ts'
+import { mirrorOf, observedAt, topicsOf } from './observed.ts'
+import { paginate } from './paging.ts'
+import { input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, names, object, observed, page, paged, text } from './schema.ts'
+
+const UNKNOWN_TOPIC_OR_PARTITION = 3
+
+/** A partition, or a topic that has none to show. */
+type Row = { name: string, topic: Topic | undefined, info?: SnapshotPartition }
+
+export default defineTool({
+  name: 'describe_topics',
+  title: 'Describe topics',
+  description: 'Partitions of topics: leader_id (from the snapshot, static), owner_id (the broker that writes it now, null: nobody), replicas, log end offset (next offset, null: nothing flushed). All topics without names. For names alone list_topics is smaller.',
+  operation: 'observe',
+  input: input({ names, ...page }),
+  output: object({
+    ...observed,
+    topics: list(object({
+      name: text,
+      error_code: integer,
+      error: Type.Optional(Type.String()),
+      partition_count: integer,
+      partitions: list(object({
+        partition: integer,
+        leader_id: integer,
+        owner_id: integerOrNull,
+        leader_epoch: integer,
+        replica_nodes: list(integer),
+        isr_nodes: list(integer),
+        offline_replicas: list(integer),
+        error_code: integer,
+        log_end_offset: int64OrNull,
+      })),
+    })),
+    ...paged,
+  }),
+  answer (app, query) {
+    const mirror = mirrorOf(app)
+    const { rows, ...rest } = paginate('describe_topics', query, rowsOf(mirror, query.names), ({ name, info }) => [name, info?.partition ?? -1])
+    const byTopic = Map.groupBy(rows, ({ name }) => name)
+    return { ...observedAt(app, mirror), topics: [...byTopic].map(([name, rows]) => describe(name, rows)), ...rest }
+  },
+})
+
+function rowsOf (mirror: Mirror, names: string[] = []): Row[] {
+  const topics = topicsOf(mirror)
+  const asked: { name: string, topic: Topic | undefined }[] = names.length === 0
+    ? topics.map(topic => ({ name: topic.name, topic }))
+    : [...new Set(names)].sort().map(name => ({ name, topic: mirror.topic(name) }))
+  return asked.flatMap(({ name, topic }): Row[] => {
+    const partitions = topic?.info?.partitions ?? []
+    return partitions.length === 0 ? [{ name, topic }] : partitions.map(info => ({ name, topic, info }))
+  })
+}
+
+function describe (name: string, rows: Row[]) {
+  const topic = rows[0]?.topic
+  if (!topic?.info) {
+    return { name, error_code: UNKNOWN_TOPIC_OR_PARTITION, error: 'unknown topic', partition_count: 0, partitions: [] }
+  }
+  return {
+    name,
+    error_code: topic.info.errorCode,
+    partition_count: topic.info.partitions.length,
+    partitions: rows.flatMap(({ info }) => info ? [describePartition(info, topic.partitions.get(info.partition))] : []),
+  }
+}
+
+function describePartition (info: SnapshotPartition, partition: Partition | undefined) {
+  return {
+    partition: info.partition,
+    leader_id: info.leaderId,
+    owner_id: partition?.ownerId ?? null,
+    leader_epoch: info.leaderEpoch,
+    replica_nodes: info.replicaNodes,
+    isr_nodes: info.isrNodes,
+    offline_replicas: info.offlineReplicas,
+    error_code: info.errorCode,
+    log_end_offset: int64OrNullJson(partition?.logEndOffset ?? null),
+  }
+}

@@ -1,0 +1,72 @@
+import { Type } from '@sinclair/typebox'
+import { compare, type Commit, type Group, type Mirror, type Partition } from '../kafscale/mirror.ts'
+import { defineTool } from './define-tool.ts'
+import { groupOf } from './describe-group.ts'
+import { mirrorOf, observedAt } from './observed.ts'
+import { paginate } from './paging.ts'
+import { cut, input, int64OrNull, int64OrNullJson, integer, list, names, object, observed, page, paged, text, textOrNull, time } from './schema.ts'
+
+/** A partition that the group has to do with; the parts that are known. */
+interface Row { topic: string, partition: number, commit: Commit | undefined, known: Partition | undefined }
+
+export default defineTool({
+  name: 'fetch_offsets',
+  title: 'Fetch committed offsets',
+  description: 'A group\'s committed offset, log end offset and lag (records) by partition: of the given topics, else of all that it has offsets on or is assigned. offset null: nothing committed, lag null: not known.',
+  operation: 'observe',
+  input: input({ group_id: Type.String(), topics: names, ...page }),
+  output: object({
+    ...observed,
+    group_id: text,
+    offsets: list(object({
+      topic: text,
+      partition: integer,
+      offset: int64OrNull,
+      metadata: textOrNull,
+      committed_at: textOrNull,
+      log_end_offset: int64OrNull,
+      lag: int64OrNull,
+    })),
+    unknown_topics: list(text),
+    ...paged,
+  }),
+  answer (app, query) {
+    const mirror = mirrorOf(app)
+    const group = groupOf(mirror, query.group_id)
+    const asked = query.topics?.length ? [...new Set(query.topics)].sort() : undefined
+    const all = rowsOf(mirror, group, asked)
+    const { rows, ...rest } = paginate('fetch_offsets', query, all, row => [row.topic, row.partition])
+    const offsets = rows.map(({ topic, partition, commit, known }) => ({
+      topic,
+      partition,
+      offset: int64OrNullJson(commit?.offset ?? null),
+      metadata: commit === undefined || commit.metadata === null ? null : cut(commit.metadata),
+      committed_at: time(commit?.committedAtMs ?? null),
+      log_end_offset: int64OrNullJson(known?.logEndOffset ?? null),
+      lag: int64OrNullJson(commit?.lag ?? null),
+    }))
+    const seen = new Set(all.map(row => row.topic))
+    const unknown = (asked ?? []).filter(name => !seen.has(name) && !mirror.topic(name)?.info)
+    return { ...observedAt(app, mirror), group_id: group.id, offsets, unknown_topics: unknown, ...rest }
+  },
+})
+
+function rowsOf (mirror: Mirror, group: Group, asked: string[] | undefined): Row[] {
+  const numbers = new Map<string, Set<number>>(asked?.map(name =>
+    [name, new Set(mirror.topic(name)?.info?.partitions.map(({ partition }) => partition))]))
+  const involve = (topic: string, partition: number) => {
+    if (!asked && !numbers.has(topic)) numbers.set(topic, new Set())
+    numbers.get(topic)?.add(partition)
+  }
+  for (const { partition } of group.commits) involve(partition.topic.name, partition.number)
+  for (const { assignments } of group.metadata?.members.values() ?? []) {
+    for (const [topic, partitions] of assignments) for (const partition of partitions) involve(topic, partition)
+  }
+  return [...numbers].sort(([a], [b]) => compare(a, b)).flatMap(([topic, partitions]) => {
+    const known = mirror.topic(topic)?.partitions
+    return [...partitions].sort((a, b) => a - b).map(partition => {
+      const found = known?.get(partition)
+      return { topic, partition, commit: group.commitOn(found), known: found }
+    })
+  })
+}

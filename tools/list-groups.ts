@@ -1,0 +1,62 @@
+import { Type } from '@sinclair/typebox'
+import { totalLag } from '../kafscale/mirror.ts'
+import { defineTool } from './define-tool.ts'
+import { groupState } from './members.ts'
+import { mirrorOf, observedAt } from './observed.ts'
+import { matcher, paginate } from './paging.ts'
+import {
+  cut, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, object, observed, page, paged, pattern, text,
+  textOrNull, time
+} from './schema.ts'
+
+export default defineTool({
+  name: 'list_groups',
+  title: 'List consumer groups',
+  description: 'Consumer groups, also those with nothing but committed offsets (state empty), with members and total lag in records. stale: all members stopped sending heartbeats. Members: describe_group; lag by partition: consumer_lag.',
+  operation: 'observe',
+  input: input({
+    state: Type.Optional(Type.String({ description: 'stable, preparing_rebalance, completing_rebalance or empty' })),
+    pattern,
+    ...page,
+  }),
+  output: object({
+    ...observed,
+    groups: list(object({
+      group_id: text,
+      state: textOrNull,
+      stale: flagOrNull,
+      protocol_type: textOrNull,
+      member_count: integerOrNull,
+      coordinator_id: integerOrNull,
+      committed_partitions: integer,
+      total_lag: int64OrNull,
+      last_commit_at: textOrNull,
+    })),
+    ...paged,
+  }),
+  answer (app, query) {
+    const mirror = mirrorOf(app)
+    const observedAtMs = app.metadata.observedAt.getTime()
+    const matching = matcher(query.pattern)
+    const state = query.state?.toLowerCase()
+    const found = mirror.groups.filter(group => matching(group.id) &&
+      (state === undefined || groupState(group, observedAtMs).state?.toLowerCase() === state))
+    const { rows, ...rest } = paginate('list_groups', query, found, group => [group.id])
+    const groups = rows.map(group => {
+      const { state, stale, protocol_type: protocolType } = groupState(group, observedAtMs)
+      const { metadata, commits } = group
+      return {
+        group_id: group.id,
+        state,
+        stale,
+        protocol_type: protocolType === null ? null : cut(protocolType),
+        member_count: metadata === null ? null : metadata?.members.size ?? 0,
+        coordinator_id: mirror.coordinatorId(group.id),
+        committed_partitions: commits.length,
+        total_lag: int64OrNullJson(totalLag(commits)),
+        last_commit_at: time(commits.reduce<number | null>((last, { committedAtMs: at }) => at !== null && (last === null || at > last) ? at : last, null)),
+      }
+    })
+    return { ...observedAt(app, mirror), groups, ...rest }
+  },
+})

@@ -1,0 +1,27 @@
+import { defineTool } from './define-tool.ts'
+import { mirrorOf, observedAt, topicsOf } from './observed.ts'
+import { matcher, paginate } from './paging.ts'
+import { input, integer, list, object, observed, page, paged, pattern, text } from './schema.ts'
+import type { Topic } from '../kafscale/mirror.ts'
+
+export const topicSummary = object({ name: text, partition_count: integer, error_code: integer })
+
+export function summarize ({ name, info }: Topic): { name: string, partition_count: number, error_code: number } {
+  return { name, partition_count: info?.partitions.length ?? 0, error_code: info?.errorCode ?? 0 }
+}
+
+export default defineTool({
+  name: 'list_topics',
+  title: 'List topics',
+  description: 'Names of topics with their partition counts. For partitions, leaders and offsets use describe_topics, for settings describe_configs.',
+  operation: 'observe',
+  input: input({ pattern, ...page }),
+  output: object({ ...observed, topics: list(topicSummary), ...paged }),
+  answer (app, query) {
+    const mirror = mirrorOf(app)
+    const matching = matcher(query.pattern)
+    const found = topicsOf(mirror).filter(topic => matching(topic.name))
+    const { rows, ...rest } = paginate('list_topics', query, found, topic => [topic.name])
+    return { ...observedAt(app, mirror), topics: rows.map(summarize), ...rest }
+  },
+})

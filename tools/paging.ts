@@ -1,0 +1,118 @@
+import { createHash } from 'node:crypto'
+import { InvalidCursor } from '../errors.ts'
+import { compare } from '../kafscale/mirror.ts'
+
+/** Where a row stands in the order of its list. A cursor is such a position: it outlives the row and the replica. */
+export type Position = readonly (string | number)[]
+
+const DEFAULT_LIMIT = 100
+
+/** What a paged tool is asked for, besides `limit` and `cursor`. */
+type Query = Record<string, unknown> & { limit?: number, cursor?: string }
+
+export interface Page<Row> {
+  rows: Row[]
+  total: number
+  /** Absent on the last page. */
+  next_cursor?: string
+}
+
+/** Reads the limit of a query. */
+export function limitOf ({ limit = DEFAULT_LIMIT }: Query): number {
+  return limit
+}
+
+/**
+ * Cuts one page out of rows that are sorted by their position.
+ * @throws {InvalidCursor} when the cursor is malformed, or of another tool or other arguments
+ */
+export function paginate<Row> (tool: string, query: Query, rows: readonly Row[], positionOf: (row: Row) => Position): Page<Row> {
+  const after = readCursor(tool, query)
+  const start = after ? firstAfter(rows, row => comparePositions(positionOf(row), after)) : 0
+  const end = start + limitOf(query)
+  const page = rows.slice(start, end)
+  const last = page.at(-1)
+  return end < rows.length && last !== undefined
+    ? { rows: page, total: rows.length, next_cursor: writeCursor(tool, query, positionOf(last)) }
+    : { rows: page, total: rows.length }
+}
+
+export function writeCursor (tool: string, query: Query, position: Position): string {
+  return Buffer.from(JSON.stringify([digest(tool, query), ...position])).toString('base64url')
+}
+
+/** The position that a query goes on from; `undefined` at its beginning. @throws {InvalidCursor} */
+export function readCursor (tool: string, query: Query): Position | undefined {
+  if (query.cursor === undefined) return undefined
+  let content: unknown
+  try {
+    content = JSON.parse(Buffer.from(query.cursor, 'base64url').toString())
+  } catch {
+    throw new InvalidCursor()
+  }
+  if (!Array.isArray(content) || content.length < 2 || content.shift() !== digest(tool, query)) throw new InvalidCursor()
+  return content
+}
+
+/** Compares part by part: numbers by value, text by code unit, as the lists are sorted. */
+export function comparePositions (a: Position, b: Position): number {
+  for (const [index, part] of a.entries()) {
+    const other = b[index]
+    if (typeof part !== typeof other || other === undefined) throw new InvalidCursor()
+    const order = typeof part === 'number' ? part - Number(other) : compare(part, String(other))
+    if (order !== 0) return order
+  }
+  return 0
+}
+
+function firstAfter<Row> (rows: readonly Row[], order: (row: Row) => number): number {
+  let low = 0
+  let high = rows.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (order(rows[middle] as Row) > 0) high = middle
+    else low = middle + 1
+  }
+  return low
+}
+
+/** Binds a cursor to its tool and arguments; an empty list is the same as none. */
+function digest (tool: string, { limit, cursor, ...query }: Query): string {
+  const given = Object.entries(query)
+    .filter(([, value]) => value !== undefined && !(Array.isArray(value) && value.length === 0))
+    .sort(([a], [b]) => compare(a, b))
+  return createHash('sha256').update(JSON.stringify([tool, given])).digest('base64url').slice(0, 16)
+}
+
+/**
+ * A glob (`*`, `?`) over the whole name, case-sensitive; everything matches when there is none. Takes time in proportion
+ * to the pattern times the name, whatever they are.
+ */
+export function matcher (pattern: string | undefined): (name: string) => boolean {
+  return pattern === undefined ? () => true : name => matches(pattern, name)
+}
+
+function matches (pattern: string, name: string): boolean {
+  let p = 0
+  let n = 0
+  let star: { p: number, n: number } | undefined
+  while (n < name.length) {
+    if (pattern[p] === '*') {
+      star = { p: ++p, n }
+    } else if (pattern[p] === '?') {
+      p++
+      n += (name.codePointAt(n) as number) > 0xffff ? 2 : 1
+    } else if (pattern[p] === name[n]) {
+      p++
+      n++
+    } else if (star) {
+      // The last star takes one more; the stars before it never need to.
+      p = star.p
+      n = ++star.n
+    } else {
+      return false
+    }
+  }
+  while (pattern[p] === '*') p++
+  return p === pattern.length
+}
