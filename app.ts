@@ -1,4 +1,4 @@
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify, { LogController, type FastifyInstance } from 'fastify'
 import brokerMetrics from './plugins/broker-metrics.ts'
 import config, { readConfig, type Environment } from './plugins/config.ts'
 import etcd from './plugins/etcd/index.ts'
@@ -24,7 +24,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   const settings = readConfig(env)
   const app = Fastify({
     logger: { level: settings.logLevel, stream: process.stderr },
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     routerOptions: { ignoreTrailingSlash: true },
   })
 

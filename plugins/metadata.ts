@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import * as grpc from '@grpc/grpc-js'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import { quote } from '../errors.ts'
@@ -69,6 +70,7 @@ class Synchronizer implements Metadata {
   #running: Promise<void> | undefined
 
   #failure = 'etcd has not answered yet'
+  #lastError: string | undefined
   #watchOpen = false
   /** The newest revision that a probe saw: an event from before it proves nothing about now. */
   #probedRevision = 0
@@ -255,10 +257,21 @@ class Synchronizer implements Metadata {
     }
   }
 
-  #lost (endpoint: string, error: Error & { details?: string }): void {
+  #lost (endpoint: string, error: Error & { code?: grpc.status, details?: string }): void {
     if (this.#stop.signal.aborted) return
     const why = error.details ?? error.message
-    if (this.#watchOpen || why !== this.#failure) this.#log.warn({ endpoint, err: why }, 'etcd lost')
-    this.#failure = why
+    if (this.#watchOpen || why !== this.#lastError) this.#log.warn({ endpoint, err: why }, 'etcd lost')
+    this.#lastError = why
+    this.#failure = failureOf(error.code)
+  }
+}
+
+/** What callers are told: the kind of failure. Addresses and details are for the log. */
+function failureOf (code: grpc.status | undefined): string {
+  switch (code) {
+    case grpc.status.UNAUTHENTICATED: case grpc.status.PERMISSION_DENIED: case grpc.status.INVALID_ARGUMENT: return 'etcd refuses the credentials'
+    case grpc.status.UNAVAILABLE: case grpc.status.CANCELLED: return 'etcd can\'t be reached'
+    case grpc.status.DEADLINE_EXCEEDED: return 'etcd does not answer in time'
+    default: return 'the connection to etcd failed'
   }
 }

@@ -3,7 +3,7 @@ import {
   PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, validateHostHeader, validateOriginHeader, WebStandardStreamableHTTPServerTransport,
   type JSONRPCRequest, type MessageExtraInfo
 } from '@modelcontextprotocol/server'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { escapeUnprintable } from '../errors.ts'
 import { ExchangeTransport } from './mcp-exchange.ts'
 import { McpToolServer } from './mcp-server.ts'
@@ -29,6 +29,12 @@ export default async function mcp (app: FastifyInstance) {
   app.addHook('preClose', () => modern.close())
 
   app.addHook('onRequest', guard(app))
+  app.setErrorHandler(async (error: FastifyError, request, reply) => {
+    const { statusCode = 500 } = error
+    if (statusCode >= 500) request.log.error({ err: error }, 'a request failed')
+    const message = statusCode >= 500 ? 'Internal error' : error.message
+    return reply.code(statusCode).send({ jsonrpc: '2.0', id: null, error: { code: statusCode >= 500 ? -32603 : -32600, message } })
+  })
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'string' }, (_, text, done) => { done(null, { text, json: parseJson(String(text)) }) })
 
