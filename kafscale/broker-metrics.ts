@@ -36,7 +36,9 @@ export interface BrokerPage extends Figures {
 }
 
 /** The page is not what a KafScale broker serves; the message says in what. */
-export class InvalidPageError extends Error {}
+export class InvalidPageError extends Error {
+  override name = 'InvalidPageError'
+}
 
 // A broker's page has about a hundred.
 const MAX_LINES = 20_000

@@ -65,7 +65,9 @@ export interface CommittedOffset { offset: Int64, metadata: string, committedAtM
 export interface PartitionState { topic: string, partition: number, leaderBroker: string }
 
 /** What a value is that can't be decoded. The message says what is wrong, never what the value holds. */
-export class UndecodableError extends Error {}
+export class UndecodableError extends Error {
+  override name = 'UndecodableError'
+}
 
 /**
  * Collects what had to be left out of a value whose rest could be decoded: one sentence for each part, for the log.

@@ -17,7 +17,9 @@ const prefixEnd = Buffer.from(PREFIX.replace(/\/$/, '0')) // '0' follows '/'
 const snapshotKey = Buffer.from(`${PREFIX}metadata/snapshot`)
 
 /** The revision asked for is compacted away: what is known must be loaded anew. */
-export class CompactedError extends Error {}
+export class CompactedError extends Error {
+  override name = 'CompactedError'
+}
 
 export interface Credentials { username: string, password: string }
 

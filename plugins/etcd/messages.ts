@@ -4,7 +4,7 @@ import protobuf from 'protobufjs'
  * What this service speaks of etcd's API: authenticate, range, watch. The messages that write are not here, so no code
  * path can send one. Field numbers are those of etcd's `rpc.proto` and `kv.proto`; fields that nobody reads are left out.
  */
-const { root } = protobuf.parse(`
+export const { root } = protobuf.parse(`
   syntax = "proto3";
 
   message ResponseHeader { uint64 cluster_id = 1; int64 revision = 3; }

@@ -1,0 +1,228 @@
+import t from 'tap'
+import fc from 'fast-check'
+import { holds, same } from '../property.ts'
+import { int64 } from '../../kafscale/int64.ts'
+import {
+  decodeCommittedOffset, decodeConsumerGroup, decodeLease, decodeNextOffset, decodePartitionState, decodeSnapshot, decodeTopicConfig,
+  encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, UndecodableError, type ConsumerGroup, type TopicConfig
+} from '../../kafscale/records.ts'
+
+// The contract's own vectors, section 1.3.
+const TOPIC_CONFIG = '0a066f726465727310031803208088b2a00228ffffffffffffffffff013a14323032362d30372d31365430383a35313a34305a'
+const CONSUMER_GROUP = '0a0267311206737461626c651a08636f6e73756d6572220572616e67652a0567312d343230013a420a0567312d343212391a1e323032362d30372d31365430383a35313a34302e3132333435363738395a220c0a066f7264657273120200012a066f726465727330904e40e0d403'
+const PARTITION_STATE = '0a066f726465727310031a0130'
+
+const refused = { name: 'UndecodableError' }
+const hex = (text: string) => Buffer.from(text, 'hex')
+
+t.test('a topic config', async t => {
+  const config = decodeTopicConfig(hex(TOPIC_CONFIG))
+  t.strictSame(config, {
+    partitions: 3,
+    replicationFactor: 3,
+    retentionMs: 604800000,
+    retentionBytes: -1,
+    segmentBytes: 0,
+    createdAtMs: Date.parse('2026-07-16T08:51:40Z'),
+    config: new Map(),
+  })
+  t.equal(encodeTopicConfig('orders', config).toString('hex'), TOPIC_CONFIG)
+})
+
+t.test('a consumer group', async t => {
+  const defects: string[] = []
+  t.strictSame(decodeConsumerGroup(hex(CONSUMER_GROUP), defects), {
+    state: 'stable',
+    protocolType: 'consumer',
+    protocol: 'range',
+    leader: 'g1-42',
+    generationId: 1,
+    rebalanceTimeoutMs: 60000,
+    members: new Map([['g1-42', {
+      clientId: '',
+      clientHost: '',
+      heartbeatAtMs: Date.parse('2026-07-16T08:51:40.123Z'),
+      assignments: new Map([['orders', [0, 1]]]),
+      subscriptions: ['orders'],
+      sessionTimeoutMs: 10000,
+    }]]),
+  })
+  t.strictSame(defects, [])
+})
+
+t.test('a partition state', async t => {
+  t.strictSame(decodePartitionState(hex(PARTITION_STATE)), { topic: 'orders', partition: 3, leaderBroker: '0' })
+})
+
+t.test('a protobuf that is cut off anywhere is undecodable, or a shorter message, never another kind of failure', async t => {
+  const decoders: [string, (value: Buffer) => unknown][] = [
+    [TOPIC_CONFIG, decodeTopicConfig], [CONSUMER_GROUP, value => decodeConsumerGroup(value, [])], [PARTITION_STATE, decodePartitionState]
+  ]
+  for (const [vector, decode] of decoders) {
+    const whole = hex(vector)
+    const failures = [...whole.keys()].flatMap(length => {
+      try {
+        decode(whole.subarray(0, length))
+        return []
+      } catch (error) {
+        return [error]
+      }
+    })
+    t.ok(failures.every(error => error instanceof UndecodableError))
+    t.ok(failures.length > whole.length / 2)
+  }
+  t.throws(() => decodeTopicConfig(hex('0a02c328')), refused, 'text that is not UTF-8')
+})
+
+t.test('a field of an unknown number, or of another wire type, is skipped as Go skips it', async t => {
+  t.strictSame(decodePartitionState(hex('f80501' + PARTITION_STATE)).topic, 'orders')
+  t.strictSame(decodePartitionState(hex('0801' + '1201ff' + PARTITION_STATE)), { topic: 'orders', partition: 3, leaderBroker: '0' })
+  t.strictSame(decodeTopicConfig(hex('f80501')).partitions, 0)
+})
+
+t.test('partitions may be packed or not, and a negative one is left out', async t => {
+  const group = (assignment: string) => {
+    const bytes = assignment.length / 2
+    const member = '22' + bytes.toString(16).padStart(2, '0') + assignment
+    const entry = '0a016d12' + (member.length / 2).toString(16).padStart(2, '0') + member
+    return hex('3a' + (entry.length / 2).toString(16).padStart(2, '0') + entry)
+  }
+  const defects: string[] = []
+  t.strictSame(decodeConsumerGroup(group('0a0174' + '10051002'), defects).members.get('m')?.assignments, new Map([['t', [2, 5]]]))
+  t.strictSame(defects, [])
+  t.strictSame(decodeConsumerGroup(group('0a0174' + '120b' + '01' + 'ffffffffffffffffff01'), defects).members.get('m')?.assignments, new Map([['t', [1]]]))
+  t.match(defects, [/negative/])
+})
+
+const anyInt64 = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }).map(int64)
+const int32 = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 })
+const text = fc.string({ unit: 'grapheme' })
+const instant = fc.option(fc.date({ min: new Date('1970-01-01'), max: new Date('9999-01-01'), noInvalidDate: true }).map(Number))
+const partitions = fc.uniqueArray(fc.nat(2 ** 31 - 1)).map(list => list.sort((a, b) => a - b))
+
+t.test('what was written is read, with no integer rounded', async t => {
+  const plain = { noNullPrototype: true }
+  const config: fc.Arbitrary<TopicConfig> = fc.record({
+    partitions: int32,
+    replicationFactor: int32,
+    retentionMs: anyInt64,
+    retentionBytes: anyInt64,
+    segmentBytes: anyInt64,
+    createdAtMs: instant.map(ms => ms === null ? null : Math.floor(ms / 1000) * 1000),
+    config: fc.array(fc.tuple(text, text)).map(entries => new Map(entries)),
+  }, plain)
+  holds(t, 'topic config', config, record => same(decodeTopicConfig(encodeTopicConfig('t', record)), record))
+
+  const member = fc.record({
+    clientId: text,
+    clientHost: text,
+    heartbeatAtMs: instant,
+    subscriptions: fc.array(text),
+    sessionTimeoutMs: int32,
+    assignments: fc.array(fc.tuple(text, partitions)).map(entries => new Map(entries)),
+  }, plain)
+  const group: fc.Arbitrary<ConsumerGroup> = fc.record({
+    state: text,
+    protocolType: text,
+    protocol: text,
+    leader: text,
+    generationId: int32,
+    rebalanceTimeoutMs: int32,
+    members: fc.array(fc.tuple(text, member)).map(entries => new Map(entries)),
+  }, plain)
+  holds(t, 'consumer group', group, record => same(decodeConsumerGroup(encodeConsumerGroup('g', record), []), record))
+
+  const committed = fc.record({ offset: anyInt64, metadata: text, committedAtMs: instant }, plain)
+  holds(t, 'committed offset', committed, record => same(decodeCommittedOffset(encodeCommittedOffset(record)), record))
+})
+
+t.test('bytes of any kind are decoded or undecodable, never another failure', async t => {
+  const decoders = [
+    decodeNextOffset, decodeLease, decodeCommittedOffset, decodeTopicConfig, decodePartitionState,
+    (value: Buffer) => decodeConsumerGroup(value, []), (value: Buffer) => decodeSnapshot(value, []),
+  ]
+  holds(t, 'every decoder', fc.uint8Array({ maxLength: 200 }), bytes => decoders.every(decode => {
+    try {
+      decode(Buffer.from(bytes))
+      return true
+    } catch (error) {
+      return error instanceof UndecodableError
+    }
+  }), 2000)
+})
+
+t.test('a committed offset', async t => {
+  const decode = (json: string) => decodeCommittedOffset(Buffer.from(json))
+  const committedAtMs = Date.parse('2026-11-23T13:20:32.608Z')
+  t.strictSame(decode('{"offset":2,"metadata":"","committed_at":"2026-11-23T13:20:32.608073016Z"}'), { offset: 2, metadata: '', committedAtMs })
+  t.strictSame(decode('{"offset":9223372036854775807,"metadata":"\\u003cm\\u003e","committed_at":"2026-11-23T15:20:32.608+02:00"}'),
+    { offset: 9223372036854775807n, metadata: '<m>', committedAtMs })
+  t.strictSame(decode('{ "committed_at": "yesterday", "offset": -0 }'), { offset: 0, metadata: '', committedAtMs: null })
+  t.strictSame(decode('{"Offset":7,"metadata":null,"x":{"offset":1}}'), { offset: 7, metadata: '', committedAtMs: null })
+  for (const json of [
+    '', 'null', '[]', '7', '{}', '{"offset":"5"}', '{"offset":1.0}', '{"offset":1e3}', '{"offset":9223372036854775808}', '{"offset":null}',
+    '{"offset":1,"metadata":5}', '{"offset":1', '{"offset":01,"metadata":"","committed_at":""}', '{"offset":1,"committed_at":3}',
+  ]) t.throws(() => decode(json), refused, json)
+})
+
+t.test('leases hold a broker id, next_offset an int64', async t => {
+  t.equal(decodeLease(Buffer.from('2')), 2)
+  t.equal(decodeNextOffset(Buffer.from('9223372036854775807')), 9223372036854775807n)
+  for (const text of ['', 'broker-2', '2.0', ' 2', '2\n', '4294967296']) t.throws(() => decodeLease(Buffer.from(text)), refused, text)
+  for (const text of ['', '12x', '１２', '9223372036854775808']) t.throws(() => decodeNextOffset(Buffer.from(text)), refused, text)
+})
+
+t.test('both spellings of the snapshot say the same', async t => {
+  const now = '{"Brokers":[{"NodeID":1,"Host":"b1","Port":9092,"Rack":null,"UnknownTags":{}}],"ControllerID":1,"Topics":[{"ErrorCode":0,"Topic":"orders","TopicID":[],"IsInternal":false,"Partitions":[{"ErrorCode":0,"Partition":1,"Leader":1,"LeaderEpoch":0,"Replicas":[1],"ISR":[1],"OfflineReplicas":null,"UnknownTags":{}}],"AuthorizedOperations":0,"UnknownTags":{}}],"ClusterName":"prod","ClusterID":null}'
+  const before = '{"Brokers":[{"NodeID":1,"Host":"b1","Port":9092,"Rack":null}],"ControllerID":1,"Topics":[{"ErrorCode":0,"Name":"orders","TopicID":[],"IsInternal":false,"Partitions":[{"ErrorCode":0,"PartitionIndex":1,"LeaderID":1,"LeaderEpoch":0,"ReplicaNodes":[1],"ISRNodes":[1],"OfflineReplicas":null}],"TopicAuthorizedOperations":0}],"ClusterName":"prod","ClusterID":null}'
+  const anyCase = now.toLowerCase()
+  const expected = {
+    clusterName: 'prod',
+    clusterId: null,
+    controllerId: 1,
+    brokers: [{ nodeId: 1, host: 'b1', port: 9092 }],
+    topics: [{
+      name: 'orders',
+      errorCode: 0,
+      partitions: [{ partition: 1, leaderId: 1, leaderEpoch: 0, replicaNodes: [1], isrNodes: [1], offlineReplicas: [], errorCode: 0 }]
+    }],
+  }
+  for (const json of [now, before, anyCase]) {
+    const defects: string[] = []
+    t.strictSame(decodeSnapshot(Buffer.from(json), defects), expected)
+    t.strictSame(defects, [])
+  }
+  t.strictSame(decodeSnapshot(encodeSnapshot(expected), []), expected)
+})
+
+t.test('a missing snapshot field is its zero value', async t => {
+  const zero = { clusterName: null, clusterId: null, controllerId: 0, brokers: [], topics: [] }
+  t.strictSame(decodeSnapshot(Buffer.from('{}'), []), zero)
+  t.strictSame(decodeSnapshot(Buffer.from('{"Brokers":null,"ControllerID":0,"Topics":null,"ClusterName":null,"ClusterID":null}'), []), zero)
+})
+
+t.test('a part of the snapshot that can\'t be decoded costs only itself', async t => {
+  const defects: string[] = []
+  const snapshot = decodeSnapshot(Buffer.from(JSON.stringify({
+    Brokers: [{ NodeID: 'one' }, { NodeID: 2 }, 5, { NodeID: 2, Host: 'again' }],
+    Topics: [
+      { Topic: null },
+      { Topic: 'orders', Partitions: [{ Partition: -1 }, { Partition: 2 }, { Partition: 0 }, { Partition: 0, Leader: 9 }, { Partition: 3, Replicas: ['x'] }] },
+      { Topic: 'odd', Partitions: {} },
+      { Topic: 'orders', Partitions: [] },
+      'topic',
+      { Topic: 'wrong', ErrorCode: 2 ** 40 },
+    ],
+  })), defects)
+  t.strictSame(snapshot.brokers, [{ nodeId: 2, host: '', port: 0 }])
+  t.strictSame(snapshot.topics.map(({ name, partitions }) => [name, partitions.map(({ partition }) => partition)]), [['orders', [0, 2]], ['odd', []]])
+  t.equal(defects.length, 8)
+  t.match(defects.join('\n'), /topic 0: it has no name\n/)
+  t.match(defects.join('\n'), /topic "orders": partition 0: its number is negative\n/)
+})
+
+t.test('a snapshot that is no JSON object is undecodable', async t => {
+  for (const json of ['', '{', 'null', '[]', '"x"', '{"ControllerID":"x"}', '{"ClusterName":5}']) {
+    t.throws(() => decodeSnapshot(Buffer.from(json), []), refused, json)
+  }
+})
