@@ -1,0 +1,159 @@
+import { readFileSync } from 'node:fs'
+import { gunzipSync } from 'node:zlib'
+import t from 'tap'
+import { compare, Mirror, totalLag, type KeyEvent } from '../../kafscale/mirror.ts'
+
+const put = (key: string | Buffer, value: string | Buffer, modRevision = 1): KeyEvent =>
+  ({ type: 'put', key: Buffer.from(key), value: Buffer.from(value), modRevision })
+const remove = (key: string, modRevision = 1): KeyEvent => ({ type: 'delete', key: Buffer.from(key), value: Buffer.alloc(0), modRevision })
+
+function mirrorOf (...events: KeyEvent[]): Mirror {
+  const mirror = new Mirror()
+  for (const event of events) mirror.apply(event)
+  return mirror
+}
+
+const snapshot = (...topics: [string, number][]) => put('/kafscale/metadata/snapshot', JSON.stringify({
+  Topics: topics.map(([Topic, count]) => ({ Topic, Partitions: Array.from({ length: count }, (_, Partition) => ({ Partition })) }))
+}))
+const committed = (group: string, topic: string, partition: number, offset: number) =>
+  put(`/kafscale/consumers/${group}/offsets/${topic}/${partition}`, `{"offset":${offset},"metadata":"","committed_at":""}`)
+const end = (topic: string, partition: number, offset: string) => put(`/kafscale/topics/${topic}/partitions/${partition}/next_offset`, offset)
+
+const fixture = (name: string) => readFileSync(new URL(`../fixtures/recording/${name}`, import.meta.url))
+const lines = (text: string) => text.trim().split('\n').map(line => JSON.parse(line))
+const stored = ({ key, value, mod_revision: modRevision }: { key: string, value: string, mod_revision: string }) =>
+  put(key, Buffer.from(value, 'base64'), Number(modRevision))
+
+t.test('the recording, replayed event by event, ends in exactly the keyspace that was read at its end', async t => {
+  const mirror = mirrorOf(...lines(fixture('keyspace.jsonl').toString()).slice(1).map(stored))
+  let events = 0
+  for (const response of lines(gunzipSync(fixture('watch.jsonl.gz')).toString())) {
+    for (const event of response.events) {
+      mirror.apply(event.type === 'put' ? stored(event) : remove(event.key, Number(event.mod_revision)))
+      events++
+    }
+  }
+  t.ok(events > 10_000)
+  const atEnd = mirrorOf(...lines(fixture('keyspace-end.jsonl').toString()).filter(line => 'key' in line).map(stored))
+  t.ok(atEnd.groups.length > 0)
+  t.strictSame(mirror.differences(atEnd), [])
+  t.equal(mirror.undecodable.size, 0)
+})
+
+t.test('lag is the log end offset minus the committed offset', async t => {
+  const mirror = mirrorOf(snapshot(['orders', 3]), end('orders', 0, '10'), end('orders', 1, '5'),
+    committed('g', 'orders', 0, 4), committed('g', 'orders', 1, 8), committed('g', 'orders', 2, 1), committed('g', 'gone', 0, 1))
+  const commits = mirror.group('g')?.commits ?? []
+  t.strictSame(commits.map(({ partition, lag }) => [partition.topic.name, partition.number, lag]),
+    [['gone', 0, null], ['orders', 0, 6], ['orders', 1, -3], ['orders', 2, null]], 'null where a side is unknown; negative as it is')
+  t.equal(totalLag(commits), 3)
+  t.equal(totalLag(commits.filter(({ lag }) => lag === null)), null, 'no known lag, no total')
+})
+
+t.test('sums are exact and may exceed int64', async t => {
+  const most = '9223372036854775807'
+  const mirror = mirrorOf(snapshot(['orders', 2]), end('orders', 0, most), end('orders', 1, most), committed('g', 'orders', 0, -1), committed('g', 'orders', 1, 0))
+  t.equal(totalLag(mirror.group('g')?.commits ?? []), 18446744073709551615n)
+})
+
+t.test('a log end offset needs a partition in the snapshot', async t => {
+  const mirror = mirrorOf(end('orders', 0, '10'), committed('g', 'orders', 0, 4))
+  const [commit] = mirror.group('g')?.commits ?? []
+  t.equal(commit?.lag, null)
+  mirror.apply(snapshot(['orders', 1]))
+  t.equal(commit?.lag, 6)
+  mirror.apply(snapshot(['other', 1]))
+  t.equal(commit?.lag, null)
+  mirror.apply(remove('/kafscale/metadata/snapshot'))
+  t.strictSame(mirror.topics, [])
+})
+
+t.test('a topic exists only in the snapshot, a group only by metadata or an offset', async t => {
+  const mirror = mirrorOf(end('a', 0, '1'), put('/kafscale/partition-leases/a/0', '1'), put('/kafscale/group-leases/g', '1'))
+  t.strictSame([mirror.topics, mirror.groups], [[], []])
+  t.equal(mirror.coordinatorId('g'), 1)
+  mirror.apply(put('/kafscale/consumers/g/metadata', ''))
+  t.ok(mirror.group('g')?.exists)
+  mirror.apply(committed('g', 'a', 0, 1))
+  mirror.apply(remove('/kafscale/consumers/g/metadata'))
+  t.ok(mirror.group('g')?.exists, 'by its offset')
+  mirror.apply(remove('/kafscale/consumers/g/offsets/a/0'))
+  t.equal(mirror.group('g'), undefined)
+})
+
+t.test('what is gone from etcd is gone from memory', async t => {
+  const keys = ['/kafscale/topics/a/partitions/0/next_offset', '/kafscale/partition-leases/a/0', '/kafscale/topics/a/config', '/kafscale/consumers/g/offsets/a/0',
+    '/kafscale/metadata/snapshot', '/kafscale/group-leases/g', '/kafscale/consumers/g/metadata', '/kafscale/topics/a/partitions/0', '/kafscale/consumers/h/offsets/b/0']
+  const mirror = mirrorOf(snapshot(['a', 1]), end('a', 0, '1'), put('/kafscale/partition-leases/a/0', '1'), put('/kafscale/topics/a/config', ''),
+    committed('g', 'a', 0, 1), put('/kafscale/group-leases/g', '1'), put('/kafscale/consumers/g/metadata', ''), put('/kafscale/topics/a/partitions/0', ''),
+    committed('h', 'b', 0, 1))
+  t.equal(mirror.modRevisions.size, keys.length)
+  for (const key of keys) mirror.apply(remove(key))
+  for (const key of keys) mirror.apply(remove(key))
+  t.equal(mirror.modRevisions.size, 0)
+  t.strictSame([mirror.topic('a'), mirror.topic('b'), mirror.groups, mirror.topics, mirror.coordinatorId('g')], [undefined, undefined, [], [], null])
+  t.strictSame(mirror.differences(new Mirror()), [])
+})
+
+t.test('a value that can\'t be decoded costs only itself, and is never the value before it', async t => {
+  const cases: [string, string, string, (mirror: Mirror) => unknown][] = [
+    ['/kafscale/consumers/g/offsets/orders/0', '{"offset":4,"metadata":"m","committed_at":""}', '{', mirror => mirror.group('g')?.commits[0]?.offset],
+    ['/kafscale/topics/orders/partitions/0/next_offset', '10', '10 ', mirror => mirror.topic('orders')?.partitions.get(0)?.nextOffset],
+    ['/kafscale/partition-leases/orders/0', '1', 'one', mirror => mirror.topic('orders')?.partitions.get(0)?.ownerId],
+    ['/kafscale/group-leases/g', '1', '', mirror => mirror.coordinatorId('g')],
+    ['/kafscale/consumers/g/metadata', '', '\x0a\x05g', mirror => mirror.group('g')?.metadata],
+    ['/kafscale/topics/orders/config', '', '\x0a\x7f', mirror => mirror.topic('orders')?.config],
+    ['/kafscale/metadata/snapshot', '{}', '{"Topics":', mirror => mirror.snapshot],
+  ]
+  for (const [key, good, bad, read] of cases) {
+    const mirror = mirrorOf(snapshot(['orders', 1]), put(key, good))
+    t.not(read(mirror), null, key)
+    mirror.apply(put(key, bad))
+    t.equal(read(mirror), null, `${key} is unknown`)
+    t.strictSame([...mirror.undecodable.keys()], [key])
+    mirror.apply(put(key, good))
+    t.not(read(mirror), null)
+    t.equal(mirror.undecodable.size, 0)
+  }
+  t.strictSame(mirrorOf(put('/kafscale/topics/a/partitions/0', '\x0a\x05a')).undecodable.size, 1, 'also where nobody reads it')
+})
+
+t.test('a group with an offset that can\'t be decoded still exists', async t => {
+  const group = mirrorOf(put('/kafscale/consumers/g/offsets/a/0', 'x')).group('g')
+  t.match(group?.commits[0], { offset: null, metadata: null, committedAtMs: null, lag: null })
+})
+
+t.test('keys of no known pattern are counted as keys and otherwise nothing', async t => {
+  const mirror = mirrorOf(put('/kafscale/brokers/0', 'x'), put(Buffer.from('/kafscale/group-leases/\xff', 'latin1'), '1'))
+  t.equal(mirror.modRevisions.size, 2)
+  t.equal(mirror.undecodable.size, 0)
+  t.equal(mirror.coordinatorId('\ufffd'), null, 'a key that is not UTF-8 is nobody\'s name')
+})
+
+t.test('lists are sorted by code unit', async t => {
+  const names = ['b', 'a', 'B', 'ä', 'z', '\u{1f600}', '\uffee']
+  const mirror = mirrorOf(snapshot(...names.map((name): [string, number] => [name, 1])), ...names.map(name => committed(name, 'a', 0, 1)))
+  const sorted = ['B', 'a', 'b', 'z', 'ä', '\u{1f600}', '\uffee']
+  t.strictSame(mirror.topics.map(({ name }) => name), sorted)
+  t.strictSame(mirror.groups.map(({ id }) => id), sorted)
+  t.equal(compare('a', 'a'), 0)
+})
+
+t.test('names that mean something to JavaScript mean nothing here', async t => {
+  const names = ['__proto__', 'constructor', 'toString', 'hasOwnProperty']
+  const mirror = mirrorOf(snapshot(...names.map((name): [string, number] => [name, 1])), ...names.map(name => committed(name, name, 0, 1)))
+  t.equal(mirror.topics.length, names.length)
+  t.strictSame(names.map(name => mirror.group(name)?.commits[0]?.partition.topic.name), names)
+  t.equal(mirror.topic('valueOf'), undefined)
+})
+
+t.test('two mirrors of one revision are compared by what they hold', async t => {
+  const events = [snapshot(['a', 1]), end('a', 0, '5'), committed('g', 'a', 0, 1), put('/kafscale/consumers/g/metadata', ''), put('/kafscale/topics/a/config', ''),
+    put('/kafscale/partition-leases/a/0', '1'), put('/kafscale/group-leases/g', '1'), put('/kafscale/other', ''), put('/kafscale/topics/a/partitions/0', '')]
+  t.strictSame(mirrorOf(...events).differences(mirrorOf(...events.toReversed())), [], 'whatever the order of what they saw')
+  for (const [index, { key }] of events.entries()) {
+    t.strictSame(mirrorOf(...events).differences(mirrorOf(...events.toSpliced(index, 1))), [key.toString()])
+  }
+  t.strictSame(mirrorOf(end('a', 0, '5')).differences(mirrorOf(end('a', 0, '6'))), ['/kafscale/topics/a/partitions/0/next_offset'], 'also where only the value differs')
+})
