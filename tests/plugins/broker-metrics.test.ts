@@ -1,0 +1,134 @@
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { createServer, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { gunzipSync } from 'node:zlib'
+import t, { type Test } from 'tap'
+import { buildApp } from '../../app.ts'
+import { startEtcd } from '../etcd.ts'
+import { waitFor } from '../wait-for.ts'
+
+const recorded = gunzipSync(readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url))).toString().trim().split('\n')
+const page = JSON.parse(recorded[9] as string).body as string
+
+/** A broker's metrics port; resolves to its `host:port`. */
+async function serve (t: Test, answer: RequestListener): Promise<string> {
+  const server = createServer(answer).listen(0, '127.0.0.1')
+  t.teardown(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  await once(server, 'listening')
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+const text = (body: string): RequestListener => (_, response) => response.setHeader('content-type', 'text/plain; version=0.0.4').end(body)
+
+/** An address at which nothing listens any more. */
+async function closedPort (): Promise<string> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return `127.0.0.1:${port}`
+}
+
+async function build (t: Test, env: Record<string, string>) {
+  const app = await buildApp({ env: { KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_LOG_LEVEL: 'silent', ...env } })
+  t.teardown(() => app.close())
+  return app
+}
+
+t.test('brokers are scraped together, and one that fails costs only itself', async t => {
+  const good = await serve(t, text(page))
+  const html = await serve(t, text('<html></html>\n'))
+  const moved = await serve(t, (_, response) => response.writeHead(302, { location: `http://${good}/metrics` }).end())
+  const broken = await serve(t, (_, response) => response.writeHead(500).end('out of order'))
+  const large = await serve(t, text('#\n'.repeat(4 * 1024 * 1024 + 1)))
+  const cut = await serve(t, (_, response) => response.writeHead(200, { 'content-length': page.length }).write(page.slice(0, 1000), () => response.destroy()))
+  const gone = await closedPort()
+  const app = await build(t, { KAFSCALE_MCP_BROKER_METRICS_URL: [good, html, moved, broken, large, cut, gone].map(address => `http://${address}/metrics`).join(', ') })
+  t.equal(app.brokerMetrics.state, 'not_scraped')
+
+  const { brokers, whole } = await app.brokerMetrics.scrape()
+  t.match(brokers, [
+    { nodeId: null, address: good, state: 'ok', page: { goroutines: 39 } },
+    { address: html, state: 'invalid', error: 'kafscale_s3_health_state is missing' },
+    { address: moved, state: 'invalid', error: 'it answered HTTP 302' },
+    { address: broken, state: 'invalid', error: 'it answered HTTP 500' },
+    { address: large, state: 'invalid', error: 'it is larger than 8 MB' },
+    { address: cut, state: 'unreachable' },
+    { address: gone, state: 'unreachable', error: 'ECONNREFUSED' },
+  ])
+  t.equal(whole?.consumerLagMax, 1873)
+  t.equal(app.brokerMetrics.state, 'partial')
+})
+
+t.test('however many callers ask, there is one scrape in flight, and one in METRICS_MAX_AGE', async t => {
+  let scrapes = 0
+  let release = () => {}
+  const address = await serve(t, (request, response) => {
+    scrapes++
+    release = () => text(page)(request, response)
+  })
+  const app = await build(t, { KAFSCALE_MCP_BROKER_METRICS_URL: `http://${address}/metrics`, KAFSCALE_MCP_METRICS_MAX_AGE: '300ms' })
+  const callers = Array.from({ length: 50 }, () => app.brokerMetrics.scrape())
+  await waitFor(() => scrapes === 1, 2000, 'the scrape')
+  release()
+  const answers = await Promise.all(callers)
+  t.equal(scrapes, 1)
+  t.ok(answers.every(({ whole, ageMs }) => whole !== undefined && ageMs >= 0))
+  t.equal(app.brokerMetrics.state, 'ok')
+
+  await app.brokerMetrics.scrape()
+  t.equal(scrapes, 1, 'young enough')
+  await waitFor(() => {
+    app.brokerMetrics.scrape()
+    return scrapes === 2
+  }, 2000, 'a second scrape, once the first is too old')
+  release()
+})
+
+t.test('a broker that does not answer is given up after 3 s', async t => {
+  const silent = await serve(t, () => {})
+  const app = await build(t, { KAFSCALE_MCP_BROKER_METRICS_URL: `http://${silent}/metrics` })
+  const before = performance.now()
+  const { brokers, whole } = await app.brokerMetrics.scrape()
+  t.match(brokers, [{ state: 'unreachable', error: 'no answer within 3 s' }])
+  t.equal(whole, undefined)
+  t.ok(performance.now() - before < 4000)
+  t.equal(app.brokerMetrics.state, 'unavailable')
+})
+
+t.test('without URLs nothing is scraped', async t => {
+  const app = await build(t, {})
+  await t.rejects(app.brokerMetrics.scrape(), { code: 'METRICS_NOT_CONFIGURED' })
+  t.equal(app.brokerMetrics.configured, false)
+})
+
+t.test('placeholders make a URL of each broker of the snapshot', async t => {
+  const etcd = await startEtcd(t)
+  const paths: string[] = []
+  const address = await serve(t, (request, response) => {
+    paths.push(String(request.url))
+    text(page)(request, response)
+  })
+  const [host, port] = address.split(':') as [string, string]
+  const brokers = [{ NodeID: 0, Host: host }, { NodeID: 7, Host: host }, { NodeID: 8, Host: `${host}:1/x?` }, { NodeID: 9, Host: '::1' }]
+  await etcd.client.put('/kafscale/metadata/snapshot').value(JSON.stringify({ Brokers: brokers }))
+  const unavailable = await build(t, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })
+  await t.rejects(unavailable.brokerMetrics.scrape(), { code: 'METADATA_UNAVAILABLE' }, 'before there is a snapshot')
+
+  const app = await build(t, { ...etcd.env, KAFSCALE_MCP_BROKER_METRICS_URL: `http://{host}:${port}/{node_id}/metrics` })
+  await app.ready()
+  await waitFor(() => app.metadata.state === 'synced', 5000, 'the mirror to sync')
+  const { brokers: results } = await app.brokerMetrics.scrape()
+  t.match(results, [
+    { nodeId: 0, address, state: 'ok' },
+    { nodeId: 7, address, state: 'ok' },
+    { nodeId: 8, address: 'broker 8', state: 'invalid', error: 'the snapshot\'s host is no host name' },
+    { nodeId: 9, address: `[::1]:${port}`, state: 'unreachable' },
+  ])
+  t.strictSame(paths.sort(), ['/0/metrics', '/7/metrics'])
+})
