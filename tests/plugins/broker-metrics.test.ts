@@ -54,7 +54,7 @@ t.test('brokers are scraped together, and one that fails costs only itself', asy
   const { brokers, whole } = await app.brokerMetrics.scrape()
   t.match(brokers, [
     { nodeId: null, address: good, state: 'ok', page: { goroutines: 39 } },
-    { address: html, state: 'invalid', error: 'kafscale_s3_health_state is missing' },
+    { address: html, state: 'invalid', error: 'kafscale_admin_requests_total is missing' },
     { address: moved, state: 'invalid', error: 'it answered HTTP 302' },
     { address: broken, state: 'invalid', error: 'it answered HTTP 500' },
     { address: large, state: 'invalid', error: 'it is larger than 8 MB' },

@@ -1,0 +1,192 @@
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import * as grpc from '@grpc/grpc-js'
+import t, { type Test } from 'tap'
+import { EmbeddedEtcd } from '../demo/embedded-etcd.ts'
+import { CompactedError, EtcdConnection } from '../plugins/etcd/connection.ts'
+import type { KeyValue } from '../plugins/etcd/messages.ts'
+import { waitFor } from './wait-for.ts'
+
+const START_BOUND_MS = 15_000
+const GROUP_TOOLS = ['describe_group', 'fetch_offsets']
+
+t.test('the demo answers every tool from a cluster that moves, and Ctrl-C ends it', async t => {
+  const demo = await startDemo(t, { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0' })
+  t.not(demo.port, 8090, 'KAFSCALE_MCP_HTTP_ADDR decides where it listens')
+
+  t.test('the curl line works as it is printed', async t => {
+    const { stdout } = await promisify(execFile)('sh', ['-c', demo.lineWith('curl ')])
+    const { result: { isError, structuredContent: status } } = JSON.parse(stdout)
+    t.notOk(isError)
+    t.equal(status.etcd.state, 'connected')
+    t.equal(status.brokers_reachable, 3)
+    t.same(status.brokers.map((broker: { metrics: string }) => broker.metrics), ['ok', 'ok', 'ok'])
+    t.equal(status.topic_count, 12)
+    t.equal(status.s3.state, 'healthy')
+  })
+
+  t.test('the client configurations are JSON and name the endpoint', async t => {
+    const [direct, remote] = demo.output.match(/^\{$.*?^\}$/gms)!.map(json => JSON.parse(json).mcpServers.kafscale)
+    t.same(direct, { type: 'http', url: demo.url })
+    t.same(remote, { command: 'npx', args: ['-y', 'mcp-remote', demo.url] })
+    t.equal(demo.lineWith('claude '), `claude mcp add --transport http kafscale ${demo.url}`)
+  })
+
+  t.test('every tool answers', async t => {
+    const { tools } = await demo.request('tools/list') as { tools: { name: string }[] }
+    t.ok(tools.length >= 9)
+    for (const { name } of tools) {
+      const answer = await demo.request('tools/call', { name, arguments: GROUP_TOOLS.includes(name) ? { group_id: 'order-processing' } : {} })
+      t.notOk(answer.isError, name)
+    }
+  })
+
+  t.test('there is something of every kind to see', async t => {
+    const { groups } = await demo.ask('list_groups') as { groups: { group_id: string, state: string, stale: boolean, member_count: number, total_lag: number }[] }
+    const group = (id: string) => groups.find(({ group_id: groupId }) => groupId === id)
+    t.match(group('nightly-report'), { state: 'empty', stale: false, member_count: 0 }, 'an idle group')
+    t.match(group('legacy-billing'), { state: 'stable', stale: true }, 'a stale group')
+    t.match(group('order-processing'), { state: 'stable', stale: false, member_count: 3 })
+    t.ok(group('clickstream-analytics')!.total_lag > 1_000, 'a group that is behind')
+
+    const { configs } = await demo.ask('describe_configs', { topics: ['audit-log'] }) as { configs: { retention_ms: string }[] }
+    t.equal(configs[0]!.retention_ms, '9223372036854775807')
+
+    const metrics = await demo.ask('cluster_metrics')
+    t.equal(metrics.partial, false)
+    t.ok(metrics.produce_rps as number > 100)
+    t.ok(metrics.fetch_rps as number > 100)
+    t.hasProps(metrics.produce_latency_ms, ['p50', 'p99'])
+  })
+
+  t.test('lag changes', async t => {
+    const lag = async () => JSON.stringify((await demo.ask('consumer_lag', { group_id: 'sensor-rollup' })).groups)
+    const before = await lag()
+    await t.resolves(waitFor(async () => await lag() !== before, 5_000, 'another lag'))
+  })
+
+  t.test('Ctrl-C ends it, also when npm forwards the signal once more', async t => {
+    t.equal(await demo.interrupt(2), 0)
+    t.equal(demo.errors().replace(/^.*there is no authentication yet.*\n/, ''), '', 'nothing went wrong')
+  })
+})
+
+t.test('the demo listens on 8090 when that is free, else elsewhere; it never goes to a real cluster', async t => {
+  const other = createServer().listen(8090, '127.0.0.1')
+  const isOurs = await once(other, 'listening').then(() => true, () => false)
+  const demo = await startDemo(t, {
+    KAFSCALE_MCP_HTTP_ADDR: '',
+    KAFSCALE_MCP_ETCD_ENDPOINTS: 'https://192.0.2.1:2379',
+    KAFSCALE_MCP_ETCD_USERNAME: 'somebody', // without a password, which would stop the start
+    KAFSCALE_MCP_BROKER_METRICS_URL: 'auto',
+    KAFSCALE_MCP_LOG_LEVEL: 'error',
+  })
+  t.not(demo.port, 8090, 'another port')
+  t.match(await demo.ask('cluster_status'), { cluster_name: 'demo', brokers_reachable: 3, etcd: { state: 'connected' } })
+  t.equal(await demo.interrupt(), 0)
+  t.equal(demo.errors(), '')
+
+  other.close()
+  const next = await startDemo(t, {})
+  t.equal(next.port === 8090, isOurs, '8090, unless somebody else has it')
+  t.equal(await next.interrupt(), 0)
+})
+
+t.test('the embedded etcd keeps what etcd promises', async t => {
+  const etcd = new EmbeddedEtcd()
+  for (let i = 0; i < 2_500; i++) etcd.put(`/kafscale/key-${i}`, Buffer.from('old'))
+  etcd.put('/elsewhere', Buffer.from('old'))
+  const connection = new EtcdConnection(await etcd.listen(), grpc.credentials.createInsecure(), undefined)
+  t.teardown(() => connection.close())
+
+  t.test('a load in pages shows one revision, also while keys are written', async t => {
+    const loaded: KeyValue[] = []
+    let pages = 0
+    const { revision } = await connection.load(kvs => {
+      loaded.push(...kvs)
+      pages++
+      for (let i = 0; i < 2_500; i += 100) etcd.put(`/kafscale/key-${i}`, Buffer.from('new'))
+      etcd.put(`/kafscale/key-during-${pages}`, Buffer.from('new'))
+    })
+    t.ok(pages > 1, 'pages')
+    t.equal(revision, 2_502)
+    t.equal(loaded.length, 2_500)
+    t.ok(loaded.every(({ value, modRevision }) => String(value) === 'old' && modRevision <= revision))
+    t.strictSame(loaded.map(({ key }) => String(key)), loaded.map(({ key }) => String(key)).sort(), 'in order of keys')
+
+    t.match(await connection.changesSince(revision), { written: true, keys: 2_500 + pages })
+    const { revision: now } = await connection.probe()
+    t.match(await connection.changesSince(now), { written: false, keys: 2_500 + pages })
+  })
+
+  t.test('a watch brings every write from its revision on, once and in order', async t => {
+    const { revision } = await connection.probe()
+    etcd.put('/kafscale/before', Buffer.from('1'))
+    etcd.put('/elsewhere', Buffer.from('1'))
+    const seen: string[] = []
+    const opened = new Promise<void>((resolve, reject) => connection.watch(revision + 1, {
+      onOpen: resolve,
+      onEvents: events => seen.push(...events.map(({ type, kv }) => `${type} ${kv.key} ${kv.modRevision - revision}`)),
+      onEnd: reject,
+    }))
+    await opened
+    etcd.put('/kafscale/after', Buffer.from('1'))
+    await waitFor(() => seen.length >= 2 || seen, 2_000, 'both events')
+    t.same(seen, ['PUT /kafscale/before 1', 'PUT /kafscale/after 3'])
+  })
+
+  t.test('what is too long ago is compacted away, for a load and for a watch', async t => {
+    const { revision } = await connection.probe()
+    const compacts = () => { for (let i = 0; i < 6_000; i++) etcd.put('/kafscale/busy', Buffer.from(String(i))) }
+    await t.rejects(connection.load(compacts), CompactedError)
+    const error = await new Promise<Error>(resolve => connection.watch(revision, { onOpen () {}, onEvents () {}, onEnd: resolve }))
+    t.type(error, CompactedError)
+  })
+})
+
+type Answer = Record<string, unknown>
+
+/** Starts the demo as `npm run demo` does, and waits until it has printed everything. */
+async function startDemo (t: Test, env: Record<string, string>) {
+  const child = spawn(process.execPath, ['demo/main.ts'], {
+    cwd: fileURLToPath(new URL('..', import.meta.url)),
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  t.teardown(() => child.kill('SIGKILL'))
+  const exited = once(child, 'exit')
+  let output = ''
+  let errors = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => { output += text })
+  child.stderr.setEncoding('utf8').on('data', (text: string) => { errors += text })
+  await waitFor(() => output.includes('Ctrl-C') || output + errors, START_BOUND_MS, 'the instructions')
+
+  const url = /^ {2}(http:\/\/\S+)$/m.exec(output)![1]!
+  const request = async (method: string, params = {}): Promise<Answer> => {
+    const response = await fetch(url, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
+      body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
+    })
+    return (await response.json() as { result: Answer }).result
+  }
+  return {
+    output,
+    errors: () => errors,
+    url,
+    port: Number(new URL(url).port),
+    lineWith: (start: string) => output.split('\n').find(line => line.startsWith(start))!,
+    request,
+    ask: async (name: string, input = {}) => (await request('tools/call', { name, arguments: input })).structuredContent as Answer,
+    /** Resolves with the exit code, or rejects if there is none within five seconds. */
+    async interrupt (times = 1) {
+      for (let i = 0; i < times; i++) child.kill('SIGINT')
+      await waitFor(() => child.exitCode !== null || child.signalCode, 5_000, 'the end')
+      await exited
+      return child.exitCode
+    },
+  }
+}

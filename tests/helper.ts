@@ -1,0 +1,130 @@
+/** The service in the test's own process, and how to ask it. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { FastifyInstance, InjectOptions } from 'fastify'
+import { buildApp } from '../app.ts'
+import type { Environment } from '../plugins/config.ts'
+import type { ToolResult } from '../plugins/tool-registry.ts'
+import type { Etcd, Teardown } from './etcd.ts'
+import { waitFor } from './wait-for.ts'
+
+export const MODERN = '2026-07-28'
+export const LEGACY = '2025-11-25'
+const CLIENT_INFO = { name: 'test', version: '1' }
+/** A service is synced within so long of a start or of an etcd that answers again. */
+const SYNC_BOUND_MS = 2_000
+
+/** The service as it starts, quietly and with no etcd unless `env` says otherwise; it need not be ready yet, so a test can still add to it. */
+export async function buildTestApp (t: Teardown, env: Environment = {}): Promise<FastifyInstance> {
+  const app = await buildApp({
+    env: {
+      KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+      KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', // nothing listens there
+      KAFSCALE_MCP_LOG_LEVEL: 'silent',
+      ...env,
+    }
+  })
+  t.teardown(() => app.close())
+  return app
+}
+
+/** The service over a running etcd, synced. */
+export async function buildSyncedApp (t: Teardown, { env }: Etcd, more: Environment = {}): Promise<FastifyInstance> {
+  const app = await buildTestApp(t, { ...env, ...more })
+  await app.ready()
+  await waitFor(() => app.metadata.state === 'synced' || app.metadata.reason, SYNC_BOUND_MS, 'synced')
+  return app
+}
+
+/** Waits until the service shows everything that etcd holds now. */
+export async function caughtUp (app: FastifyInstance, { client }: Etcd): Promise<void> {
+  const { header } = await client.kv.range({ key: Buffer.from('/kafscale/'), count_only: true })
+  await waitFor(() => (app.metadata.mirror?.revision ?? 0) >= Number(header.revision) || app.metadata.mirror?.revision, SYNC_BOUND_MS, 'caught up')
+}
+
+/** Every key of the recorded cluster at the recording's beginning. */
+export function recordedKeyspace (): { key: string, value: Buffer }[] {
+  const [, ...lines] = readFileSync(join(import.meta.dirname, 'fixtures/recording/keyspace.jsonl'), 'utf8').trim().split('\n')
+  return lines.map(line => {
+    const { key, value } = JSON.parse(line) as { key: string, value: string }
+    return { key, value: Buffer.from(value, 'base64') }
+  })
+}
+
+/** Writes keys in transactions, as many to each as etcd takes by default. */
+export async function fill ({ client }: Etcd, keys: { key: string | Buffer, value: string | Buffer }[]): Promise<void> {
+  for (let from = 0; from < keys.length; from += 128) {
+    await client.kv.txn({
+      compare: [],
+      success: keys.slice(from, from + 128).map(({ key, value }) => ({ request_put: { key: Buffer.from(key), value: Buffer.from(value) } })),
+      failure: [],
+    })
+  }
+}
+
+/** A request of revision 2026-07-28, exactly as the revision says. */
+export function modern (method: string, params: Record<string, unknown> = {}, id: unknown = 1) {
+  return {
+    method: 'POST' as const,
+    url: '/mcp',
+    headers: {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      'mcp-protocol-version': MODERN,
+      'mcp-method': method,
+      ...typeof params['name'] === 'string' && { 'mcp-name': params['name'] },
+    } as Record<string, string>,
+    payload: {
+      jsonrpc: '2.0',
+      id,
+      method,
+      params: {
+        ...params,
+        _meta: {
+          'io.modelcontextprotocol/protocolVersion': MODERN,
+          'io.modelcontextprotocol/clientInfo': CLIENT_INFO,
+          'io.modelcontextprotocol/clientCapabilities': {},
+          ...params['_meta'] as object | undefined,
+        },
+      },
+    },
+  } satisfies InjectOptions
+}
+
+/** A request of the 2025 revisions, exactly as they say. */
+export function legacy (method: string, params: Record<string, unknown> = {}, id: unknown = 1) {
+  return {
+    method: 'POST' as const,
+    url: '/mcp',
+    headers: {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      'mcp-protocol-version': LEGACY,
+    } as Record<string, string>,
+    payload: { jsonrpc: '2.0', id, method, params },
+  } satisfies InjectOptions
+}
+
+/** Calls a tool in the form of revision 2026-07-28. Throws when the answer is not a tool's result, failed or not. */
+export async function callTool (app: FastifyInstance, name: string, input: Record<string, unknown> = {}): Promise<ToolResult> {
+  return await resultOf(app, modern('tools/call', { name, arguments: input }))
+}
+
+/** Calls a tool in the form of the 2025 revisions. */
+export async function callTool2025 (app: FastifyInstance, name: string, input: Record<string, unknown> = {}): Promise<ToolResult> {
+  return await resultOf(app, legacy('tools/call', { name, arguments: input }))
+}
+
+/** What a tool answers. Throws with the tool's own text when it fails. */
+export async function ask (app: FastifyInstance, name: string, input: Record<string, unknown> = {}): Promise<Record<string, unknown>> {
+  const { isError, content, structuredContent } = await callTool(app, name, input)
+  if (isError || !structuredContent) throw new Error(content[0]?.text)
+  return structuredContent
+}
+
+async function resultOf (app: FastifyInstance, request: InjectOptions): Promise<ToolResult> {
+  const response = await app.inject(request)
+  const { result } = response.json<{ result?: ToolResult }>()
+  if (response.statusCode !== 200 || !result) throw new Error(`HTTP ${response.statusCode}: ${response.body}`)
+  return result
+}
