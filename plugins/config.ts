@@ -1,5 +1,8 @@
+import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { isIPv4 } from 'node:net'
 import fp from 'fastify-plugin'
+import { quote } from '../errors.ts'
 import { parseDuration } from './duration.ts'
 
 declare module 'fastify' {
@@ -49,9 +52,9 @@ export const ConfigSchema = {
   },
   etcdUsername: { name: 'ETCD_USERNAME', meaning: 'etcd user; it needs no more than read on the prefix /kafscale/', parse: String },
   etcdPassword: { name: 'ETCD_PASSWORD', meaning: 'Password of the etcd user', secret: true, parse: String },
-  etcdCaFile: { name: 'ETCD_CA_FILE', meaning: 'PEM file of the CA that signed etcd\'s certificate; the system\'s CAs when unset', parse: readableFile },
-  etcdCertFile: { name: 'ETCD_CERT_FILE', meaning: 'PEM file of the client certificate that etcd asks for', parse: readableFile },
-  etcdKeyFile: { name: 'ETCD_KEY_FILE', meaning: 'PEM file of the client certificate\'s key', parse: readableFile },
+  etcdCaFile: { name: 'ETCD_CA_FILE', meaning: 'PEM file of the CA that signed etcd\'s certificate; the system\'s CAs when unset', parse: pemFile(readCertificate, 'a certificate') },
+  etcdCertFile: { name: 'ETCD_CERT_FILE', meaning: 'PEM file of the client certificate that etcd asks for', parse: pemFile(readCertificate, 'a certificate') },
+  etcdKeyFile: { name: 'ETCD_KEY_FILE', meaning: 'PEM file of the client certificate\'s key', parse: pemFile(readKey, 'an unencrypted private key') },
   brokerMetricsUrl: {
     name: 'BROKER_METRICS_URL',
     meaning: 'Brokers\' /metrics pages, comma separated; {host} and {node_id} make one of each broker of the snapshot, auto is http://{host}:9093/metrics',
@@ -73,7 +76,7 @@ export const ConfigSchema = {
   allowedHosts: {
     name: 'ALLOWED_HOSTS',
     meaning: 'Host names, comma separated without port, that /mcp answers to; on loopback its own names when unset',
-    parse: text => list(text).map(host => host.toLowerCase()),
+    parse: text => list(text).map(parseHost),
   },
   allowedOrigins: {
     name: 'ALLOWED_ORIGINS',
@@ -123,7 +126,7 @@ function readSecret (env: Environment, variable: string): string | undefined {
   if (!file) return env[variable] || undefined
   if (env[variable]) throw new Error(`${variable} and ${fileVariable} are both set: expected only one of them`)
   try {
-    return readFileSync(file, 'utf8').replace(/\r?\n$/, '')
+    return readFileSync(file, 'utf8').replace(/\r?\n$/, '') || undefined
   } catch {
     throw new Error(`${fileVariable} is ${show(file)}: expected a file that can be read`)
   }
@@ -137,20 +140,24 @@ function parse (variable: string, { secret, parse }: Setting<unknown>, text: str
   }
 }
 
-function contradictions ({ etcdEndpoints, etcdUsername, etcdPassword, etcdCaFile, etcdCertFile, etcdKeyFile }: Partial<Config>): string[] {
-  const found: string[] = []
-  if ((etcdUsername === undefined) !== (etcdPassword === undefined)) {
-    const [set, unset] = etcdUsername === undefined ? ['ETCD_PASSWORD', 'ETCD_USERNAME'] : ['ETCD_USERNAME', 'ETCD_PASSWORD']
-    found.push(`${PREFIX}${set} is set and ${PREFIX}${unset} is not: expected both or neither`)
-  }
-  if ((etcdCertFile === undefined) !== (etcdKeyFile === undefined)) {
-    const [set, unset] = etcdCertFile === undefined ? ['ETCD_KEY_FILE', 'ETCD_CERT_FILE'] : ['ETCD_CERT_FILE', 'ETCD_KEY_FILE']
-    found.push(`${PREFIX}${set} is set and ${PREFIX}${unset} is not: expected both or neither`)
+function contradictions (config: Partial<Config>): string[] {
+  const { etcdEndpoints, etcdCaFile, etcdCertFile, etcdKeyFile } = config
+  const found = [...unpaired(config, 'etcdUsername', 'etcdPassword'), ...unpaired(config, 'etcdCertFile', 'etcdKeyFile')]
+  if (etcdCertFile !== undefined && etcdKeyFile !== undefined && !readCertificate(etcdCertFile).checkPrivateKey(readKey(etcdKeyFile))) {
+    found.push(`${PREFIX}ETCD_KEY_FILE is ${show(etcdKeyFile)}: expected the key of the certificate in ${PREFIX}ETCD_CERT_FILE`)
   }
   if ((etcdCaFile ?? etcdCertFile) !== undefined && etcdEndpoints?.every(endpoint => endpoint.startsWith('http:'))) {
     found.push(`${PREFIX}ETCD_ENDPOINTS is ${show(etcdEndpoints.join(','))}: expected an https endpoint, since TLS files are set`)
   }
   return found
+}
+
+/** Of two settings that need each other, the one that is there alone. One that could not be read is not known to be absent. */
+function unpaired (config: Partial<Config>, ...pair: (keyof typeof ConfigSchema)[]): string[] {
+  const [set, ...more] = pair.filter(key => config[key] !== undefined)
+  if (set === undefined || more.length > 0 || !pair.every(key => key in config)) return []
+  const unset = pair.find(key => key !== set) as keyof typeof ConfigSchema
+  return [`${PREFIX}${ConfigSchema[set].name} is set and ${PREFIX}${ConfigSchema[unset].name} is not: expected both or neither`]
 }
 
 function warnings (env: Environment): string[] {
@@ -162,9 +169,9 @@ function warnings (env: Environment): string[] {
   return found
 }
 
-/** A value as a message shows it: credentials in a URL are left out, and nothing in it can pass for another line. */
+/** A value as a message shows it: without anything that can be credentials of a URL, and nothing in it can pass for another line. */
 function show (text: string): string {
-  return JSON.stringify(text.replace(/\/\/[^/@]*@/g, '//…@'))
+  return quote(text.replace(/^.*@/s, '…@'))
 }
 
 function list (text: string): string[] {
@@ -184,7 +191,7 @@ function parseAddress (text: string): { host: string, port: number } {
 }
 
 function isLoopback (host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host)
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'))
 }
 
 function parseUrl (text: string, expected: string): URL {
@@ -207,6 +214,12 @@ function parseMetricsUrl (text: string): string {
   return text
 }
 
+function parseHost (text: string): string {
+  const hostname = /^(?:\[[^/@[\]]+\]|[^\s/:@*?#[\]]+)$/.test(text) ? URL.parse(`http://${text}`)?.hostname : undefined
+  if (hostname === undefined) throw new Error('host names without scheme and port, IPv6 addresses in brackets')
+  return hostname
+}
+
 function parseOrigin (text: string): string {
   const url = parseUrl(text, 'origins such as https://app.example or http://localhost:3000')
   if (url.origin !== text.toLowerCase().replace(/\/$/, '')) throw new Error('origins: scheme, host and port, and nothing after them')
@@ -219,11 +232,21 @@ function parseLogLevel (text: string): string {
   return text
 }
 
-function readableFile (path: string): string {
-  try {
-    readFileSync(path)
-    return path
-  } catch {
-    throw new Error('a file that can be read')
+function pemFile (read: (path: string) => unknown, what: string): (path: string) => string {
+  return path => {
+    try {
+      read(path)
+      return path
+    } catch {
+      throw new Error(`a file with ${what} in PEM`)
+    }
   }
+}
+
+function readCertificate (path: string): X509Certificate {
+  return new X509Certificate(readFileSync(path, 'utf8'))
+}
+
+function readKey (path: string): KeyObject {
+  return createPrivateKey(readFileSync(path, 'utf8'))
 }

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import * as grpc from '@grpc/grpc-js'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
-import { quote } from '../errors.ts'
+import { escapeUnprintable, quote } from '../errors.ts'
 import { keyName, Mirror, type KeyEvent } from '../kafscale/mirror.ts'
 import type { EtcdConnection } from './etcd/connection.ts'
 import type { EtcdReader } from './etcd/index.ts'
@@ -253,7 +253,7 @@ class Synchronizer implements Metadata {
       if (!defects || this.#reportedKeys.has(key)) continue
       if (this.#reportedKeys.size === MAX_REPORTED_KEYS) this.#reportedKeys.clear()
       this.#reportedKeys.add(key)
-      this.#log.warn({ key: quote(key), defects: defects.slice(0, 5), count: defects.length }, 'a stored value could not be decoded')
+      this.#log.warn({ key: quote(key), defects: defects.slice(0, 5).map(escapeUnprintable), count: defects.length }, 'a stored value could not be decoded')
     }
   }
 

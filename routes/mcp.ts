@@ -1,5 +1,5 @@
 import {
-  classifyInboundRequest, createMcpHandler, isJsonContentType, isJSONRPCErrorResponse, localhostAllowedHostnames, localhostAllowedOrigins,
+  createMcpHandler, isJsonContentType, isJSONRPCErrorResponse, isJSONRPCRequest, isLegacyRequest, localhostAllowedHostnames, localhostAllowedOrigins,
   PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, validateHostHeader, validateOriginHeader, WebStandardStreamableHTTPServerTransport,
   type JSONRPCRequest, type MessageExtraInfo
 } from '@modelcontextprotocol/server'
@@ -66,14 +66,7 @@ export default async function mcp (app: FastifyInstance) {
     for (const [name, value] of Object.entries(request.headers)) if (value !== undefined) headers.set(name, String(value))
     const webRequest = new Request(`http://${request.host}${request.url}`, { method: 'POST', headers, body: text, signal })
     const parsed = json === undefined ? {} : { parsedBody: json }
-    const legacy = json === undefined || classifyInboundRequest({
-      httpMethod: 'POST',
-      ...(headers.has('mcp-protocol-version') && { protocolVersionHeader: String(headers.get('mcp-protocol-version')) }),
-      ...(headers.has('mcp-method') && { mcpMethodHeader: String(headers.get('mcp-method')) }),
-      ...(headers.has('mcp-name') && { mcpNameHeader: String(headers.get('mcp-name')) }),
-      body: json,
-    }).kind === 'legacy'
-    if (!legacy) return await modern.fetch(webRequest, parsed)
+    if (!await isLegacyRequest(webRequest, json)) return await modern.fetch(webRequest, parsed)
 
     const server = new McpToolServer(app.tools)
     const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true })
@@ -85,7 +78,7 @@ export default async function mcp (app: FastifyInstance) {
 
 /** Whether a request is written exactly as its revision says and is answered by one message. */
 function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSONRPCRequest {
-  if (!isObject(message) || message.jsonrpc !== '2.0' || !ONE_MESSAGE_METHODS.has(String(message.method))) return false
+  if (!isJSONRPCRequest(message) || !ONE_MESSAGE_METHODS.has(message.method)) return false
   const { id, method, params } = message
   if (typeof id !== 'string' && !Number.isSafeInteger(id)) return false
   if (!isJsonContentType(headers['content-type'])) return false
