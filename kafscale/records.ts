@@ -108,7 +108,7 @@ function committedOffsetFromJson (json: string): string[] {
   // The source of a number is what was stored; its parsed value may have been rounded.
   const sources = parseJson(json, (_, value, context) => typeof value === 'number' ? context?.source : value) as JsonObject
   if (typeof field(record, 'offset') !== 'number') undecodable('its offset is no number')
-  return [json, String(field(sources, 'offset')), text(record, 'metadata') ?? '', text(record, 'committed_at') ?? '']
+  return [json, String(field(sources, 'offset')), text(record, 'metadata') ?? '', String(field(record, 'committed_at'))]
 }
 
 /** Writes a committed offset as brokers do. */
@@ -282,7 +282,7 @@ export function decodeTopicConfig (value: Buffer): TopicConfig {
       case 0x30: record.segmentBytes = varint64(reader); break
       case 0x3a: record.createdAtMs = parseTime(string(reader)); break
       case 0x42: decodeMapEntry(reader, string, '', record.config); break
-      default: reader.skipType(tag & 7)
+      default: skip(reader, tag)
     }
   })
   return record
@@ -322,7 +322,7 @@ export function decodeConsumerGroup (value: Buffer, defects: Defects): ConsumerG
       case 0x30: record.generationId = reader.int32(); break
       case 0x3a: decodeMapEntry(reader, bytes => decodeMember(bytes.bytes(), defects), decodeMember(Buffer.alloc(0), []), record.members); break
       case 0x40: record.rebalanceTimeoutMs = reader.int32(); break
-      default: reader.skipType(tag & 7)
+      default: skip(reader, tag)
     }
   })
   return record
@@ -367,7 +367,7 @@ export function decodePartitionState (value: Buffer): PartitionState {
       case 0x0a: record.topic = string(reader); break
       case 0x10: record.partition = reader.int32(); break
       case 0x1a: record.leaderBroker = string(reader); break
-      default: reader.skipType(tag & 7)
+      default: skip(reader, tag)
     }
   })
   return record
@@ -385,7 +385,7 @@ function decodeMember (value: Uint8Array, defects: Defects): GroupMember {
       case 0x22: decodeAssignment(reader.bytes(), member.assignments, defects); break
       case 0x2a: member.subscriptions.push(string(reader)); break
       case 0x30: member.sessionTimeoutMs = reader.int32(); break
-      default: reader.skipType(tag & 7)
+      default: skip(reader, tag)
     }
   })
   for (const [topic, partitions] of member.assignments) {
@@ -406,7 +406,7 @@ function decodeAssignment (value: Uint8Array, assignments: Map<string, number[]>
         while (packed.pos < packed.len) partitions.push(packed.int32())
         break
       }
-      default: reader.skipType(tag & 7)
+      default: skip(reader, tag)
     }
   })
   const assigned = partitions.filter(partition => partition >= 0)
@@ -421,7 +421,7 @@ function decodeMapEntry<V> (reader: protobuf.Reader, decodeValue: (reader: proto
     switch (tag) {
       case 0x0a: key = string(entry); break
       case 0x12: value = decodeValue(entry); break
-      default: entry.skipType(tag & 7)
+      default: skip(entry, tag)
     }
   })
   map.set(key, value)
@@ -441,15 +441,35 @@ function decodeFields (value: Uint8Array, decodeField: (tag: number, reader: pro
   }
 }
 
+const START_GROUP = 3
+const END_GROUP = 4
+
+/** Skips a field that is not known; the reader's own skipping takes any number, and any end of a group. */
+function skip (reader: protobuf.Reader, tag: number): void {
+  const number = tag >>> 3
+  if (number === 0) undecodable('it has a field without a number')
+  if ((tag & 7) !== START_GROUP) {
+    reader.skipType(tag & 7)
+    return
+  }
+  for (let inner = reader.uint32(); inner !== (number << 3 | END_GROUP) >>> 0; inner = reader.uint32()) skip(reader, inner)
+}
+
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 function string (reader: protobuf.Reader): string {
   return utf8.decode(reader.bytes())
 }
 
+// Read here, since the reader makes a number of a varint that is cut off within its first bytes.
 function varint64 (reader: protobuf.Reader): Int64 {
-  const long = reader.int64()
-  return typeof long === 'number' ? long : int64((BigInt(long.high) << 32n) | BigInt(long.low >>> 0))
+  let value = 0n
+  for (let shift = 0n; shift < 70n; shift += 7n) {
+    const byte = reader.buf[reader.pos++] ?? undecodable('it is a truncated or broken protobuf')
+    value |= BigInt(byte & 0x7f) << shift
+    if (byte < 0x80) return int64(BigInt.asIntN(64, value))
+  }
+  return undecodable('it has a varint of more than 64 bits')
 }
 
 function writeString (writer: protobuf.Writer, tag: number, value: string): void {
@@ -465,11 +485,16 @@ function writeVarint64 (writer: protobuf.Writer, tag: number, value: Int64): voi
 
 // --- Times
 
-const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/
+const rfc3339 = /^(\d{4})-(\d\d)-(\d\d)T([01]\d|2[0-3]):\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/
+const MIN_TIME_MS = Date.parse('0000-01-01T00:00:00Z')
+const MAX_TIME_MS = Date.parse('9999-12-31T23:59:59.999Z')
 
+/** Reads an RFC 3339 time that lies, in UTC, within the years 0 to 9999; `null` for any other text. */
 function parseTime (time: string): number | null {
-  const ms = rfc3339.test(time) ? Date.parse(time) : NaN
-  return Number.isNaN(ms) ? null : ms
+  const [, year, month, day] = rfc3339.exec(time) ?? []
+  const ms = year === undefined ? NaN : Date.parse(time)
+  // Date.parse takes the 30th of February for the 2nd of March.
+  return ms >= MIN_TIME_MS && ms <= MAX_TIME_MS && Number(day) <= new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate() ? ms : null
 }
 
 function formatTime (ms: number | null): string {

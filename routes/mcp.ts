@@ -1,7 +1,7 @@
 import {
   createMcpHandler, isJsonContentType, isJSONRPCErrorResponse, isJSONRPCRequest, isLegacyRequest, localhostAllowedHostnames, localhostAllowedOrigins,
   PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, validateHostHeader, validateOriginHeader, WebStandardStreamableHTTPServerTransport,
-  type JSONRPCRequest, type MessageExtraInfo
+  type JSONRPCRequest, type JSONRPCResultResponse, type MessageExtraInfo
 } from '@modelcontextprotocol/server'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { escapeUnprintable } from '../errors.ts'
@@ -26,7 +26,7 @@ export default async function mcp (app: FastifyInstance) {
   const modern = createMcpHandler(() => new McpToolServer(app.tools), { legacy: 'reject', onerror: error => app.log.debug({ err: error }, 'mcp') })
   const modernExchange = await ExchangeTransport.connect(new McpToolServer(app.tools, MODERN))
   const legacyExchange = await ExchangeTransport.connect(new McpToolServer(app.tools))
-  app.addHook('preClose', () => modern.close())
+  app.addHook('onClose', () => modern.close())
 
   app.addHook('onRequest', guard(app))
   app.setErrorHandler(async (error: FastifyError, request, reply) => {
@@ -46,7 +46,7 @@ export default async function mcp (app: FastifyInstance) {
       const extra: MessageExtraInfo = revision === undefined ? {} : { classification: { era: 'modern', revision: MODERN } }
       const answer = await (revision === undefined ? legacyExchange : modernExchange).exchange(message, extra, signal)
       // An error of the protocol has an HTTP status of its own, which the SDK's entry knows.
-      if (!isJSONRPCErrorResponse(answer)) return reply.type('application/json').send(escapeUnprintable(JSON.stringify(answer)))
+      if (!isJSONRPCErrorResponse(answer)) return reply.type('application/json').send(serialize(answer))
     }
     return await sendResponse(reply, await serve(request, signal))
   })
@@ -64,7 +64,7 @@ export default async function mcp (app: FastifyInstance) {
     const { text = '', json } = request.body ?? {}
     const headers = new Headers()
     for (const [name, value] of Object.entries(request.headers)) if (value !== undefined) headers.set(name, String(value))
-    const webRequest = new Request(`http://${request.host}${request.url}`, { method: 'POST', headers, body: text, signal })
+    const webRequest = new Request('http://localhost/mcp', { method: 'POST', headers, body: text, signal })
     const parsed = json === undefined ? {} : { parsedBody: json }
     if (!await isLegacyRequest(webRequest, json)) return await modern.fetch(webRequest, parsed)
 
@@ -78,26 +78,19 @@ export default async function mcp (app: FastifyInstance) {
 
 /** Whether a request is written exactly as its revision says and is answered by one message. */
 function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSONRPCRequest {
-  if (!isJSONRPCRequest(message) || !ONE_MESSAGE_METHODS.has(message.method)) return false
-  const { id, method, params } = message
-  if (typeof id !== 'string' && !Number.isSafeInteger(id)) return false
-  if (!isJsonContentType(headers['content-type'])) return false
-  if (params !== undefined && (!isObject(params) || 'inputResponses' in params || 'requestState' in params)) return false
-  const meta = params?._meta ?? {}
-  if (!isObject(meta) || 'progressToken' in meta) return false
+  if (!isJSONRPCRequest(message) || !ONE_MESSAGE_METHODS.has(message.method) || !isJsonContentType(headers['content-type'])) return false
+  const { method, params = {} } = message
+  const { _meta: meta = {} } = params
+  if ('inputResponses' in params || 'requestState' in params || 'progressToken' in meta) return false
 
   const version = headers['mcp-protocol-version']
   if (version === MODERN) {
-    return meta[PROTOCOL_VERSION_META_KEY] === MODERN && headers['mcp-method'] === method && headers['mcp-name'] === params?.name
+    return meta[PROTOCOL_VERSION_META_KEY] === MODERN && headers['mcp-method'] === method && headers['mcp-name'] === params.name
   }
   const { accept = '' } = headers
   return (version === undefined || SUPPORTED_PROTOCOL_VERSIONS.includes(String(version))) &&
     !Object.keys(meta).some(key => key.startsWith('io.modelcontextprotocol/')) &&
     headers['mcp-session-id'] === undefined && accept.includes('application/json') && accept.includes('text/event-stream')
-}
-
-function isObject (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 function parseJson (text: string): unknown {
@@ -113,6 +106,20 @@ function aborts ({ raw: request }: FastifyRequest, { raw: response }: FastifyRep
   const controller = new AbortController()
   response.once('close', () => { if (!response.writableFinished || request.destroyed) controller.abort() })
   return controller
+}
+
+/**
+ * A reply as JSON. What a tool answers stands in it twice, as text and as value: the text is the JSON of the value, so it
+ * serves for both.
+ */
+function serialize ({ id, result: { content, structuredContent, ...rest } }: JSONRPCResultResponse): string {
+  const [first] = Array.isArray(content) ? content : []
+  if (structuredContent === undefined || first === undefined) {
+    return escapeUnprintable(JSON.stringify({ jsonrpc: '2.0', id, result: { content, ...rest } }))
+  }
+  const head = escapeUnprintable(JSON.stringify({ jsonrpc: '2.0', id, result: rest })).slice(0, -2)
+  const comma = head.endsWith('{') ? '' : ','
+  return `${head}${comma}"content":[{"type":"text","text":${JSON.stringify(first.text)}}],"structuredContent":${first.text}}}`
 }
 
 async function sendResponse (reply: FastifyReply, response: Response): Promise<FastifyReply> {

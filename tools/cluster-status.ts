@@ -43,8 +43,8 @@ export default defineTool({
     const { rows, ...rest } = paginate('cluster_status', query, mirror.topics, topic => [topic.name])
     return {
       ...observedAt(app, mirror),
-      ...(snapshot?.clusterName != null && { cluster_name: snapshot.clusterName }),
-      ...(snapshot?.clusterId != null && { cluster_id: snapshot.clusterId }),
+      ...(snapshot?.clusterName && { cluster_name: snapshot.clusterName }),
+      ...(snapshot?.clusterId && { cluster_id: snapshot.clusterId }),
       controller_id: snapshot ? snapshot.controllerId : null,
       brokers_reachable: metrics ? metrics.brokers.filter(({ state }) => state === 'ok').length : null,
       brokers: brokers(mirror, metrics),

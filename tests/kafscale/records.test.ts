@@ -158,11 +158,34 @@ t.test('a committed offset', async t => {
   t.strictSame(decode('{"offset":9223372036854775807,"metadata":"\\u003cm\\u003e","committed_at":"2026-11-23T15:20:32.608+02:00"}'),
     { offset: 9223372036854775807n, metadata: '<m>', committedAtMs })
   t.strictSame(decode('{ "committed_at": "yesterday", "offset": -0 }'), { offset: 0, metadata: '', committedAtMs: null })
+  t.strictSame(decode('{"offset":1,"committed_at":{}}'), { offset: 1, metadata: '', committedAtMs: null })
   t.strictSame(decode('{"Offset":7,"metadata":null,"x":{"offset":1}}'), { offset: 7, metadata: '', committedAtMs: null })
   for (const json of [
     '', 'null', '[]', '7', '{}', '{"offset":"5"}', '{"offset":1.0}', '{"offset":1e3}', '{"offset":9223372036854775808}', '{"offset":null}',
-    '{"offset":1,"metadata":5}', '{"offset":1', '{"offset":01,"metadata":"","committed_at":""}', '{"offset":1,"committed_at":3}',
+    '{"offset":1,"metadata":5}', '{"offset":1', '{"offset":01,"metadata":"","committed_at":""}',
   ]) t.throws(() => decode(json), refused, json)
+})
+
+t.test('a time is one of the calendar, in a year of four digits, or null', async t => {
+  const read = (time: string) => decodeCommittedOffset(Buffer.from(JSON.stringify({ offset: 1, committed_at: time }))).committedAtMs
+  t.equal(read('2024-02-29T23:59:59.999999999Z'), Date.parse('2024-02-29T23:59:59.999Z'))
+  t.equal(read('0000-01-01T00:00:00Z'), -62167219200000)
+  for (const time of ['2026-02-30T00:00:00Z', '2025-02-29T00:00:00Z', '2026-01-01T24:00:00Z', '2026-13-01T00:00:00Z', '2026-01-01T00:60:00Z', '2026-00-01T00:00:00Z',
+    '2026-01-00T00:00:00Z', '2026-01-01 00:00:00Z', '2026-01-01T00:00:00', '2026-01-01', '0000-01-01T00:00:00+01:00', '9999-12-31T23:59:59-01:00', '12026-01-01T00:00:00Z']) {
+    t.equal(read(time), null, time)
+  }
+})
+
+t.test('an int64 that is cut off is undecodable, wherever it is cut', async t => {
+  for (const varint of ['ff', 'ffff', 'ffffff', 'ffffffff', 'ffffffffff', 'ffffffffffffffffffff01', '']) {
+    t.throws(() => decodeTopicConfig(hex('20' + varint)), refused, varint)
+  }
+  t.equal(decodeTopicConfig(hex('20ffffffffffffffffff01')).retentionMs, -1)
+})
+
+t.test('a field without a number, and a group that does not end, are undecodable', async t => {
+  for (const bytes of ['0001', '0b', '0b14', '0c', '0b0801', '0b'.repeat(100_000)]) t.throws(() => decodePartitionState(hex(bytes)), refused, bytes.slice(0, 10))
+  t.equal(decodePartitionState(hex('0b' + '0801' + '1b' + '1c' + '0c' + PARTITION_STATE)).partition, 3, 'a whole group is skipped')
 })
 
 t.test('leases hold a broker id, next_offset an int64', async t => {

@@ -1,0 +1,850 @@
+/**
+ * What every read tool but `cluster_metrics` must answer, computed straight from one range read of `/kafscale/`.
+ *
+ * It is the independent side of a comparison, so it imports nothing from the service, keeps no state between
+ * questions and prefers the plain way to the fast one.
+ */
+
+/** One key of a range read. `modRevision` is etcd's, in decimal. */
+export interface KeyValue { key: Buffer, value: Buffer, modRevision: string }
+
+/** Every key under `/kafscale/` at one etcd revision (decimal). */
+export interface RangeRead { revision: string, kvs: KeyValue[] }
+
+/** The arguments of any of the tools. */
+export interface Arguments {
+  limit?: number
+  pattern?: string
+  state?: string
+  names?: string[]
+  topics?: string[]
+  group_id?: string
+  topic?: string
+  min_lag?: number | string
+}
+
+/**
+ * `answer.content` is the `structuredContent` of one page without `next_cursor`, which stands in it only when there is
+ * `more`. What doesn't come from etcd's values is left out: of `cluster_status` `brokers_reachable`, `s3`, `etcd`, and the
+ * brokers' `metrics` and `s3_state`; an `error` is `anyText`.
+ */
+export type Expected =
+  | { kind: 'answer', content: Record<string, unknown>, more: boolean }
+  | { kind: 'failure', code: 'METADATA_UNAVAILABLE' | 'GROUP_NOT_FOUND' }
+
+/** Stands for a text whose wording is the service's. */
+export const anyText = '<any text>'
+
+class Undecodable extends Error {}
+
+const byCodeUnit = (a: string, b: string): number => a < b ? -1 : a > b ? 1 : 0
+const byNumber = (a: bigint, b: bigint): number => a < b ? -1 : a > b ? 1 : 0
+const bySize = (a: number, b: number): number => a - b
+const sum = (values: bigint[]): bigint => values.reduce((total, value) => total + value, 0n)
+
+/** The value, or null where it can't be decoded. */
+function orNull<T> (decode: () => T): T | null {
+  try {
+    return decode()
+  } catch (error) {
+    if (error instanceof Undecodable) return null
+    throw error
+  }
+}
+
+/** A JSON number while that is exact, else decimal text. */
+function int64 (value: bigint): number | string {
+  const number = Number(value)
+  return Number.isSafeInteger(number) ? number : value.toString()
+}
+
+const int64OrNull = (value: bigint | null): number | string | null => value === null ? null : int64(value)
+const totalOrNull = (values: bigint[]): number | string | null => values.length === 0 ? null : int64(sum(values))
+
+function within (value: bigint, bits: number): bigint {
+  if (BigInt.asIntN(bits, value) !== value) throw new Undecodable('out of range')
+  return value
+}
+
+function utf8 (bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch {
+    throw new Undecodable('not UTF-8')
+  }
+}
+
+function decimal (bytes: Uint8Array, bits: number): bigint {
+  const text = utf8(bytes)
+  if (!/^-?[0-9]+$/.test(text)) throw new Undecodable('not decimal text')
+  return within(BigInt(text), bits)
+}
+
+/** Milliseconds since 1970 of an RFC 3339 time, cut to the millisecond; null when it isn't one or can't be given back as one. */
+function instant (text: string): number | null {
+  const match = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))$/.exec(text)
+  if (match === null) return null
+  const [year, month, day, hour, minute, second] = match.slice(1, 7).map(Number) as [number, number, number, number, number, number]
+  const [, , , , , , , fraction = '', sign = '+', offsetHour = '0', offsetMinute = '0'] = match
+  const leap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)
+  const days = [31, leap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month - 1]
+  if (days === undefined || day < 1 || day > days) return null
+  if (hour > 23 || minute > 59 || second > 59 || Number(offsetHour) > 23 || Number(offsetMinute) > 59) return null
+  const date = new Date(0)
+  date.setUTCFullYear(year, month - 1, day)
+  date.setUTCHours(hour, minute, second, Number(fraction.padEnd(3, '0').slice(0, 3)))
+  const offset = (Number(offsetHour) * 60 + Number(offsetMinute)) * 60_000
+  const ms = sign === '+' ? date.getTime() - offset : date.getTime() + offset
+  const utcYear = new Date(ms).getUTCFullYear()
+  return utcYear < 0 || utcYear > 9999 ? null : ms
+}
+
+const timeOrNull = (ms: number | null): string | null => ms === null ? null : new Date(ms).toISOString()
+const age = (observedAt: Date, ms: number): number => Math.max(0, observedAt.getTime() - ms)
+
+/** A stored text; one over 4 KB is cut between two characters and says how long it was, which makes 4 KB at most. */
+function cut (text: string): string {
+  const bytes = Buffer.byteLength(text)
+  if (bytes <= 4096) return text
+  const ending = `… [cut, ${bytes} bytes]`
+  let kept = ''
+  let size = Buffer.byteLength(ending)
+  for (const character of text) {
+    size += Buffer.byteLength(character)
+    if (size > 4096) break
+    kept += character
+  }
+  return kept + ending
+}
+
+/** Whether the glob (`*`: any text, `?`: one character) covers the whole name. */
+function matches (glob: string[], name: string[]): boolean {
+  const [first, ...rest] = glob
+  if (first === undefined) return name.length === 0
+  if (first === '*') return matches(rest, name) || (name.length > 0 && matches(glob, name.slice(1)))
+  return name.length > 0 && (first === '?' || first === name[0]) && matches(rest, name.slice(1))
+}
+
+// JSON
+
+/** A JSON number as it is written, for `JSON.parse` rounds. */
+class JsonNumber {
+  readonly text: string
+  constructor (text: string) {
+    this.text = text
+  }
+}
+
+type JsonObject = Record<string, unknown>
+
+function jsonObject (value: unknown): JsonObject {
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof JsonNumber) {
+    throw new Undecodable('not an object')
+  }
+  return value as JsonObject
+}
+
+function parseJson (bytes: Uint8Array): JsonObject {
+  const text = utf8(bytes)
+  let value: unknown
+  try {
+    value = JSON.parse(text, (_key: string, value: unknown, context?: { source?: string }) =>
+      typeof value === 'number' ? new JsonNumber(context?.source ?? '') : value)
+  } catch {
+    throw new Undecodable('not JSON')
+  }
+  return jsonObject(value)
+}
+
+/** The member with the first of the names that is there, exactly or else in another case; undefined when none is. */
+function member (object: JsonObject, ...names: string[]): unknown {
+  for (const name of names) {
+    if (Object.hasOwn(object, name)) return object[name]
+    const inexact = Object.keys(object).filter(key => key.toLowerCase() === name.toLowerCase()).at(-1)
+    if (inexact !== undefined) return object[inexact]
+  }
+  return undefined
+}
+
+function jsonInteger (value: unknown, bits: number): bigint {
+  if (!(value instanceof JsonNumber) || !/^-?[0-9]+$/.test(value.text)) throw new Undecodable('not an integer')
+  return within(BigInt(value.text), bits)
+}
+
+const integerOrZero = (value: unknown, bits: number): number =>
+  value === undefined || value === null ? 0 : Number(jsonInteger(value, bits))
+
+function textOrEmpty (value: unknown): string {
+  if (value === undefined || value === null) return ''
+  if (typeof value !== 'string') throw new Undecodable('not a text')
+  return value
+}
+
+function arrayOrEmpty (value: unknown): unknown[] {
+  if (value === undefined || value === null) return []
+  if (!Array.isArray(value)) throw new Undecodable('not an array')
+  return value
+}
+
+/** What can be decoded of a list whose items fail one by one. */
+const decodable = <T>(values: unknown[], decode: (value: unknown) => T): T[] =>
+  values.map(value => orNull(() => decode(value))).filter(value => value !== null)
+
+// The snapshot
+
+interface Broker { nodeId: number, host: string, port: number }
+
+interface Partition {
+  partition: number
+  leaderId: number
+  leaderEpoch: number
+  replicas: number[]
+  isr: number[]
+  offline: number[]
+  errorCode: number
+}
+
+interface Topic { name: string, errorCode: number, partitions: Partition[] }
+
+interface Snapshot {
+  controllerId: number | null
+  clusterName: string | null
+  clusterId: string | null
+  brokers: Broker[]
+  topics: Topic[]
+}
+
+function firstOfEach<T, K> (values: T[], key: (value: T) => K): T[] {
+  return values.filter((value, index) => values.findIndex(other => key(other) === key(value)) === index)
+}
+
+function broker (value: unknown): Broker {
+  const object = jsonObject(value)
+  return {
+    nodeId: integerOrZero(member(object, 'NodeID'), 32),
+    host: textOrEmpty(member(object, 'Host')),
+    port: integerOrZero(member(object, 'Port'), 32)
+  }
+}
+
+function partition (value: unknown): Partition {
+  const object = jsonObject(value)
+  const nodes = (...names: string[]): number[] =>
+    arrayOrEmpty(member(object, ...names)).map(node => Number(jsonInteger(node, 32)))
+  const partition = integerOrZero(member(object, 'Partition', 'PartitionIndex'), 32)
+  if (partition < 0) throw new Undecodable('negative partition')
+  return {
+    partition,
+    leaderId: integerOrZero(member(object, 'Leader', 'LeaderID'), 32),
+    leaderEpoch: integerOrZero(member(object, 'LeaderEpoch'), 32),
+    replicas: nodes('Replicas', 'ReplicaNodes'),
+    isr: nodes('ISR', 'ISRNodes'),
+    offline: nodes('OfflineReplicas'),
+    errorCode: integerOrZero(member(object, 'ErrorCode'), 16)
+  }
+}
+
+function topic (value: unknown): Topic {
+  const object = jsonObject(value)
+  const name = textOrEmpty(member(object, 'Topic', 'Name'))
+  if (name === '') throw new Undecodable('no name')
+  const partitions = firstOfEach(decodable(arrayOrEmpty(member(object, 'Partitions')), partition), it => it.partition)
+  return {
+    name,
+    errorCode: integerOrZero(member(object, 'ErrorCode'), 16),
+    partitions: partitions.sort((a, b) => bySize(a.partition, b.partition))
+  }
+}
+
+function snapshot (bytes: Uint8Array): Snapshot {
+  const object = parseJson(bytes)
+  return {
+    controllerId: orNull(() => integerOrZero(member(object, 'ControllerID'), 32)),
+    clusterName: orNull(() => textOrEmpty(member(object, 'ClusterName'))) || null,
+    clusterId: orNull(() => textOrEmpty(member(object, 'ClusterID'))) || null,
+    brokers: firstOfEach(decodable(arrayOrEmpty(member(object, 'Brokers')), broker), it => it.nodeId)
+      .sort((a, b) => bySize(a.nodeId, b.nodeId)),
+    topics: firstOfEach(decodable(arrayOrEmpty(member(object, 'Topics')), topic), it => it.name)
+      .sort((a, b) => byCodeUnit(a.name, b.name))
+  }
+}
+
+const zeroSnapshot: Snapshot = { controllerId: 0, clusterName: null, clusterId: null, brokers: [], topics: [] }
+
+// Protobuf
+
+/** A field as it stands on the wire: a varint, or the bytes of a length-delimited one; fixed-width fields have neither. */
+interface Field { number: bigint, varint?: bigint, bytes?: Uint8Array }
+
+function varintAt (bytes: Uint8Array, start: number): { value: bigint, end: number } {
+  let value = 0n
+  for (let count = 0; count < 10; count++) {
+    const byte = bytes[start + count]
+    if (byte === undefined) throw new Undecodable('truncated varint')
+    value |= BigInt(byte & 0x7f) << BigInt(7 * count)
+    if (byte < 0x80 && value < 1n << 64n) return { value, end: start + count + 1 }
+    if (byte < 0x80) break
+  }
+  throw new Undecodable('varint over 64 bits')
+}
+
+/** The fields of a message in the order in which they are written, the contents of groups left out. */
+function protobuf (bytes: Uint8Array): Field[] {
+  const fields: Field[] = []
+  const openGroups: bigint[] = []
+  let position = 0
+
+  function varint (): bigint {
+    const { value, end } = varintAt(bytes, position)
+    position = end
+    return value
+  }
+
+  function take (length: bigint): Uint8Array {
+    if (length > BigInt(bytes.length - position)) throw new Undecodable('truncated field')
+    const taken = bytes.subarray(position, position + Number(length))
+    position += Number(length)
+    return taken
+  }
+
+  while (position < bytes.length) {
+    const tag = varint()
+    const number = tag >> 3n
+    if (number < 1n || number >= 1n << 29n) throw new Undecodable('no such field number')
+    const field: Field = { number }
+    switch (tag & 7n) {
+      case 0n: field.varint = varint(); break
+      case 1n: take(8n); break
+      case 2n: field.bytes = take(varint()); break
+      case 3n: openGroups.push(number); continue
+      case 4n:
+        if (openGroups.pop() !== number) throw new Undecodable('end of another group')
+        continue
+      case 5n: take(4n); break
+      default: throw new Undecodable('no such wire type')
+    }
+    if (openGroups.length === 0) fields.push(field)
+  }
+  if (openGroups.length > 0) throw new Undecodable('truncated group')
+  return fields
+}
+
+const varints = (fields: Field[], number: bigint): bigint[] =>
+  fields.filter(field => field.number === number).map(field => field.varint).filter(value => value !== undefined)
+
+const lengthDelimited = (fields: Field[], number: bigint): Uint8Array[] =>
+  fields.filter(field => field.number === number).map(field => field.bytes).filter(value => value !== undefined)
+
+const protoInt = (fields: Field[], number: bigint, bits: number): bigint =>
+  BigInt.asIntN(bits, varints(fields, number).at(-1) ?? 0n)
+
+const protoInt32 = (fields: Field[], number: bigint): number => Number(protoInt(fields, number, 32))
+
+const protoTexts = (fields: Field[], number: bigint): string[] => lengthDelimited(fields, number).map(utf8)
+
+const protoText = (fields: Field[], number: bigint): string => protoTexts(fields, number).at(-1) ?? ''
+
+/** The packed and the single values of a repeated int32. */
+function protoInt32s (fields: Field[], number: bigint): number[] {
+  return fields.filter(field => field.number === number).flatMap(({ varint, bytes = new Uint8Array() }) => {
+    const values = varint === undefined ? [] : [varint]
+    for (let position = 0; position < bytes.length;) {
+      const { value, end } = varintAt(bytes, position)
+      values.push(value)
+      position = end
+    }
+    return values
+  }).map(value => Number(BigInt.asIntN(32, value)))
+}
+
+function protoMap<T> (fields: Field[], number: bigint, decode: (entry: Field[]) => T): Map<string, T> {
+  return new Map(lengthDelimited(fields, number).map(bytes => {
+    const entry = protobuf(bytes)
+    return [protoText(entry, 1n), decode(entry)]
+  }))
+}
+
+/** A stored `TopicConfig`; `createdAt` in milliseconds since 1970. */
+export interface TopicConfig {
+  retentionMs: bigint
+  retentionBytes: bigint
+  segmentBytes: bigint
+  createdAt: number | null
+  config: Map<string, string>
+}
+
+/** The protobuf `kafscale.metadata.TopicConfig`; throws when it can't be decoded. */
+export function topicConfig (bytes: Uint8Array): TopicConfig {
+  const fields = protobuf(bytes)
+  protoText(fields, 1n)
+  return {
+    retentionMs: protoInt(fields, 4n, 64),
+    retentionBytes: protoInt(fields, 5n, 64),
+    segmentBytes: protoInt(fields, 6n, 64),
+    createdAt: instant(protoText(fields, 7n)),
+    config: protoMap(fields, 8n, entry => protoText(entry, 2n))
+  }
+}
+
+interface Assignment { topic: string, partitions: number[] }
+
+interface Member {
+  memberId: string
+  clientId: string
+  clientHost: string
+  heartbeatAt: number | null
+  assignments: Assignment[]
+  subscriptions: string[]
+  sessionTimeoutMs: number
+}
+
+/** A stored `ConsumerGroup`; `members` by member id, `heartbeatAt` in milliseconds since 1970. */
+export interface ConsumerGroup {
+  state: string
+  protocolType: string
+  protocol: string
+  leader: string
+  generationId: number
+  members: Member[]
+  rebalanceTimeoutMs: number
+}
+
+/** The protobuf `kafscale.metadata.ConsumerGroup`; throws when it can't be decoded. */
+export function consumerGroup (bytes: Uint8Array): ConsumerGroup {
+  const fields = protobuf(bytes)
+  protoText(fields, 1n)
+  const members = protoMap(fields, 7n, entry => {
+    const member = lengthDelimited(entry, 2n).flatMap(protobuf)
+    return {
+      clientId: protoText(member, 1n),
+      clientHost: protoText(member, 2n),
+      heartbeatAt: instant(protoText(member, 3n)),
+      assignments: lengthDelimited(member, 4n).map(bytes => {
+        const assignment = protobuf(bytes)
+        const partitions = protoInt32s(assignment, 2n).filter(partition => partition >= 0)
+        return { topic: protoText(assignment, 1n), partitions: [...new Set(partitions)].sort(bySize) }
+      }).sort((a, b) => byCodeUnit(a.topic, b.topic)),
+      subscriptions: protoTexts(member, 5n).sort(byCodeUnit),
+      sessionTimeoutMs: protoInt32(member, 6n)
+    }
+  })
+  return {
+    state: protoText(fields, 2n),
+    protocolType: protoText(fields, 3n),
+    protocol: protoText(fields, 4n),
+    leader: protoText(fields, 5n),
+    generationId: protoInt32(fields, 6n),
+    members: [...members].map(([memberId, member]) => ({ memberId, ...member }))
+      .sort((a, b) => byCodeUnit(a.memberId, b.memberId)),
+    rebalanceTimeoutMs: protoInt32(fields, 8n)
+  }
+}
+
+// The keyspace
+
+interface Commit { offset: bigint, metadata: string, committedAt: number | null }
+
+/** A committed-offset key of a group; `commit` is null when its value can't be decoded. */
+interface CommittedOffset { topic: string, partition: number, commit: Commit | null }
+
+/** `metadata` is undefined when the group has none, null when it can't be decoded. */
+interface Group { metadata: ConsumerGroup | null | undefined, offsets: CommittedOffset[] }
+
+/** Every value of a range read, decoded. */
+export interface Keyspace {
+  revision: bigint
+  /** null when the stored one can't be decoded. */
+  snapshot: Snapshot | null
+  configs: Map<string, TopicConfig | null>
+  /** By `key(topic, partition)`, as are the partition leases. */
+  nextOffsets: Map<string, bigint | null>
+  partitionLeases: Map<string, bigint | null>
+  groupLeases: Map<string, bigint | null>
+  groups: Map<string, Group>
+}
+
+const key = (topic: string, partition: number): string => `${partition}/${topic}`
+
+function committedOffset (bytes: Uint8Array): Commit {
+  const object = parseJson(bytes)
+  const committedAt = member(object, 'committed_at')
+  return {
+    offset: jsonInteger(member(object, 'offset'), 64),
+    metadata: textOrEmpty(member(object, 'metadata')),
+    committedAt: typeof committedAt === 'string' ? instant(committedAt) : null
+  }
+}
+
+function partitionNumber (text: string): number | null {
+  return /^(0|[1-9][0-9]*)$/.test(text) && BigInt(text) <= 2147483647n ? Number(text) : null
+}
+
+/** Reads every key that follows a known pattern; the others are ignored. */
+export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
+  const space: Keyspace = {
+    revision: BigInt(revision),
+    snapshot: zeroSnapshot,
+    configs: new Map(),
+    nextOffsets: new Map(),
+    partitionLeases: new Map(),
+    groupLeases: new Map(),
+    groups: new Map()
+  }
+  const group = (groupId: string): Group => {
+    const known = space.groups.get(groupId) ?? { metadata: undefined, offsets: [] }
+    space.groups.set(groupId, known)
+    return known
+  }
+
+  for (const { key: name, value } of kvs) {
+    const text = orNull(() => utf8(name))
+    if (text === null) continue
+    const after = (prefix: string): string | null => text.startsWith(prefix) ? text.slice(prefix.length) : null
+
+    if (text === '/kafscale/metadata/snapshot') space.snapshot = orNull(() => snapshot(value))
+
+    const ofTopic = after('/kafscale/topics/')?.split('/')
+    if (ofTopic !== undefined && ofTopic.at(-1) === 'config') {
+      const topic = ofTopic.slice(0, -1).join('/')
+      if (topic !== '') space.configs.set(topic, orNull(() => topicConfig(value)))
+    }
+    if (ofTopic !== undefined && ofTopic.at(-1) === 'next_offset' && ofTopic.at(-3) === 'partitions') {
+      const partition = partitionNumber(ofTopic.at(-2) ?? '')
+      if (partition !== null) space.nextOffsets.set(key(ofTopic.slice(0, -3).join('/'), partition), orNull(() => decimal(value, 64)))
+    }
+
+    const ofGroup = after('/kafscale/consumers/')?.split('/')
+    if (ofGroup !== undefined && ofGroup[0] !== '') {
+      const [groupId, kind, topic, number] = ofGroup as [string, string?, string?, string?]
+      if (ofGroup.length === 2 && kind === 'metadata') group(groupId).metadata = orNull(() => consumerGroup(value))
+      const partition = partitionNumber(number ?? '')
+      if (ofGroup.length === 4 && kind === 'offsets' && topic !== undefined && topic !== '' && partition !== null) {
+        group(groupId).offsets.push({ topic, partition, commit: orNull(() => committedOffset(value)) })
+      }
+    }
+
+    const partitionLease = after('/kafscale/partition-leases/')?.split('/')
+    if (partitionLease !== undefined) {
+      const partition = partitionNumber(partitionLease.at(-1) ?? '')
+      if (partition !== null) space.partitionLeases.set(key(partitionLease.slice(0, -1).join('/'), partition), orNull(() => decimal(value, 32)))
+    }
+
+    const groupLease = after('/kafscale/group-leases/')
+    if (groupLease !== null && groupLease !== '') space.groupLeases.set(groupLease, orNull(() => decimal(value, 32)))
+  }
+  return space
+}
+
+const nodeOrNull = (lease: bigint | null | undefined): number | null => lease === null || lease === undefined ? null : Number(lease)
+
+function logEndOffset (space: Keyspace, topic: string, partition: number): bigint | null {
+  const inSnapshot = space.snapshot?.topics.some(it => it.name === topic && it.partitions.some(it => it.partition === partition))
+  return inSnapshot === true ? space.nextOffsets.get(key(topic, partition)) ?? null : null
+}
+
+function lagOf (space: Keyspace, { topic, partition, commit }: CommittedOffset): bigint | null {
+  const end = logEndOffset(space, topic, partition)
+  return end === null || commit === null ? null : end - commit.offset
+}
+
+const knownLags = (space: Keyspace, offsets: CommittedOffset[]): bigint[] =>
+  offsets.map(offset => lagOf(space, offset)).filter(lag => lag !== null)
+
+const stale = (member: Member, observedAt: Date): boolean =>
+  member.heartbeatAt === null || age(observedAt, member.heartbeatAt) > (member.sessionTimeoutMs || 30_000)
+
+/** What `list_groups` and `describe_group` both say of a group. */
+function groupHead (group: Group, observedAt: Date): { state: string | null, stale: boolean | null, protocol_type: string | null } {
+  if (group.metadata === null) return { state: null, stale: null, protocol_type: null }
+  if (group.metadata === undefined) return { state: 'empty', stale: false, protocol_type: '' }
+  const { state, members, protocolType } = group.metadata
+  return {
+    state,
+    stale: members.length > 0 && members.every(member => stale(member, observedAt)),
+    protocol_type: cut(protocolType)
+  }
+}
+
+const assigned = (group: Group): Array<{ memberId: string, topic: string, partition: number }> =>
+  (group.metadata?.members ?? []).flatMap(({ memberId, assignments }) =>
+    assignments.flatMap(({ topic, partitions }) => partitions.map(partition => ({ memberId, topic, partition }))))
+
+// The tools
+
+/** `content` is the page's when `rows` are those of the page. */
+interface Answer<Row> { rows: Row[], content: (rows: Row[]) => Record<string, unknown> }
+
+type Tool = (space: Keyspace, args: Arguments, observedAt: Date) => Expected | { page: (from: number, limit: number) => Expected }
+
+function paged<Row> ({ rows, content }: Answer<Row>): { page: (from: number, limit: number) => Expected } {
+  return {
+    page: (from, limit) => ({
+      kind: 'answer',
+      content: { ...content(rows.slice(from, from + limit)), total: rows.length },
+      more: from + limit < rows.length
+    })
+  }
+}
+
+const metadataUnavailable: Expected = { kind: 'failure', code: 'METADATA_UNAVAILABLE' }
+const groupNotFound: Expected = { kind: 'failure', code: 'GROUP_NOT_FOUND' }
+
+const topicRow = ({ name, partitions, errorCode }: Topic): Record<string, unknown> =>
+  ({ name, partition_count: partitions.length, error_code: errorCode })
+
+const named = (names: string[] | undefined, all: string[]): string[] =>
+  [...new Set(names === undefined || names.length === 0 ? all : names)].sort(byCodeUnit)
+
+const tools: Record<string, Tool> = {
+  cluster_status (space) {
+    const { snapshot } = space
+    const owned = (nodeId: number): number => (snapshot?.topics ?? []).flatMap(topic =>
+      topic.partitions.filter(({ partition }) => nodeOrNull(space.partitionLeases.get(key(topic.name, partition))) === nodeId)).length
+    return paged({
+      rows: snapshot?.topics ?? [],
+      content: topics => ({
+        ...(snapshot?.clusterName == null ? {} : { cluster_name: snapshot.clusterName }),
+        ...(snapshot?.clusterId == null ? {} : { cluster_id: snapshot.clusterId }),
+        controller_id: snapshot?.controllerId ?? null,
+        brokers: (snapshot?.brokers ?? []).map(({ nodeId, host, port }) =>
+          ({ node_id: nodeId, host, port, partitions_owned: owned(nodeId) })),
+        topic_count: snapshot?.topics.length ?? null,
+        partition_count: snapshot?.topics.flatMap(topic => topic.partitions).length ?? null,
+        group_count: space.groups.size,
+        topics: topics.map(topicRow)
+      })
+    })
+  },
+
+  list_topics ({ snapshot }, { pattern = '*' }) {
+    if (snapshot === null) return metadataUnavailable
+    return paged({
+      rows: snapshot.topics.filter(({ name }) => matches([...pattern], [...name])),
+      content: topics => ({ topics: topics.map(topicRow) })
+    })
+  },
+
+  describe_topics (space, { names }) {
+    const { snapshot } = space
+    if (snapshot === null) return metadataUnavailable
+    const rows = named(names, snapshot.topics.map(({ name }) => name)).flatMap(name => {
+      const topic = snapshot.topics.find(topic => topic.name === name)
+      const head = topic === undefined
+        ? { name, error_code: 3, error: anyText, partition_count: 0 }
+        : { name, error_code: topic.errorCode, partition_count: topic.partitions.length }
+      const partitions = (topic?.partitions ?? []).map(it => ({
+        partition: it.partition,
+        leader_id: it.leaderId,
+        owner_id: nodeOrNull(space.partitionLeases.get(key(name, it.partition))),
+        leader_epoch: it.leaderEpoch,
+        replica_nodes: it.replicas,
+        isr_nodes: it.isr,
+        offline_replicas: it.offline,
+        error_code: it.errorCode,
+        log_end_offset: int64OrNull(logEndOffset(space, name, it.partition))
+      }))
+      return partitions.length === 0 ? [{ head, partitions }] : partitions.map(partition => ({ head, partitions: [partition] }))
+    })
+    return paged({
+      rows,
+      content: rows => ({
+        topics: firstOfEach(rows, row => row.head.name).map(({ head }) => ({
+          ...head,
+          partitions: rows.filter(row => row.head.name === head.name).flatMap(row => row.partitions)
+        }))
+      })
+    })
+  },
+
+  list_groups (space, { state, pattern = '*' }, observedAt) {
+    const groups = [...space.groups].sort(([a], [b]) => byCodeUnit(a, b)).map(([groupId, group]) => {
+      const committed = group.offsets.map(({ commit }) => commit?.committedAt ?? null).filter(ms => ms !== null)
+      return {
+        group_id: groupId,
+        ...groupHead(group, observedAt),
+        member_count: group.metadata === null ? null : group.metadata?.members.length ?? 0,
+        coordinator_id: nodeOrNull(space.groupLeases.get(groupId)),
+        committed_partitions: group.offsets.length,
+        total_lag: totalOrNull(knownLags(space, group.offsets)),
+        last_commit_at: timeOrNull(committed.sort(bySize).at(-1) ?? null)
+      }
+    })
+    return paged({
+      rows: groups.filter(group => matches([...pattern], [...group.group_id]) &&
+        (state === undefined || group.state?.toLowerCase() === state.toLowerCase())),
+      content: groups => ({ groups })
+    })
+  },
+
+  describe_group (space, { group_id: groupId = '' }, observedAt) {
+    const group = space.groups.get(groupId)
+    if (group === undefined) return groupNotFound
+    const { metadata } = group
+    const head = metadata === null
+      ? { protocol: null, leader: null, generation_id: null, rebalance_timeout_ms: null }
+      : {
+          protocol: cut(metadata?.protocol ?? ''),
+          leader: metadata?.leader ?? '',
+          generation_id: metadata?.generationId ?? 0,
+          rebalance_timeout_ms: metadata?.rebalanceTimeoutMs ?? 0
+        }
+    return paged({
+      rows: metadata?.members ?? [],
+      content: members => ({
+        group_id: groupId,
+        ...groupHead(group, observedAt),
+        ...head,
+        coordinator_id: nodeOrNull(space.groupLeases.get(groupId)),
+        total_lag: totalOrNull(knownLags(space, group.offsets)),
+        members: members.map(member => ({
+          member_id: member.memberId,
+          client_id: cut(member.clientId),
+          client_host: cut(member.clientHost),
+          heartbeat_at: timeOrNull(member.heartbeatAt),
+          heartbeat_age_ms: member.heartbeatAt === null ? null : age(observedAt, member.heartbeatAt),
+          stale: stale(member, observedAt),
+          session_timeout_ms: member.sessionTimeoutMs,
+          subscriptions: member.subscriptions,
+          assignments: member.assignments.map(({ topic, partitions }) => ({
+            topic,
+            partitions,
+            lag: totalOrNull(knownLags(space, group.offsets.filter(offset =>
+              offset.topic === topic && partitions.includes(offset.partition))))
+          }))
+        }))
+      })
+    })
+  },
+
+  fetch_offsets (space, { group_id: groupId = '', topics = [] }) {
+    const group = space.groups.get(groupId)
+    if (group === undefined) return groupNotFound
+    const ofGroup = [...group.offsets, ...assigned(group)]
+    const ofSnapshot = (space.snapshot?.topics ?? []).flatMap(({ name, partitions }) =>
+      partitions.map(({ partition }) => ({ topic: name, partition })))
+    const wanted = topics.length === 0
+      ? ofGroup
+      : [...ofGroup, ...ofSnapshot].filter(({ topic }) => topics.includes(topic))
+    const rows = firstOfEach(wanted, ({ topic, partition }) => key(topic, partition))
+      .sort((a, b) => byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition))
+    const unknown = topics.filter(name =>
+      !(space.snapshot?.topics ?? []).some(topic => topic.name === name) && !ofGroup.some(({ topic }) => topic === name))
+    return paged({
+      rows,
+      content: rows => ({
+        group_id: groupId,
+        offsets: rows.map(({ topic, partition }) => {
+          const offset = group.offsets.find(offset => offset.topic === topic && offset.partition === partition)
+          return {
+            topic,
+            partition,
+            offset: int64OrNull(offset?.commit?.offset ?? null),
+            metadata: offset?.commit == null ? null : cut(offset.commit.metadata),
+            committed_at: timeOrNull(offset?.commit?.committedAt ?? null),
+            log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
+            lag: int64OrNull(offset === undefined ? null : lagOf(space, offset))
+          }
+        }),
+        unknown_topics: named(unknown, [])
+      })
+    })
+  },
+
+  describe_configs (space, { topics: names }) {
+    const { snapshot } = space
+    if (snapshot === null) return metadataUnavailable
+    return paged({
+      rows: named(names, [...snapshot.topics.map(({ name }) => name), ...space.configs.keys()]),
+      content: names => ({
+        configs: names.map(name => {
+          const topic = snapshot.topics.find(topic => topic.name === name)
+          const stored = space.configs.get(name)
+          const source = stored === undefined ? 'default' : stored === null ? null : 'stored'
+          const values = stored === null
+            ? { retention_ms: null, retention_bytes: null, segment_bytes: null, created_at: null, config: null }
+            : {
+                retention_ms: int64(stored?.retentionMs ?? -1n),
+                retention_bytes: int64(stored?.retentionBytes ?? -1n),
+                segment_bytes: int64(stored?.segmentBytes ?? 0n),
+                created_at: timeOrNull(stored?.createdAt ?? null),
+                config: Object.fromEntries([...stored?.config ?? []].map(([name, value]) => [name, cut(value)]))
+              }
+          return {
+            name,
+            exists: topic !== undefined,
+            partitions: topic?.partitions.length ?? 0,
+            replication_factor: topic?.partitions[0]?.replicas.length ?? 0,
+            ...values,
+            sources: { retention_ms: source, retention_bytes: source, segment_bytes: source }
+          }
+        })
+      })
+    })
+  },
+
+  consumer_lag (space, { group_id: onlyGroup, topic: onlyTopic, min_lag: minLag }, observedAt) {
+    const groups = [...space.groups].filter(([groupId]) => onlyGroup === undefined || groupId === onlyGroup).map(([groupId, group]) => ({
+      groupId,
+      group,
+      offsets: group.offsets.filter(({ topic }) => onlyTopic === undefined || topic === onlyTopic)
+    }))
+    const rows = groups.flatMap(({ groupId, group, offsets }) => offsets.flatMap(offset => {
+      const lag = lagOf(space, offset)
+      if (lag === null || offset.commit === null || (minLag !== undefined && lag < BigInt(minLag))) return []
+      const { topic, partition, commit } = offset
+      const members = assigned(group).filter(it => it.topic === topic && it.partition === partition).map(({ memberId }) => memberId)
+      return [{ groupId, topic, partition, commit, lag, memberId: members.sort(byCodeUnit)[0] ?? null }]
+    })).sort((a, b) => byNumber(b.lag, a.lag) || byCodeUnit(a.groupId, b.groupId) ||
+      byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition))
+    return paged({
+      rows,
+      content: rows => ({
+        lag: rows.map(({ groupId, topic, partition, commit, lag, memberId }) => ({
+          group_id: groupId,
+          topic,
+          partition,
+          committed_offset: int64(commit.offset),
+          log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
+          lag: int64(lag),
+          committed_at: timeOrNull(commit.committedAt),
+          commit_age_ms: commit.committedAt === null ? null : age(observedAt, commit.committedAt),
+          member_id: memberId
+        })),
+        groups: groups.filter(({ groupId }) => rows.some(row => row.groupId === groupId))
+          .sort((a, b) => byCodeUnit(a.groupId, b.groupId))
+          .map(({ groupId, offsets }) => {
+            const lags = knownLags(space, offsets)
+            return {
+              group_id: groupId,
+              total_lag: totalOrNull(lags),
+              partitions: lags.length,
+              partitions_unknown: offsets.length - lags.length
+            }
+          })
+      })
+    })
+  }
+}
+
+/** The tools that this can answer for. */
+export const answerable = Object.keys(tools)
+
+/** The groups that exist, by id. */
+export const groupIds = (space: Keyspace): string[] => [...space.groups.keys()].sort(byCodeUnit)
+
+/** The topics of the snapshot, by name; none when it can't be decoded. */
+export const topicNames = (space: Keyspace): string[] => (space.snapshot?.topics ?? []).map(({ name }) => name)
+
+/**
+ * What the tool must answer from the keyspace: `limit` (100 when absent) rows from row number `from` on. Ages are taken
+ * at `observedAt`, which is the answer's own.
+ */
+export function expected (space: Keyspace, tool: string, args: Arguments, observedAt: Date, from = 0): Expected {
+  const ask = tools[tool]
+  if (ask === undefined) throw new Error(`no such tool: ${tool}`)
+  const answer = ask(space, args, observedAt)
+  if ('kind' in answer) return answer
+  const page = answer.page(from, args.limit ?? 100)
+  if (page.kind === 'failure') return page
+  return { ...page, content: { observed_at: observedAt.toISOString(), revision: int64(space.revision), ...page.content } }
+}
