@@ -1,0 +1,193 @@
+import { execFileSync } from 'node:child_process'
+import * as grpc from '@grpc/grpc-js'
+import Fastify from 'fastify'
+import fp from 'fastify-plugin'
+import t, { type Test } from 'tap'
+import { Mirror } from '../../kafscale/mirror.ts'
+import configPlugin, { readConfig } from '../../plugins/config.ts'
+import { EtcdConnection, type WatchHandlers } from '../../plugins/etcd/connection.ts'
+import metadata from '../../plugins/metadata.ts'
+import { startEtcd, type Etcd } from '../etcd.ts'
+import { buildSyncedApp, callTool, caughtUp, fill } from '../helper.ts'
+import { waitFor } from '../wait-for.ts'
+
+/** What a range read says now, and at which revision, by etcd's own client. */
+async function readAll ({ client }: Etcd): Promise<Mirror> {
+  const { header, kvs } = await client.getAll().prefix('/kafscale/').exec()
+  const mirror = new Mirror()
+  for (const { key, value, mod_revision: modRevision } of kvs) mirror.apply({ type: 'put', key, value, modRevision: Number(modRevision) })
+  mirror.revision = Number(header.revision)
+  return mirror
+}
+
+/** Connects to each endpoint in turn, the last one for ever after, with connections that a test may spoil. */
+async function buildOver (t: Test, connections: (() => EtcdConnection)[]) {
+  const app = Fastify()
+  const config = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'unused' })
+  let next = 0
+  await app.register(configPlugin, { config })
+  await app.register(fp(async app => {
+    app.decorate('etcd', { connect: () => (connections[next++] ?? connections.at(-1) as () => EtcdConnection)() })
+  }, { name: 'etcd' }))
+  await app.register(metadata)
+  t.teardown(() => app.close())
+  await app.ready()
+  return app
+}
+
+const plain = grpc.credentials.createInsecure()
+
+t.test('writes that go on during the load are neither lost nor applied twice', async t => {
+  const etcd = await startEtcd(t)
+  await fill(etcd, Array.from({ length: 4000 }, (_, index) => ({ key: `/kafscale/group-leases/g${index}`, value: '1' })))
+  const writing = new AbortController()
+  let writes = 0
+  const writer = (async () => {
+    while (!writing.signal.aborted) await etcd.client.put(`/kafscale/group-leases/g${writes++ % 5000}`).value(String(writes))
+  })()
+  const app = await buildSyncedApp(t, etcd)
+  await waitFor(() => app.metadata.counters.events >= 50 || app.metadata.counters.events, 5000, 'events')
+  const loaded = app.metadata.mirror?.revision ?? 0
+  const eventsBefore = app.metadata.counters.events
+  writing.abort()
+  await writer
+  await caughtUp(app, etcd)
+  const mirror = app.metadata.mirror as Mirror
+  t.equal(app.metadata.counters.events - eventsBefore, mirror.revision - loaded, 'as many events as revisions')
+  t.strictSame(mirror.differences(await readAll(etcd)), [])
+  t.equal(app.metadata.counters.loads, 1)
+})
+
+t.test('a page that would be a message over 4 MB is asked for again, smaller', async t => {
+  const etcd = await startEtcd(t)
+  const value = Buffer.alloc(300_000, 1)
+  for (let index = 0; index < 40; index++) await etcd.client.put(`/kafscale/unknown/${index}`).value(value)
+  const app = await buildSyncedApp(t, etcd)
+  t.equal(app.metadata.mirror?.modRevisions.size, 40)
+})
+
+t.test('an empty keyspace is a cluster without topics and groups', async t => {
+  const app = await buildSyncedApp(t, await startEtcd(t))
+  const { structuredContent: status } = await callTool(app, 'cluster_status')
+  t.match(status, { topic_count: 0, group_count: 0, controller_id: 0, topics: [], brokers: [], etcd: { state: 'connected' } })
+  for (const tool of ['list_topics', 'describe_topics', 'describe_configs', 'list_groups', 'consumer_lag']) {
+    t.equal((await callTool(app, tool)).structuredContent?.total, 0, tool)
+  }
+})
+
+t.test('writes under other prefixes move the revision and make nothing stale', async t => {
+  const etcd = await startEtcd(t)
+  await etcd.client.put('/kafscale/metadata/snapshot').value('{}')
+  const app = await buildSyncedApp(t, etcd)
+  const states = new Set<string>()
+  for (let index = 0; index < 3; index++) {
+    const { header } = await etcd.client.put('processors/offsets/t/0').value(String(index))
+    await waitFor(() => {
+      states.add(app.metadata.state)
+      return app.metadata.mirror?.revision === Number(header.revision) || app.metadata.mirror?.revision
+    }, 4000, 'the revision of a write that no watch tells of')
+  }
+  t.strictSame([...states], ['synced'])
+  t.equal(app.metadata.counters.loads, 1)
+})
+
+t.test('a value that can\'t be decoded is counted, and logged once with its key\'s name', async t => {
+  const etcd = await startEtcd(t)
+  const key = '/kafscale/group-leases/\u202egnp.exe'
+  const written = t.capture(process.stderr, 'write', () => true)
+  const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_LOG_LEVEL: 'warn' })
+  for (const value of ['x', 'y', '1', 'z']) await etcd.client.put(key).value(value)
+  await caughtUp(app, etcd)
+  const logged = written().map(({ args }) => String(args[0])).filter(line => line.includes('could not be decoded'))
+  written.restore()
+  t.equal(logged.length, 1)
+  t.match(logged[0], '"key":"\\"/kafscale/group-leases/\\\\u202egnp.exe\\""')
+  t.equal((await app.inject('/healthz')).json().dependencies.etcd.undecodable, 1)
+})
+
+t.test('the mirror is compared with a fresh load from time to time, and repaired', async t => {
+  const etcd = await startEtcd(t)
+  await etcd.client.put('/kafscale/group-leases/right').value('1')
+  const written = t.capture(process.stderr, 'write', () => true)
+  const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_VERIFY_INTERVAL: '100ms', KAFSCALE_MCP_LOG_LEVEL: 'error' })
+  const { counters } = app.metadata
+  await waitFor(() => counters.verifications > 1, 5000, 'comparisons')
+  t.equal(counters.differences, 0)
+
+  const { mirror } = app.metadata
+  for (const [name, value] of [['right', '2'], ['invented', '1']]) {
+    mirror?.apply({ type: 'put', key: Buffer.from(`/kafscale/group-leases/${name}`), value: Buffer.from(String(value)), modRevision: mirror.revision })
+  }
+  await waitFor(() => counters.differences > 0, 5000, 'the differences to be found')
+  t.equal(counters.differences, 2)
+  t.strictSame(written().map(({ args }) => JSON.parse(String(args[0])).key).sort(), ['"/kafscale/group-leases/invented"', '"/kafscale/group-leases/right"'])
+  written.restore()
+  t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
+
+  const before = counters.verifications
+  for (let writes = 0; counters.verifications < before + 3; writes++) await etcd.client.put('/kafscale/group-leases/busy').value(String(writes))
+  t.equal(counters.differences, 2, 'writes during a comparison are no differences')
+})
+
+t.test('a live probe beside a dead watch never reads as synced', async t => {
+  const etcd = await startEtcd(t)
+  await etcd.client.put('/kafscale/group-leases/a').value('1')
+  const [endpoint] = etcd.endpoints as [string]
+  for (const [what, write] of Object.entries({
+    'a put': () => etcd.client.put('/kafscale/group-leases/b').value('1'),
+    'a delete, which leaves no key behind': () => etcd.client.delete().key('/kafscale/group-leases/b').exec(),
+  })) {
+    const deaf = new EtcdConnection(endpoint, plain, undefined)
+    const watch = deaf.watch.bind(deaf)
+    deaf.watch = (revision: number, handlers: WatchHandlers) => watch(revision, { ...handlers, onEvents: () => {} })
+    const app = await buildOver(t, [() => deaf, () => new EtcdConnection(endpoint, plain, undefined)])
+    await waitFor(() => app.metadata.state === 'synced', 2000, 'synced')
+    const before = app.metadata.mirror?.revision ?? 0
+    await write()
+    await waitFor(() => app.metadata.state === 'stale' || app.metadata.state, 6000, `stale, after ${what}`)
+    t.equal(app.metadata.mirror?.revision, before, what)
+    await waitFor(() => app.metadata.state === 'synced' && (app.metadata.mirror?.revision ?? 0) > before, 2000, 'synced by another connection')
+    t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
+    await app.close()
+  }
+})
+
+t.test('an etcd that went back, as one restored from a backup, is loaded anew', async t => {
+  const [old, restored] = [await startEtcd(t), await startEtcd(t)]
+  for (let index = 0; index < 20; index++) await old.client.put(`/kafscale/group-leases/old${index}`).value('1')
+  await restored.client.put('/kafscale/group-leases/restored').value('1')
+  let swapped = false
+  const connect = () => new EtcdConnection((swapped ? restored : old).endpoints[0] as string, plain, undefined)
+  const connection = connect()
+  const back = connect()
+  const app = await buildOver(t, [() => {
+    const after = new EtcdConnection(restored.endpoints[0] as string, plain, undefined)
+    connection.probe = () => swapped ? after.probe() : back.probe()
+    t.teardown(() => after.close())
+    return connection
+  }, connect])
+  await waitFor(() => app.metadata.state === 'synced', 2000, 'synced')
+  swapped = true
+  await waitFor(() => app.metadata.mirror?.coordinatorId('restored') === 1, 5000, 'the restored keyspace')
+  t.equal(app.metadata.mirror?.coordinatorId('old0'), null)
+  back.close()
+})
+
+t.test('a load whose revision is compacted while it goes on starts again', async t => {
+  const etcd = await startEtcd(t)
+  await fill(etcd, Array.from({ length: 2500 }, (_, index) => ({ key: `/kafscale/group-leases/g${index}`, value: '1' })))
+  const [endpoint] = etcd.endpoints as [string]
+  const connection = new EtcdConnection(endpoint, plain, undefined)
+  const load = connection.load.bind(connection)
+  const compactNow = `const { Etcd3 } = require('etcd3'); const c = new Etcd3({ hosts: '${endpoint}' });
+    c.put('/kafscale/group-leases/g0').value('2').then(() => c.put('x').value('')).then(({ header }) => c.kv.compact({ revision: header.revision })).then(() => c.close())`
+  let pages = 0
+  connection.load = onPage => load(kvs => {
+    if (pages++ === 0) execFileSync(process.execPath, ['-e', compactNow], { cwd: import.meta.dirname })
+    onPage(kvs)
+  })
+  const app = await buildOver(t, [() => connection, () => new EtcdConnection(endpoint, plain, undefined)])
+  await waitFor(() => app.metadata.state === 'synced', 5000, 'synced')
+  t.equal(pages, 1, 'the first load got no further')
+  t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
+})
