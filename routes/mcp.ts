@@ -40,7 +40,7 @@ export default async function mcp (app: FastifyInstance) {
 
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
     const message = request.body?.json
-    const { signal } = aborts(request, reply)
+    const { signal } = aborts(reply)
     if (isPlain(request, message)) {
       const { [PROTOCOL_VERSION_META_KEY]: revision } = message.params?._meta ?? {}
       const extra: MessageExtraInfo = revision === undefined ? {} : { classification: { era: 'modern', revision: MODERN } }
@@ -102,9 +102,9 @@ function parseJson (text: string): unknown {
 }
 
 /** Aborts when the client goes away before it has its answer. */
-function aborts ({ raw: request }: FastifyRequest, { raw: response }: FastifyReply): AbortController {
+function aborts ({ raw: response }: FastifyReply): AbortController {
   const controller = new AbortController()
-  response.once('close', () => { if (!response.writableFinished || request.destroyed) controller.abort() })
+  response.once('close', () => { if (!response.writableFinished) controller.abort() })
   return controller
 }
 

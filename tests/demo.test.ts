@@ -5,7 +5,9 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import * as grpc from '@grpc/grpc-js'
 import t, { type Test } from 'tap'
+import { SimulatedCluster } from '../demo/cluster.ts'
 import { EmbeddedEtcd } from '../demo/embedded-etcd.ts'
+import { Mirror, totalLag } from '../kafscale/mirror.ts'
 import { CompactedError, EtcdConnection } from '../plugins/etcd/connection.ts'
 import type { KeyValue } from '../plugins/etcd/messages.ts'
 import { waitFor } from './wait-for.ts'
@@ -59,7 +61,7 @@ t.test('the demo answers every tool from a cluster that moves, and Ctrl-C ends i
     t.equal(metrics.partial, false)
     t.ok(metrics.produce_rps as number > 100)
     t.ok(metrics.fetch_rps as number > 100)
-    t.hasProps(metrics.produce_latency_ms, ['p50', 'p99'])
+    t.match(metrics.produce_latency_ms, { p50: Number, p99: Number })
   })
 
   t.test('lag changes', async t => {
@@ -76,6 +78,7 @@ t.test('the demo answers every tool from a cluster that moves, and Ctrl-C ends i
 
 t.test('the demo listens on 8090 when that is free, else elsewhere; it never goes to a real cluster', async t => {
   const other = createServer().listen(8090, '127.0.0.1')
+  t.teardown(() => other.close())
   const isOurs = await once(other, 'listening').then(() => true, () => false)
   const demo = await startDemo(t, {
     KAFSCALE_MCP_HTTP_ADDR: '',
@@ -95,12 +98,27 @@ t.test('the demo listens on 8090 when that is free, else elsewhere; it never goe
   t.equal(await next.interrupt(), 0)
 })
 
+t.test('the simulated cluster lives as its seed says', async t => {
+  const life = liveTenMinutes(1)
+  t.strictSame([...life.states].sort(), ['completing_rebalance', 'preparing_rebalance', 'stable'], 'it rebalances')
+  t.strictSame([...life.s3].sort(), ['degraded', 'healthy'], 'S3 degrades now and then')
+  t.ok(life.peaks >= 3, 'a group falls behind and catches up, again and again')
+  t.equal(life.undecodable, 0)
+  t.ok(life.writes.length / 600 > 10 && life.writes.length / 600 < 100, 'some tens of writes per second')
+
+  t.strictSame(liveTenMinutes(1).writes, life.writes, 'the same life again')
+  t.strictNotSame(liveTenMinutes(2).writes, life.writes, 'another life')
+})
+
 t.test('the embedded etcd keeps what etcd promises', async t => {
   const etcd = new EmbeddedEtcd()
   for (let i = 0; i < 2_500; i++) etcd.put(`/kafscale/key-${i}`, Buffer.from('old'))
   etcd.put('/elsewhere', Buffer.from('old'))
   const connection = new EtcdConnection(await etcd.listen(), grpc.credentials.createInsecure(), undefined)
-  t.teardown(() => connection.close())
+  t.teardown(() => {
+    connection.close()
+    etcd.close()
+  })
 
   t.test('a load in pages shows one revision, also while keys are written', async t => {
     const loaded: KeyValue[] = []
@@ -127,25 +145,52 @@ t.test('the embedded etcd keeps what etcd promises', async t => {
     etcd.put('/kafscale/before', Buffer.from('1'))
     etcd.put('/elsewhere', Buffer.from('1'))
     const seen: string[] = []
-    const opened = new Promise<void>((resolve, reject) => connection.watch(revision + 1, {
-      onOpen: resolve,
+    connection.watch(revision + 1, {
+      onOpen: () => seen.push('open'),
       onEvents: events => seen.push(...events.map(({ type, kv }) => `${type} ${kv.key} ${kv.modRevision - revision}`)),
-      onEnd: reject,
-    }))
-    await opened
+      onEnd: error => seen.push(error.message),
+    })
+    await waitFor(() => seen.length === 2 || seen, 2_000, 'the first event')
     etcd.put('/kafscale/after', Buffer.from('1'))
-    await waitFor(() => seen.length >= 2 || seen, 2_000, 'both events')
-    t.same(seen, ['PUT /kafscale/before 1', 'PUT /kafscale/after 3'])
+    await waitFor(() => seen.length === 3 || seen, 2_000, 'the second event')
+    t.same(seen, ['open', 'PUT /kafscale/before 1', 'PUT /kafscale/after 3'])
   })
 
   t.test('what is too long ago is compacted away, for a load and for a watch', async t => {
     const { revision } = await connection.probe()
     const compacts = () => { for (let i = 0; i < 6_000; i++) etcd.put('/kafscale/busy', Buffer.from(String(i))) }
     await t.rejects(connection.load(compacts), CompactedError)
-    const error = await new Promise<Error>(resolve => connection.watch(revision, { onOpen () {}, onEvents () {}, onEnd: resolve }))
-    t.type(error, CompactedError)
+    let end: Error | undefined
+    connection.watch(revision, { onOpen () {}, onEvents () {}, onEnd (error) { end = error } })
+    await waitFor(() => end !== undefined, 2_000, 'the end of the watch')
+    t.type(end, CompactedError)
   })
 })
+
+function liveTenMinutes (seed: number) {
+  const bornAtMs = Date.UTC(2026, 0, 1)
+  const mirror = new Mirror()
+  const writes: string[] = []
+  const cluster = new SimulatedCluster((key, value) => {
+    writes.push(`${key} ${value.toString('base64')}`)
+    mirror.apply({ type: 'put', key: Buffer.from(key), value, modRevision: writes.length })
+  }, seed, bornAtMs)
+
+  const states = new Set<string>()
+  const s3 = new Set<string>()
+  let peaks = 0
+  let behind = false
+  for (let seconds = 0.5; seconds <= 600; seconds += 0.5) {
+    cluster.tick(bornAtMs + seconds * 1_000)
+    for (const { s3State } of cluster.brokers) s3.add(s3State)
+    states.add(mirror.group('clickstream-analytics')!.metadata!.state)
+    const lag = Number(totalLag(mirror.group('sensor-rollup')!.commits))
+    if (lag > 5_000 && !behind) peaks++
+    if (lag > 5_000) behind = true
+    if (lag < 1_000) behind = false
+  }
+  return { writes, states, s3, peaks, undecodable: mirror.undecodable.size }
+}
 
 type Answer = Record<string, unknown>
 
