@@ -1,4 +1,5 @@
 import { execFile, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
@@ -72,7 +73,7 @@ t.test('the demo answers every tool from a cluster that moves, and Ctrl-C ends i
 
   t.test('Ctrl-C ends it, also when npm forwards the signal once more', async t => {
     t.equal(await demo.interrupt(2), 0)
-    t.equal(demo.errors().replace(/^.*there is no authentication yet.*\n/, ''), '', 'nothing went wrong')
+    t.equal(demo.errors(), '', 'nothing went wrong')
   })
 })
 
@@ -104,10 +105,10 @@ t.test('the simulated cluster lives as its seed says', async t => {
   t.strictSame([...life.s3].sort(), ['degraded', 'healthy'], 'S3 degrades now and then')
   t.ok(life.peaks >= 3, 'a group falls behind and catches up, again and again')
   t.equal(life.undecodable, 0)
-  t.ok(life.writes.length / 600 > 10 && life.writes.length / 600 < 100, 'some tens of writes per second')
+  t.ok(life.writes / 600 > 10 && life.writes / 600 < 100, 'some tens of writes per second')
 
-  t.strictSame(liveTenMinutes(1).writes, life.writes, 'the same life again')
-  t.strictNotSame(liveTenMinutes(2).writes, life.writes, 'another life')
+  t.equal(liveTenMinutes(1).digest, life.digest, 'the same life again')
+  t.not(liveTenMinutes(2).digest, life.digest, 'another life')
 })
 
 t.test('the embedded etcd keeps what etcd promises', async t => {
@@ -170,10 +171,11 @@ t.test('the embedded etcd keeps what etcd promises', async t => {
 function liveTenMinutes (seed: number) {
   const bornAtMs = Date.UTC(2026, 0, 1)
   const mirror = new Mirror()
-  const writes: string[] = []
+  const digest = createHash('sha256')
+  let writes = 0
   const cluster = new SimulatedCluster((key, value) => {
-    writes.push(`${key} ${value.toString('base64')}`)
-    mirror.apply({ type: 'put', key: Buffer.from(key), value, modRevision: writes.length })
+    digest.update(key).update(value)
+    mirror.apply({ type: 'put', key: Buffer.from(key), value, modRevision: ++writes })
   }, seed, bornAtMs)
 
   const states = new Set<string>()
@@ -189,7 +191,7 @@ function liveTenMinutes (seed: number) {
     if (lag > 5_000) behind = true
     if (lag < 1_000) behind = false
   }
-  return { writes, states, s3, peaks, undecodable: mirror.undecodable.size }
+  return { writes, digest: digest.digest('hex'), states, s3, peaks, undecodable: mirror.undecodable.size }
 }
 
 type Answer = Record<string, unknown>

@@ -1,5 +1,5 @@
 /**
- * Sees to what the tests need and npm doesn't bring: etcd 3.4 and openssl, which are installed where that is possible, and
+ * Sees to what the tests need and npm doesn't bring: etcd 3.4, openssl and curl, which are installed where that is possible, and
  * etcd 3.6, which is built where Go is there to do it. With `CI` set it must be.
  */
 import { spawnSync } from 'node:child_process'
@@ -9,7 +9,7 @@ import { etcd36 } from './etcd.ts'
 const exists = (command: string) => spawnSync(command, ['--version']).error === undefined
 const succeeds = (command: string, args: string[], cwd?: string) => spawnSync(command, args, { cwd, stdio: 'inherit' }).status === 0
 
-const packages = [exists('etcd') ? [] : 'etcd-server', exists('openssl') ? [] : 'openssl'].flat()
+const packages = Object.entries({ etcd: 'etcd-server', openssl: 'openssl', curl: 'curl' }).flatMap(([command, name]) => exists(command) ? [] : name)
 const install = ['apt-get', 'install', '-y', '--no-install-recommends', ...packages]
 if (packages.length > 0) {
   const installed = process.getuid?.() === 0 && succeeds('apt-get', ['update']) && succeeds('env', ['DEBIAN_FRONTEND=noninteractive', ...install])

@@ -1,0 +1,116 @@
+import * as grpc from '@grpc/grpc-js'
+import { range, root, watch, type KeyValue, type RangeRequest, type RangeResponse, type Rpc, type WatchResponse } from '../plugins/etcd/messages.ts'
+
+/** How many writes a range at an old revision, or a watch, can go back; what was before is compacted away. */
+const HISTORY_WRITES = 5_000
+const COMPACTED = 'etcdserver: mvcc: required revision has been compacted'
+const FUTURE = 'etcdserver: mvcc: required revision is a future revision'
+
+interface WatchRequest { createRequest: { key: Buffer, rangeEnd: Buffer, startRevision: number } }
+type WatchStream = grpc.ServerDuplexStream<WatchRequest, Partial<WatchResponse>>
+
+/**
+ * An etcd in this process, as far as `plugins/etcd` can tell: KV.Range and Watch.Watch over gRPC, without authentication.
+ */
+export class EmbeddedEtcd {
+  #revision = 1
+  /** The state at the oldest revision that can still be read, and every write since. */
+  #compactRevision = 1
+  readonly #compacted = new Map<string, KeyValue>()
+  readonly #writes: KeyValue[] = []
+  readonly #watchers = new Set<(written: KeyValue[]) => void>()
+  readonly #server = new grpc.Server()
+
+  /** Writes a key, as a revision of its own. */
+  put (key: string, value: Buffer): void {
+    const written = { key: Buffer.from(key), value, modRevision: ++this.#revision }
+    this.#writes.push(written)
+    if (this.#writes.length > HISTORY_WRITES) this.#compact(this.#writes.shift() as KeyValue)
+    for (const tell of this.#watchers) tell([written])
+  }
+
+  /** Serves the API on a free port of loopback, and returns its endpoint. */
+  async listen (): Promise<string> {
+    this.#server.addService({ range: method(range, 'Range', false), watch: method(watch, 'Watch', true) }, {
+      range: ({ request }: { request: Required<RangeRequest> }, callback: grpc.sendUnaryData<RangeResponse>) => this.#range(request, callback),
+      watch: (stream: WatchStream) => stream.once('data', (request: WatchRequest) => this.#watch(request, stream)),
+    })
+    const port = await new Promise((resolve, reject) => {
+      this.#server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (error, port) => error ? reject(error) : resolve(port))
+    })
+    return `http://127.0.0.1:${port}`
+  }
+
+  /** Ends every call, the watches too, and frees the port. */
+  close (): void {
+    this.#server.forceShutdown()
+  }
+
+  get #header () {
+    return { clusterId: 1, revision: this.#revision }
+  }
+
+  #compact (written: KeyValue): void {
+    this.#compacted.set(String(written.key), written)
+    this.#compactRevision = written.modRevision
+  }
+
+  #range ({ key, rangeEnd, limit, revision, keysOnly, minModRevision }: Required<RangeRequest>, callback: grpc.sendUnaryData<RangeResponse>): void {
+    const at = revision || this.#revision
+    if (at < this.#compactRevision || at > this.#revision) {
+      callback({ code: grpc.status.OUT_OF_RANGE, details: at > this.#revision ? FUTURE : COMPACTED })
+      return
+    }
+    const state = new Map(this.#compacted)
+    for (const written of this.#writes) if (written.modRevision <= at) state.set(String(written.key), written)
+
+    const inRange = within(key, rangeEnd)
+    const found = [...state.values()].filter(inRange)
+    const matching = found.filter(({ modRevision }) => modRevision >= minModRevision).sort((a, b) => a.key.compare(b.key))
+    const page = matching.slice(0, limit || Infinity)
+    callback(null, {
+      header: this.#header,
+      kvs: keysOnly ? page.map(kv => ({ ...kv, value: Buffer.alloc(0) })) : page,
+      more: page.length < matching.length,
+      count: found.length, // as etcd counts: without regard to limit and minModRevision
+    })
+  }
+
+  #watch ({ createRequest: { key, rangeEnd, startRevision } }: WatchRequest, stream: WatchStream): void {
+    stream.write({ header: this.#header, created: true })
+    if (startRevision <= this.#compactRevision) {
+      stream.write({ header: this.#header, canceled: true, compactRevision: this.#compactRevision, cancelReason: COMPACTED })
+      return
+    }
+    const inRange = within(key, rangeEnd)
+    const tell = (written: KeyValue[]) => {
+      const events = written.filter(kv => kv.modRevision >= startRevision && inRange(kv)).map(kv => ({ type: 'PUT' as const, kv }))
+      if (events.length > 0) stream.write({ header: this.#header, events })
+    }
+    tell(this.#writes)
+    this.#watchers.add(tell)
+    stream.once('cancelled', () => this.#watchers.delete(tell))
+  }
+}
+
+/** Every key from `key` until before `rangeEnd`, or `key` alone without one. */
+function within (key: Buffer, rangeEnd: Buffer): (kv: KeyValue) => boolean {
+  return rangeEnd.length === 0
+    ? kv => kv.key.equals(key)
+    : kv => kv.key.compare(key) >= 0 && kv.key.compare(rangeEnd) < 0
+}
+
+/** The other side of an rpc: its request read, its response written. */
+function method<Request extends object, Response> (rpc: Rpc<Request, Response>, message: string, stream: boolean): grpc.MethodDefinition<Request, Response> {
+  const request = root.lookupType(`${message}Request`)
+  const response = root.lookupType(`${message}Response`)
+  return {
+    path: rpc.path,
+    requestStream: stream,
+    responseStream: stream,
+    requestSerialize: rpc.serialize,
+    requestDeserialize: bytes => request.toObject(request.decode(bytes), { longs: Number, defaults: true }) as Request,
+    responseSerialize: value => Buffer.from(response.encode(response.fromObject(value as object)).finish()),
+    responseDeserialize: rpc.deserialize,
+  }
+}
