@@ -1,12 +1,12 @@
 import * as grpc from '@grpc/grpc-js'
-import { range, root, watch, type KeyValue, type RangeRequest, type RangeResponse, type Rpc, type WatchResponse } from '../plugins/etcd/messages.ts'
+import type { KeyValue, RangeRequest, RangeResponse, WatchRequest, WatchResponse } from '../plugins/etcd/messages.ts'
+import { rangeMethod, watchMethod } from './etcd-api.ts'
 
 /** How many writes a range at an old revision, or a watch, can go back; what was before is compacted away. */
 const HISTORY_WRITES = 5_000
 const COMPACTED = 'etcdserver: mvcc: required revision has been compacted'
 const FUTURE = 'etcdserver: mvcc: required revision is a future revision'
 
-interface WatchRequest { createRequest: { key: Buffer, rangeEnd: Buffer, startRevision: number } }
 type WatchStream = grpc.ServerDuplexStream<WatchRequest, Partial<WatchResponse>>
 
 /**
@@ -31,7 +31,7 @@ export class EmbeddedEtcd {
 
   /** Serves the API on a free port of loopback, and returns its endpoint. */
   async listen (): Promise<string> {
-    this.#server.addService({ range: method(range, 'Range', false), watch: method(watch, 'Watch', true) }, {
+    this.#server.addService({ range: rangeMethod, watch: watchMethod }, {
       range: ({ request }: { request: Required<RangeRequest> }, callback: grpc.sendUnaryData<RangeResponse>) => this.#range(request, callback),
       watch: (stream: WatchStream) => stream.once('data', (request: WatchRequest) => this.#watch(request, stream)),
     })
@@ -98,19 +98,4 @@ function within (key: Buffer, rangeEnd: Buffer): (kv: KeyValue) => boolean {
   return rangeEnd.length === 0
     ? kv => kv.key.equals(key)
     : kv => kv.key.compare(key) >= 0 && kv.key.compare(rangeEnd) < 0
-}
-
-/** The other side of an rpc: its request read, its response written. */
-function method<Request extends object, Response> (rpc: Rpc<Request, Response>, message: string, stream: boolean): grpc.MethodDefinition<Request, Response> {
-  const request = root.lookupType(`${message}Request`)
-  const response = root.lookupType(`${message}Response`)
-  return {
-    path: rpc.path,
-    requestStream: stream,
-    responseStream: stream,
-    requestSerialize: rpc.serialize,
-    requestDeserialize: bytes => request.toObject(request.decode(bytes), { longs: Number, defaults: true }) as Request,
-    responseSerialize: value => Buffer.from(response.encode(response.fromObject(value as object)).finish()),
-    responseDeserialize: rpc.deserialize,
-  }
 }

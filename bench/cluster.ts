@@ -1,0 +1,84 @@
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { startEtcd, type Etcd, type Teardown } from '../tests/etcd.ts'
+import { keyspace, progress, type Entry } from './keyspace.ts'
+
+/** What a transaction of etcd takes by default. */
+const PUTS_OF_A_TRANSACTION = 128
+/** Brokers' leases live for 10 s and are kept alive; these outlive the benchmark, so that nothing has to. */
+const LEASE_TTL_SECONDS = 3_600
+const PACE_MS = 10
+const MAX_IN_FLIGHT = 500
+
+/** A real etcd that holds the keyspace, and a broker's metrics page. */
+export interface Cluster {
+  etcd: Etcd
+  etcdVersion: string
+  /** How a service is told of both. */
+  env: Record<string, string>
+  keys: number
+}
+
+export async function startCluster (t: Teardown): Promise<Cluster> {
+  const etcd = await startEtcd(t)
+  const { version } = await etcd.client.maintenance.status()
+  const keys = await fill(etcd)
+  return {
+    etcd,
+    etcdVersion: version,
+    env: { ...etcd.env, KAFSCALE_MCP_BROKER_METRICS_URL: await serveBrokerPage(t) },
+    keys,
+  }
+}
+
+async function fill ({ client }: Etcd): Promise<number> {
+  const leases = new Map<string, string>()
+  const entries = [...keyspace()]
+  for (const session of new Set(entries.map(entry => entry.session))) {
+    if (session !== undefined) leases.set(session, (await client.leaseClient.leaseGrant({ TTL: LEASE_TTL_SECONDS })).ID)
+  }
+  for (let from = 0; from < entries.length; from += PUTS_OF_A_TRANSACTION) {
+    const success = entries.slice(from, from + PUTS_OF_A_TRANSACTION).map(({ key, value, session = '' }) =>
+      ({ request_put: { key: Buffer.from(key), value, lease: leases.get(session) ?? '0' } }))
+    await client.kv.txn({ compare: [], success, failure: [] })
+  }
+  return entries.length
+}
+
+async function serveBrokerPage (t: Teardown): Promise<string> {
+  const page = readFileSync(join(import.meta.dirname, 'broker-page.txt'))
+  const server = createServer((_, response) => response.setHeader('content-type', 'text/plain; version=0.0.4').end(page))
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/metrics`
+}
+
+/**
+ * Writes to etcd at a steady rate, each key by itself as brokers do. The function that it returns stops it, waits for what
+ * is under way and resolves with the rate that was reached.
+ */
+export function startWriting ({ client }: Etcd, perSecond: number): () => Promise<number> {
+  const entries = progress()
+  const startMs = performance.now()
+  const underWay = new Set<Promise<void>>()
+  let written = 0
+  const timer = setInterval(() => {
+    for (let due = (performance.now() - startMs) / 1_000 * perSecond - written; due >= 1 && underWay.size < MAX_IN_FLIGHT; due--) {
+      const { key, value } = entries.next().value as Entry
+      const put = client.kv.put({ key: Buffer.from(key), value }).then(() => { underWay.delete(put) })
+      underWay.add(put)
+      written++
+    }
+  }, PACE_MS)
+  return async () => {
+    clearInterval(timer)
+    await Promise.all(underWay)
+    return written / (performance.now() - startMs) * 1_000
+  }
+}

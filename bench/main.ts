@@ -1,0 +1,285 @@
+/**
+ * `npm run bench`: how fast the service answers over a large keyspace in a real etcd, and what it costs. What the options
+ * do is in README.md.
+ */
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { CONNECTIONS, callsOf, ownCalls, type Call } from './calls.ts'
+import { startCluster, startWriting, type Cluster } from './cluster.ts'
+import { figures, idle, LoadGenerator, measure, sum, verify, type Sample, type Target } from './measure.ts'
+import { call, connect, type McpServer } from './mcp-client.ts'
+import { memoryMb, START, startNode, type Running } from './processes.ts'
+import { topFunctions } from './profile.ts'
+import { markdown, type Condition, type Report, type Row } from './report.ts'
+
+const { values: options, positionals: tools } = parseArgs({
+  allowPositionals: true,
+  options: {
+    url: { type: 'string', multiple: true, default: [] },
+    compare: { type: 'boolean', default: false },
+    profile: { type: 'boolean', default: false },
+    seconds: { type: 'string', default: '3' },
+    rounds: { type: 'string', default: '3' },
+  },
+})
+const seconds = positive('seconds')
+const rounds = positive('rounds')
+
+const OWN = 'kafscale-mcp'
+const STARTS = 3
+const WRITES_PER_SECOND = 2_000
+/** The call that is measured with and without writes, and profiled unless another is named. */
+const SMALL_TOOL = 'describe_group'
+/** Less has too few calls of one caller for a p99. */
+const WRITES_AT_LEAST_SECONDS = 5
+const SYNC_BOUND_MS = 30_000
+const POLL_MS = 10
+const OTHER_SERVER_BOUND_MS = 120_000
+const WHOLE_BOUND_MS = 20 * 60_000
+const REPORT = join(import.meta.dirname, 'report.md')
+
+const teardowns: (() => unknown)[] = []
+const t = { teardown: (handler: () => unknown) => teardowns.push(handler) }
+
+async function end (): Promise<void> {
+  for (const teardown of teardowns.splice(0).reverse()) await teardown()
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { end().finally(() => process.exit(1)) })
+setTimeout(() => {
+  say('The benchmark takes too long: it is given up.')
+  end().finally(() => process.exit(1))
+}, WHOLE_BOUND_MS).unref()
+
+try {
+  for (const tool of tools) if (!ownCalls().some(call => call.tool === tool)) throw new Error(`there is no call of a tool ${tool}`)
+  await (options.profile ? profile(tools[0] ?? SMALL_TOOL) : benchmark())
+} catch (error) {
+  const { message, cause } = error as Error
+  say(`The benchmark failed: ${message}${cause instanceof Error ? `: ${cause.message}` : ''}`)
+  process.exitCode = 1
+} finally {
+  await end()
+}
+
+async function benchmark (): Promise<void> {
+  const load = new LoadGenerator()
+  t.teardown(() => load.close())
+  const cluster = options.url.length === 0 || options.compare ? await startOwnCluster() : undefined
+  const service = cluster && await startService(cluster)
+  const floor = cluster && await startFloor()
+  const synced = service && memoryMb(service.pid)
+
+  const servers: Server[] = service ? [{ name: OWN, pid: service.pid, mcp: await connect(service.listening.url) }] : []
+  for (const url of options.url) servers.push({ name: new URL(url).host, mcp: await otherServer(url, cluster) })
+  const missing: string[] = []
+  const targets = [...floor ? await floorTargets(floor) : []]
+  for (const server of servers) targets.push(...await callTargets(server, cluster ? ownCalls() : await callsOf(server.mcp), missing))
+
+  const { samples, idle } = await sampleAll(load, targets, cluster)
+  const rows = targets.map((target, index) => row(target, samples[index] ?? [], idle))
+  const report: Report = {
+    ...cluster && { etcdVersion: cluster.etcdVersion },
+    ...floor && { bare: rows.shift() as Row, floor: rows.shift() as Row },
+    rows,
+    missing,
+  }
+  if (cluster && service && synced) {
+    const afterCalls = memoryMb(service.pid)
+    const conditions = await withWrites(load, cluster, service, targets[1] as Target)
+    report.own = {
+      startToSyncedMs: service.startToSyncedMs,
+      residentMb: { synced: synced.resident, afterCalls: afterCalls.resident, peak: memoryMb(service.pid).peak },
+      conditions,
+    }
+    if (rows.some(({ server, etcdRequestsPerCall }) => server === OWN && etcdRequestsPerCall !== 0)) process.exitCode = 1
+  }
+  const text = markdown(report)
+  writeFileSync(REPORT, text)
+  say(`\n${text}`)
+}
+
+/** One call of the service under a CPU profiler. */
+async function profile (tool: string): Promise<void> {
+  const load = new LoadGenerator()
+  t.teardown(() => load.close())
+  const cluster = await startOwnCluster()
+  const dir = mkdtempSync(join(tmpdir(), 'kafscale-mcp-profile-'))
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  const service = await startOnce(cluster, ['--cpu-prof', `--cpu-prof-dir=${dir}`])
+  const [target] = await callTargets({ name: OWN, mcp: await connect(service.listening.url) }, ownCalls().filter(call => call.tool === tool), [])
+  if (!target) throw new Error(`the service has no tool ${tool}`)
+
+  await measure(load, target, seconds, async () => 0) // until it is warm
+  const fromNs = process.hrtime.bigint()
+  const sample = await measure(load, target, seconds, async () => 0)
+  const toNs = process.hrtime.bigint()
+  await service.stop()
+  const [file] = readdirSync(dir)
+  if (file === undefined) throw new Error('the service left no profile')
+  say(`\n${target.label}: ${Math.round(figures([sample]).perSecond)} calls/s under the profiler. Self time of what was not idle:\n`)
+  for (const { place, ms, fraction } of topFunctions(join(dir, file), fromNs, toNs, 10)) {
+    say(`${(100 * fraction).toFixed(1).padStart(5)} % ${ms.toFixed(0).padStart(6)} ms  ${place}`)
+  }
+}
+
+interface Server { name: string, mcp: McpServer, pid?: number }
+
+async function startOwnCluster (): Promise<Cluster> {
+  const startMs = performance.now()
+  const cluster = await startCluster(t)
+  say(`etcd ${cluster.etcdVersion} holds ${cluster.keys} keys, after ${Math.round(performance.now() - startMs)} ms`)
+  return cluster
+}
+
+/** Starts the service several times; the last one stays. */
+async function startService (cluster: Cluster): Promise<Running & { startToSyncedMs: number[] }> {
+  const startToSyncedMs: number[] = []
+  for (;;) {
+    const startMs = performance.now()
+    const service = await startOnce(cluster)
+    startToSyncedMs.push(performance.now() - startMs)
+    if (startToSyncedMs.length === STARTS) {
+      say(`${OWN} is synced after ${startToSyncedMs.map(Math.round).join(', ')} ms`)
+      return { ...service, startToSyncedMs }
+    }
+    await service.stop()
+  }
+}
+
+/** Starts the service as a user does, and waits until it is synced. */
+async function startOnce ({ env }: Cluster, nodeOptions: string[] = []): Promise<Running> {
+  const service = await startNode([...nodeOptions, ...START], { ...env, KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0' })
+  t.teardown(() => service.stop())
+  await until(async () => (await fetch(new URL('/readyz', service.listening.url))).ok, SYNC_BOUND_MS, 'the service is not synced')
+  return service
+}
+
+async function startFloor (): Promise<Running> {
+  const floor = await startNode([...START.slice(0, -1), 'bench/floor.ts'])
+  t.teardown(() => floor.stop())
+  return floor
+}
+
+/** A server that someone else runs; over our etcd, when there is one. */
+async function otherServer (url: string, cluster: Cluster | undefined): Promise<McpServer> {
+  if (!cluster) return await connect(url)
+  say(`waiting for a server at ${url}; start it within two minutes with\n${Object.entries(cluster.env).map(([name, value]) => `  ${name}=${value}\n`).join('')}`)
+  return await until(() => connect(url), OTHER_SERVER_BOUND_MS, `no MCP server answers at ${url}`)
+}
+
+async function floorTargets ({ pid, listening: { url, bareUrl } }: Running): Promise<Target[]> {
+  const server = await connect(url)
+  const nothing: Call = { label: 'the floor: a tool that does nothing', tool: 'nothing', input: {}, connections: CONNECTIONS, rows: () => [], expectedRows: 0 }
+  const verified = await verify(server, nothing)
+  const target = { server: OWN, connections: CONNECTIONS, pid }
+  return [
+    { ...target, label: 'bare Fastify, the same bytes', verified: { ...verified, requests: verified.requests.map(request => ({ ...request, url: bareUrl as string })) } },
+    { ...target, label: nothing.label, verified },
+  ]
+}
+
+async function callTargets ({ name, mcp, pid }: Server, calls: readonly Call[], missing: string[]): Promise<Target[]> {
+  const targets: Target[] = []
+  for (const call of calls) {
+    if (tools.length > 0 && !tools.includes(call.tool)) continue
+    if (!mcp.has(call.tool)) missing.push(`${name} has no \`${call.tool}\`.`)
+    else targets.push({ server: name, label: call.label, connections: call.connections, ...pid !== undefined && { pid }, call, verified: await verify(mcp, call) })
+  }
+  return targets
+}
+
+/** Measures every target once a round, so that what disturbs the machine disturbs all alike; and as long without calls. */
+async function sampleAll (load: LoadGenerator, targets: readonly Target[], cluster: Cluster | undefined): Promise<{ samples: Sample[][], idle: Sample[] }> {
+  const samples: Sample[][] = targets.map(() => [])
+  const idleSamples: Sample[] = []
+  const count = async () => await cluster?.etcd.metric('grpc_server_started_total') ?? 0
+  for (let round = 1; round <= rounds; round++) {
+    if (cluster) idleSamples.push(await idle(seconds, undefined, count))
+    for (const [index, target] of targets.entries()) {
+      const sample = await measure(load, target, seconds, count)
+      samples[index]?.push(sample)
+      say(`round ${round}: ${target.server}, ${target.label}: ${figures([sample]).perSecond.toFixed(1)} calls/s`)
+    }
+  }
+  return { samples, idle: idleSamples }
+}
+
+/** @param idle as many windows, without calls; none where etcd is not ours */
+function row ({ server, label, verified, call, pid }: Target, samples: readonly Sample[], idle: readonly Sample[]): Row {
+  const calls = sum(samples.map(({ latenciesMs }) => latenciesMs.length))
+  return {
+    server,
+    label,
+    ...figures(samples),
+    bytes: sum(verified.pageBytes),
+    ...call && { rows: verified.rows, ...idle.length > 0 && { etcdRequestsPerCall: causedEtcdRequests(samples, idle) / calls }, ...call.go && { go: call.go } },
+    ...pid !== undefined && { cpuMicrosPerCall: sum(samples.map(({ cpuMs }) => cpuMs)) * 1_000 / calls },
+  }
+}
+
+/** A window can hold one regular request, such as a probe, more than its length says. */
+function causedEtcdRequests (samples: readonly Sample[], idle: readonly Sample[]): number {
+  const perMs = sum(idle.map(({ etcdRequests }) => etcdRequests)) / sum(idle.map(({ elapsedMs }) => elapsedMs))
+  const regular = perMs * sum(samples.map(({ elapsedMs }) => elapsedMs)) + samples.length + idle.length
+  const requests = sum(samples.map(({ etcdRequests }) => etcdRequests))
+  return requests <= regular ? 0 : requests - regular
+}
+
+/**
+ * No call at all, a small one, and one that does nothing where there is no mirror, so that what writer and etcd take from
+ * all on the same machine can be told from what the mirror takes: each without writes to etcd and with them.
+ */
+async function withWrites (load: LoadGenerator, { etcd }: Cluster, { pid, listening: { url } }: Running, floor: Target): Promise<Condition[]> {
+  const mcp = await connect(url)
+  const call = ownCalls().find(({ tool }) => tool === SMALL_TOOL) as Call
+  const small: Target = { server: OWN, pid, label: call.label, connections: 1, verified: await verify(mcp, call) }
+  const windowSeconds = Math.max(seconds, WRITES_AT_LEAST_SECONDS)
+  const conditions: Condition[] = []
+  for (const target of [undefined, ...[1, CONNECTIONS].flatMap(connections => [small, floor].map(target => ({ ...target, connections })))]) {
+    for (const writing of [false, true]) {
+      const stop = writing ? startWriting(etcd, WRITES_PER_SECOND) : async () => 0
+      const sample = await (target ? measure(load, target, windowSeconds, async () => 0) : idle(windowSeconds, pid, async () => 0))
+      const writesPerSecond = await stop()
+      if (writing) await caughtUp(mcp, etcd)
+      conditions.push({
+        label: target ? `${target.label}, ${target.connections === 1 ? 'one connection' : `${target.connections} connections`}` : 'none',
+        writesPerSecond,
+        ...target && figures([sample]),
+        cpuPercent: 100 * sample.cpuMs / sample.elapsedMs,
+      })
+      say(`${conditions.at(-1)?.label}, ${Math.round(writesPerSecond)} writes/s: measured`)
+    }
+  }
+  return conditions
+}
+
+/** Waits until an answer is of the newest revision, so that a mirror that lost the watch is not taken for a quiet one. */
+async function caughtUp (mcp: McpServer, { client }: Cluster['etcd']): Promise<void> {
+  const { header } = await client.kv.range({ key: Buffer.from('/kafscale/'), count_only: true })
+  await until(async () => Number((await call(mcp.request('list_topics', { limit: 1 }))).content.revision) >= Number(header.revision), 2_000, 'the mirror is behind')
+}
+
+/** Tries until an attempt gives something. @throws with the last failure after the bound */
+async function until<T> (attempt: () => Promise<T | false>, boundMs: number, otherwise: string): Promise<T> {
+  const deadlineMs = performance.now() + boundMs
+  for (;;) {
+    const [result, cause] = await attempt().then(result => [result, undefined] as const, (error: unknown) => [false, error] as const)
+    if (result !== false) return result
+    if (performance.now() > deadlineMs) throw new Error(`${otherwise} after ${boundMs} ms`, { cause })
+    await delay(POLL_MS)
+  }
+}
+
+function positive (name: 'seconds' | 'rounds'): number {
+  const number = Number(options[name])
+  if (!(number > 0)) throw new Error(`--${name} is ${options[name]}: expected a number over 0`)
+  return number
+}
+
+function say (text: string): void {
+  process.stdout.write(`${text}\n`)
+}
