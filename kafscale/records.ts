@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import protobuf from 'protobufjs/minimal.js'
 import { int64, parseInt64, type Int64 } from './int64.ts'
 
@@ -141,7 +142,7 @@ export function encodeSnapshot (snapshot: Snapshot): Buffer {
     Topics: snapshot.topics.map(topic => ({
       ErrorCode: topic.errorCode,
       Topic: topic.name,
-      TopicID: new Array(16).fill(0),
+      TopicID: [...createHash('sha1').update(topic.name).digest().subarray(0, 16)],
       IsInternal: false,
       Partitions: topic.partitions.map(partition => ({
         ErrorCode: partition.errorCode,

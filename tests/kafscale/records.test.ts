@@ -216,6 +216,7 @@ t.test('both spellings of the snapshot say the same', async t => {
     t.strictSame(defects, [])
   }
   t.strictSame(decodeSnapshot(encodeSnapshot(expected), []), expected)
+  t.strictSame(JSON.parse(encodeSnapshot(expected).toString()).Topics[0].TopicID, [150, 88, 64, 56, 22, 64, 158, 102, 235, 162, 23, 95, 142, 255, 139, 83], 'the contract\'s own')
 })
 
 t.test('a missing snapshot field is its zero value', async t => {
