@@ -1,4 +1,6 @@
+import type { Socket } from 'node:net'
 import closeWithGrace from 'close-with-grace'
+import type { FastifyInstance } from 'fastify'
 import { buildApp } from './app.ts'
 import { ConfigError } from './plugins/config.ts'
 
@@ -12,7 +14,7 @@ export const url = await start()
 async function start (): Promise<string> {
   try {
     const app = await buildApp()
-    closeOnSignal(() => app.close())
+    closeOnSignal(closer(app))
     const { host, port } = app.config.httpAddr
     const url = `${await app.listen({ host, port })}/mcp`
     app.log.info({ url }, 'listening')
@@ -35,9 +37,29 @@ function sentence (error: NodeJS.ErrnoException & { address?: string, port?: num
   }
 }
 
+/**
+ * Closes the app once its calls are finished, and cuts those that take too long. Sockets on which nothing was asked yet
+ * (browsers open some ahead) are not waited for.
+ */
+function closer (app: FastifyInstance): () => Promise<void> {
+  const unused = new Set<Socket>()
+  app.server.on('connection', socket => {
+    unused.add(socket)
+    socket.once('close', () => unused.delete(socket))
+  })
+  app.server.on('request', ({ socket }) => unused.delete(socket))
+  return async () => {
+    const deadline = setTimeout(() => app.server.closeAllConnections(), FINISH_CALLS_MS)
+    const closed = app.close()
+    for (const socket of unused) socket.destroy()
+    await closed
+    clearTimeout(deadline)
+  }
+}
+
 /** SIGTERM or SIGINT: closes and exits 0; a second signal exits at once. */
 function closeOnSignal (close: () => Promise<void>): void {
-  const grace = closeWithGrace({ delay: FINISH_CALLS_MS, skip: ['SIGTERM', 'SIGINT'] }, close)
+  const grace = closeWithGrace({ delay: FINISH_CALLS_MS + 1_000, skip: ['SIGTERM', 'SIGINT'] }, close)
   let first: { signal: string, atMs: number } | undefined
   const onSignal = (signal: string) => {
     if (!first) {

@@ -102,7 +102,7 @@ function describe ({ instancePath, keyword, message = 'is not valid', params }: 
 async function run (app: FastifyInstance, tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<ToolResult> {
   const answer = await tool.answer(app, input, context)
   const text = answerText(answer)
-  if (Buffer.byteLength(text) >= MAX_ANSWER_BYTES) throw new ResultTooLarge(await smallerLimit(app, tool, input, context, text))
+  if (Buffer.byteLength(text) >= MAX_ANSWER_BYTES) throw new ResultTooLarge(await smallerLimit(app, tool, input, context))
   return { content: [{ type: 'text', text }], structuredContent: answer }
 }
 
@@ -110,18 +110,18 @@ function answerText (answer: Record<string, unknown>): string {
   return escapeUnprintable(JSON.stringify(answer))
 }
 
-/** What to do about an answer that is too large: names a limit whose answer was tried and fits. */
-async function smallerLimit (
-  app: FastifyInstance, tool: Tool, input: Record<string, unknown>, context: CallContext, text: string
-): Promise<string> {
+/** What to do about an answer that is too large: names the largest limit whose answer fits. */
+async function smallerLimit (app: FastifyInstance, tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<string> {
   if (!Object.hasOwn(tool.input.properties, 'limit')) return 'Ask an operator: the answer has no pages.'
-  let limit = Number(input.limit ?? 100)
-  let bytes = Buffer.byteLength(text)
-  while (limit > 1 && bytes >= MAX_ANSWER_BYTES) {
-    limit = Math.max(1, Math.min(limit - 1, Math.floor(limit * MAX_ANSWER_BYTES / bytes)))
-    bytes = Buffer.byteLength(answerText(await tool.answer(app, { ...input, limit }, context)))
+  let fits = 0
+  let tooLarge = Number(input.limit ?? 100)
+  while (tooLarge - fits > 1) {
+    const limit = (fits + tooLarge) >> 1
+    const text = answerText(await tool.answer(app, { ...input, limit }, context))
+    if (Buffer.byteLength(text) < MAX_ANSWER_BYTES) fits = limit
+    else tooLarge = limit
   }
-  return bytes < MAX_ANSWER_BYTES ? `Call again with limit ${limit}, which fits.` : 'Not even one row fits: ask for fewer topics.'
+  return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Not even one row fits: ask for fewer topics.'
 }
 
 function failure (error: unknown, tool: string, log: FastifyBaseLogger): ToolResult {

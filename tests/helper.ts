@@ -1,8 +1,11 @@
-/** The service in the test's own process, and how to ask it. */
+/** The service, in the test's own process or in one of its own, and how to ask it. */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { buildApp } from '../app.ts'
+import packageJson from '../package.json' with { type: 'json' }
 import type { Environment } from '../plugins/config.ts'
 import type { ToolResult } from '../plugins/tool-registry.ts'
 import type { Etcd, Teardown } from './etcd.ts'
@@ -10,6 +13,9 @@ import { waitFor } from './wait-for.ts'
 
 export const MODERN = '2026-07-28'
 export const LEGACY = '2025-11-25'
+/** An etcd that isn't there: nothing listens on this port. */
+const NO_ETCD = 'http://127.0.0.1:1'
+const START_BOUND_MS = 10_000
 const CLIENT_INFO = { name: 'test', version: '1' }
 /** A service is synced within so long of a start or of an etcd that answers again. */
 const SYNC_BOUND_MS = 2_000
@@ -19,7 +25,7 @@ export async function buildTestApp (t: Teardown, env: Environment = {}): Promise
   const app = await buildApp({
     env: {
       KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
-      KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', // nothing listens there
+      KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD,
       KAFSCALE_MCP_LOG_LEVEL: 'silent',
       ...env,
     }
@@ -40,6 +46,40 @@ export async function buildSyncedApp (t: Teardown, { env }: Etcd, more: Environm
 export async function caughtUp (app: FastifyInstance, { client }: Etcd): Promise<void> {
   const { header } = await client.kv.range({ key: Buffer.from('/kafscale/'), count_only: true })
   await waitFor(() => (app.metadata.mirror?.revision ?? 0) >= Number(header.revision) || app.metadata.mirror?.revision, SYNC_BOUND_MS, 'caught up')
+}
+
+/** The service as a user starts it. */
+export interface Service {
+  process: ChildProcess
+  /** What it has written so far. */
+  output: { stdout: string, stderr: string }
+  /** Once it listens. */
+  url: Promise<string>
+  /** How it ended: its exit code, or the signal that ended it. */
+  exit: Promise<number | NodeJS.Signals>
+}
+
+/** Starts the service as `npm start` does, with nothing but `env` in its environment. The teardown of `t` ends it. */
+export function startService (t: Teardown, env: Environment = {}): Service {
+  const [, ...args] = packageJson.scripts.start.split(' ')
+  const process = spawn(globalThis.process.execPath, args, {
+    cwd: join(import.meta.dirname, '..'),
+    env: { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const output = { stdout: '', stderr: '' }
+  process.stdout.on('data', chunk => { output.stdout += chunk })
+  process.stderr.on('data', chunk => { output.stderr += chunk })
+  const exit = once(process, 'close').then(([code, signal]) => code ?? signal)
+  t.teardown(async () => {
+    process.kill('SIGKILL')
+    await exit
+  })
+  const listening = /"url":"([^"]+)","msg":"listening"/
+  const url = waitFor(() => listening.test(output.stderr) || output.stderr, START_BOUND_MS, 'listening')
+    .then(() => listening.exec(output.stderr)?.[1] ?? '')
+  url.catch(() => {}) // a service that must not start is never asked for it
+  return { process, output, url, exit }
 }
 
 /** Every key of the recorded cluster at the recording's beginning. */

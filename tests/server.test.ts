@@ -1,0 +1,261 @@
+/** The service as a process: how it starts, how it refuses to, and how it ends. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { Agent, createServer, request as httpRequest, type IncomingMessage } from 'node:http'
+import { connect, type AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { json } from 'node:stream/consumers'
+import t, { type Test } from 'tap'
+import { startEtcd } from './etcd.ts'
+import { legacy, modern, startService, type Service } from './helper.ts'
+import { waitFor } from './wait-for.ts'
+
+const ACT_BOUND_MS = 2_000
+const REFUSED = 1
+const INFO = 30
+const WARN = 40
+
+/** Brokers' metrics that keep whoever asks waiting until they are released: so a call is in flight for as long as a test needs. */
+async function slowBroker (t: Test) {
+  const waiting: { end: () => void }[] = []
+  const server = createServer((_, response) => {
+    response.writeHead(200, { 'content-type': 'text/plain' })
+    waiting.push({ end: () => response.end('not metrics') })
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  return {
+    env: { KAFSCALE_MCP_BROKER_METRICS_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}/metrics`, KAFSCALE_MCP_METRICS_MAX_AGE: '0' },
+    asked: () => waiting.length,
+    release: () => { for (const response of waiting.splice(0)) response.end() },
+  }
+}
+
+/** Sends a request over a socket of its own, or one of an agent's; resolves to the response once it begins. */
+function post (url: string, { headers, payload }: ReturnType<typeof modern> | ReturnType<typeof legacy>, agent: Agent | false = false): Promise<IncomingMessage> {
+  const request = httpRequest(url, { method: 'POST', headers, agent })
+  request.end(JSON.stringify(payload))
+  return once(request, 'response').then(([response]) => response)
+}
+
+async function listens (url: string): Promise<boolean> {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  try {
+    await once(socket, 'connect')
+    return true
+  } catch {
+    return false
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** Connects, and sends the beginning of a request. */
+async function begin (t: Test, url: string, text: string): Promise<void> {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  socket.on('error', () => {}) // it is cut
+  t.teardown(() => socket.destroy())
+  await once(socket, 'connect')
+  socket.write(text)
+}
+
+function logged ({ output }: Service): { msg: string, level: number, url?: string }[] {
+  return output.stderr.trim().split('\n').map(line => JSON.parse(line))
+}
+
+/** What a service that does not start has written, and how it ended. */
+async function refusal (t: Test, env: Record<string, string>): Promise<{ exit: unknown, lines: string[] }> {
+  const service = startService(t, env)
+  const exit = await service.exit
+  t.equal(service.output.stdout, '')
+  return { exit, lines: service.output.stderr.trim().split('\n') }
+}
+
+t.test('it starts without an etcd, and says what is missing', async t => {
+  const service = startService(t)
+  const url = await service.url
+  t.match(url, /^http:\/\/127\.0\.0\.1:\d+\/mcp$/)
+
+  const health = await fetch(new URL('/healthz', url))
+  t.equal(health.status, 200)
+  t.match(await health.json(), { status: 'ok', version: /^\d+\.\d+\.\d+$/, uptime_seconds: Number, dependencies: { etcd: { state: 'unavailable', reason: /./ }, brokers: { state: 'not_configured' } } })
+  const ready = await fetch(new URL('/readyz', url))
+  t.equal(ready.status, 503)
+  t.match(await ready.json(), { status: 'not ready', reason: /./ })
+  for (const form of [modern, legacy]) {
+    t.match(await json(await post(url, form('tools/call', { name: 'list_topics', arguments: {} }))), {
+      result: { isError: true, content: [{ text: /^METADATA_UNAVAILABLE: / }], _meta: { 'kafscale-mcp/error': { code: 'METADATA_UNAVAILABLE', retryable: true, retry_after_ms: 2_000 } } }
+    })
+  }
+})
+
+t.test('it says on standard error where it listens, and that there is no authentication; nothing on standard output', async t => {
+  const service = startService(t, { KAFSCALE_MCP_SESSION_TIMEOUT: '10m', KAFSCALE_MCP_AUTH_TOKEN: 'hunter2' })
+  const url = await service.url
+  await waitFor(() => service.output.stderr.includes('authentication') || service.output.stderr, ACT_BOUND_MS, 'warned')
+  const lines = logged(service)
+  t.match(lines.find(({ msg }) => msg === 'listening'), { url, level: INFO })
+  const messages = {
+    'there is no authentication yet, so the service listens on loopback only': INFO,
+    'KAFSCALE_MCP_SESSION_TIMEOUT has no effect: sessions no longer exist': WARN,
+    'KAFSCALE_MCP_AUTH_TOKEN is not a variable of this service: it has no effect': WARN,
+  }
+  for (const [message, level] of Object.entries(messages)) t.match(lines.find(({ msg }) => msg === message), { level }, message)
+  t.notMatch(service.output.stderr, 'hunter2')
+  service.process.kill('SIGTERM')
+  await service.exit
+  t.equal(service.output.stdout, '')
+})
+
+t.test('it is ready once it has loaded what etcd holds', async t => {
+  const { env, client } = await startEtcd(t)
+  await client.put('/kafscale/topics/orders/partitions/0/next_offset').value('5')
+  const url = await startService(t, env).url
+  await waitFor(async () => (await fetch(new URL('/readyz', url))).status === 200, ACT_BOUND_MS, 'ready')
+  t.match(await (await fetch(new URL('/healthz', url))).json(), { dependencies: { etcd: { state: 'connected', keys: 1, undecodable: 0 } } })
+})
+
+t.test('it does not start with a value that is wrong: every one is named, each in a sentence', async t => {
+  t.strictSame(await refusal(t, { KAFSCALE_MCP_HTTP_ADDR: ':8090', KAFSCALE_MCP_ETCD_ENDPOINTS: '', KAFSCALE_MCP_LOG_LEVEL: 'loud', KAFSCALE_MCP_ETCD_PASSWORD: 'hunter2' }), {
+    exit: REFUSED,
+    lines: [
+      'kafscale-mcp does not start:',
+      'KAFSCALE_MCP_HTTP_ADDR is ":8090": expected a loopback address such as 127.0.0.1:8090: this service has no authentication yet and listens on loopback only',
+      'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma separated; http or https, http when no scheme is given',
+      'KAFSCALE_MCP_LOG_LEVEL is "loud": expected one of fatal, error, warn, info, debug, trace, silent',
+      'KAFSCALE_MCP_ETCD_PASSWORD is set and KAFSCALE_MCP_ETCD_USERNAME is not: expected both or neither',
+    ]
+  })
+})
+
+t.test('it does not start where it can\'t listen, and says why in a sentence', async t => {
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  t.teardown(() => taken.close())
+  const { port } = taken.address() as AddressInfo
+  const sentence = async (address: string) => {
+    const { exit, lines } = await refusal(t, { KAFSCALE_MCP_HTTP_ADDR: address, KAFSCALE_MCP_LOG_LEVEL: 'silent' })
+    t.equal(exit, REFUSED)
+    t.equal(lines[0], 'kafscale-mcp does not start:')
+    t.equal(lines.length, 2)
+    return lines[1]
+  }
+  t.equal(await sentence(`127.0.0.1:${port}`), `KAFSCALE_MCP_HTTP_ADDR (127.0.0.1:${port}) is in use: stop what listens there, or choose another port.`)
+  t.match(await sentence(`localhost:${port}`), /^KAFSCALE_MCP_HTTP_ADDR \(127\.0\.0\.1:\d+\) is in use: /)
+})
+
+t.test('told to end, it finishes the calls in flight, takes no others, and exits 0', async t => {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    t.test(signal, async t => {
+      const { env, asked, release } = await slowBroker(t)
+      const service = startService(t, env)
+      const url = await service.url
+      const forms = [modern, legacy].flatMap(form => [{}, { _meta: { progressToken: 1 } }].map(meta => form('tools/call', { name: 'cluster_metrics', arguments: {}, ...meta })))
+      const responses = forms.map(request => post(url, request))
+      await waitFor(() => asked() === 1 || asked(), ACT_BOUND_MS, 'the call is under way')
+
+      service.process.kill(signal)
+      await waitFor(async () => !await listens(url), ACT_BOUND_MS, 'it listens no more')
+      t.equal(service.process.exitCode, null, 'it waits for the calls')
+      release()
+      for (const response of responses) t.match(await json(await response), { result: { content: [{ text: /^METRICS_UNAVAILABLE: / }] } })
+      t.equal(await service.exit, 0)
+      t.equal(await listens(url), false)
+    })
+  }
+})
+
+t.test('told to end, it does not wait for connections on which nothing is asked', async t => {
+  const service = startService(t)
+  const url = await service.url
+  const agent = new Agent({ keepAlive: true })
+  t.teardown(() => agent.destroy())
+  await json(await post(url, modern('tools/list'), agent))
+  await begin(t, url, '')
+  await begin(t, url, 'POST /mcp HTTP/1.1\r\nhost: localhost\r\n')
+  const toldAtMs = performance.now()
+  service.process.kill('SIGTERM')
+  t.equal(await service.exit, 0)
+  t.ok(performance.now() - toldAtMs < ACT_BOUND_MS)
+})
+
+t.test('told to end, it cuts what takes longer than 10 s', async t => {
+  const service = startService(t)
+  const url = await service.url
+  await begin(t, url, 'POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{')
+  await fetch(new URL('/healthz', url)) // by now it has begun to read the other
+  const toldAtMs = performance.now()
+  service.process.kill('SIGTERM')
+  t.equal(await service.exit, 0)
+  const tookMs = performance.now() - toldAtMs
+  t.ok(tookMs >= 9_900 && tookMs < 10_000 + ACT_BOUND_MS, `${tookMs} ms`)
+})
+
+t.test('told to end a second time, it exits at once', async t => {
+  /** A service that waits for a call after a first SIGTERM. */
+  const waiting = async (t: Test) => {
+    const { env, asked } = await slowBroker(t)
+    const service = startService(t, env)
+    const url = await service.url
+    post(url, modern('tools/call', { name: 'cluster_metrics', arguments: {} })).catch(() => {}) // it never gets its answer
+    await waitFor(() => asked() === 1 || asked(), ACT_BOUND_MS, 'the call is under way')
+    service.process.kill('SIGTERM')
+    await waitFor(async () => !await listens(url), ACT_BOUND_MS, 'it listens no more')
+    return service
+  }
+
+  t.test('by another signal', async t => {
+    const service = await waiting(t)
+    service.process.kill('SIGINT')
+    t.equal(await service.exit, REFUSED)
+  })
+
+  t.test('by the same signal, but only after a second: npm forwards what the terminal has sent already', async t => {
+    const service = await waiting(t)
+    const firstAtMs = performance.now()
+    let exited = false
+    service.exit.then(() => { exited = true })
+    service.process.kill('SIGTERM')
+    await waitFor(() => {
+      if (performance.now() - firstAtMs > 1_000) service.process.kill('SIGTERM')
+      return exited
+    }, ACT_BOUND_MS, 'exited')
+    t.ok(performance.now() - firstAtMs > 1_000, 'not at the second signal, which counts as the first')
+    t.equal(await service.exit, REFUSED)
+  })
+})
+
+t.test('once its app is closed, nothing keeps the process', async t => {
+  const { env } = await startEtcd(t)
+  const { env: metrics, release, asked } = await slowBroker(t)
+  const script = `
+    import { buildApp } from './app.ts'
+    const app = await buildApp()
+    const origin = await app.listen({ port: 0, host: '127.0.0.1' })
+    const call = ${JSON.stringify(modern('tools/call', { name: 'cluster_metrics', arguments: {} }))}
+    while (app.metadata.state !== 'synced') await new Promise(resolve => setTimeout(resolve, 10))
+    const response = await fetch(origin + '/mcp', { method: 'POST', headers: call.headers, body: JSON.stringify(call.payload) })
+    if (!response.ok) throw new Error(await response.text())
+    await response.text()
+    await app.close()
+    process.stdout.write('closed')
+  `
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', script], {
+    cwd: join(import.meta.dirname, '..'),
+    env: { KAFSCALE_MCP_LOG_LEVEL: 'silent', KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', ...env, ...metrics },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  t.teardown(() => child.kill('SIGKILL'))
+  let closedAtMs = Infinity
+  child.stdout.on('data', () => { closedAtMs = performance.now() })
+  const exit = once(child, 'exit')
+  await waitFor(() => asked() === 1 || asked(), 10_000, 'the call is under way')
+  release()
+  t.strictSame(await exit, [0, null])
+  t.ok(performance.now() - closedAtMs < ACT_BOUND_MS)
+})
