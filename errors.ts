@@ -23,11 +23,10 @@ export const Internal = createError<[]>('INTERNAL',
 
 /** Whether an error is one of this table, and so may be shown to whoever called. */
 export function isToolError (error: unknown): error is FastifyError {
-  return error instanceof Error && 'code' in error && TABLE.has(String(error.code))
+  return TABLE.some(known => error instanceof known)
 }
 
-const TABLE: ReadonlySet<string> = new Set(['INVALID_ARGUMENT', 'INVALID_CURSOR', 'GROUP_NOT_FOUND', 'RESULT_TOO_LARGE',
-  'METADATA_UNAVAILABLE', 'METRICS_NOT_CONFIGURED', 'METRICS_UNAVAILABLE', 'INTERNAL'])
+const TABLE = [InvalidArgument, InvalidCursor, GroupNotFound, ResultTooLarge, MetadataUnavailable, MetricsNotConfigured, MetricsUnavailable, Internal]
 
 /** Codes for which the same call may succeed later, and after how many milliseconds it is worth trying. */
 const RETRY_AFTER_MS: ReadonlyMap<string, number> = new Map([
@@ -41,8 +40,8 @@ export function describeError ({ code }: FastifyError): { code: string, retryabl
   return retryAfterMs === undefined ? { code, retryable: code === 'INTERNAL' } : { code, retryable: true, retry_after_ms: retryAfterMs }
 }
 
-// Controls, and what reorders or hides text: bidirectional marks, zero-width and line separators.
-const UNPRINTABLE = /[\p{Cc}\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu
+// Controls, and what reorders or hides text: bidirectional marks, zero-width characters, line separators, fillers, tags.
+const UNPRINTABLE = /[\p{Cc}\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\u3164\ufeff\u{e0000}-\u{e007f}]/gu
 
 /** Text from the cluster or a caller as a message or a log shows it: quoted, what can't be seen as `\uXXXX`. */
 export function quote (text: string): string {
@@ -51,5 +50,6 @@ export function quote (text: string): string {
 
 /** The same JSON with nothing in it that can't be seen: within strings, the only place for them, such characters become `\uXXXX`. */
 export function escapeUnprintable (json: string): string {
-  return json.replace(UNPRINTABLE, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
+  return json.replace(UNPRINTABLE, character =>
+    character.split('').map(unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`).join(''))
 }

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import closeWithGrace from 'close-with-grace'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { buildApp } from './app.ts'
 import { ConfigError } from './plugins/config.ts'
 
@@ -14,7 +14,7 @@ export const url = await start()
 async function start (): Promise<string> {
   try {
     const app = await buildApp()
-    closeOnSignal(closer(app))
+    closeOnSignal(closer(app), app.log)
     const { host, port } = app.config.httpAddr
     const url = `${await app.listen({ host, port })}/mcp`
     app.log.info({ url }, 'listening')
@@ -58,8 +58,11 @@ function closer (app: FastifyInstance): () => Promise<void> {
 }
 
 /** SIGTERM or SIGINT: closes and exits 0; a second signal exits at once. */
-function closeOnSignal (close: () => Promise<void>): void {
-  const grace = closeWithGrace({ delay: FINISH_CALLS_MS + 1_000, skip: ['SIGTERM', 'SIGINT'] }, close)
+function closeOnSignal (close: () => Promise<void>, log: FastifyBaseLogger): void {
+  const grace = closeWithGrace({ delay: FINISH_CALLS_MS + 1_000, skip: ['SIGTERM', 'SIGINT'] }, async ({ err }) => {
+    if (err) log.fatal({ err }, 'the service failed')
+    await close()
+  })
   let first: { signal: string, atMs: number } | undefined
   const onSignal = (signal: string) => {
     if (!first) {

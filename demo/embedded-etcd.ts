@@ -47,7 +47,7 @@ export class EmbeddedEtcd {
   }
 
   get #header () {
-    return { clusterId: 1, revision: this.#revision }
+    return { revision: this.#revision }
   }
 
   #compact (written: KeyValue): void {
@@ -77,15 +77,15 @@ export class EmbeddedEtcd {
   }
 
   #watch ({ createRequest: { key, rangeEnd, startRevision } }: WatchRequest, stream: WatchStream): void {
-    stream.write({ header: this.#header, created: true })
+    stream.write({ created: true })
     if (startRevision <= this.#compactRevision) {
-      stream.write({ header: this.#header, canceled: true, compactRevision: this.#compactRevision, cancelReason: COMPACTED })
+      stream.write({ canceled: true, compactRevision: this.#compactRevision, cancelReason: COMPACTED })
       return
     }
     const inRange = within(key, rangeEnd)
     const tell = (written: KeyValue[]) => {
       const events = written.filter(kv => kv.modRevision >= startRevision && inRange(kv)).map(kv => ({ type: 'PUT' as const, kv }))
-      if (events.length > 0) stream.write({ header: this.#header, events })
+      if (events.length > 0) stream.write({ events })
     }
     tell(this.#writes)
     this.#watchers.add(tell)

@@ -6,7 +6,7 @@ import type { MethodDefinition } from '@grpc/grpc-js'
 const { root } = protobuf.parse(`
   syntax = "proto3";
 
-  message ResponseHeader { uint64 cluster_id = 1; int64 revision = 3; }
+  message ResponseHeader { int64 revision = 3; }
   message KeyValue { bytes key = 1; int64 mod_revision = 3; bytes value = 5; }
 
   message RangeRequest {

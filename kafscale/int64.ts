@@ -6,7 +6,8 @@ export type Int64 = number | bigint
 
 const MIN = -(2n ** 63n)
 const MAX = 2n ** 63n - 1n
-const decimal = /^-?[0-9]+$/
+// Zeros apart, an int64 has 19 digits at most; a text may have millions.
+const decimal = /^-?0*[0-9]{1,19}$/
 
 /** Brings a bigint into the canonical form. */
 export function int64 (value: bigint): Int64 {

@@ -175,7 +175,7 @@ export class Mirror {
   }
 
   /** What the snapshot says of the cluster; the zero value when there is none, `null` when it can't be decoded. */
-  get snapshot (): { clusterName: string | null, clusterId: string | null, controllerId: number, brokers: readonly Broker[] } | null {
+  get snapshot (): { clusterName: string | null, clusterId: string | null, controllerId: number | null, brokers: readonly Broker[] } | null {
     return this.#snapshot
   }
 

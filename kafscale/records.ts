@@ -22,7 +22,8 @@ export interface SnapshotTopic { name: string, errorCode: number, partitions: Sn
 export interface Snapshot {
   clusterName: string | null
   clusterId: string | null
-  controllerId: number
+  /** This and the names are `null` when they can't be decoded; the names also when there is none. */
+  controllerId: number | null
   brokers: Broker[]
   topics: SnapshotTopic[]
 }
@@ -120,14 +121,14 @@ export function encodeCommittedOffset ({ offset, metadata, committedAtMs }: Comm
 /**
  * Reads the snapshot in either spelling: KafScale v1.6, or v1.5.0 and before (`Name`, `PartitionIndex`, `LeaderID`, …).
  * A missing or null field is its zero value. A topic, partition or broker that can't be decoded is left out and named in
- * `defects`. @throws {UndecodableError} when the value is no JSON object at all.
+ * `defects`. @throws {UndecodableError} when the value is no JSON object, or its lists are no lists.
  */
 export function decodeSnapshot (value: Buffer, defects: Defects): Snapshot {
   const document = asObject(parseJson(value.toString()))
   return {
-    clusterName: text(document, 'ClusterName') ?? null,
-    clusterId: text(document, 'ClusterID') ?? null,
-    controllerId: int32(document, 'ControllerID'),
+    clusterName: part(() => text(document, 'ClusterName'), defects) ?? null,
+    clusterId: part(() => text(document, 'ClusterID'), defects) ?? null,
+    controllerId: part(() => int32(document, 'ControllerID'), defects) ?? null,
     brokers: unique(each(document, 'Brokers', 'broker', decodeBroker, defects), broker => broker.nodeId),
     topics: unique(each(document, 'Topics', 'topic', topic => decodeTopic(topic, defects), defects), topic => topic.name),
   }
@@ -197,19 +198,19 @@ function decodePartition (partition: JsonObject): SnapshotPartition {
 function each<T> (parent: JsonObject, name: string, what: string, decode: (item: JsonObject) => T, defects: Defects): T[] {
   const items = field(parent, name)
   if (items === undefined) return []
-  if (!Array.isArray(items)) {
-    defects.push(`${name} is no list`)
-    return []
+  if (!Array.isArray(items)) return undecodable(`${name} is no list`)
+  return items.flatMap((item, index) => part(() => decode(asObject(item)), defects, `${what} ${index}: `) ?? [])
+}
+
+/** Decodes a part that costs only itself: `undefined`, and a defect, when it can't be. */
+function part<T> (decode: () => T, defects: Defects, prefix = ''): T | undefined {
+  try {
+    return decode()
+  } catch (error) {
+    if (!(error instanceof UndecodableError)) throw error
+    defects.push(prefix + error.message)
+    return undefined
   }
-  return items.flatMap((item, index) => {
-    try {
-      return [decode(asObject(item))]
-    } catch (error) {
-      if (!(error instanceof UndecodableError)) throw error
-      defects.push(`${what} ${index}: ${error.message}`)
-      return []
-    }
-  })
 }
 
 function unique<T> (items: T[], identity: (item: T) => unknown): T[] {
@@ -321,7 +322,7 @@ export function decodeConsumerGroup (value: Buffer, defects: Defects): ConsumerG
       case 0x22: record.protocol = string(reader); break
       case 0x2a: record.leader = string(reader); break
       case 0x30: record.generationId = reader.int32(); break
-      case 0x3a: decodeMapEntry(reader, bytes => decodeMember(bytes.bytes(), defects), decodeMember(Buffer.alloc(0), []), record.members); break
+      case 0x3a: decodeMapEntry(reader, bytes => decodeMember(bytes.bytes(), defects), NO_MEMBER, record.members); break
       case 0x40: record.rebalanceTimeoutMs = reader.int32(); break
       default: skip(reader, tag)
     }
@@ -372,6 +373,11 @@ export function decodePartitionState (value: Buffer): PartitionState {
     }
   })
   return record
+}
+
+/** What a map entry without a value stands for. */
+const NO_MEMBER: GroupMember = {
+  clientId: '', clientHost: '', heartbeatAtMs: null, assignments: new Map(), subscriptions: [], sessionTimeoutMs: 0
 }
 
 function decodeMember (value: Uint8Array, defects: Defects): GroupMember {

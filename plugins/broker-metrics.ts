@@ -31,7 +31,7 @@ export interface BrokerMetrics {
   /**
    * The brokers' figures, not older than `METRICS_MAX_AGE`: callers within that time share one scrape. A broker that
    * does not answer costs only itself, and 3 s at most.
-   * @throws {MetricsNotConfigured}, or {MetadataUnavailable} when the URLs hold `{host}` and no snapshot is known
+   * @throws {MetricsNotConfigured}, or {MetadataUnavailable} when the URLs hold a placeholder and no snapshot is known
    */
   scrape: () => Promise<MetricsSnapshot>
 }
@@ -66,7 +66,8 @@ export default fp(async function brokerMetrics (app) {
   function brokers (): readonly Broker[] {
     const { mirror, reason = '' } = app.metadata
     if (!mirror) throw new MetadataUnavailable(reason)
-    return mirror.snapshot?.brokers ?? []
+    if (!mirror.snapshot) throw new MetadataUnavailable('the stored snapshot can\'t be decoded, so the brokers are not known')
+    return mirror.snapshot.brokers
   }
 }, { name: 'broker-metrics', dependencies: ['config', 'metadata'] })
 

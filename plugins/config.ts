@@ -58,7 +58,7 @@ export const ConfigSchema = {
   brokerMetricsUrl: {
     name: 'BROKER_METRICS_URL',
     meaning: 'Brokers\' /metrics pages, comma separated; {host} and {node_id} make one of each broker of the snapshot, auto is http://{host}:9093/metrics',
-    parse: text => list(text === 'auto' ? 'http://{host}:9093/metrics' : text).map(parseMetricsUrl),
+    parse: text => list(text).map(item => parseMetricsUrl(item === 'auto' ? 'http://{host}:9093/metrics' : item)),
   },
   metricsMaxAge: { name: 'METRICS_MAX_AGE', meaning: 'How long a scrape of the brokers serves all callers', default: '2s', parse: parseDuration },
   maxStaleness: {
@@ -169,9 +169,9 @@ function warnings (env: Environment): string[] {
   return found
 }
 
-/** A value as a message shows it: without anything that can be credentials of a URL, and nothing in it can pass for another line. */
+/** A value as a message shows it: without anything that can be credentials of a URL or its query, and nothing in it can pass for another line. */
 function show (text: string): string {
-  return quote(text.replace(/^.*@/s, '…@'))
+  return quote(text.replace(/^.*@/s, '…@').replace(/\?.*$/s, '?…'))
 }
 
 function list (text: string): string[] {
@@ -205,7 +205,9 @@ function parseEndpoint (text: string): string {
   const endpoint = text.includes('://') ? text : `http://${text}`
   const url = parseUrl(endpoint, 'endpoints such as http://etcd:2379 or https://etcd:2379')
   if (url.pathname !== '/' || url.search !== '' || url.hash !== '') throw new Error('endpoints without a path')
-  return `${url.protocol}//${url.host}`
+  // The URL itself drops a port that is its scheme's default; etcd's is another.
+  const [, port = '2379'] = /:([0-9]+)\/?$/.exec(text) ?? []
+  return `${url.protocol}//${url.hostname}:${port}`
 }
 
 function parseMetricsUrl (text: string): string {

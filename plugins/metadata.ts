@@ -70,7 +70,8 @@ class Synchronizer implements Metadata {
   #running: Promise<void> | undefined
 
   #failure = 'etcd has not answered yet'
-  #lastError: string | undefined
+  /** The failure of each endpoint since the last load: the log tells of an outage once, not at every attempt. */
+  readonly #failures = new Map<string, string>()
   #watchOpen = false
   /** The newest revision that a probe saw: an event from before it proves nothing about now. */
   #probedRevision = 0
@@ -124,6 +125,7 @@ class Synchronizer implements Metadata {
         this.#lost(connection.endpoint, error as Error)
       }
       this.#watchOpen = false
+      this.#recorded = undefined
       leaving.abort()
       connection.close()
       await delay(RETRY_INTERVAL_MS, undefined, { signal: this.#stop.signal }).catch(() => {})
@@ -138,11 +140,13 @@ class Synchronizer implements Metadata {
   }
 
   async #synchronize (connection: EtcdConnection, signal: AbortSignal, onEnd: (error: Error) => void): Promise<never> {
+    await connection.probe() // a load may take its time, but whether etcd answers at all must show soon
     const sentAtMs = performance.now()
     const mirror = await this.#load(connection)
     signal.throwIfAborted()
     this.mirror = mirror
     this.counters.loads++
+    this.#failures.clear()
     this.#report(mirror.undecodable.keys())
     this.#probedRevision = mirror.revision
     this.#confirm(sentAtMs)
@@ -171,7 +175,7 @@ class Synchronizer implements Metadata {
     for (const event of unseen) mirror.apply(event)
     mirror.revision = unseen.at(-1)?.modRevision ?? mirror.revision
     this.counters.events += unseen.length
-    this.#recorded?.push(...unseen)
+    for (const event of unseen) this.#recorded?.push(event)
     if (mirror.undecodable.size > 0) this.#report(unseen.map(event => keyName(event.key)))
     if (mirror.revision >= this.#probedRevision && this.state === 'synced') this.#current(performance.now())
   }
@@ -197,8 +201,12 @@ class Synchronizer implements Metadata {
       const changes = await connection.changesSince(known)
       const mirror = this.mirror as Mirror
       if (mirror.revision !== known) continue
-      if (!changes.written && changes.keys === mirror.modRevisions.size) mirror.revision = changes.revision
-      else if (performance.now() > deadlineMs) throw new Error(`the watch is behind: at revision ${known}, etcd at ${changes.revision}`)
+      if (!changes.written && changes.keys === mirror.modRevisions.size) {
+        mirror.revision = changes.revision
+        this.#recorded = undefined
+      } else if (performance.now() > deadlineMs) {
+        throw new Error(`the watch is behind: at revision ${known}, etcd at ${changes.revision}`)
+      }
     }
   }
 
@@ -211,24 +219,23 @@ class Synchronizer implements Metadata {
     return true
   }
 
-  /** Anti-entropy: from time to time, compares the mirror with a fresh load, caught up to it, and goes on with the fresh one. */
+  /** Anti-entropy: from time to time, compares the mirror with a fresh load that is caught up to it. A difference rejects. */
   async #verify (connection: EtcdConnection, signal: AbortSignal): Promise<never> {
+    if (this.#verifyIntervalMs === 0) return await new Promise(() => {})
     for (;;) {
-      await delay(this.#verifyIntervalMs || 2 ** 31 - 1, undefined, { signal })
-      this.#recorded = []
-      try {
-        const fresh = await this.#load(connection)
-        while (!await this.#reaches(fresh.revision, signal));
-        for (const event of this.#recorded) if (event.modRevision > fresh.revision) fresh.apply(event)
-        fresh.revision = this.#revision
-        const differences = fresh.differences(this.mirror as Mirror)
-        for (const key of differences) this.#log.error({ key: quote(key), revision: fresh.revision }, 'the mirror differed from etcd: repaired')
-        this.mirror = fresh
-        this.counters.verifications++
-        this.counters.differences += differences.length
-      } finally {
-        this.#recorded = undefined
-      }
+      await delay(this.#verifyIntervalMs, undefined, { signal })
+      const recorded: KeyEvent[] = []
+      this.#recorded = recorded
+      const fresh = await this.#load(connection)
+      while (!await this.#reaches(fresh.revision, signal));
+      if (this.#recorded !== recorded) continue // a settled revision: events that led there may be missing
+      this.#recorded = undefined
+      for (const event of recorded) if (event.modRevision > fresh.revision) fresh.apply(event)
+      const differences = fresh.differences(this.mirror as Mirror)
+      this.counters.verifications++
+      this.counters.differences += differences.length
+      for (const key of differences) this.#log.error({ key: quote(key), revision: fresh.revision }, 'the mirror differs from etcd')
+      if (differences.length > 0) throw new Error('the mirror differs from etcd, so it is loaded anew')
     }
   }
 
@@ -257,21 +264,20 @@ class Synchronizer implements Metadata {
     }
   }
 
-  #lost (endpoint: string, error: Error & { code?: grpc.status, details?: string }): void {
+  #lost (endpoint: string, error: Partial<grpc.ServiceError> & Error): void {
     if (this.#stop.signal.aborted) return
-    const why = error.details ?? error.message
-    if (this.#watchOpen || why !== this.#lastError) this.#log.warn({ endpoint, err: why }, 'etcd lost')
-    this.#lastError = why
-    this.#failure = failureOf(error.code)
+    this.#failure = failureOf(error)
+    if (this.#failures.get(endpoint) !== this.#failure) this.#log.warn({ endpoint, err: error.details ?? error.message }, 'etcd lost')
+    this.#failures.set(endpoint, this.#failure)
   }
 }
 
 /** What callers are told: the kind of failure. Addresses and details are for the log. */
-function failureOf (code: grpc.status | undefined): string {
+function failureOf ({ code, details = '' }: Partial<grpc.ServiceError>): string {
+  if (/deadline exceeded/i.test(details)) return 'etcd does not answer in time' // etcd gives up at the deadline too, sometimes first
   switch (code) {
     case grpc.status.UNAUTHENTICATED: case grpc.status.PERMISSION_DENIED: case grpc.status.INVALID_ARGUMENT: return 'etcd refuses the credentials'
     case grpc.status.UNAVAILABLE: case grpc.status.CANCELLED: return 'etcd can\'t be reached'
-    case grpc.status.DEADLINE_EXCEEDED: return 'etcd does not answer in time'
     default: return 'the connection to etcd failed'
   }
 }

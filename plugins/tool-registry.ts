@@ -10,6 +10,8 @@ declare module 'fastify' {
 
 /** The answer of a tool, in the size that a client gets it: compact JSON. */
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024
+/** More are counted, not told: a small input may have very many. */
+const MAX_MISTAKES = 20
 
 /** What a call brings along besides its input. */
 export interface CallContext {
@@ -88,13 +90,19 @@ function validated (validate: ValidateFunction, tool: Tool, input: unknown = {})
   const given = typeof input === 'object' && input !== null && !Array.isArray(input)
     ? Object.fromEntries(Object.entries(input).filter(([name, value]) => value !== null || !Object.hasOwn(tool.input.properties, name)))
     : input
-  if (!validate(given)) throw new InvalidArgument((validate.errors ?? []).map(describe).join('; '))
+  if (!validate(given)) throw new InvalidArgument(describeAll(validate.errors ?? []))
   return given as Record<string, unknown>
+}
+
+/** Every wrong property, up to as many as somebody can mend. */
+function describeAll (errors: ErrorObject[]): string {
+  const more = errors.length - MAX_MISTAKES
+  return errors.slice(0, MAX_MISTAKES).map(describe).join('; ') + (more > 0 ? `; and ${more} more` : '')
 }
 
 function describe ({ instancePath, keyword, message = 'is not valid', params }: ErrorObject): string {
   const path = instancePath.slice(1).replaceAll('/', '.')
-  if (keyword === 'additionalProperties') return `${quote(params.additionalProperty)} is not an input of this tool`
+  if (keyword === 'additionalProperties') return `${quote(params.additionalProperty.slice(0, 64))} is not an input of this tool`
   if (keyword === 'required') return `${quote(params.missingProperty)} is required`
   return `${path === '' ? 'the input' : quote(path)} ${message}`
 }
@@ -121,7 +129,7 @@ async function smallerLimit (app: FastifyInstance, tool: Tool, input: Record<str
     if (Buffer.byteLength(text) < MAX_ANSWER_BYTES) fits = limit
     else tooLarge = limit
   }
-  return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Not even one row fits: ask for fewer topics.'
+  return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Not even one row fits: ask for less.'
 }
 
 function failure (error: unknown, tool: string, log: FastifyBaseLogger): ToolResult {

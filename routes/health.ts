@@ -30,7 +30,7 @@ export default async function health (app: FastifyInstance) {
     const { mirror, ageMs, reason } = app.metadata
     if (!mirror) return reply.code(503).send({ status: 'not ready', reason })
     if (maxStaleness > 0 && ageMs > maxStaleness) {
-      return reply.code(503).send({ status: 'not ready', reason: `the metadata is ${ageMs} ms old, more than KAFSCALE_MCP_MAX_STALENESS: ${reason}` })
+      return reply.code(503).send({ status: 'not ready', reason: `the metadata is ${ageMs} ms old, more than KAFSCALE_MCP_MAX_STALENESS: ${reason ?? 'the next probe of etcd is due'}` })
     }
     return { status: 'ready' }
   })

@@ -35,6 +35,14 @@ export class McpToolServer extends Server {
 
   /** The registry's answers fit their schemas (tests hold that): to parse each once more costs more than most tools. */
   protected override _wrapHandler (method: string, handler: (request: JSONRPCRequest, context: ServerContext) => Promise<Result>) {
-    return method === 'tools/call' ? handler : super._wrapHandler(method, handler)
+    if (method !== 'tools/call') return super._wrapHandler(method, handler)
+    return async (request: JSONRPCRequest, context: ServerContext) => {
+      try {
+        return await handler(request, context)
+      } catch (error) {
+        if (error instanceof ProtocolError) throw error
+        throw new ProtocolError(ProtocolErrorCode.InvalidParams, 'The params of tools/call are a name, which is text, and arguments, which are an object')
+      }
+    }
   }
 }

@@ -3,12 +3,16 @@ import {
   PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, validateHostHeader, validateOriginHeader, WebStandardStreamableHTTPServerTransport,
   type JSONRPCRequest, type JSONRPCResultResponse, type MessageExtraInfo
 } from '@modelcontextprotocol/server'
+import createError from '@fastify/error'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { escapeUnprintable } from '../errors.ts'
 import { ExchangeTransport } from './mcp-exchange.ts'
 import { McpToolServer } from './mcp-server.ts'
 
 const MODERN = '2026-07-28'
+/** Batches, which revision 2025-03-26 alone has, are answered all at once. */
+const MAX_BATCH = 10
+const BatchTooLong = createError<[]>('BATCH_TOO_LONG', `A batch may have ${MAX_BATCH} messages at most`, 400)
 /** Requests that are answered by one message, whatever the revision. */
 const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
 
@@ -40,6 +44,7 @@ export default async function mcp (app: FastifyInstance) {
 
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
     const message = request.body?.json
+    if (Array.isArray(message) && message.length > MAX_BATCH) throw new BatchTooLong()
     const { signal } = aborts(reply)
     if (isPlain(request, message)) {
       const { [PROTOCOL_VERSION_META_KEY]: revision } = message.params?._meta ?? {}
@@ -131,7 +136,7 @@ async function sendResponse (reply: FastifyReply, response: Response): Promise<F
 
 /**
  * Refuses a request whose Host or Origin is not expected, as a page makes that has rebound its own name to this address.
- * On loopback the loopback names are expected, elsewhere what is configured; where nothing is, no page may call.
+ * What is configured is expected, the loopback names where nothing is.
  */
 function guard (app: FastifyInstance) {
   const { allowedHosts, allowedOrigins, httpAddr: { host } } = app.config

@@ -727,7 +727,8 @@ const tools: Record<string, Tool> = {
       : [...ofGroup, ...ofSnapshot].filter(({ topic }) => topics.includes(topic))
     const rows = firstOfEach(wanted, ({ topic, partition }) => key(topic, partition))
       .sort((a, b) => byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition))
-    const unknown = topics.filter(name =>
+    // Where the snapshot can't be decoded, nobody knows which topics there are.
+    const unknown = space.snapshot === null ? [] : topics.filter(name =>
       !(space.snapshot?.topics ?? []).some(topic => topic.name === name) && !ofGroup.some(({ topic }) => topic === name))
     return paged({
       rows,

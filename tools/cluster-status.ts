@@ -37,7 +37,7 @@ export default defineTool({
     ...paged,
   }),
   async answer (app, query) {
-    const metrics = app.metadata.mirror && app.brokerMetrics.configured ? await app.brokerMetrics.scrape() : undefined
+    const metrics = app.brokerMetrics.configured ? await app.brokerMetrics.scrape().catch(() => undefined) : undefined
     const mirror = mirrorOf(app)
     const { snapshot } = mirror
     const { rows, ...rest } = paginate('cluster_status', query, mirror.topics, topic => [topic.name])
@@ -45,7 +45,7 @@ export default defineTool({
       ...observedAt(app, mirror),
       ...(snapshot?.clusterName && { cluster_name: snapshot.clusterName }),
       ...(snapshot?.clusterId && { cluster_id: snapshot.clusterId }),
-      controller_id: snapshot ? snapshot.controllerId : null,
+      controller_id: snapshot?.controllerId ?? null,
       brokers_reachable: metrics ? metrics.brokers.filter(({ state }) => state === 'ok').length : null,
       brokers: brokers(mirror, metrics),
       topic_count: snapshot ? mirror.topics.length : null,

@@ -6,7 +6,7 @@ import { defineTool } from './define-tool.ts'
 import { groupOf } from './describe-group.ts'
 import { ageMs } from './members.ts'
 import { mirrorOf, observedAt } from './observed.ts'
-import { limitOf, readCursor, writeCursor, type Position } from './paging.ts'
+import { DEFAULT_LIMIT, readCursor, writeCursor, type Position } from './paging.ts'
 import { input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, object, observed, page, paged, text, textOrNull, time } from './schema.ts'
 
 /** A committed offset whose lag is known, and where it stands in the order: worst first, then by name. */
@@ -22,7 +22,7 @@ export default defineTool({
     group_id: Type.Optional(Type.String()),
     topic: Type.Optional(Type.String()),
     min_lag: Type.Optional(Type.Unsafe<number | string>({
-      type: ['integer', 'string'], pattern: '^-?[0-9]+$', minimum: Number.MIN_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER
+      type: ['integer', 'string'], pattern: '^-?[0-9]+$', maxLength: 20, minimum: Number.MIN_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER
     })),
     ...page,
   }),
@@ -50,7 +50,7 @@ export default defineTool({
     if (minLag === undefined && query.min_lag !== undefined) throw new InvalidArgument('"min_lag" must be an int64')
     const after = readCursor('consumer_lag', query)
 
-    const { rows, total, more } = worst(groups, query.topic, minLag, after && rowAt(after), limitOf(query))
+    const { rows, total, more } = worst(groups, query.topic, minLag, after && rowAt(after), query.limit ?? DEFAULT_LIMIT)
     const onPage = [...new Set(rows.map(({ commit }) => commit.group))].sort((a, b) => compare(a.id, b.id))
     const members = new Map(onPage.map(group => [group, memberOf(mirror, group)]))
     const last = rows.at(-1)

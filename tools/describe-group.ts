@@ -62,7 +62,7 @@ export default defineTool({
     return {
       ...observedAt(app, mirror),
       group_id: group.id,
-      state,
+      state: state === null ? null : cut(state),
       stale,
       protocol_type: protocolType === null ? null : cut(protocolType),
       protocol: metadata ? cut(metadata.protocol) : none,

@@ -46,7 +46,8 @@ export default defineTool({
       lag: int64OrNullJson(commit?.lag ?? null),
     }))
     const seen = new Set(all.map(row => row.topic))
-    const unknown = (asked ?? []).filter(name => !seen.has(name) && !mirror.topic(name)?.info)
+    // Where the snapshot can't be decoded, nobody knows which topics there are.
+    const unknown = (mirror.snapshot ? asked ?? [] : []).filter(name => !seen.has(name) && !mirror.topic(name)?.info)
     return { ...observedAt(app, mirror), group_id: group.id, offsets, unknown_topics: unknown, ...rest }
   },
 })

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { totalLag } from '../kafscale/mirror.ts'
 import { defineTool } from './define-tool.ts'
-import { groupState } from './members.ts'
+import { groupState, stateOf } from './members.ts'
 import { mirrorOf, observedAt } from './observed.ts'
 import { matcher, paginate } from './paging.ts'
 import {
@@ -40,14 +40,14 @@ export default defineTool({
     const matching = matcher(query.pattern)
     const state = query.state?.toLowerCase()
     const found = mirror.groups.filter(group => matching(group.id) &&
-      (state === undefined || groupState(group, observedAtMs).state?.toLowerCase() === state))
+      (state === undefined || stateOf(group)?.toLowerCase() === state))
     const { rows, ...rest } = paginate('list_groups', query, found, group => [group.id])
     const groups = rows.map(group => {
       const { state, stale, protocol_type: protocolType } = groupState(group, observedAtMs)
       const { metadata, commits } = group
       return {
         group_id: group.id,
-        state,
+        state: state === null ? null : cut(state),
         stale,
         protocol_type: protocolType === null ? null : cut(protocolType),
         member_count: metadata === null ? null : metadata?.members.size ?? 0,

@@ -15,13 +15,19 @@ export function isStale ({ heartbeatAtMs, sessionTimeoutMs }: GroupMember, obser
   return age === null || age > (sessionTimeoutMs || DEFAULT_SESSION_TIMEOUT_MS)
 }
 
+/** The stored word; `empty` for a group of committed offsets alone, `null` when its metadata can't be decoded. */
+export function stateOf ({ metadata }: Group): string | null {
+  return metadata === null ? null : metadata?.state ?? 'empty'
+}
+
 /** What is known of a group whether it has members, only committed offsets (`empty`), or undecodable metadata (`null`). */
-export function groupState ({ metadata }: Group, observedAtMs: number): { state: string | null, stale: boolean | null, protocol_type: string | null } {
+export function groupState (group: Group, observedAtMs: number): { state: string | null, stale: boolean | null, protocol_type: string | null } {
+  const { metadata } = group
   if (metadata === null) return { state: null, stale: null, protocol_type: null }
-  if (metadata === undefined) return { state: 'empty', stale: false, protocol_type: '' }
+  if (metadata === undefined) return { state: stateOf(group), stale: false, protocol_type: '' }
   const members = [...metadata.members.values()]
   return {
-    state: metadata.state,
+    state: stateOf(group),
     stale: members.length > 0 && members.every(member => isStale(member, observedAtMs)),
     protocol_type: metadata.protocolType,
   }

@@ -5,7 +5,8 @@ import { compare } from '../kafscale/mirror.ts'
 /** Where a row stands in the order of its list. A cursor is such a position: it outlives the row and the replica. */
 export type Position = readonly (string | number)[]
 
-const DEFAULT_LIMIT = 100
+/** Rows of a page where no limit is given. */
+export const DEFAULT_LIMIT = 100
 
 /** What a paged tool is asked for, besides `limit` and `cursor`. */
 type Query = Record<string, unknown> & { limit?: number, cursor?: string }
@@ -17,11 +18,6 @@ export interface Page<Row> {
   next_cursor?: string
 }
 
-/** Reads the limit of a query. */
-export function limitOf ({ limit = DEFAULT_LIMIT }: Query): number {
-  return limit
-}
-
 /**
  * Cuts one page out of rows that are sorted by their position.
  * @throws {InvalidCursor} when the cursor is malformed, or of another tool or other arguments
@@ -29,7 +25,7 @@ export function limitOf ({ limit = DEFAULT_LIMIT }: Query): number {
 export function paginate<Row> (tool: string, query: Query, rows: readonly Row[], positionOf: (row: Row) => Position): Page<Row> {
   const after = readCursor(tool, query)
   const start = after ? firstAfter(rows, row => comparePositions(positionOf(row), after)) : 0
-  const end = start + limitOf(query)
+  const end = start + (query.limit ?? DEFAULT_LIMIT)
   const page = rows.slice(start, end)
   const last = page.at(-1)
   return end < rows.length && last !== undefined
@@ -38,7 +34,11 @@ export function paginate<Row> (tool: string, query: Query, rows: readonly Row[],
 }
 
 export function writeCursor (tool: string, query: Query, position: Position): string {
-  return Buffer.from(JSON.stringify([digest(tool, query), ...position])).toString('base64url')
+  return encode([digest(tool, query), ...position])
+}
+
+function encode (content: readonly unknown[]): string {
+  return Buffer.from(JSON.stringify(content)).toString('base64url')
 }
 
 /** The position that a query goes on from; `undefined` at its beginning. @throws {InvalidCursor} */
@@ -50,15 +50,16 @@ export function readCursor (tool: string, query: Query): Position | undefined {
   } catch {
     throw new InvalidCursor()
   }
-  if (!Array.isArray(content) || content.length < 2 || content.shift() !== digest(tool, query)) throw new InvalidCursor()
+  if (!Array.isArray(content) || content.length < 2 || encode(content) !== query.cursor || content.shift() !== digest(tool, query)) throw new InvalidCursor()
   return content
 }
 
 /** Compares part by part: numbers by value, text by code unit, as the lists are sorted. */
-export function comparePositions (a: Position, b: Position): number {
+function comparePositions (a: Position, b: Position): number {
+  if (a.length !== b.length) throw new InvalidCursor()
   for (const [index, part] of a.entries()) {
     const other = b[index]
-    if (typeof part !== typeof other || other === undefined) throw new InvalidCursor()
+    if (typeof part !== typeof other) throw new InvalidCursor()
     const order = typeof part === 'number' ? part - Number(other) : compare(part, String(other))
     if (order !== 0) return order
   }

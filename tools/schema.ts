@@ -32,7 +32,7 @@ export function input<T extends TProperties> (properties: T): TObject<T> {
   return Type.Object(properties, { additionalProperties: false })
 }
 
-export const names = Type.Optional(Type.Array(Type.String()))
+export const names = Type.Optional(Type.Array(Type.String(), { maxItems: 1000 }))
 export const pattern = Type.Optional(Type.String({ maxLength: 256, description: 'Glob (* ?) over the whole name' }))
 export const page = {
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Rows, default 100' })),

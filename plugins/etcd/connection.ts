@@ -1,10 +1,14 @@
+import type { Socket } from 'node:net'
 import * as grpc from '@grpc/grpc-js'
 import { PREFIX } from '../../kafscale/keyspace.ts'
 import { authenticate, range, watch, type KeyValue, type RangeRequest, type RangeResponse, type Rpc, type WatchResponse } from './messages.ts'
 
-/** How long each kind of call may take; a half-open connection shows as a call that takes longer. */
-const PROBE_TIMEOUT_MS = 1_500
-const AUTHENTICATE_TIMEOUT_MS = 1_500
+/**
+ * How long each kind of call may take; a half-open connection shows as a call that takes longer. A connection begins with
+ * the short ones: when they have to be given up, there is time for another within the 2 s from when etcd answers again.
+ */
+const PROBE_TIMEOUT_MS = 1_000
+const AUTHENTICATE_TIMEOUT_MS = 1_000
 const RANGE_TIMEOUT_MS = 10_000
 
 /** No message is larger; a page of the load that would be is asked for again, smaller. */
@@ -23,8 +27,8 @@ export class CompactedError extends Error {
 
 export interface Credentials { username: string, password: string }
 
-/** Which etcd cluster answered, and the revision that it is at. */
-export interface Position { clusterId: number, revision: number }
+/** The revision that the cluster is at. */
+export interface Position { revision: number }
 
 export interface WatchHandlers {
   /** All events of one or more whole revisions, in order. */
@@ -42,17 +46,18 @@ export interface WatchHandlers {
 export class EtcdConnection {
   readonly endpoint: string
   readonly #client: grpc.Client
+  readonly #sockets: HeldSockets
   readonly #credentials: Credentials | undefined
-  #token: Promise<string> | undefined
+  #token: Promise<string | undefined> | undefined
   readonly #calls = new Set<{ cancel: () => void }>()
   #closed = false
 
-  /** @param endpoint a URL; its path is ignored. */
+  /** @param endpoint scheme, host and port, such as `http://etcd:2379` */
   constructor (endpoint: string, channel: grpc.ChannelCredentials, credentials: Credentials | undefined) {
-    const url = new URL(endpoint)
     this.endpoint = endpoint
+    this.#sockets = new HeldSockets(channel)
     this.#credentials = credentials
-    this.#client = new grpc.Client(`${url.hostname}:${url.port || '2379'}`, channel, {
+    this.#client = new grpc.Client(`dns:${endpoint.replace(/^https?:\/\//, '')}`, this.#sockets, {
       'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
       'grpc.keepalive_time_ms': 6_000, // etcd refuses pings that come more often than every 5 s
       'grpc.keepalive_timeout_ms': 3_000,
@@ -129,11 +134,15 @@ export class EtcdConnection {
           return
         }
         if (response.created) onOpen()
-        events.push(...response.events)
+        for (const event of response.events) events.push(event)
         if (response.fragment || events.length === 0) return
         const whole = events
         events = []
-        onEvents(whole)
+        try {
+          onEvents(whole)
+        } catch (error) {
+          end(error as Error)
+        }
       })
       stream.write({ createRequest: { key: prefix, rangeEnd: prefixEnd, startRevision, fragment: true } })
     }).catch((error: Error) => { if (!this.#closed) onEnd(error) })
@@ -144,6 +153,7 @@ export class EtcdConnection {
     this.#closed = true
     for (const call of this.#calls) call.cancel()
     this.#client.close()
+    this.#sockets.destroy()
   }
 
   async #range (request: RangeRequest, timeoutMs: number): Promise<RangeResponse> {
@@ -159,13 +169,14 @@ export class EtcdConnection {
     }
   }
 
-  /** The metadata that a call needs: with the token that the credentials are exchanged for, where there are any. */
+  /** The metadata that a call needs: with the token that the credentials are exchanged for, where there are any and etcd asks for them. */
   async #metadata (): Promise<grpc.Metadata> {
     const metadata = new grpc.Metadata()
     if (this.#credentials) {
       const { username: name, password } = this.#credentials
-      this.#token ??= this.#call(authenticate, { name, password }, metadata, AUTHENTICATE_TIMEOUT_MS).then(({ token }) => token)
-      metadata.set('token', await this.#token)
+      this.#token ??= this.#call(authenticate, { name, password }, metadata, AUTHENTICATE_TIMEOUT_MS).then(({ token }) => token, unlessNotEnabled)
+      const token = await this.#token
+      if (token !== undefined) metadata.set('token', token)
     }
     return metadata
   }
@@ -183,6 +194,54 @@ export class EtcdConnection {
       this.#calls.add(call)
     })
   }
+}
+
+/**
+ * The channel's credentials, with hold of its sockets: grpc-js itself leaves the one of a channel that is closed before
+ * etcd has answered the HTTP/2 handshake open for as long as etcd does.
+ */
+class HeldSockets extends grpc.ChannelCredentials {
+  readonly #channel: grpc.ChannelCredentials
+  readonly #sockets = new Set<Socket>()
+  #destroyed = false
+
+  constructor (channel: grpc.ChannelCredentials) {
+    super()
+    this.#channel = channel
+  }
+
+  destroy (): void {
+    this.#destroyed = true
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  override _isSecure (): boolean {
+    return this.#channel._isSecure()
+  }
+
+  override _equals (other: grpc.ChannelCredentials): boolean {
+    return other === this
+  }
+
+  override _createSecureConnector (...args: Parameters<grpc.ChannelCredentials['_createSecureConnector']>) {
+    const connector = this.#channel._createSecureConnector(...args)
+    const connect = connector.connect.bind(connector)
+    connector.connect = async socket => {
+      if (this.#destroyed) {
+        socket.destroy()
+        throw new Error('closed')
+      }
+      this.#sockets.add(socket)
+      socket.once('close', () => this.#sockets.delete(socket))
+      return await connect(socket)
+    }
+    return connector
+  }
+}
+
+/** Credentials may be there before etcd asks for them, as for its own client. */
+function unlessNotEnabled (error: grpc.ServiceError): undefined {
+  if (!/authentication is not enabled/.test(error.details)) throw error
 }
 
 /** The token has expired, is of an etcd that restarted, or was given before users or roles changed. */

@@ -6,11 +6,7 @@ import protobuf from 'protobufjs/minimal.js'
  * Written by hand, since a load decodes tens of thousands of keys while nothing can be answered.
  */
 
-export interface ResponseHeader {
-  /** Rounded; only good for telling one cluster from another. */
-  clusterId: number
-  revision: number
-}
+export interface ResponseHeader { revision: number }
 export interface KeyValue { key: Buffer, value: Buffer, modRevision: number }
 export interface RangeRequest {
   key: Buffer
@@ -24,7 +20,6 @@ export interface RangeResponse { header: ResponseHeader, kvs: KeyValue[], more: 
 export interface WatchRequest { createRequest: { key: Buffer, rangeEnd: Buffer, startRevision: number, fragment: boolean } }
 export interface WatchEvent { type: 'PUT' | 'DELETE', kv: KeyValue }
 export interface WatchResponse {
-  header: ResponseHeader
   created: boolean
   canceled: boolean
   compactRevision: number
@@ -62,7 +57,7 @@ export const range: Rpc<RangeRequest, RangeResponse> = {
     return finish(writer.uint32(0x18).int64(limit).uint32(0x20).int64(revision).uint32(0x40).bool(keysOnly).uint32(0x50).int64(minModRevision))
   },
   deserialize (bytes) {
-    const response: RangeResponse = { header: { clusterId: 0, revision: 0 }, kvs: [], more: false, count: 0 }
+    const response: RangeResponse = { header: { revision: 0 }, kvs: [], more: false, count: 0 }
     decodeFields(bytes, (tag, reader) => {
       switch (tag) {
         case 0x0a: response.header = decodeHeader(reader.bytes()); break
@@ -82,11 +77,10 @@ export const watch: Rpc<WatchRequest, WatchResponse> = {
     .uint32(0x0a).bytes(key).uint32(0x12).bytes(rangeEnd).uint32(0x18).int64(startRevision).uint32(0x40).bool(fragment).ldelim()),
   deserialize (bytes) {
     const response: WatchResponse = {
-      header: { clusterId: 0, revision: 0 }, created: false, canceled: false, compactRevision: 0, cancelReason: '', fragment: false, events: []
+      created: false, canceled: false, compactRevision: 0, cancelReason: '', fragment: false, events: []
     }
     decodeFields(bytes, (tag, reader) => {
       switch (tag) {
-        case 0x0a: response.header = decodeHeader(reader.bytes()); break
         case 0x18: response.created = reader.bool(); break
         case 0x20: response.canceled = reader.bool(); break
         case 0x28: response.compactRevision = varint(reader); break
@@ -101,13 +95,10 @@ export const watch: Rpc<WatchRequest, WatchResponse> = {
 }
 
 function decodeHeader (bytes: Uint8Array): ResponseHeader {
-  const header = { clusterId: 0, revision: 0 }
+  const header = { revision: 0 }
   decodeFields(bytes, (tag, reader) => {
-    switch (tag) {
-      case 0x08: header.clusterId = varint(reader); break
-      case 0x18: header.revision = varint(reader); break
-      default: reader.skipType(tag & 7)
-    }
+    if (tag === 0x18) header.revision = varint(reader)
+    else reader.skipType(tag & 7)
   })
   return header
 }

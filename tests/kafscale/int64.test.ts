@@ -10,11 +10,12 @@ t.test('decimal text is -?[0-9]+ within int64 and nothing else', async t => {
   t.equal(parseInt64('-1'), -1)
   t.ok(Object.is(parseInt64('-0'), 0))
   t.equal(parseInt64('007'), 7)
+  t.equal(parseInt64('0'.repeat(1000) + '9223372036854775807'), 9223372036854775807n)
   t.equal(parseInt64('9007199254740991'), 9007199254740991)
   t.equal(parseInt64('9007199254740993'), 9007199254740993n)
   t.equal(parseInt64('9223372036854775807'), 9223372036854775807n)
   t.equal(parseInt64('-9223372036854775808'), -9223372036854775808n)
-  for (const text of ['', '-', '+1', ' 1', '1 ', '1\n', '1.0', '1e3', '0x1', '١', '9223372036854775808', '-9223372036854775809', '1'.repeat(5000)]) {
+  for (const text of ['', '-', '+1', ' 1', '1 ', '1\n', '1.0', '1e3', '0x1', '١', '9223372036854775808', '-9223372036854775809', '1'.repeat(5000), '0x' + '0'.repeat(20)]) {
     t.equal(parseInt64(text), undefined, JSON.stringify(text.slice(0, 30)))
   }
 })

@@ -21,9 +21,9 @@ async function readAll ({ client }: Etcd): Promise<Mirror> {
 }
 
 /** Connects to each endpoint in turn, the last one for ever after, with connections that a test may spoil. */
-async function buildOver (t: Test, connections: (() => EtcdConnection)[]) {
+async function buildOver (t: Test, connections: (() => EtcdConnection)[], env: Record<string, string> = {}) {
   const app = Fastify()
-  const config = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'unused' })
+  const config = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'unused', ...env })
   let next = 0
   await app.register(configPlugin, { config })
   await app.register(fp(async app => {
@@ -122,6 +122,8 @@ t.test('the mirror is compared with a fresh load from time to time, and repaired
   t.equal(counters.differences, 2)
   t.strictSame(written().map(({ args }) => JSON.parse(String(args[0])).key).sort(), ['"/kafscale/group-leases/invented"', '"/kafscale/group-leases/right"'])
   written.restore()
+  t.equal(app.metadata.state, 'stale', 'until it is repaired')
+  await waitFor(() => app.metadata.state === 'synced', 2000, 'another load')
   t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
 
   const before = counters.verifications
@@ -190,4 +192,42 @@ t.test('a load whose revision is compacted while it goes on starts again', async
   await waitFor(() => app.metadata.state === 'synced', 5000, 'synced')
   t.equal(pages, 1, 'the first load got no further')
   t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
+})
+
+t.test('a revision that is settled while the mirror is compared leaves the comparison to the next time', async t => {
+  const etcd = await startEtcd(t)
+  await etcd.client.put('/kafscale/group-leases/a').value('1')
+  const [endpoint] = etcd.endpoints as [string]
+  const connection = new EtcdConnection(endpoint, plain, undefined)
+  const load = connection.load.bind(connection)
+  const watch = connection.watch.bind(connection)
+  const late: (() => void)[] = []
+  let loads = 0
+  // The second load, a comparison, sees a key that is gone before the watch has told of it.
+  connection.watch = (revision, handlers) => watch(revision, { ...handlers, onEvents: events => { late.push(() => handlers.onEvents(events)) } })
+  connection.load = async onPage => {
+    if (++loads === 2) await etcd.client.put('/kafscale/group-leases/passing').value('2')
+    const position = await load(onPage)
+    if (loads === 2) await etcd.client.delete().key('/kafscale/group-leases/passing').exec()
+    return position
+  }
+  const app = await buildOver(t, [() => connection], { KAFSCALE_MCP_VERIFY_INTERVAL: '100ms' })
+  await waitFor(() => loads > 2, 6000, 'the next comparison')
+  for (const tell of late) tell()
+  t.equal(app.metadata.counters.differences, 0)
+  t.equal(app.metadata.mirror?.coordinatorId('passing'), null)
+  t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
+})
+
+t.test('what fails while events are applied ends the connection, not the service', async t => {
+  const etcd = await startEtcd(t)
+  const [endpoint] = etcd.endpoints as [string]
+  const connection = new EtcdConnection(endpoint, plain, undefined)
+  const watch = connection.watch.bind(connection)
+  connection.watch = (revision, handlers) => watch(revision, { ...handlers, onEvents: () => { throw new Error('broken') } })
+  const app = await buildOver(t, [() => connection, () => new EtcdConnection(endpoint, plain, undefined)])
+  await waitFor(() => app.metadata.state === 'synced', 2000, 'synced')
+  await etcd.client.put('/kafscale/group-leases/a').value('1')
+  await waitFor(() => app.metadata.mirror?.coordinatorId('a') === 1 && app.metadata.state === 'synced', 2000, 'synced by another connection')
+  t.equal(app.metadata.counters.loads, 2)
 })

@@ -185,7 +185,7 @@ t.test('an answer that is too large names a limit that fits', async t => {
 
   t.test('unless not even one row does', async t => {
     declareRows([MAX_ANSWER_BYTES, 1])
-    t.match(await call(app, {}), failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Not even one row fits: ask for fewer topics.'))
+    t.match(await call(app, {}), failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Not even one row fits: ask for less.'))
   })
 })
 
