@@ -728,8 +728,10 @@ const tools: Record<string, Tool> = {
     const rows = firstOfEach(wanted, ({ topic, partition }) => key(topic, partition))
       .sort((a, b) => byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition))
     // Where the snapshot can't be decoded, nobody knows which topics there are.
-    const unknown = space.snapshot === null ? [] : topics.filter(name =>
-      !(space.snapshot?.topics ?? []).some(topic => topic.name === name) && !ofGroup.some(({ topic }) => topic === name))
+    const unknown = space.snapshot === null
+      ? []
+      : topics.filter(name =>
+        !(space.snapshot?.topics ?? []).some(topic => topic.name === name) && !ofGroup.some(({ topic }) => topic === name))
     return paged({
       rows,
       content: rows => ({
