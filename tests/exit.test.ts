@@ -1,0 +1,105 @@
+/** After `app.close()` nothing is left that keeps a process running, whatever the service was doing. */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import t, { type Test } from 'tap'
+import { startEtcd } from './etcd.ts'
+import { fillCluster, SILENCE_BOUND_MS } from './faults.ts'
+import { startProxy } from './proxy.ts'
+import { waitFor } from './wait-for.ts'
+
+const START_BOUND_MS = 15_000
+const EXIT_BOUND_MS = 3_000
+
+/** Runs the service, prints each state it gets into, closes it at SIGTERM and leaves the rest to Node.js. */
+const script = `
+  import { buildApp } from './app.ts'
+  const app = await buildApp()
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  process.once('SIGTERM', () => app.close())
+  let printed
+  const print = () => {
+    const { state, reason } = app.metadata
+    if (printed !== state + reason) console.log(state, reason)
+    printed = state + reason
+  }
+  print()
+  setInterval(print, 10).unref()
+`
+
+interface Service { process: ChildProcess, output: () => string }
+
+function start (t: Test, endpoints: string): Service {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    cwd: new URL('..', import.meta.url),
+    env: { KAFSCALE_MCP_ETCD_ENDPOINTS: endpoints },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text: string) => { output += text })
+  t.teardown(() => child.kill('SIGKILL'))
+  return { process: child, output: () => output }
+}
+
+async function says ({ output }: Service, what: string, boundMs: number): Promise<void> {
+  await waitFor(() => output().includes(what) || output(), boundMs, what)
+}
+
+async function closesAndExits (t: Test, { process, output }: Service): Promise<void> {
+  const exit = once(process, 'exit')
+  process.kill('SIGTERM')
+  await waitFor(() => process.exitCode !== null || process.signalCode !== null || output(), EXIT_BOUND_MS, 'exit')
+  t.strictSame(await exit, [0, null])
+}
+
+t.test('the process ends by itself once the service is closed', async t => {
+  const etcd = await startEtcd(t)
+  await fillCluster(etcd)
+  const endpoint = etcd.endpoints[0] as string
+  const network = await startProxy(t, endpoint)
+  /** One after another: a start takes most of a core for a while. */
+  const startSynced = async (endpoint: string) => {
+    const service = start(t, endpoint)
+    await says(service, 'synced', START_BOUND_MS)
+    return service
+  }
+
+  await t.test('when it has just begun', async t => {
+    const early = start(t, endpoint)
+    await says(early, 'unavailable', START_BOUND_MS)
+    await closesAndExits(t, early)
+  })
+  await t.test('while etcd was never there', async t => {
+    const unsynced = start(t, 'http://127.0.0.1:1')
+    await says(unsynced, 'unavailable etcd can\'t be reached', START_BOUND_MS)
+    await closesAndExits(t, unsynced)
+  })
+  await t.test('while synced', async t => await closesAndExits(t, await startSynced(endpoint)))
+  const silent = await startSynced(network.endpoint)
+  const refused = await startSynced(network.endpoint)
+  const probing = await startSynced(endpoint)
+  const paused = await startSynced(endpoint)
+  const dead = await startSynced(endpoint)
+  await t.test('while the network is silent', async t => {
+    network.halfOpen()
+    await says(silent, 'stale', SILENCE_BOUND_MS)
+    await closesAndExits(t, silent)
+  })
+  await t.test('while the network refuses', async t => {
+    network.cut()
+    await says(refused, 'stale etcd can\'t be reached', SILENCE_BOUND_MS)
+    await closesAndExits(t, refused)
+  })
+  await t.test('when etcd has just been paused', async t => {
+    etcd.pause()
+    await closesAndExits(t, probing)
+  })
+  await t.test('while etcd is paused', async t => {
+    await says(paused, 'stale', SILENCE_BOUND_MS)
+    await closesAndExits(t, paused)
+  })
+  await t.test('while etcd is dead', async t => {
+    await etcd.kill()
+    await says(dead, 'stale etcd can\'t be reached', SILENCE_BOUND_MS)
+    await closesAndExits(t, dead)
+  })
+})
