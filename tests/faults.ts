@@ -122,7 +122,7 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
       check(false, `${tool} failed`, content[0]?.text)
       return undefined
     }
-    const answer = structuredContent as Record<string, never> & { revision: number, observed_at: string }
+    const answer = structuredContent as Record<string, unknown> & { revision: number, observed_at: string }
     check(answer.revision >= revision, 'the revision went back', [revision, answer.revision])
     revision = answer.revision
     return { answer, away: askedAtMs > wasAwayFromMs && awayFromMs === wasAwayFromMs }
