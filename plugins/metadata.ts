@@ -181,8 +181,10 @@ class Synchronizer implements Metadata {
   }
 
   async #probe (connection: EtcdConnection, signal: AbortSignal): Promise<never> {
+    const openBeforeMs = performance.now() + MAX_BEHIND_MS
     for (;;) {
       const sentAtMs = performance.now()
+      if (!this.#watchOpen && sentAtMs > openBeforeMs) throw new Error('etcd does not confirm the watch')
       const known = this.#revision
       const { revision } = await connection.probe()
       if (revision < known) throw new Error(`etcd went back from revision ${known} to ${revision}`)

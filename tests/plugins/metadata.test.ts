@@ -219,6 +219,18 @@ t.test('a revision that is settled while the mirror is compared leaves the compa
   t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
 })
 
+t.test('a watch that etcd never confirms is given up', async t => {
+  const etcd = await startEtcd(t)
+  const [endpoint] = etcd.endpoints as [string]
+  const unconfirmed = new EtcdConnection(endpoint, plain, undefined)
+  unconfirmed.watch = () => {}
+  const app = await buildOver(t, [() => unconfirmed, () => new EtcdConnection(endpoint, plain, undefined)])
+  await waitFor(() => app.metadata.counters.loads === 1, 2000, 'loaded')
+  t.equal(app.metadata.state, 'stale')
+  await waitFor(() => app.metadata.state === 'synced', 6000, 'synced by another connection')
+  t.equal(app.metadata.counters.loads, 2)
+})
+
 t.test('what fails while events are applied ends the connection, not the service', async t => {
   const etcd = await startEtcd(t)
   const [endpoint] = etcd.endpoints as [string]
