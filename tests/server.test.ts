@@ -158,6 +158,7 @@ t.test('told to end, it finishes the calls in flight, takes no others, and exits
       const forms = [modern, legacy].flatMap(form => [{}, { _meta: { progressToken: 1 } }].map(meta => form('tools/call', { name: 'cluster_metrics', arguments: {}, ...meta })))
       const responses = forms.map(request => post(url, request))
       await waitFor(() => asked() === 1 || asked(), ACT_BOUND_MS, 'the call is under way')
+      await fetch(new URL('/healthz', url)) // by now it has read the others too
 
       service.process.kill(signal)
       await waitFor(async () => !await listens(url), ACT_BOUND_MS, 'it listens no more')
