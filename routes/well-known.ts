@@ -1,0 +1,20 @@
+import type { FastifyInstance } from 'fastify'
+import { resourceUrl, WELL_KNOWN } from '../plugins/auth/resource.ts'
+import { SCOPES } from '../plugins/rbac/decide.ts'
+
+/** `GET /.well-known/oauth-protected-resource`: where a client gets a token, RFC 9728. Not where none is needed. */
+export default async function wellKnown (app: FastifyInstance) {
+  const { authMode, oidcIssuer, publicUrl } = app.config
+  if (authMode === 'none') return
+
+  const { pathname } = new URL(`${(publicUrl ?? 'http://localhost').replace(/\/$/, '')}/mcp`)
+  for (const path of new Set(['', '/mcp', pathname])) {
+    app.get(`${WELL_KNOWN}${path}`, async () => ({
+      resource: resourceUrl(app),
+      ...authMode === 'oidc' && { authorization_servers: oidcIssuer },
+      scopes_supported: [SCOPES.observe],
+      bearer_methods_supported: ['header'],
+      resource_name: 'KafScale',
+    }))
+  }
+}

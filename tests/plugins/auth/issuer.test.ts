@@ -1,0 +1,106 @@
+/** Issuers that a real provider would not be. */
+import { generateKeyPairSync } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { exportJWK, SignJWT } from 'jose'
+import t, { type Test } from 'tap'
+import { ask, startAuthApp } from './app.ts'
+
+const now = () => Math.floor(Date.now() / 1_000)
+
+/** An issuer that says of itself what it is told to, at the paths that it is told to have. */
+async function startIssuer (t: Test, { metadata = {}, discovery = '/.well-known/openid-configuration', introspection }: {
+  metadata?: object, discovery?: string, introspection?: object
+} = {}) {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+  const asked: { authorization: string | undefined, body: string }[] = []
+  const answers: Record<string, () => object | undefined> = {
+    [discovery]: () => ({ issuer, jwks_uri: `${issuer}/jwks`, introspection_endpoint: `${issuer}/introspect`, ...metadata }),
+    '/jwks': () => jwks,
+    '/introspect': () => introspection,
+  }
+  const server = createServer(async (request: IncomingMessage, response: ServerResponse) => {
+    const body = (await request.toArray()).join('')
+    if (request.url === '/introspect') asked.push({ authorization: request.headers.authorization, body })
+    const answer = answers[String(request.url)]?.()
+    response.writeHead(answer ? 200 : 404, { 'content-type': 'application/json' }).end(JSON.stringify(answer ?? {}))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  const issuer = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const jwks = { keys: [{ ...await exportJWK(publicKey), kid: 'a' }] }
+  const { url, log } = await startAuthApp(t, {
+    config: { authMode: 'oidc', oidcIssuer: [issuer], oidcAudience: 'us', oidcClientId: 'id', oidcClientSecret: 'hunter2' }
+  })
+  const token = await new SignJWT({ iss: issuer, aud: 'us', sub: 'alice', iat: now(), exp: now() + 60 }).setProtectedHeader({ alg: 'EdDSA', kid: 'a' }).sign(privateKey)
+  return { url, log, token, asked, issuer }
+}
+
+t.test('one that knows RFC 8414 alone is found as well', async t => {
+  const { url, token } = await startIssuer(t, { discovery: '/.well-known/oauth-authorization-server' })
+  t.equal((await ask(url, token)).status, 200)
+})
+
+t.test('one whose keys would come over an open line, or from nowhere, is not taken', async t => {
+  for (const jwksUri of ['http://id.example/jwks', 'ftp://127.0.0.1/jwks', undefined]) {
+    const { url, token, log } = await startIssuer(t, { metadata: { jwks_uri: jwksUri } })
+    t.equal((await ask(url, token)).status, 503)
+    t.match(log(), 'it names no https URL of its keys')
+  }
+})
+
+t.test('one that is called otherwise is not taken, and the log says how it is called', async t => {
+  const { url, token, log } = await startIssuer(t, { metadata: { issuer: 'https://id.example' } })
+  t.equal((await ask(url, token)).status, 503)
+  t.match(log(), 'the issuer of tokens is not reached')
+})
+
+const inactive = { active: false }
+
+t.test('the client\'s secret is sent as the issuer takes it', async t => {
+  const basic = await startIssuer(t, { introspection: inactive })
+  await ask(basic.url, 'opaque')
+  t.strictSame(basic.asked.map(({ authorization }) => authorization), [`Basic ${btoa('id:hunter2')}`])
+  const post = await startIssuer(t, { introspection: inactive, metadata: { introspection_endpoint_auth_methods_supported: ['client_secret_post'] } })
+  await ask(post.url, 'opaque')
+  t.match(post.asked, [{ authorization: undefined, body: /client_secret=hunter2/ }])
+  const asToken = await startIssuer(t, { introspection: inactive, metadata: { token_endpoint_auth_methods_supported: ['client_secret_post'] } })
+  await ask(asToken.url, 'opaque')
+  t.match(asToken.asked, [{ authorization: undefined }])
+  t.notMatch(basic.log() + post.log(), /hunter2|opaque/)
+})
+
+t.test('what an introspection must say', async t => {
+  const good = { active: true, sub: 'alice', aud: ['other', 'us'], exp: now() + 60, iat: now() }
+  const status = async (introspection: object) => {
+    const { url } = await startIssuer(t, { introspection })
+    const { status, message } = await ask(url, 'opaque')
+    return status === 200 ? 'accepted' : message
+  }
+  t.equal(await status(good), 'accepted')
+  t.equal(await status({ ...good, nbf: now() + 20 }), 'accepted', 'within the leeway')
+  const refused: [object, RegExp][] = [
+    [{ ...good, active: false }, /not active/],
+    [{ ...good, iss: 'https://other.example' }, /another issuer/],
+    [{ ...good, aud: 'other' }, /another resource/],
+    [{ ...good, aud: undefined }, /another resource/],
+    [{ ...good, exp: undefined }, /when it expires/],
+    [{ ...good, exp: now() }, /expired/],
+    [{ ...good, iat: undefined }, /when it was issued/],
+    [{ ...good, iat: now() + 60, exp: now() + 120 }, /when it was issued/],
+    [{ ...good, nbf: now() + 60 }, /not valid yet/],
+    [{ ...good, sub: undefined }, /no subject/],
+    [{ ...good, exp: now() + 3_700 }, /lives longer/],
+  ]
+  for (const [introspection, message] of refused) t.match(await status(introspection), message, JSON.stringify(introspection))
+})
+
+t.test('an issuer that introspects nothing has no opaque tokens', async t => {
+  const { url } = await startIssuer(t, { metadata: { introspection_endpoint: undefined } })
+  t.match(await ask(url, 'opaque'), { status: 401, message: /not active/ })
+})

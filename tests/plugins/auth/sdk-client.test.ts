@@ -1,0 +1,91 @@
+import { Client, StreamableHTTPClientTransport, UnauthorizedError, type OAuthClientProvider, type OAuthDiscoveryState } from '@modelcontextprotocol/client'
+import { createMcpHandler, Server } from '@modelcontextprotocol/server'
+import type { FastifyInstance } from 'fastify'
+import t from 'tap'
+import type { Principal } from '../../../plugins/auth/principal.ts'
+import { ACCOUNT, SCOPE, startProvider } from '../../oidc-provider.ts'
+import { startAuthApp } from './app.ts'
+
+const CALLBACK = 'http://127.0.0.1/callback'
+
+t.test('the SDK\'s own client starts with nothing and finds its way, through PKCE', async t => {
+  const idp = await startProvider(t)
+  const { url } = await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [idp.issuer] }, routes: serveMcp })
+  const user = newUser()
+  const connect = async () => {
+    const client = new Client({ name: 'test', version: '1' })
+    const transport = new StreamableHTTPClientTransport(new URL(url), { authProvider: user.provider })
+    t.teardown(() => client.close())
+    return { transport, connected: client.connect(transport).then(() => client) }
+  }
+
+  const first = await connect()
+  await t.rejects(first.connected, UnauthorizedError, 'a token is needed, so the user is asked')
+  const { authorizationUrl } = user
+  t.equal(authorizationUrl()?.origin, idp.issuer)
+  t.match(Object.fromEntries(authorizationUrl()?.searchParams ?? []), { code_challenge_method: 'S256', code_challenge: /^[\w-]{43}$/, resource: url, scope: SCOPE })
+
+  await first.transport.finishAuth(await signIn(authorizationUrl() as URL))
+  const client = await (await connect()).connected
+  const { structuredContent } = await client.callTool({ name: 'whoami', arguments: {} })
+  t.match(structuredContent, { subject: ACCOUNT, issuer: idp.issuer, method: 'oidc' })
+})
+
+/** Whoever uses the client: keeps what it must, and is sent to sign in. */
+function newUser () {
+  let registered: Awaited<ReturnType<OAuthClientProvider['clientInformation']>>
+  let tokens: Awaited<ReturnType<OAuthClientProvider['tokens']>>
+  let verifier = ''
+  let discovered: OAuthDiscoveryState | undefined
+  let url: URL | undefined
+  const provider: OAuthClientProvider = {
+    redirectUrl: CALLBACK,
+    clientMetadata: {
+      client_name: 'test', redirect_uris: [CALLBACK], grant_types: ['authorization_code'], response_types: ['code'], token_endpoint_auth_method: 'none', application_type: 'native',
+    },
+    clientInformation: () => registered,
+    saveClientInformation: information => { registered = information },
+    tokens: () => tokens,
+    saveTokens: saved => { tokens = saved },
+    redirectToAuthorization: to => { url = to },
+    saveCodeVerifier: saved => { verifier = saved },
+    codeVerifier: () => verifier,
+    saveDiscoveryState: saved => { discovered = saved },
+    discoveryState: () => discovered,
+  }
+  return { provider, authorizationUrl: () => url }
+}
+
+/** What a browser does: follows where it is sent, with cookies, until it is sent back. */
+async function signIn (url: URL): Promise<URLSearchParams> {
+  const cookies = new Map<string, string>()
+  for (let next = url, hops = 0; hops < 10; hops++) {
+    if (next.href.startsWith(CALLBACK)) return next.searchParams
+    const response = await fetch(next, { redirect: 'manual', headers: { cookie: [...cookies].map(pair => pair.join('=')).join('; ') } })
+    for (const cookie of response.headers.getSetCookie()) {
+      const [, name, value] = /^([^=]+)=([^;]*)/.exec(cookie) as unknown as [string, string, string]
+      cookies.set(name, value)
+    }
+    const location = response.headers.get('location')
+    if (location === null) throw new Error(`${next.href}: ${response.status} ${await response.text()}`)
+    next = new URL(location, next)
+  }
+  throw new Error('sent around in circles')
+}
+
+function serveMcp (app: FastifyInstance): void {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'string' }, (_, body, done) => done(null, body))
+  app.post('/mcp', async (request, reply) => {
+    const handler = createMcpHandler(() => whoami(request.principal as Principal))
+    const headers = Object.entries(request.headers).map(([name, value]): [string, string] => [name, String(value)])
+    return reply.send(await handler.fetch(new Request('http://localhost/mcp', { method: 'POST', headers, body: String(request.body) })))
+  })
+}
+
+function whoami ({ subject, issuer, method }: Principal): Server {
+  const server = new Server({ name: 'test', version: '1' }, { capabilities: { tools: {} } })
+  server.setRequestHandler('tools/list', () => ({ tools: [{ name: 'whoami', inputSchema: { type: 'object' } }] }))
+  server.setRequestHandler('tools/call', () => ({ content: [], structuredContent: { subject, issuer, method } }))
+  return server
+}
