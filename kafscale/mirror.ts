@@ -78,8 +78,34 @@ export class Commit {
   }
 }
 
+/** What can be asked of a consumer group, by who may see it or part of it. */
+export interface GroupView {
+  readonly id: string
+  /** `undefined` when the group has no metadata (no members), `null` when they can't be decoded. */
+  readonly metadata: ConsumerGroup | null | undefined
+  /** Sorted by topic, then partition. */
+  readonly commits: readonly Commit[]
+  commitOn: (partition: Partition | undefined) => Commit | undefined
+}
+
+/** What can be asked of the cluster. Lists are sorted by name; topics are those of the snapshot. */
+export interface MirrorView {
+  readonly revision: number
+  /** The zero value when there is no snapshot, `null` when it can't be decoded. */
+  readonly snapshot: { clusterName: string | null, clusterId: string | null, controllerId: number | null, brokers: readonly Broker[] } | null
+  readonly topics: readonly Topic[]
+  /** Topics that have a stored config, in the snapshot or not. Not sorted. */
+  topicsWithConfig: () => Iterable<Topic>
+  /** Everything known under a topic's name, whether the snapshot has it (`info`) or not. */
+  topic: (name: string) => Topic | undefined
+  readonly groups: readonly GroupView[]
+  group: (id: string) => GroupView | undefined
+  /** Node id of the broker that holds the group's lease; `null` when nobody does. */
+  coordinatorId: (group: string) => number | null
+}
+
 /** A consumer group: it exists by its metadata or by a committed offset. */
-export class Group {
+export class Group implements GroupView {
   readonly id: string
   /** `undefined` when the group has no metadata (no members), `null` when they can't be decoded. */
   metadata: ConsumerGroup | null | undefined
@@ -145,7 +171,7 @@ const EMPTY_SNAPSHOT: Snapshot = { clusterName: null, clusterId: null, controlle
  * Knows nothing of etcd: it is fed key by key and event by event. A value that can't be decoded costs only itself: what
  * it told becomes unknown, and {@link undecodable} names the key.
  */
-export class Mirror {
+export class Mirror implements MirrorView {
   /** The revision that the whole mirror shows. Set by whoever feeds it. */
   revision = 0
   /** Keys with a value that can't be decoded (or not whole), and why. */
@@ -175,7 +201,7 @@ export class Mirror {
   }
 
   /** What the snapshot says of the cluster; the zero value when there is none, `null` when it can't be decoded. */
-  get snapshot (): { clusterName: string | null, clusterId: string | null, controllerId: number | null, brokers: readonly Broker[] } | null {
+  get snapshot (): MirrorView['snapshot'] {
     return this.#snapshot
   }
 

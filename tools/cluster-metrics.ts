@@ -24,7 +24,7 @@ export default defineTool({
       ...runtimeSchema,
     })),
   }),
-  async answer (app) {
+  async answer (app, _, { visibility: { everything } }) {
     const { scrapedAt, ageMs, brokers, whole } = await app.brokerMetrics.scrape()
     if (!whole) {
       const each = brokers.map(broker => `${broker.address} ${broker.state}${broker.state === 'ok' ? '' : ` (${broker.error})`}`)
@@ -32,7 +32,7 @@ export default defineTool({
     }
     return {
       observed_at: scrapedAt.toISOString(),
-      ...figures(whole),
+      ...figures(whole, everything),
       partial: brokers.some(({ state }) => state !== 'ok'),
       age_ms: ageMs,
       brokers: brokers.map(broker => {
@@ -42,7 +42,7 @@ export default defineTool({
           address: broker.address,
           state: broker.state,
           ...(broker.state !== 'ok' && { error: broker.error }),
-          ...figures(page),
+          ...figures(page, everything),
           ...runtime(page),
         }
       }),

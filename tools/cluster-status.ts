@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
-import type { Mirror } from '../kafscale/mirror.ts'
+import type { MirrorView } from '../kafscale/mirror.ts'
 import type { MetricsSnapshot } from '../plugins/broker-metrics.ts'
 import { defineTool } from './define-tool.ts'
 import { summarize, topicSummary } from './list-topics.ts'
@@ -36,9 +36,9 @@ export default defineTool({
     etcd: object({ state: words('connected', 'stale'), age_ms: integer, revision: int64 }),
     ...paged,
   }),
-  async answer (app, query) {
+  async answer (app, query, context) {
     const metrics = app.brokerMetrics.configured ? await app.brokerMetrics.scrape().catch(() => undefined) : undefined
-    const mirror = mirrorOf(app)
+    const mirror = mirrorOf(app, context)
     const { snapshot } = mirror
     const { rows, ...rest } = paginate('cluster_status', query, mirror.topics, topic => [topic.name])
     return {
@@ -63,7 +63,7 @@ function etcdState ({ metadata }: FastifyInstance): 'connected' | 'stale' {
   return metadata.state === 'synced' ? 'connected' : 'stale'
 }
 
-function brokers (mirror: Mirror, metrics: MetricsSnapshot | undefined) {
+function brokers (mirror: MirrorView, metrics: MetricsSnapshot | undefined) {
   const owned = new Map<number | null, number>()
   for (const topic of mirror.topics) {
     for (const { info, ownerId } of topic.partitions.values()) if (info) owned.set(ownerId, (owned.get(ownerId) ?? 0) + 1)

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { InvalidArgument, InvalidCursor } from '../errors.ts'
 import { int64 as exact, parseInt64, toJson, type Int64 } from '../kafscale/int64.ts'
-import { compare, totalLag, type Commit, type Group, type Mirror } from '../kafscale/mirror.ts'
+import { compare, totalLag, type Commit, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { defineTool } from './define-tool.ts'
 import { groupOf } from './describe-group.ts'
 import { ageMs } from './members.ts'
@@ -11,7 +11,7 @@ import { input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, lis
 
 /** A committed offset whose lag is known, and where it stands in the order: worst first, then by name. */
 interface Row { lag: Int64, group: string, topic: string, partition: number }
-type CommitRow = Row & { commit: Commit }
+type CommitRow = Row & { of: GroupView, commit: Commit }
 
 export default defineTool({
   name: 'consumer_lag',
@@ -42,8 +42,8 @@ export default defineTool({
     groups: list(object({ group_id: text, total_lag: int64OrNull, partitions: integer, partitions_unknown: integer })),
     ...paged,
   }),
-  answer (app, query) {
-    const mirror = mirrorOf(app)
+  answer (app, query, context) {
+    const mirror = mirrorOf(app, context)
     const observedAtMs = app.metadata.observedAt.getTime()
     const groups = query.group_id === undefined ? mirror.groups : [groupOf(mirror, query.group_id)]
     const minLag = query.min_lag === undefined ? undefined : parseInt64(String(query.min_lag))
@@ -51,12 +51,12 @@ export default defineTool({
     const after = readCursor('consumer_lag', query)
 
     const { rows, total, more } = worst(groups, query.topic, minLag, after && rowAt(after), query.limit ?? DEFAULT_LIMIT)
-    const onPage = [...new Set(rows.map(({ commit }) => commit.group))].sort((a, b) => compare(a.id, b.id))
+    const onPage = [...new Set(rows.map(({ of }) => of))].sort((a, b) => compare(a.id, b.id))
     const members = new Map(onPage.map(group => [group, memberOf(mirror, group)]))
     const last = rows.at(-1)
     return {
       ...observedAt(app, mirror),
-      lag: rows.map(({ lag, group, topic, partition, commit }) => ({
+      lag: rows.map(({ lag, group, topic, partition, of, commit }) => ({
         group_id: group,
         topic,
         partition,
@@ -65,7 +65,7 @@ export default defineTool({
         lag: toJson(lag),
         committed_at: time(commit.committedAtMs),
         commit_age_ms: ageMs(commit.committedAtMs, observedAtMs),
-        member_id: members.get(commit.group)?.(commit) ?? null,
+        member_id: members.get(of)?.(commit) ?? null,
       })),
       groups: onPage.map(group => {
         const commits = commitsOn(group, query.topic)
@@ -83,12 +83,12 @@ export default defineTool({
   },
 })
 
-function commitsOn (group: Group, topic: string | undefined): readonly Commit[] {
+function commitsOn (group: GroupView, topic: string | undefined): readonly Commit[] {
   return topic === undefined ? group.commits : group.commits.filter(({ partition }) => partition.topic.name === topic)
 }
 
 /** The first `limit` rows after a position, without sorting them all: there may be tens of thousands. */
-function worst (groups: readonly Group[], topic: string | undefined, minLag: Int64 | undefined, after: Row | undefined, limit: number) {
+function worst (groups: readonly GroupView[], topic: string | undefined, minLag: Int64 | undefined, after: Row | undefined, limit: number) {
   const rows: CommitRow[] = []
   let total = 0
   let remaining = 0
@@ -97,7 +97,7 @@ function worst (groups: readonly Group[], topic: string | undefined, minLag: Int
       const { lag, partition } = commit
       if (lag === null || (minLag !== undefined && lag < minLag)) continue
       total++
-      const row = { lag, group: group.id, topic: partition.topic.name, partition: partition.number, commit }
+      const row = { lag, group: group.id, topic: partition.topic.name, partition: partition.number, of: group, commit }
       if (after && order(row, after) <= 0) continue
       remaining++
       const last = rows[limit - 1]
@@ -134,7 +134,7 @@ function rowAt ([lag, group, topic, partition]: Position): Row {
 }
 
 /** Tells whom of a group's members a partition is assigned to: the first by id, while a rebalance leaves two. */
-function memberOf (mirror: Mirror, { metadata }: Group): (commit: Commit) => string | undefined {
+function memberOf (mirror: MirrorView, { metadata }: GroupView): (commit: Commit) => string | undefined {
   const assigned = new Map<unknown, string>()
   for (const [memberId, { assignments }] of [...metadata?.members ?? []].sort(([a], [b]) => compare(b, a))) {
     for (const [topic, partitions] of assignments) {

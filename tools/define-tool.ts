@@ -1,10 +1,8 @@
 import type { Static, TObject } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import type { Operation } from '../plugins/rbac/decide.ts'
 import type { CallContext } from '../plugins/tool-registry.ts'
-
-/** What the tool does to the cluster. */
-export type Operation = 'observe' | 'mutate'
 
 /** What a tool is. The schemas that are published are those that validate; fields are in the field's terms, with units. */
 export interface Tool<Input extends TObject = TObject, Output extends TObject = TObject> {

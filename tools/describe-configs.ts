@@ -1,4 +1,4 @@
-import type { Topic, Mirror } from '../kafscale/mirror.ts'
+import type { Topic, MirrorView } from '../kafscale/mirror.ts'
 import { Type } from '@sinclair/typebox'
 import { toJson } from '../kafscale/int64.ts'
 import { defineTool } from './define-tool.ts'
@@ -31,14 +31,14 @@ export default defineTool({
     })),
     ...paged,
   }),
-  answer (app, query) {
-    const mirror = mirrorOf(app)
+  answer (app, query, context) {
+    const mirror = mirrorOf(app, context)
     const { rows, ...rest } = paginate('describe_configs', query, namesOf(mirror, query.topics), name => [name])
     return { ...observedAt(app, mirror), configs: rows.map(name => describe(name, mirror.topic(name))), ...rest }
   },
 })
 
-function namesOf (mirror: Mirror, asked: string[] = []): string[] {
+function namesOf (mirror: MirrorView, asked: string[] = []): string[] {
   const topics = topicsOf(mirror)
   if (asked.length > 0) return [...new Set(asked)].sort()
   return [...new Set([...topics, ...mirror.topicsWithConfig()].map(topic => topic.name))].sort()

@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import { GroupNotFound, quote } from '../errors.ts'
-import { compare, totalLag, type Group, type Mirror } from '../kafscale/mirror.ts'
+import { compare, totalLag, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { defineTool } from './define-tool.ts'
 import { ageMs, groupState, isStale } from './members.ts'
 import { mirrorOf, observedAt } from './observed.ts'
@@ -11,7 +11,7 @@ import {
 } from './schema.ts'
 
 /** @throws {GroupNotFound} */
-export function groupOf (mirror: Mirror, id: string): Group {
+export function groupOf (mirror: MirrorView, id: string): GroupView {
   const group = mirror.group(id)
   if (!group) throw new GroupNotFound(quote(id.slice(0, 256)))
   return group
@@ -48,8 +48,8 @@ export default defineTool({
     })),
     ...paged,
   }),
-  answer (app, query) {
-    const mirror = mirrorOf(app)
+  answer (app, query, context) {
+    const mirror = mirrorOf(app, context)
     const group = groupOf(mirror, query.group_id)
     const { metadata } = group
     const observedAtMs = app.metadata.observedAt.getTime()

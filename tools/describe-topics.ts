@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import type { Mirror, Partition, Topic } from '../kafscale/mirror.ts'
+import type { MirrorView, Partition, Topic } from '../kafscale/mirror.ts'
 import type { SnapshotPartition } from '../kafscale/records.ts'
 import { defineTool } from './define-tool.ts'
 import { mirrorOf, observedAt, topicsOf } from './observed.ts'
@@ -38,15 +38,15 @@ export default defineTool({
     })),
     ...paged,
   }),
-  answer (app, query) {
-    const mirror = mirrorOf(app)
+  answer (app, query, context) {
+    const mirror = mirrorOf(app, context)
     const { rows, ...rest } = paginate('describe_topics', query, rowsOf(mirror, query.names), ({ name, info }) => [name, info?.partition ?? -1])
     const byTopic = Map.groupBy(rows, ({ name }) => name)
     return { ...observedAt(app, mirror), topics: [...byTopic].map(([name, rows]) => describe(name, rows)), ...rest }
   },
 })
 
-function rowsOf (mirror: Mirror, names: string[] = []): Row[] {
+function rowsOf (mirror: MirrorView, names: string[] = []): Row[] {
   const topics = topicsOf(mirror)
   const asked: { name: string, topic: Topic | undefined }[] = names.length === 0
     ? topics.map(topic => ({ name: topic.name, topic }))

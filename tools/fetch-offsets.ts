@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import { compare, type Commit, type Group, type Mirror, type Partition } from '../kafscale/mirror.ts'
+import { compare, type Commit, type GroupView, type MirrorView, type Partition } from '../kafscale/mirror.ts'
 import { defineTool } from './define-tool.ts'
 import { groupOf } from './describe-group.ts'
 import { mirrorOf, observedAt } from './observed.ts'
@@ -30,8 +30,8 @@ export default defineTool({
     unknown_topics: list(text),
     ...paged,
   }),
-  answer (app, query) {
-    const mirror = mirrorOf(app)
+  answer (app, query, context) {
+    const mirror = mirrorOf(app, context)
     const group = groupOf(mirror, query.group_id)
     const asked = query.topics?.length ? [...new Set(query.topics)].sort() : undefined
     const all = rowsOf(mirror, group, asked)
@@ -52,7 +52,7 @@ export default defineTool({
   },
 })
 
-function rowsOf (mirror: Mirror, group: Group, asked: string[] | undefined): Row[] {
+function rowsOf (mirror: MirrorView, group: GroupView, asked: string[] | undefined): Row[] {
   const numbers = new Map<string, Set<number>>(asked?.map(name =>
     [name, new Set(mirror.topic(name)?.info?.partitions.map(({ partition }) => partition))]))
   const involve = (topic: string, partition: number) => {

@@ -3,7 +3,8 @@ import { totalLag } from '../kafscale/mirror.ts'
 import { defineTool } from './define-tool.ts'
 import { groupState, stateOf } from './members.ts'
 import { mirrorOf, observedAt } from './observed.ts'
-import { matcher, paginate } from './paging.ts'
+import { matcher } from '../kafscale/glob.ts'
+import { paginate } from './paging.ts'
 import {
   cut, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, object, observed, page, paged, pattern, text,
   textOrNull, time
@@ -34,8 +35,8 @@ export default defineTool({
     })),
     ...paged,
   }),
-  answer (app, query) {
-    const mirror = mirrorOf(app)
+  answer (app, query, context) {
+    const mirror = mirrorOf(app, context)
     const observedAtMs = app.metadata.observedAt.getTime()
     const matching = matcher(query.pattern)
     const state = query.state?.toLowerCase()

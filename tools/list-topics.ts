@@ -1,6 +1,7 @@
 import { defineTool } from './define-tool.ts'
 import { mirrorOf, observedAt, topicsOf } from './observed.ts'
-import { matcher, paginate } from './paging.ts'
+import { matcher } from '../kafscale/glob.ts'
+import { paginate } from './paging.ts'
 import { input, integer, list, object, observed, page, paged, pattern, text } from './schema.ts'
 import type { Topic } from '../kafscale/mirror.ts'
 
@@ -17,8 +18,8 @@ export default defineTool({
   operation: 'observe',
   input: input({ pattern, ...page }),
   output: object({ ...observed, topics: list(topicSummary), ...paged }),
-  answer (app, query) {
-    const mirror = mirrorOf(app)
+  answer (app, query, context) {
+    const mirror = mirrorOf(app, context)
     const matching = matcher(query.pattern)
     const found = topicsOf(mirror).filter(topic => matching(topic.name))
     const { rows, ...rest } = paginate('list_topics', query, found, topic => [topic.name])

@@ -1,4 +1,4 @@
-import type { Group } from '../kafscale/mirror.ts'
+import type { GroupView } from '../kafscale/mirror.ts'
 import type { GroupMember } from '../kafscale/records.ts'
 
 /** What a session timeout of 0 stands for. */
@@ -16,12 +16,12 @@ export function isStale ({ heartbeatAtMs, sessionTimeoutMs }: GroupMember, obser
 }
 
 /** The stored word; `empty` for a group of committed offsets alone, `null` when its metadata can't be decoded. */
-export function stateOf ({ metadata }: Group): string | null {
+export function stateOf ({ metadata }: GroupView): string | null {
   return metadata === null ? null : metadata?.state ?? 'empty'
 }
 
 /** What is known of a group whether it has members, only committed offsets (`empty`), or undecodable metadata (`null`). */
-export function groupState (group: Group, observedAtMs: number): { state: string | null, stale: boolean | null, protocol_type: string | null } {
+export function groupState (group: GroupView, observedAtMs: number): { state: string | null, stale: boolean | null, protocol_type: string | null } {
   const { metadata } = group
   if (metadata === null) return { state: null, stale: null, protocol_type: null }
   if (metadata === undefined) return { state: stateOf(group), stale: false, protocol_type: '' }

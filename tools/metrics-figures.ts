@@ -2,8 +2,11 @@ import { quantile, type BrokerPage, type Figures } from '../kafscale/broker-metr
 import { Type } from '@sinclair/typebox'
 import { integerOrNull, numberOrNull, object } from './schema.ts'
 
-/** Figures as answers carry them; of a broker that gave none they are all `null`. */
-export function figures (of: Figures | undefined) {
+/**
+ * Figures as answers carry them; of a broker that gave none they are all `null`. The largest lag is of all groups, so it is
+ * for those who see them all.
+ */
+export function figures (of: Figures | undefined, everything: boolean) {
   return {
     s3_state: of?.s3State ?? null,
     s3_latency_ms: of?.s3LatencyMs ?? null,
@@ -11,7 +14,7 @@ export function figures (of: Figures | undefined) {
     produce_rps: of?.produceRps ?? null,
     fetch_rps: of?.fetchRps ?? null,
     produce_latency_ms: of ? quantiles(of) : null,
-    consumer_lag_max: of?.consumerLagMax ?? null,
+    consumer_lag_max: (everything ? of?.consumerLagMax : null) ?? null,
     admin_requests_total: of?.adminRequests ?? null,
     admin_request_errors_total: of?.adminRequestErrors ?? null,
     admin_error_rate: of && of.adminRequests > 0 ? of.adminRequestErrors / of.adminRequests : null,

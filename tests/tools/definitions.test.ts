@@ -1,4 +1,4 @@
-/** What the nine tools are to a client, and what holds for all of them. */
+/** What the ten tools are to a client, and what holds for all of them. */
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
@@ -6,10 +6,10 @@ import { formatKey } from '../../kafscale/keyspace.ts'
 import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, type ConsumerGroup, type SnapshotTopic } from '../../kafscale/records.ts'
 import type { ToolDefinition, ToolResult } from '../../plugins/tool-registry.ts'
 import { startEtcd } from '../etcd.ts'
-import { ask, buildSyncedApp, buildTestApp, callTool, callTool2025, caughtUp, fill, legacy, modern, recordedKeyspace } from '../helper.ts'
+import { ask, buildSyncedApp, buildTestApp, callTool, callTool2025, CALLER, caughtUp, fill, legacy, modern, recordedKeyspace } from '../helper.ts'
 
-const NAMES = ['cluster_metrics', 'cluster_status', 'consumer_lag', 'describe_configs', 'describe_group', 'describe_topics', 'fetch_offsets', 'list_groups', 'list_topics']
-const PAGED = NAMES.filter(name => name !== 'cluster_metrics')
+const NAMES = ['cluster_metrics', 'cluster_status', 'consumer_lag', 'describe_configs', 'describe_group', 'describe_topics', 'explain_access', 'fetch_offsets', 'list_groups', 'list_topics']
+const PAGED = NAMES.filter(name => name !== 'cluster_metrics' && name !== 'explain_access')
 /** What the definitions of later issues may still need, of the 24 KB for all. */
 const ROOM_BYTES = 4_000
 const INT64 = ['revision', 'log_end_offset', 'committed_offset', 'offset', 'lag', 'total_lag', 'min_lag', 'retention_ms', 'retention_bytes', 'segment_bytes']
@@ -54,7 +54,7 @@ function * propertiesOf (schema: unknown): Generator<[name: string, schema: { ty
   }
 }
 
-t.test('nine tools, in a fixed order, each as a client needs it', async t => {
+t.test('ten tools, in a fixed order, each as a client needs it', async t => {
   const app = await buildTestApp(t)
   const lists = await Promise.all([modern, legacy].map(async form => (await app.inject(form('tools/list'))).json().result.tools as ToolDefinition[]))
   for (const tools of lists) {
@@ -110,7 +110,7 @@ t.test('the recorded cluster', async t => {
 
   t.test('is answered in JSON that fits the published schema, the same to both generations', async t => {
     const ajv = new Ajv2020({ allowUnionTypes: true })
-    for (const { name, outputSchema } of app.tools.list()) {
+    for (const { name, outputSchema } of app.tools.list(CALLER.principal)) {
       for (const call of [callTool, callTool2025]) {
         const { isError, structuredContent, content, _meta } = await call(app, name, inputs[name])
         if (name === 'cluster_metrics') {
@@ -119,13 +119,22 @@ t.test('the recorded cluster', async t => {
         }
         t.ok(ajv.validate(outputSchema, structuredContent), `${name}: ${ajv.errorsText()}`)
         t.equal(content[0]?.text, JSON.stringify(structuredContent), `${name}: compact JSON of the same`)
+        if (name === 'explain_access') continue // it tells nothing of the cluster
         t.match(structuredContent, { observed_at: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, revision: app.metadata.mirror?.revision })
       }
     }
   })
 
+  t.test('explain_access says who asks, as what, and what that lets one do', async t => {
+    t.strictSame(await ask(app, 'explain_access'), {
+      principal: { subject: 'anonymous', issuer: null, client_id: null, method: 'none' },
+      roles: ['observer'],
+      tools: NAMES.map(name => ({ name, allowed: true, rule: 'observer.allow[0]', needs: null })),
+    })
+  })
+
   t.test('null is a property that is not given', async t => {
-    for (const { name, inputSchema } of app.tools.list().filter(({ name }) => PAGED.includes(name))) {
+    for (const { name, inputSchema } of app.tools.list(CALLER.principal).filter(({ name }) => PAGED.includes(name))) {
       const { properties } = inputSchema as { properties: object }
       const nulls = Object.fromEntries(Object.keys(properties).map(property => [property, null]))
       const given = await ask(app, name, { ...nulls, ...inputs[name] })

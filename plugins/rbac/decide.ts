@@ -1,0 +1,85 @@
+import { matcher } from '../../kafscale/glob.ts'
+import type { Principal } from '../auth/principal.ts'
+import type { Binding, Policy, Rule } from './policy.ts'
+
+export type Operation = 'observe' | 'mutate'
+
+/** What is asked for: a tool, and where it matters a topic or group, and where the service runs. */
+export interface Question {
+  tool: { name: string, operation: Operation }
+  topic?: string
+  group?: string
+  environment: string
+}
+
+/** `rule` names what decided: `role.allow[0]`, or `no-role` and `no-rule` where nothing allows. `needs` says what would change it. */
+export type Decision =
+  | { kind: 'allowed', rule: string }
+  | { kind: 'denied', rule: string, needs: string }
+
+/** The scope that a token with a scope claim must have for an operation. */
+export const SCOPES: Readonly<Record<Operation, string>> = { observe: 'kafscale:observe', mutate: 'kafscale:mutate' }
+
+/** What a refusal is called where the token lacks that scope. */
+export const NO_SCOPE = 'no-scope'
+
+/**
+ * The roles of a principal. A shared secret and nobody in particular stay `observer`, whatever the policy says. Pure.
+ */
+export function rolesOf (policy: Policy, principal: Principal): string[] {
+  if (principal.method === 'none' || principal.method === 'token') return ['observer']
+  if (policy.bindings === null) return principal.scopes?.has(SCOPES.observe) ? ['observer'] : []
+  const bound = policy.bindings.filter(binding => isBound(binding, principal))
+  return [...new Set(bound.map(({ role }) => role))]
+}
+
+/** Whether a principal with these roles may. Deny wins; nothing is allowed that no rule allows. Pure. */
+export function decide (policy: Policy, roles: readonly string[], question: Question): Decision {
+  if (roles.length === 0) return { kind: 'denied', rule: 'no-role', needs: 'a binding of the policy to a role' }
+  const rules = (kind: 'allow' | 'deny') => roles.flatMap(role =>
+    policy.roles.get(role)?.[kind].map((rule, index) => ({ rule, name: `${role}.${kind}[${index}]` })) ?? [])
+  const denying = rules('deny').find(({ rule }) => denies(rule, question))
+  if (denying) return { kind: 'denied', rule: denying.name, needs: `the rule ${denying.name} to be changed` }
+  const allowing = rules('allow').find(({ rule }) => allows(rule, question))
+  return allowing
+    ? { kind: 'allowed', rule: allowing.name }
+    : { kind: 'denied', rule: 'no-rule', needs: `a role that allows ${question.tool.name}` }
+}
+
+/** Whether a rule is about this tool here, whatever the topics and groups. Pure. */
+export function concerns (rule: Rule, { tool, environment }: Pick<Question, 'tool' | 'environment'>): boolean {
+  return (rule.operations?.includes(tool.operation) ?? true) && (rule.tools?.includes(tool.name) ?? true) && matchesAny(rule.environments, environment, true)
+}
+
+function allows (rule: Rule, question: Question): boolean {
+  const { topic, group } = question
+  return concerns(rule, question) &&
+    (topic === undefined || matchesAny(rule.topics, topic, true)) && (group === undefined || matchesAny(rule.groups, group, true))
+}
+
+/** A rule that names topics or groups denies those, and only of the operations, tools and environments that it names. */
+function denies (rule: Rule, question: Question): boolean {
+  const { topic, group } = question
+  if (!concerns(rule, question)) return false
+  if (rule.topics === undefined && rule.groups === undefined) return true
+  return (topic !== undefined && matchesAny(rule.topics, topic, false)) || (group !== undefined && matchesAny(rule.groups, group, false))
+}
+
+function matchesAny (globs: readonly string[] | undefined, name: string, absent: boolean): boolean {
+  return globs === undefined ? absent : globs.some(glob => matcher(glob)(name))
+}
+
+function isBound ({ claim, value, issuer }: Binding, { claims, issuer: own }: Principal): boolean {
+  if (issuer !== undefined && issuer !== own) return false
+  const found = lookUp(claims, claim)
+  if (Array.isArray(found)) return found.includes(value)
+  if (typeof found !== 'string') return false
+  return found === value || (claim === 'scope' && found.split(' ').includes(value))
+}
+
+/** A claim by its exact name, else as a path of names with dots. */
+function lookUp (claims: Readonly<Record<string, unknown>>, claim: string): unknown {
+  if (Object.hasOwn(claims, claim)) return claims[claim]
+  return claim.split('.').reduce<unknown>((value, name) =>
+    typeof value === 'object' && value !== null && Object.hasOwn(value, name) ? value[name as keyof typeof value] : undefined, claims)
+}

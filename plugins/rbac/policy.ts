@@ -1,0 +1,127 @@
+import { Type, type Static } from '@sinclair/typebox'
+import { Ajv } from 'ajv'
+import { isNode, LineCounter, parseDocument, visit, type Document } from 'yaml'
+
+const glob = Type.String({ minLength: 1, maxLength: 256 })
+const globs = Type.Optional(Type.Array(glob))
+
+/** What a rule covers. In `allow` a kind that is absent means all of it; in `deny` only the kinds that are named match. */
+const RuleSchema = Type.Object({
+  operations: Type.Optional(Type.Array(Type.Unsafe<'observe' | 'mutate'>({ enum: ['observe', 'mutate'] }))),
+  tools: Type.Optional(Type.Array(Type.String())),
+  topics: globs,
+  groups: globs,
+  environments: globs,
+}, { additionalProperties: false, minProperties: 1 })
+
+const PolicySchema = Type.Object({
+  roles: Type.Optional(Type.Record(Type.String(), Type.Object({
+    allow: Type.Optional(Type.Array(RuleSchema)),
+    deny: Type.Optional(Type.Array(RuleSchema)),
+  }, { additionalProperties: false }))),
+  bindings: Type.Array(Type.Object({
+    role: Type.String(),
+    /** A claim's name, or a path of names with dots. */
+    claim: Type.String({ minLength: 1 }),
+    value: Type.String(),
+    /** Only for tokens of this issuer; of any when absent. */
+    issuer: Type.Optional(Type.String()),
+  }, { additionalProperties: false })),
+}, { additionalProperties: false })
+
+export type Rule = Static<typeof RuleSchema>
+export interface Role { allow: readonly Rule[], deny: readonly Rule[] }
+export type Binding = Static<typeof PolicySchema>['bindings'][number]
+
+export interface Policy {
+  roles: ReadonlyMap<string, Role>
+  /** `null` without a policy file: then everybody with the scope observes. */
+  bindings: readonly Binding[] | null
+}
+
+/** Roles that every policy has. `auditor` reads the audit stream; it is no tool. */
+const PREDEFINED: ReadonlyMap<string, Role> = new Map([
+  ['observer', { allow: [{ operations: ['observe'] }], deny: [] }],
+  ['auditor', { allow: [], deny: [] }],
+])
+
+/** What holds where no policy file is set: nobody mutates. */
+export const NO_POLICY: Policy = { roles: PREDEFINED, bindings: null }
+
+/** The policy can't be used; each line of the message names a line of the file and the mistake. */
+export class PolicyError extends Error {
+  override name = 'PolicyError'
+}
+
+const validate = new Ajv({ allErrors: true, allowUnionTypes: true }).compile(PolicySchema)
+
+/**
+ * Reads a policy, YAML or JSON.
+ * @param tools the names that a rule may name
+ * @throws {PolicyError} with the line of each mistake
+ */
+export function parsePolicy (text: string, tools: readonly string[]): Policy {
+  const lines = new LineCounter()
+  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false })
+  const at = (path: readonly (string | number)[]): number => {
+    for (let depth = path.length; depth > 0; depth--) {
+      const node = document.getIn(path.slice(0, depth), true)
+      if (isNode(node) && node.range) return lines.linePos(node.range[0]).line
+    }
+    return 1
+  }
+  const mistakes = [...document.errors.map(({ pos: [offset], message }) => ({ offset, message })), ...unknownAliases(document)]
+    .map(({ offset, message }) => ({ line: lines.linePos(offset).line, message }))
+  const content: unknown = mistakes.length > 0 ? undefined : contentOf(document)
+  if (mistakes.length === 0 && !validate(content)) {
+    for (const { instancePath, message, params } of validate.errors ?? []) {
+      const path = instancePath.split('/').slice(1).map(part => part.replaceAll('~1', '/').replaceAll('~0', '~'))
+      const name = params.additionalProperty ?? params.missingProperty
+      mistakes.push({ line: at(path), message: `${path.join('.') || 'the policy'} ${message}${name === undefined ? '' : ` (${name})`}` })
+    }
+  }
+  if (mistakes.length === 0) mistakes.push(...unknownNames(content as Static<typeof PolicySchema>, tools, at))
+  if (mistakes.length > 0) {
+    throw new PolicyError(mistakes.sort((a, b) => a.line - b.line).map(({ line, message }) => `line ${line}: ${message}`).join('\n'))
+  }
+  const { roles = {}, bindings } = content as Static<typeof PolicySchema>
+  const own = Object.entries(roles).map(([name, { allow = [], deny = [] }]): [string, Role] => [name, { allow, deny }])
+  return { roles: new Map([...PREDEFINED, ...own]), bindings }
+}
+
+/** `undefined`, which is no policy, for aliases of aliases that would fill the memory. */
+function contentOf (document: Document.Parsed): unknown {
+  try {
+    return document.toJS()
+  } catch {
+    return undefined
+  }
+}
+
+function unknownAliases (document: Document.Parsed): { offset: number, message: string }[] {
+  const mistakes: { offset: number, message: string }[] = []
+  visit(document, {
+    Alias (_, alias) {
+      if (!alias.resolve(document)) mistakes.push({ offset: alias.range?.[0] ?? 0, message: `there is no anchor ${alias.source}` })
+    }
+  })
+  return mistakes
+}
+
+function unknownNames ({ roles = {}, bindings }: Static<typeof PolicySchema>, tools: readonly string[], at: (path: (string | number)[]) => number) {
+  const mistakes: { line: number, message: string }[] = []
+  for (const [name, role] of Object.entries(roles)) {
+    if (PREDEFINED.has(name)) mistakes.push({ line: at(['roles', name]), message: `the role ${name} is predefined: choose another name` })
+    for (const kind of ['allow', 'deny'] as const) {
+      for (const [index, rule] of role[kind]?.entries() ?? []) {
+        for (const [position, tool] of rule.tools?.entries() ?? []) {
+          if (!tools.includes(tool)) mistakes.push({ line: at(['roles', name, kind, index, 'tools', position]), message: `there is no tool ${tool}` })
+        }
+      }
+    }
+  }
+  for (const [index, { role }] of bindings.entries()) {
+    if (!PREDEFINED.has(role) && !Object.hasOwn(roles, role)) mistakes.push({ line: at(['bindings', index, 'role']), message: `there is no role ${role}` })
+  }
+  return mistakes
+}

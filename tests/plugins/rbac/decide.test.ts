@@ -1,0 +1,129 @@
+import t from 'tap'
+import fc from 'fast-check'
+import { decide, rolesOf, type Question } from '../../../plugins/rbac/decide.ts'
+import { NO_POLICY, parsePolicy, type Policy } from '../../../plugins/rbac/policy.ts'
+import { seesEverything } from '../../../plugins/rbac/visibility.ts'
+import type { Principal } from '../../../plugins/auth/principal.ts'
+import { holds } from '../../property.ts'
+
+const TOOLS = ['list_topics', 'list_groups', 'create_topic']
+const observe = { name: 'list_topics', operation: 'observe' as const }
+const mutate = { name: 'create_topic', operation: 'mutate' as const }
+const environment = 'prod'
+
+function principal (claims: Record<string, unknown> = {}, more: Partial<Principal> = {}): Principal {
+  return {
+    subject: 'alice',
+    issuer: 'https://id.example',
+    clientId: null,
+    method: 'oidc',
+    scopes: new Set(['kafscale:observe']),
+    tokenId: null,
+    expiresAt: null,
+    claims,
+    clientCertificate: null,
+    ...more
+  }
+}
+
+const policy = parsePolicy(`
+roles:
+  orders-reader:
+    allow: [{ operations: [observe], topics: ["orders*"], groups: ["orders-*"] }]
+    deny: [{ topics: ["orders-secret"] }]
+  admin:
+    allow: [{ operations: [observe, mutate] }]
+    deny: [{ operations: [mutate], environments: [prod] }]
+  lister:
+    allow: [{ tools: [list_topics] }]
+bindings:
+  - { role: orders-reader, claim: groups, value: team-orders }
+  - { role: auditor, claim: sub, value: alice, issuer: "https://id.example" }
+  - { role: admin, claim: realm_access.roles, value: kafka-admin }
+  - { role: lister, claim: scope, value: "kafscale:list" }
+`, TOOLS)
+
+const kind = (roles: string[], question: Omit<Question, 'environment'>, where = environment) => decide(policy, roles, { ...question, environment: where }).kind
+
+t.test('claims are bound to roles', async t => {
+  t.strictSame(rolesOf(policy, principal({ groups: ['team-x', 'team-orders'] })), ['orders-reader'], 'an array that contains the value')
+  t.strictSame(rolesOf(policy, principal({ realm_access: { roles: ['kafka-admin'] } })), ['admin'], 'a path with dots')
+  t.strictSame(rolesOf(policy, principal({ 'realm_access.roles': 'kafka-admin', realm_access: { roles: [] } })), ['admin'], 'the exact name before the path')
+  t.strictSame(rolesOf(policy, principal({ scope: 'a kafscale:list b' })), ['lister'], 'scope is split at blanks')
+  t.strictSame(rolesOf(policy, principal({ groups: 'a team-orders' })), [], 'other claims are not')
+  t.strictSame(rolesOf(policy, principal({ sub: 'alice' })), ['auditor'])
+  t.strictSame(rolesOf(policy, principal({ sub: 'alice' }, { issuer: 'https://evil.example' })), [], 'another issuer\'s alice is somebody else')
+  t.strictSame(rolesOf(policy, principal({ groups: [{ toString: 'team-orders' }], sub: 5 })), [])
+  t.strictSame(rolesOf(policy, principal({ constructor: 'x' })), [])
+})
+
+t.test('a shared secret and nobody in particular stay observer', async t => {
+  for (const method of ['none', 'token'] as const) {
+    t.strictSame(rolesOf(policy, principal({ realm_access: { roles: ['kafka-admin'] } }, { method })), ['observer'])
+    t.strictSame(rolesOf(NO_POLICY, principal({}, { method, scopes: undefined })), ['observer'])
+  }
+})
+
+t.test('without a policy, who has the scope observes, and nobody mutates', async t => {
+  t.strictSame(rolesOf(NO_POLICY, principal()), ['observer'])
+  t.strictSame(rolesOf(NO_POLICY, principal({}, { scopes: new Set() })), [])
+  t.strictSame(rolesOf(NO_POLICY, principal({}, { scopes: undefined })), [], 'a token without any scope claim needs a binding')
+  t.equal(decide(NO_POLICY, ['observer'], { tool: observe, environment }).kind, 'allowed')
+  t.equal(decide(NO_POLICY, ['observer'], { tool: mutate, environment }).kind, 'denied')
+})
+
+t.test('a role sees what it is allowed and not denied', async t => {
+  const roles = ['orders-reader']
+  t.equal(kind(roles, { tool: observe }), 'allowed')
+  t.equal(kind(roles, { tool: mutate }), 'denied')
+  t.equal(kind(roles, { tool: observe, topic: 'orders.eu' }), 'allowed')
+  t.equal(kind(roles, { tool: observe, topic: 'payments' }), 'denied')
+  t.equal(kind(roles, { tool: observe, topic: 'orders-secret' }), 'denied', 'deny wins')
+  t.equal(kind(roles, { tool: observe, group: 'orders-1' }), 'allowed')
+  t.equal(kind(roles, { tool: observe, group: 'billing' }), 'denied')
+  t.equal(kind(roles, { tool: observe, topic: 'orders', group: 'billing' }), 'denied', 'a row needs both')
+  t.equal(kind(['lister'], { tool: { name: 'list_groups', operation: 'observe' } }), 'denied')
+  t.equal(kind(['admin'], { tool: mutate }), 'denied', 'in this environment')
+  t.equal(kind(['admin'], { tool: mutate }, 'staging'), 'allowed')
+  t.equal(kind(['auditor'], { tool: observe }), 'denied')
+})
+
+t.test('a denial names the rule and what would change it', async t => {
+  t.strictSame(decide(policy, [], { tool: observe, environment }), { kind: 'denied', rule: 'no-role', needs: 'a binding of the policy to a role' })
+  t.match(decide(policy, ['orders-reader'], { tool: observe, topic: 'orders-secret', environment }), { rule: 'orders-reader.deny[0]' })
+  t.match(decide(policy, ['orders-reader'], { tool: mutate, environment }), { rule: 'no-rule', needs: /create_topic/ })
+  t.match(decide(policy, ['orders-reader'], { tool: observe, environment }), { kind: 'allowed', rule: 'orders-reader.allow[0]' })
+})
+
+const globs = fc.option(fc.array(fc.constantFrom('*', 'a*', 'b', '?'), { minLength: 1, maxLength: 2 }), { nil: undefined })
+const rule = fc.record({
+  operations: fc.option(fc.uniqueArray(fc.constantFrom('observe' as const, 'mutate' as const)), { nil: undefined }),
+  tools: fc.option(fc.uniqueArray(fc.constantFrom(...TOOLS)), { nil: undefined }),
+  topics: globs,
+  groups: globs,
+  environments: globs,
+}).map(rule => Object.fromEntries(Object.entries(rule).filter(([, value]) => value !== undefined)))
+const anyPolicy: fc.Arbitrary<Policy> = fc.record({ allow: fc.array(rule, { maxLength: 3 }), deny: fc.array(rule, { maxLength: 3 }) })
+  .map(role => ({ roles: new Map([['r', role]]), bindings: [] }))
+const name = fc.constantFrom('a', 'ab', 'b', 'c')
+const question: fc.Arbitrary<Question> = fc.record({
+  tool: fc.constantFrom(observe, mutate),
+  topic: fc.option(name, { nil: undefined }),
+  group: fc.option(name, { nil: undefined }),
+  environment: name,
+}).map(({ topic, group, ...rest }) => ({ ...rest, ...(topic !== undefined && { topic }), ...(group !== undefined && { group }) }))
+
+t.test('removing an allow rule, or adding a deny rule, never adds a right', async t => {
+  holds(t, 'for every policy', fc.tuple(anyPolicy, question, rule, fc.nat(2)), ([policy, question, more, index]) => {
+    const role = policy.roles.get('r') ?? { allow: [], deny: [] }
+    const less: Policy = { ...policy, roles: new Map([['r', { ...role, allow: role.allow.toSpliced(index, 1) }]]) }
+    const denied: Policy = { ...policy, roles: new Map([['r', { ...role, deny: [...role.deny, more] }]]) }
+    const may = (policy: Policy) => decide(policy, ['r'], question).kind === 'allowed'
+    return may(policy) || (!may(less) && !may(denied))
+  }, 3000)
+})
+
+t.test('who sees everything is denied nothing', async t => {
+  holds(t, 'for every policy', fc.tuple(anyPolicy, question), ([policy, question]) =>
+    !seesEverything(policy, ['r'], question.tool, question.environment) || decide(policy, ['r'], question).kind === 'allowed', 3000)
+})
