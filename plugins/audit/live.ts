@@ -1,0 +1,71 @@
+import { randomBytes } from 'node:crypto'
+import type { AuditEntry } from './record.ts'
+
+const DEFAULT_SIZE = 1_000
+
+/** A record as it was recorded, with the line that a sink made of it, or how many a follower has missed (`null`: unknown). */
+export type LiveEvent = { kind: 'record', id: string, line: string, entry: AuditEntry } | { kind: 'missed', records: number | null }
+
+type Slot = Omit<Extract<LiveEvent, { kind: 'record' }>, 'kind'>
+
+/**
+ * The latest records, and those to come, for any number of followers. All share one buffer: a follower that is slower than
+ * the records holds nothing of its own, and is told how many have left the buffer before it got to them.
+ */
+export class LiveRecords {
+  /** Ids of another run, or another replica, are none of ours. */
+  readonly #run = randomBytes(6).toString('hex')
+  readonly #slots: Slot[] = []
+  readonly #size: number
+  readonly #waiting = new Set<(value?: unknown) => void>()
+  #next = 1
+
+  constructor (size = DEFAULT_SIZE) {
+    this.#size = size
+  }
+
+  publish (line: string, entry: AuditEntry): void {
+    const number = this.#next++
+    this.#slots[number % this.#size] = { id: `${this.#run}-${number}`, line, entry }
+    for (const wake of this.#waiting) wake()
+  }
+
+  /** Records from now on, or from behind the id that a follower has seen last, until the signal ends it. */
+  async * follow (lastId: string | null, signal: AbortSignal): AsyncGenerator<LiveEvent, void, void> {
+    let next = this.#next
+    if (lastId !== null) {
+      const [run, number] = lastId.split('-')
+      const resumed = run === this.#run ? Number(number) + 1 : NaN
+      if (resumed > 0 && resumed <= this.#next) {
+        next = resumed
+      } else {
+        yield { kind: 'missed', records: null }
+        next = this.#oldest
+      }
+    }
+    while (!signal.aborted) {
+      if (next < this.#oldest) {
+        const records = this.#oldest - next
+        next = this.#oldest
+        yield { kind: 'missed', records }
+      } else if (next < this.#next) {
+        yield { kind: 'record', ...this.#slots[next++ % this.#size] as Slot }
+      } else {
+        await this.#published(signal)
+      }
+    }
+  }
+
+  get #oldest (): number {
+    return Math.max(1, this.#next - this.#size)
+  }
+
+  async #published (signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<unknown>()
+    this.#waiting.add(resolve)
+    signal.addEventListener('abort', resolve)
+    await promise
+    signal.removeEventListener('abort', resolve)
+    this.#waiting.delete(resolve)
+  }
+}

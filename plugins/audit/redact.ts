@@ -1,0 +1,95 @@
+/** What never reaches the log: secrets, and values too large to keep. */
+import { canonical } from './chain.ts'
+
+/** A value whose canonical JSON is larger is replaced by its size and digest. */
+const MAX_VALUE_BYTES = 8 * 1024
+/** Deeper than anything that is valid input, and shallow enough for recursion. */
+const MAX_DEPTH = 64
+
+const REDACTED = '[redacted]'
+/** A member whose name contains one of these, whatever its case and separators, is a secret. */
+const SECRETS = ['password', 'passwd', 'passphrase', 'secret', 'token', 'credential', 'authorization', 'apikey', 'privatekey', 'sasl.jaas.config']
+/** How a configuration entry names itself, and where it has its value. */
+const NAMES = ['name', 'key', 'path']
+const VALUES = new Set(['value', 'before', 'after', 'old', 'new', 'old_value', 'new_value', 'default'])
+
+/**
+ * Makes the function that takes secrets out of arguments and diffs: a member named like a secret, and the scalar value of an
+ * entry that is named like one (`{name: 'sasl.jaas.config', value: …}`), become `[redacted]`. What comes out can be
+ * written as I-JSON: names are made well-formed and stay distinct.
+ */
+export function redactor (more: readonly string[] = []): (value: unknown) => unknown {
+  const secret = new RegExp([...SECRETS, ...more].map(plain).filter(term => term !== '').join('|'))
+  // A name is one of a few that tools have, so what was found out about it is kept.
+  const known = new Map<string, boolean>()
+
+  function isSecret (name: string): boolean {
+    const remembered = known.get(name)
+    if (remembered !== undefined) return remembered
+    const found = secret.test(plain(name))
+    if (known.size < 1_000 && name.length < 100) known.set(name, found)
+    return found
+  }
+
+  function redact (value: unknown, depth: number): unknown {
+    if (typeof value !== 'object' || value === null) return value
+    if (depth > MAX_DEPTH) return `[nested deeper than ${MAX_DEPTH}]`
+    if (Array.isArray(value)) return value.map(item => redact(item, depth + 1))
+    const given = value as Record<string, unknown>
+    const namesSecret = NAMES.some(name => typeof given[name] === 'string' && isSecret(given[name]))
+    const names = new Set<string>()
+    return Object.fromEntries(Object.keys(given).map(key => {
+      const member = given[key]
+      const hidden = isSecret(key) || (namesSecret && VALUES.has(key) && typeof member !== 'object')
+      return [distinct(key.toWellFormed(), names), hidden && member !== null ? REDACTED : redact(member, depth + 1)]
+    }))
+  }
+  return value => redact(value, 0)
+}
+
+/** Names that lone surrogates alone told apart must not hide one another. */
+function distinct (name: string, taken: Set<string>): string {
+  while (taken.has(name)) name += '\ufffd'
+  taken.add(name)
+  return name
+}
+
+function plain (name: string): string {
+  return name.toLowerCase().replace(/[^\p{L}\p{N}]/gu, '')
+}
+
+/**
+ * The value with every part that is over 8 KB as canonical JSON, innermost first, replaced by
+ * `{bytes, sha256}` of that JSON. At once for a small value; the digest of a large one is made off the event loop.
+ */
+export function shrink (value: unknown): unknown | Promise<unknown> {
+  return mostBytes(value) <= MAX_VALUE_BYTES ? value : replaceLarge(value)
+}
+
+async function replaceLarge (value: unknown): Promise<unknown> {
+  const text = Buffer.from(canonical(value))
+  if (text.length <= MAX_VALUE_BYTES) return value
+  if (typeof value === 'object' && value !== null) {
+    const smaller = Array.isArray(value)
+      ? await Promise.all(value.map(shrink))
+      : Object.fromEntries(await Promise.all(Object.entries(value).map(async ([key, member]) => [key, await shrink(member)] as const)))
+    if (Buffer.byteLength(canonical(smaller)) <= MAX_VALUE_BYTES) return smaller
+  }
+  return { bytes: text.length, sha256: await digest(text) }
+}
+
+/** At least the size of a value's canonical JSON, found without writing it. */
+function mostBytes (value: unknown): number {
+  if (typeof value === 'string') return value.length * 6 + 2 // \u0000
+  if (typeof value !== 'object' || value === null) return 32
+  let bytes = 2
+  for (const [key, member] of Object.entries(value)) {
+    bytes += key.length * 6 + 4 + mostBytes(member)
+    if (bytes > MAX_VALUE_BYTES) break
+  }
+  return bytes
+}
+
+async function digest (data: Uint8Array<ArrayBuffer>): Promise<string> {
+  return Buffer.from(await crypto.subtle.digest('SHA-256', data)).toString('hex')
+}

@@ -1,0 +1,279 @@
+import { constants, type Stats } from 'node:fs'
+import { mkdir, open, readdir, rename, stat, writeFile, type FileHandle } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { BEGINNING, headerOf, parseRecord, sha256, type ChainRecord } from '../chain.ts'
+import type { Medium, Opened, Position } from './sink.ts'
+
+/** A record is far smaller: no value in it is over 8 KB. */
+const TAIL_BYTES = 1024 * 1024
+const DEFAULT_MAX_BYTES = 100 * 1024 * 1024
+const ROTATION_RETRY_MS = 60_000
+
+export interface FileOptions {
+  /** A file is rotated once it has so many bytes, and when the day (UTC) is over. */
+  maxBytes?: number
+  now?: () => Date
+}
+
+/** What is at the end of a file that an earlier run has left. */
+interface Tail {
+  /** The last good line, unless the file's first one is torn already. */
+  last?: { record: ChainRecord, position: Position }
+  /** Where it ends. */
+  goodBytes: number
+  /** What comes behind it. */
+  rest: Buffer
+}
+
+/** How canonical JSON makes every file begin. */
+const FIRST_BYTES = Buffer.from('{"event":"header","file":{"number":')
+
+/**
+ * Lines at the end of a file, which stays where it is: a full or outdated one is renamed to `PATH.<day>.<number>`. The
+ * chain of an earlier run goes on in it. Before each batch it is made sure that the file is still the one at PATH, and that
+ * nobody else has written to it: one that does not end with this process's own last line is renamed to `PATH.altered-<time>`.
+ */
+export class FileMedium implements Medium {
+  readonly kind = 'file'
+  readonly #path: string
+  readonly #maxBytes: number
+  readonly #now: () => Date
+  #handle: FileHandle | undefined
+  #identity = ''
+  #bytes = 0
+  #day = ''
+  #rotateAfterMs = 0
+  /** The file before was set aside by this process itself. */
+  #rotated = false
+  /** The file system that the folder was on at first: a mount point whose volume is gone is no place for the log. */
+  #device: number | undefined
+  /** What the chain has still to tell of the opening. */
+  #found: Pick<Opened, 'torn'> & { gap?: NonNullable<Opened['gap']> & { set_aside?: string } } = {}
+  /** A batch that failed, and of which a part could not be taken back. */
+  #untaken: Buffer | undefined
+
+  constructor (path: string, { maxBytes = DEFAULT_MAX_BYTES, now = () => new Date() }: FileOptions = {}) {
+    this.#path = path
+    this.#maxBytes = maxBytes
+    this.#now = now
+  }
+
+  async open (position: Position | undefined): Promise<Opened> {
+    const at = this.#handle && position && await this.#isIntact() ? position : await this.#reopen(position)
+    const begins = this.#bytes === 0
+    const due = !begins && (this.#bytes >= this.#maxBytes || this.#day !== this.#today()) && performance.now() >= this.#rotateAfterMs
+    return { position: at, begins, due, ...this.#found }
+  }
+
+  async append (lines: string): Promise<void> {
+    const handle = this.#opened()
+    const bytes = Buffer.from(lines)
+    try {
+      for (let offset = 0; offset < bytes.length;) offset += (await handle.write(bytes, offset)).bytesWritten
+    } catch (error) {
+      // All of the batch or nothing: what did fit on a full disk must not stand in the way of the next line.
+      await handle.truncate(this.#bytes).catch(() => {
+        this.#untaken = bytes
+        return this.#abandon()
+      })
+      throw error
+    }
+    if (this.#bytes === 0) this.#day = this.#today()
+    this.#rotated = false
+    this.#bytes += bytes.length
+    this.#untaken = undefined
+    this.#found = {}
+  }
+
+  async sync (): Promise<void> {
+    try {
+      await this.#opened().datasync()
+    } catch (error) {
+      await this.#abandon()
+      throw error
+    }
+  }
+
+  async rotate (file: number): Promise<void> {
+    const aside = `${this.#path}.${this.#day}.${String(file).padStart(6, '0')}`
+    this.#rotateAfterMs = performance.now() + ROTATION_RETRY_MS
+    if (await statOf(aside)) throw new Error(`${aside} exists already`)
+    await rename(this.#path, aside)
+    this.#rotateAfterMs = 0
+    this.#rotated = true
+    await this.#abandon()
+    await syncFolder(this.#path)
+  }
+
+  async close (): Promise<void> {
+    await this.#abandon()
+  }
+
+  #opened (): FileHandle {
+    if (!this.#handle) throw new Error('the file is not open')
+    return this.#handle
+  }
+
+  #today (): string {
+    return this.#now().toISOString().slice(0, 10)
+  }
+
+  async #abandon (): Promise<void> {
+    const handle = this.#handle
+    this.#handle = undefined
+    await handle?.close().catch(() => {})
+  }
+
+  async #isIntact (): Promise<boolean> {
+    const stats = await statOf(this.#path)
+    return stats !== undefined && identity(stats) === this.#identity && stats.size === this.#bytes
+  }
+
+  async #reopen (position: Position | undefined): Promise<Position> {
+    await this.#abandon()
+    const folder = dirname(this.#path)
+    if (this.#device === undefined) await mkdir(folder, { recursive: true, mode: 0o700 })
+    const { dev } = await stat(folder)
+    if (this.#device !== undefined && dev !== this.#device && !await statOf(this.#path)) throw new Error('the volume is gone')
+
+    const handle = await open(this.#path, constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK, 0o600)
+    try {
+      const stats = await handle.stat()
+      if (!stats.isFile()) throw new Error('it is no regular file')
+      await handle.chmod(0o600)
+      const size = await this.#takeBack(handle, stats)
+      const known = position && position.end.sequence > 0 ? position : undefined
+      const orAltered = (error: NodeJS.ErrnoException): Tail => {
+        // What can't be read is not altered, and what this process has never written to is not its log.
+        if (error.code !== undefined || !known) throw error
+        return { goodBytes: 0, rest: Buffer.alloc(0) }
+      }
+      const tail = size > 0 ? await readTail(handle, size).catch(orAltered) : undefined
+      if (tail && known && !endsAt(tail, known)) {
+        await this.#setAltered(tail, known)
+        await handle.close()
+        return await this.#reopen(position)
+      }
+      if (tail && tail.rest.length > 0) await this.#setAside(handle, tail)
+      if (!tail) await syncFolder(this.#path)
+      this.#device = dev
+      this.#handle = handle
+      this.#identity = identity(stats)
+      this.#bytes = tail?.goodBytes ?? 0
+      const { last } = tail ?? {}
+      if (!last) {
+        if (known && !this.#rotated) this.#found.gap ??= { records: null, reason: 'the file before was taken away while it was written' }
+        return position ?? await this.#lastRotated() ?? { file: 0, end: BEGINNING }
+      }
+      this.#day = last.record.time.slice(0, 10)
+      return last.position
+    } catch (error) {
+      this.#handle = undefined
+      await handle.close()
+      throw error
+    }
+  }
+
+  /** Removes what a failed batch of this process has left, and nothing else; the size that remains. */
+  async #takeBack (handle: FileHandle, stats: Stats): Promise<number> {
+    const length = stats.size - this.#bytes
+    if (!this.#untaken || identity(stats) !== this.#identity || length <= 0 || length > this.#untaken.length) return stats.size
+    if (!this.#untaken.subarray(0, length).equals(await read(handle, this.#bytes, length))) return stats.size
+    await handle.truncate(this.#bytes)
+    return this.#bytes
+  }
+
+  /** Keeps a file that somebody else has changed, out of the way of the chain that goes on behind `known`. */
+  async #setAltered ({ last }: Tail, known: Position): Promise<void> {
+    const aside = `${this.#path}.altered-${this.#now().toISOString().replaceAll(':', '')}`
+    if (await statOf(aside)) throw new Error('the file was altered, and can not be set aside: the name is taken')
+    await rename(this.#path, aside)
+    const missing = last ? known.end.sequence - last.position.end.sequence : 0
+    this.#found.gap = {
+      records: missing > 0 ? missing : null,
+      reason: `the file was altered while it was written, and is set aside${missing > 0 ? ': records were taken, and are not in the file any more' : ''}`,
+      set_aside: basename(aside),
+    }
+    await syncFolder(this.#path)
+  }
+
+  /** Keeps what a crash has left of a last line, beside the file and out of the chain. */
+  async #setAside (handle: FileHandle, { goodBytes, rest }: Tail): Promise<void> {
+    const path = `${this.#path}.torn-${this.#now().toISOString().replaceAll(':', '')}`
+    await writeFile(path, rest, { flag: 'wx', mode: 0o600, flush: true })
+    await handle.truncate(goodBytes)
+    await handle.datasync()
+    this.#found.torn = { bytes: rest.length, sha256: sha256(rest), set_aside: basename(path) }
+  }
+
+  /** Where the newest file that was set aside ends: its successor may never have been begun. */
+  async #lastRotated (): Promise<Position | undefined> {
+    const name = basename(this.#path)
+    const numbered = (await readdir(dirname(this.#path)))
+      .map(entry => ({ entry, number: entry.startsWith(`${name}.`) ? Number(/^\d{4}-\d\d-\d\d\.(\d{6,})$/.exec(entry.slice(name.length + 1))?.[1] ?? 0) : 0 }))
+      .filter(({ number }) => number > 0)
+      .sort((a, b) => b.number - a.number)
+    const [newest] = numbered
+    if (!newest) return
+    const handle = await open(join(dirname(this.#path), newest.entry))
+    try {
+      return (await readTail(handle, (await handle.stat()).size)).last?.position
+    } finally {
+      await handle.close()
+    }
+  }
+}
+
+/** Whether the last line is the one that is known, and nothing comes behind it. */
+function endsAt ({ last, rest }: Tail, { file, end }: Position): boolean {
+  return last?.position.file === file && last.position.end.sequence === end.sequence && last.position.end.hash === end.hash && rest.length === 0
+}
+
+async function readTail (handle: FileHandle, size: number): Promise<Tail> {
+  const head = await read(handle, 0, Math.min(size, TAIL_BYTES))
+  const firstEnd = head.indexOf('\n')
+  if (firstEnd < 0 && head.subarray(0, FIRST_BYTES.length).equals(FIRST_BYTES.subarray(0, head.length))) return { goodBytes: 0, rest: head }
+  const number = firstEnd < 0 ? undefined : headerOf(parseRecord(head.subarray(0, firstEnd)))?.number
+  if (number === undefined) throw new Error('the file holds no audit log: move it away')
+  const start = Math.max(0, size - TAIL_BYTES)
+  const tail = await read(handle, start, size - start)
+  for (let end = tail.lastIndexOf('\n'); end >= 0;) {
+    const before = end === 0 ? -1 : tail.lastIndexOf('\n', end - 1)
+    const line = tail.subarray(before + 1, end)
+    const record = before >= 0 || start === 0 ? parseRecord(line) : undefined
+    if (record) {
+      const position = { file: number, end: { hash: sha256(line), sequence: record.sequence } }
+      return { last: { record, position }, goodBytes: start + end + 1, rest: tail.subarray(end + 1) }
+    }
+    end = before
+  }
+  throw new Error('the file\'s end holds no audit records: move it away')
+}
+
+async function read (handle: FileHandle, position: number, length: number): Promise<Buffer> {
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, position)
+  return buffer.subarray(0, bytesRead)
+}
+
+async function statOf (path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw error
+  }
+}
+
+function identity ({ dev, ino }: Stats): string {
+  return `${dev}:${ino}`
+}
+
+/** Makes a file's name durable. */
+async function syncFolder (path: string): Promise<void> {
+  const folder = await open(dirname(path))
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}

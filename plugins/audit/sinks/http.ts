@@ -1,0 +1,41 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { BEGINNING } from '../chain.ts'
+import type { Medium } from './sink.ts'
+
+const ANSWER_BOUND_MS = 10_000
+const FIRST_RETRY_MS = 200
+const LAST_RETRY_MS = 5_000
+
+/**
+ * Lines as the body of a POST to a collector, one chain for each run of the process. A batch is taken when the collector
+ * answers 2xx, and is sent until it does: one whose answer was lost comes twice, with the same sequence numbers.
+ */
+export function httpMedium (url: string): Medium {
+  const closing = new AbortController()
+  let begins = true
+
+  async function post (body: string): Promise<void> {
+    const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(ANSWER_BOUND_MS)])
+    const response = await fetch(url, { method: 'POST', headers: { 'content-type': 'application/x-ndjson' }, body, redirect: 'error', signal })
+    await response.body?.cancel()
+    if (!response.ok) throw new Error(`the collector answered ${response.status}`)
+  }
+
+  return {
+    kind: 'http',
+    open: async position => ({ position: position ?? { file: 0, end: BEGINNING }, begins }),
+    append: async lines => {
+      for (let retryMs = FIRST_RETRY_MS; ; retryMs = Math.min(2 * retryMs, LAST_RETRY_MS)) {
+        try {
+          await post(lines)
+          begins = false
+          return
+        } catch (error) {
+          if (closing.signal.aborted) throw error
+          await delay(retryMs, undefined, { signal: closing.signal })
+        }
+      }
+    },
+    close: async () => closing.abort(),
+  }
+}

@@ -1,0 +1,107 @@
+/** What `npx kafscale-mcp` starts, in a checkout and in a package. */
+import { execFile, spawn } from 'node:child_process'
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { promisify } from 'node:util'
+import t, { type Test } from 'tap'
+import packageJson from '../../package.json' with { type: 'json' }
+import { waitFor } from '../wait-for.ts'
+
+const ROOT = join(import.meta.dirname, '../..')
+const START_BOUND_MS = 10_000
+const NO_ETCD = { KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_AUDIT_SINKS: 'none' }
+
+/** Runs a program to its end, with nothing in its environment but what is given. */
+async function run (file: string, args: string[], { cwd = ROOT, env = {} }: { cwd?: string, env?: Record<string, string> } = {}) {
+  const { promise, resolve } = Promise.withResolvers<{ code: unknown, stdout: string, stderr: string }>()
+  execFile(file, args, { cwd, env }, (error, stdout, stderr) => resolve({ code: error ? error.code : 0, stdout, stderr }))
+  return await promise
+}
+
+/** A checkout without dist: the launcher, and links to all that it may find beside it. */
+function checkout (t: Test): { dir: string, launch: (...args: string[]) => ReturnType<typeof run> } {
+  const dir = t.testdir({ 'package.json': JSON.stringify({ type: 'module' }) })
+  cpSync(join(ROOT, 'bin'), join(dir, 'bin'), { recursive: true })
+  for (const name of ['cli', 'server.ts']) symlinkSync(join(ROOT, name), join(dir, name))
+  return { dir, launch: async (...args) => await run(process.execPath, [join(dir, 'bin/kafscale-mcp.js'), ...args]) }
+}
+
+/** Starts the service by the launcher, asks it how it is, and ends it. */
+async function startAndEnd (t: Test, dir: string): Promise<void> {
+  const service = spawn(process.execPath, [join(dir, 'bin/kafscale-mcp.js')], { env: NO_ETCD, stdio: ['ignore', 'ignore', 'pipe'] })
+  t.teardown(() => service.kill('SIGKILL'))
+  const exit = new Promise(resolve => service.once('exit', resolve))
+  let log = ''
+  service.stderr.on('data', chunk => { log += chunk })
+  const url = () => /"url":"([^"]+)","msg":"listening"/.exec(log)?.[1]
+  await waitFor(() => url() !== undefined || log, START_BOUND_MS, 'listening')
+  t.match(await (await fetch(new URL('/healthz', url()))).json(), { status: 'ok', version: packageJson.version })
+  service.kill('SIGTERM')
+  t.equal(await exit, 0)
+}
+
+t.test('without a command it runs the service', async t => await startAndEnd(t, checkout(t).dir))
+
+t.test('token and audit are commands; what they say and exit with is theirs', async t => {
+  const { dir, launch } = checkout(t)
+  t.match(await launch('token', '--help'), { code: 0, stdout: /kafscale-mcp token issue/, stderr: '' })
+  t.match(await launch('token', 'keygen', '--key', join(dir, 'key'), '--jwks', join(dir, 'jwks')), { code: 0, stdout: /kid: / })
+  t.match(await launch('token', 'issue', '--key', join(dir, 'key'), '--subject', 'alice'), { code: 0, stdout: /^[\w-]+\.[\w-]+\.[\w-]+\n$/, stderr: '' })
+  t.match(await launch('token', 'issue', '--key', join(dir, 'missing'), '--subject', 'alice'), { code: 1, stdout: '' })
+  writeFileSync(join(dir, 'audit.log'), 'not a record\n')
+  t.match(await launch('audit', 'verify', join(dir, 'audit.log')), { code: 1, stdout: '' })
+  t.match(await launch('audit', 'verify', join(dir, 'missing')), { code: 2, stdout: '' })
+})
+
+t.test('a command that there is not is refused in a sentence', async t => {
+  const { launch } = checkout(t)
+  for (const command of ['serve', '', '--version', 'toString', '\u202e']) {
+    t.match(await launch(command), { code: 2, stdout: '', stderr: `kafscale-mcp: there is no command ${JSON.stringify(command)}\nUsage:` })
+  }
+  t.match(await launch('--help'), { code: 0, stdout: /^Usage:\n {2}kafscale-mcp +runs the service/, stderr: '' })
+})
+
+t.test('what was built goes before the sources', async t => {
+  const { dir, launch } = checkout(t)
+  mkdirSync(join(dir, 'dist/cli'), { recursive: true })
+  writeFileSync(join(dir, 'dist/cli/token.js'), 'export async function token (args) { console.log("built", args.join()); return 7 }')
+  t.strictSame(await launch('token', 'a', 'b'), { code: 7, stdout: 'built a,b\n', stderr: '' })
+})
+
+t.test('a Node.js that is too old says which is needed', async t => {
+  const { dir } = checkout(t)
+  const launchOn = async (version: string) => await run(process.execPath,
+    ['--import', `data:text/javascript,Object.defineProperty(process.versions, 'node', { value: '${version}' })`, join(dir, 'bin/kafscale-mcp.js'), 'token', '--help'])
+  for (const version of ['18.0.0', '20.20.2', '22.21.9']) {
+    t.strictSame(await launchOn(version), { code: 2, stdout: '', stderr: `kafscale-mcp needs Node.js 22.22 or newer, and this is ${version}.\n` })
+  }
+  for (const version of ['22.22.0', '24.0.0']) t.match(await launchOn(version), { code: 0 })
+  t.equal(packageJson.engines.node, '>=22.22')
+})
+
+t.test('a package, which has no sources, runs what was built', async t => {
+  const dir = join(t.testdir({}), 'node_modules/kafscale-mcp')
+  mkdirSync(dir, { recursive: true })
+  const { code, stdout } = await run(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json', '--outDir', join(dir, 'dist')])
+  t.equal(code, 0, stdout)
+  for (const name of ['bin', 'package.json']) cpSync(join(ROOT, name), join(dir, name), { recursive: true })
+  symlinkSync(join(ROOT, 'node_modules'), join(dir, 'node_modules'))
+  await startAndEnd(t, dir)
+  for (const command of ['token', 'audit']) {
+    t.match(await run(process.execPath, [join(dir, 'bin/kafscale-mcp.js'), command, '--help']), { code: 0, stdout: `kafscale-mcp ${command}` })
+  }
+})
+
+t.test('npx finds it in a checkout, and runs it on the Node.js that came with the packages, whichever is the machine\'s own', async t => {
+  const own = (process.env.PATH ?? '').split(delimiter).filter(path => !path.includes('node_modules'))
+  const npx = async (...args: string[]) => await run('npx', args, {
+    env: { PATH: own.join(delimiter), HOME: t.testdirName, npm_config_cache: join(t.testdirName, 'npm'), npm_config_offline: 'true', npm_config_update_notifier: 'false' },
+  })
+  t.testdir({})
+  const { code, stdout, stderr } = await npx('kafscale-mcp', 'token', '--help')
+  t.match({ code, stdout }, { code: 0, stdout: /^Usage:\n {2}kafscale-mcp token keygen/ }, stderr)
+  const { stdout: version } = await promisify(execFile)(join(ROOT, 'node_modules/.bin/node'), ['--version'])
+  t.match(version, /^v24\./)
+  t.equal((await npx('node', '--version')).stdout, version)
+  t.match(readFileSync(join(ROOT, packageJson.bin['kafscale-mcp']), 'utf8'), /^#!\/usr\/bin\/env node\n/)
+})

@@ -1,0 +1,332 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { appendFileSync, chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { createInterface } from 'node:readline'
+import t, { type Test } from 'tap'
+import { canonical, chain, sha256 } from '../../../plugins/audit/chain.ts'
+import type { Sink } from '../../../plugins/audit/sinks/sink.ts'
+import { verifyFiles } from '../../../plugins/audit/verify.ts'
+import { waitFor } from '../../wait-for.ts'
+import { body, events, fileSink, recordsOf, startService } from './helper.ts'
+
+const WITHIN_MS = 5_000
+
+function logIn (t: Test): string {
+  return join(t.testdir(), 'logs', 'mcp', 'audit.jsonl')
+}
+
+/** The files of a log, in order. */
+function filesOf (path: string): string[] {
+  const name = path.slice(path.lastIndexOf('/') + 1)
+  return readdirSync(join(path, '..')).filter(file => file.startsWith(`${name}.2`)).sort().map(file => join(path, '..', file)).concat(path)
+}
+
+/** The one file that was set aside as altered. */
+function alteredOf (path: string): string {
+  const [aside = '', ...more] = readdirSync(join(path, '..')).filter(file => file.startsWith(`${basename(path)}.altered-`))
+  if (aside === '' || more.length > 0) throw new Error('not one file is set aside')
+  return join(path, '..', aside)
+}
+
+async function intact (t: Test, path: string): Promise<void> {
+  const { exitCode, findings } = await verifyFiles(filesOf(path))
+  t.equal(exitCode, 0, findings.join('\n'))
+}
+
+async function writeAll (sink: Sink, count: number): Promise<void> {
+  for (let written = 0; written < count; written++) await sink.write(body(), false)
+}
+
+t.test('a record is in the file when it is taken, and nobody else may read it', async t => {
+  const path = logIn(t)
+  const sink = fileSink(path)
+  const line = await sink.write(body(), false)
+  t.equal(readFileSync(path, 'utf8').split('\n').at(-2), line)
+  t.strictSame(events(path), ['header', 'tool_call'])
+  t.equal(statSync(path).mode & 0o777, 0o600)
+  t.equal(statSync(join(path, '..')).mode & 0o777, 0o700, 'folders that were missing')
+  t.equal(statSync(join(path, '../..')).mode & 0o777, 0o700)
+  await sink.close()
+  t.strictSame(events(path), ['header', 'tool_call', 'checkpoint'])
+  await intact(t, path)
+})
+
+t.test('a file that others could read is taken from them', async t => {
+  const path = logIn(t)
+  await fileSink(path).close()
+  chmodSync(path, 0o644)
+  await fileSink(path).close()
+  t.equal(statSync(path).mode & 0o777, 0o600)
+})
+
+t.test('records that come together are in the order in which they came', async t => {
+  const path = logIn(t)
+  const sink = fileSink(path)
+  const lines = await Promise.all(Array.from({ length: 2_500 }, () => sink.write(body(), false)))
+  const records = recordsOf(path)
+  t.strictSame(records.filter(({ event }) => event === 'tool_call').map(({ sequence }) => sequence), lines.map(line => JSON.parse(line).sequence))
+  t.strictSame(records.flatMap(({ event, sequence }) => event === 'checkpoint' ? [sequence] : []), [1_001, 2_002], 'a checkpoint every 1,000 records')
+  await sink.close()
+  await intact(t, path)
+})
+
+t.test('the next run goes on in the same file, with the chain of the one before', async t => {
+  const path = logIn(t)
+  for (let run = 0; run < 3; run++) {
+    const sink = fileSink(path)
+    await writeAll(sink, 2)
+    await sink.close()
+  }
+  t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'checkpoint', 'tool_call', 'tool_call', 'checkpoint', 'tool_call', 'tool_call', 'checkpoint'])
+  t.strictSame(filesOf(path), [path])
+  await intact(t, path)
+})
+
+t.test('a full file is set beside, and the next one begins with its end', async t => {
+  const path = logIn(t)
+  const sink = fileSink(path, { maxBytes: 3_000 })
+  await writeAll(sink, 30)
+  await sink.close()
+  const files = filesOf(path)
+  t.ok(files.length > 5)
+  for (const [index, file] of files.entries()) {
+    const records = recordsOf(file)
+    t.match(records[0], { event: 'header', file: { number: index + 1 } })
+    t.match(records.at(-1), { event: 'checkpoint', checkpoint: { closing: true } })
+    t.equal(statSync(file).mode & 0o777, 0o600)
+    t.ok(statSync(file).size < 5_000)
+  }
+  t.equal(files.flatMap(events).filter(event => event === 'tool_call').length, 30)
+  t.match(files[0], /audit\.jsonl\.\d{4}-\d\d-\d\d\.000001$/)
+  await intact(t, path)
+})
+
+t.test('a file ends with its day', async t => {
+  const path = logIn(t)
+  let now = new Date('2026-07-28T23:59:59Z')
+  const sink = fileSink(path, { now: () => now })
+  await writeAll(sink, 2)
+  now = new Date('2026-07-29T00:00:01Z')
+  await writeAll(sink, 2)
+  await sink.close()
+  t.strictSame(filesOf(path), [`${path}.2026-07-28.000001`, path])
+  t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'checkpoint'])
+  await intact(t, path)
+})
+
+t.test('a crash between setting a file beside and beginning the next breaks no chain', async t => {
+  const path = logIn(t)
+  const sink = fileSink(path)
+  await writeAll(sink, 2)
+  await sink.close()
+  renameSync(path, `${path}.2026-07-28.000001`)
+  writeFileSync(`${path}.torn-2026`, 'no file of the log')
+  const next = fileSink(path)
+  await writeAll(next, 1)
+  await next.close()
+  t.match(recordsOf(path)[0], { event: 'header', file: { number: 2 } })
+  await intact(t, path)
+})
+
+t.test('a name that is taken stops the rotation, not the records', async t => {
+  const path = logIn(t)
+  let now = new Date('2026-07-28T12:00:00Z')
+  const sink = fileSink(path, { now: () => now })
+  await writeAll(sink, 1)
+  writeFileSync(`${path}.2026-07-28.000001`, 'of somebody else')
+  now = new Date('2026-07-29T12:00:00Z')
+  await writeAll(sink, 2)
+  await sink.close()
+  t.equal(readFileSync(`${path}.2026-07-28.000001`, 'utf8'), 'of somebody else')
+  t.strictSame(events(path), ['header', 'tool_call', 'checkpoint', 'tool_call', 'tool_call', 'checkpoint'])
+  t.equal((await verifyFiles([path])).exitCode, 0)
+})
+
+t.test('a torn last line is set aside and recorded', async t => {
+  for (const torn of ['{"decision":"allowed","di', '\0\0\0\0\0\n', '{"event":"no record"}\n{"half']) {
+    const path = logIn(t)
+    rmSync(join(path, '..'), { recursive: true, force: true })
+    const sink = fileSink(path)
+    await writeAll(sink, 2)
+    await sink.close()
+    appendFileSync(path, torn)
+    t.equal((await verifyFiles([path])).exitCode, 1, 'before the service starts again')
+
+    const next = fileSink(path)
+    await writeAll(next, 1)
+    await next.close()
+    const aside = readdirSync(join(path, '..')).filter(file => file.includes('.torn-'))
+    t.equal(aside.length, 1)
+    const kept = join(path, '..', aside[0] ?? '')
+    t.equal(readFileSync(kept, 'utf8'), torn)
+    t.equal(statSync(kept).mode & 0o777, 0o600)
+    t.strictSame(recordsOf(path).find(({ event }) => event === 'torn_line')?.['torn'], { bytes: torn.length, set_aside: aside[0], sha256: sha256(torn) })
+    t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'checkpoint', 'torn_line', 'tool_call', 'checkpoint'])
+    t.equal((await verifyFiles([path])).exitCode, 0)
+  }
+})
+
+t.test('a file whose first line is torn is begun again', async t => {
+  const path = logIn(t)
+  mkdirSync(join(path, '..'), { recursive: true })
+  writeFileSync(path, '{"event":"header","file":{"num')
+  const sink = fileSink(path)
+  await writeAll(sink, 1)
+  await sink.close()
+  t.strictSame(events(path), ['header', 'torn_line', 'tool_call', 'checkpoint'])
+  await intact(t, path)
+})
+
+t.test('a file that is no audit log is left alone', async t => {
+  for (const content of ['root:x:0:0\n', 'root:x:0:0', '{"event":"header"}\n']) {
+    const path = join(t.testdir({ passwd: content }), 'passwd')
+    const sink = fileSink(path)
+    await t.rejects(sink.write(body(), false), { message: 'the file holds no audit log: move it away' })
+    t.match(sink.state, { state: 'failed', reason: 'the file holds no audit log: move it away', missed: 1 })
+    await sink.close()
+    t.equal(readFileSync(path, 'utf8'), content)
+  }
+})
+
+t.test('a device or a folder is no log', async t => {
+  const folder = fileSink(t.testdir())
+  await t.rejects(folder.write(body(), false), { code: 'EISDIR' })
+  t.equal(folder.state.reason, 'open: EISDIR', 'the reason names no path')
+  const device = fileSink('/dev/full')
+  await t.rejects(device.write(body(), false), { message: 'it is no regular file' })
+  await Promise.all([folder.close(), device.close()])
+})
+
+t.test('a file that is moved away is begun anew, and the chain says so', async t => {
+  const path = logIn(t)
+  const sink = fileSink(path)
+  await writeAll(sink, 2)
+  renameSync(path, `${path}.2026-07-28.moved`)
+  await writeAll(sink, 2)
+  await sink.close()
+  t.strictSame(events(path), ['header', 'gap', 'tool_call', 'tool_call', 'checkpoint'])
+  t.match(recordsOf(path)[1], { gap: { records: null, reason: /taken away/ } })
+  await intact(t, path)
+})
+
+t.test('a file that is replaced by its copy is what is written to', async t => {
+  const path = logIn(t)
+  const sink = fileSink(path)
+  await writeAll(sink, 2)
+  copyFileSync(path, `${path}.copy`)
+  renameSync(`${path}.copy`, path)
+  await writeAll(sink, 1)
+  await sink.close()
+  t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'tool_call', 'checkpoint'])
+  await intact(t, path)
+})
+
+t.test('records that somebody cuts off while the service runs are missed', async t => {
+  const path = logIn(t)
+  const sink = fileSink(path)
+  await writeAll(sink, 5)
+  const lines = readFileSync(path, 'utf8').split('\n')
+  truncateSync(path, lines.slice(0, 3).join('\n').length + 1)
+  await writeAll(sink, 1)
+  await sink.close()
+  const aside = alteredOf(path)
+  t.strictSame(events(aside), ['header', 'tool_call', 'tool_call'])
+  t.strictSame(events(path), ['header', 'gap', 'tool_call', 'checkpoint'])
+  t.match(recordsOf(path)[1], { gap: { records: 3, reason: /not in the file any more/ } })
+  t.match(await verifyFiles([aside, path]), { exitCode: 1, problems: [{ path: aside, line: 3, what: /cut off/ }] })
+})
+
+t.test('a file that somebody else writes to is set aside, and the chain goes on from the own last line', async t => {
+  const forge = (lines: string[]) => canonical({ ...JSON.parse(lines.at(-1) ?? ''), rule: 'forged, and longer' })
+  const append = (lines: string[]) => chain({ hash: sha256(lines.at(-1) ?? ''), sequence: lines.length }, body()).line
+  for (const [what, change] of Object.entries<(lines: string[]) => string>({
+    'a changed last line': lines => [...lines.slice(0, -1), forge(lines), ''].join('\n'),
+    'an appended line that fits': lines => [...lines, append(lines), ''].join('\n'),
+    'a part of a line': lines => [...lines, '{"half'].join('\n'),
+    'what is no log': () => 'root:x:0:0\n',
+  })) {
+    const path = logIn(t)
+    rmSync(join(path, '..'), { recursive: true, force: true })
+    const sink = fileSink(path)
+    await writeAll(sink, 3)
+    const lines = readFileSync(path, 'utf8').split('\n').slice(0, -1)
+    const altered = change(lines)
+    writeFileSync(path, altered)
+    await writeAll(sink, 1)
+    await sink.close()
+    const aside = alteredOf(path)
+    t.equal(readFileSync(aside, 'utf8'), altered, what)
+    t.strictSame(events(path), ['header', 'gap', 'tool_call', 'checkpoint'], what)
+    t.match(recordsOf(path)[0], { file: { number: 2, previous_hash: sha256(lines.at(-1) ?? ''), previous_sequence: 4 } })
+    t.match(recordsOf(path)[1], { gap: { records: null, reason: /altered/, set_aside: basename(aside) } })
+    t.equal((await verifyFiles([aside, path])).exitCode, 1, what)
+  }
+})
+
+t.test('while its folder is gone nothing is taken, and the chain tells how much it is without', async t => {
+  const path = logIn(t)
+  const folder = join(path, '..')
+  const sink = fileSink(path)
+  await writeAll(sink, 2)
+  renameSync(folder, `${folder}-gone`)
+  await t.rejects(sink.write(body(), false), { code: 'ENOENT' })
+  await t.rejects(sink.write(body(), true), { code: 'ENOENT' })
+  t.match(sink.state, { state: 'failed', reason: 'stat: ENOENT', missed: 2 })
+  t.notOk(existsSync(folder), 'a mount point is not filled with what belongs on the volume')
+  renameSync(`${folder}-gone`, folder)
+  await writeAll(sink, 1)
+  t.strictSame(sink.state, { kind: 'file', state: 'ok', missed: 2 })
+  await sink.close()
+  t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'gap', 'tool_call', 'checkpoint'])
+  t.match(recordsOf(path)[3], { gap: { records: 2, reason: 'stat: ENOENT' } })
+  await intact(t, path)
+})
+
+t.test('a full disk refuses whole records, and takes them again when there is room', async t => {
+  const path = logIn(t)
+  mkdirSync(join(path, '..'), { recursive: true })
+  // The limit of a file's size is a full disk for one process. What tap adds to Node.js would end it at the limit.
+  const service = startService(t, { auditSinks: [{ kind: 'file', path }] }, { wrapper: ['bash', '-c', 'unset NODE_OPTIONS; ulimit -S -f 16; exec "$@"', '-'] })
+  const answers = new Map<string, string>()
+  createInterface({ input: service.stdio[3] as NodeJS.ReadableStream }).on('line', line => {
+    const [id = '', outcome = ''] = line.split(' ')
+    answers.set(id, outcome)
+  })
+  let next = 0
+  const record = async () => {
+    const id = `${next++}`
+    service.stdin?.write(`${id}\n`)
+    await waitFor(() => answers.has(id), WITHIN_MS, `an answer to ${id}`)
+    return answers.get(id)
+  }
+  let taken = 0
+  let outcome = await record()
+  for (; outcome === 'ok' && taken < 1_000; outcome = await record()) taken++
+  t.equal(outcome, 'AUDIT_UNAVAILABLE')
+  t.equal(await record(), 'AUDIT_UNAVAILABLE')
+  t.equal(events(path).length, taken + 2, 'what is there is whole records, with the header and the start')
+  t.ok(statSync(path).size > 15_000)
+
+  execFileSync('prlimit', ['--pid', String(service.pid), '--fsize=1000000:'])
+  t.equal(await record(), 'ok')
+  t.match(recordsOf(path).find(({ event }) => event === 'gap'), { gap: { records: 2, reason: 'write: EFBIG' } })
+  service.stdin?.end()
+  await once(service, 'exit')
+  await intact(t, path)
+})
+
+// In a mount namespace of its own: where the kernel lets nobody have one, the two tests above have to do.
+const mounts = spawnSync('unshare', ['-Urm', 'true']).status === 0
+if (mounts) {
+  t.test('a file system that is full, and a volume that is unmounted', async t => {
+    const script = join(import.meta.dirname, 'volume.ts')
+    const output = execFileSync('unshare', ['-Urm', process.execPath, script, t.testdir()], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+    const { full, afterwards, gone, onRoot, findings } = JSON.parse(output)
+    t.equal(full, 'ENOSPC')
+    t.equal(afterwards, 'ok')
+    t.equal(gone, 'the volume is gone')
+    t.equal(onRoot, false, 'nothing is written where the volume was')
+    t.match(findings.at(-1), /^intact/)
+  })
+}
