@@ -1,17 +1,24 @@
-import Fastify, { LogController, type FastifyInstance } from 'fastify'
+import Fastify, { LogController, type FastifyInstance, type FastifyReply } from 'fastify'
+import audit from './plugins/audit/index.ts'
+import auth from './plugins/auth/index.ts'
 import brokerMetrics from './plugins/broker-metrics.ts'
 import config, { readConfig, type Environment } from './plugins/config.ts'
 import etcd from './plugins/etcd/index.ts'
+import limits from './plugins/limits.ts'
 import metadata from './plugins/metadata.ts'
+import rbac from './plugins/rbac/index.ts'
+import tls, { tlsOptions } from './plugins/tls.ts'
 import toolRegistry from './plugins/tool-registry.ts'
+import authenticated from './routes/authenticated.ts'
 import health from './routes/health.ts'
-import mcp from './routes/mcp.ts'
+import wellKnown from './routes/well-known.ts'
 import clusterMetrics from './tools/cluster-metrics.ts'
 import clusterStatus from './tools/cluster-status.ts'
 import consumerLag from './tools/consumer-lag.ts'
 import describeConfigs from './tools/describe-configs.ts'
 import describeGroup from './tools/describe-group.ts'
 import describeTopics from './tools/describe-topics.ts'
+import explainAccess from './tools/explain-access.ts'
 import fetchOffsets from './tools/fetch-offsets.ts'
 import listGroups from './tools/list-groups.ts'
 import listTopics from './tools/list-topics.ts'
@@ -22,11 +29,23 @@ import listTopics from './tools/list-topics.ts'
  */
 export async function buildApp ({ env }: { env?: Environment } = {}): Promise<FastifyInstance> {
   const settings = readConfig(env)
+  const { requestTimeout } = settings
+  // Node.js derives the headers' timeout from the one that it is created with, and would look for late requests only every 30 s.
+  const server = { requestTimeout, connectionsCheckingInterval: Math.min(requestTimeout || 30_000, 1_000) }
+  const tlsServer = tlsOptions(settings)
   const app = Fastify({
-    logger: { level: settings.logLevel, stream: process.stderr },
+    logger: { level: settings.logLevel, stream: process.stderr, serializers: { err: describeFailure } },
+    // What is asked for may hold a token, so no answer repeats it.
+    frameworkErrors: (_, __, reply) => { (reply as FastifyReply).code(400).send({ statusCode: 400, error: 'Bad Request' }) },
     logController: new LogController({ disableRequestLogging: true }),
     routerOptions: { ignoreTrailingSlash: true },
+    ...tlsServer ? { https: { ...tlsServer, ...server } } : { http: server },
+    trustProxy: settings.trustedProxies ?? false,
+    bodyLimit: settings.maxBodyBytes,
+    requestTimeout,
   })
+
+  app.setNotFoundHandler(async (_, reply) => reply.code(404).send({ statusCode: 404, error: 'Not Found' }))
 
   // What the service knows, each from the one before.
   await app.register(config, { config: settings })
@@ -45,10 +64,24 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   await app.register(describeGroup)
   await app.register(fetchOffsets)
   await app.register(consumerLag)
+  await app.register(explainAccess)
 
-  // Who may ask it: a scope of its own, so that what guards it guards nothing else.
-  await app.register(mcp)
+  // Who may ask it, how much of it, and the record of it.
+  await app.register(tls)
+  await app.register(audit)
+  await app.register(rbac)
+  await app.register(auth)
+  await app.register(limits)
+
+  // The ways in. What guards the first is registered in its scope and guards nothing else.
+  await app.register(authenticated)
+  await app.register(wellKnown)
   await app.register(health)
 
   return app
+}
+
+/** An error as the log shows it; the bytes of a request that could not be read stay out of it. */
+function describeFailure ({ name, message, stack, code }: Error & { code?: string }) {
+  return { type: name, message, stack: stack ?? '', ...(code !== undefined && { code }) }
 }

@@ -18,20 +18,59 @@ export const MetricsNotConfigured = createError<[]>('METRICS_NOT_CONFIGURED',
   'No broker metrics are configured. An operator sets KAFSCALE_MCP_BROKER_METRICS_URL.', 501)
 export const MetricsUnavailable = createError<[string]>('METRICS_UNAVAILABLE',
   'No broker answered with its metrics: %s. Call again in a few seconds; cluster_status answers without them.', 503)
+export const PermissionDenied = createError<[string, string]>('PERMISSION_DENIED',
+  'You may not call %s. It would need %s; explain_access tells what you may.', 403)
+export const RateLimited = createError<[string]>('RATE_LIMITED',
+  'There are too many calls: %s. Wait for those under way, then call again.', 429)
+export const AuditUnavailable = createError<[]>('AUDIT_UNAVAILABLE',
+  'The call can not be recorded, so it is not answered. Call again in a few seconds; an operator finds the reason under /healthz.', 503)
 export const Internal = createError<[]>('INTERNAL',
   'The service failed to answer. Call again; if it fails again, an operator finds the reason in the service\'s log.', 500)
+
+// --- Why a request goes no further than the door: told by HTTP status, before there is any tool
+
+/** What RFC 6750 calls what is wrong with a token; nothing where none was sent. */
+type BearerError = 'invalid_request' | 'invalid_token'
+
+/** HTTP 401. The reason is for the caller and the audit record, and never holds anything of the token. */
+export class Unauthenticated extends createError<[string]>('UNAUTHENTICATED', 'Not authenticated: %s.', 401) {
+  readonly bearerError: BearerError | undefined
+
+  constructor (reason: string, bearerError?: BearerError) {
+    super(reason)
+    this.bearerError = bearerError
+  }
+}
+
+/** HTTP 503: a token that may be good can't be verified now. A client that were told 401 would throw it away. */
+export const Unverifiable = createError<[string]>('UNAUTHENTICATED', 'The token can not be verified now: %s. Try again in a few seconds.', 503)
+
+/** HTTP 403 with every scope that the call needs, so that a client can ask for them at once. */
+export class InsufficientScope extends createError<[string]>('INSUFFICIENT_SCOPE', 'The token lacks a scope. The call needs: %s.', 403) {
+  readonly scopes: readonly string[]
+
+  constructor (scopes: readonly string[]) {
+    super(scopes.join(' '))
+    this.scopes = scopes
+  }
+}
 
 /** Whether an error is one of this table, and so may be shown to whoever called. */
 export function isToolError (error: unknown): error is FastifyError {
   return TABLE.some(known => error instanceof known)
 }
 
-const TABLE = [InvalidArgument, InvalidCursor, GroupNotFound, ResultTooLarge, MetadataUnavailable, MetricsNotConfigured, MetricsUnavailable, Internal]
+const TABLE = [
+  InvalidArgument, InvalidCursor, GroupNotFound, ResultTooLarge, MetadataUnavailable, MetricsNotConfigured, MetricsUnavailable,
+  PermissionDenied, RateLimited, AuditUnavailable, Internal
+]
 
 /** Codes for which the same call may succeed later, and after how many milliseconds it is worth trying. */
 const RETRY_AFTER_MS: ReadonlyMap<string, number> = new Map([
   ['METADATA_UNAVAILABLE', 2_000],
   ['METRICS_UNAVAILABLE', 5_000],
+  ['RATE_LIMITED', 1_000],
+  ['AUDIT_UNAVAILABLE', 5_000],
 ])
 
 /** How a failure is told to a machine, under `_meta["kafscale-mcp/error"]`. */

@@ -18,7 +18,6 @@ async function start (): Promise<string> {
     const { host, port } = app.config.httpAddr
     const url = `${await app.listen({ host, port })}/mcp`
     app.log.info({ url }, 'listening')
-    app.log.info('there is no authentication yet, so the service listens on loopback only')
     return url
   } catch (error) {
     process.stderr.write(`kafscale-mcp does not start:\n${sentence(error as NodeJS.ErrnoException)}\n`)

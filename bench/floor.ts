@@ -1,17 +1,20 @@
 /**
- * The floor, as a process of its own: the service's own way from HTTP to a tool, with one tool that does nothing; and a
+ * The floor, as a process of its own: the service as it is, without a cluster, with one more tool that does nothing; and a
  * bare Fastify route that answers with the same bytes.
  */
 import { Type } from '@sinclair/typebox'
 import Fastify from 'fastify'
-import config, { readConfig } from '../plugins/config.ts'
-import toolRegistry from '../plugins/tool-registry.ts'
-import mcp from '../routes/mcp.ts'
+import { buildApp } from '../app.ts'
+import { NOTHING_ON } from './everything-on.ts'
 import { modernRequest } from './mcp-client.ts'
 
-const app = Fastify()
-await app.register(config, { config: readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1' }) }) // nothing connects to it
-await app.register(toolRegistry)
+const app = await buildApp({
+  env: {
+    KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', // nobody serves it
+    KAFSCALE_MCP_LOG_LEVEL: 'silent',
+    ...NOTHING_ON,
+  },
+})
 app.tools.declare({
   name: 'nothing',
   title: 'Do nothing',
@@ -21,7 +24,6 @@ app.tools.declare({
   output: Type.Object({}),
   answer: () => ({}),
 })
-await app.register(mcp)
 const url = `${await app.listen({ host: '127.0.0.1', port: 0 })}/mcp`
 
 const { headers, body } = modernRequest(url)('tools/call', { name: 'nothing', arguments: {} })

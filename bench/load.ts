@@ -2,9 +2,10 @@
  * The load generator: a process of its own, so that it shares no event loop with what it measures. It takes one job after
  * the other from its parent and ends with it.
  */
+import { Agent, request } from 'node:http'
 import autocannon from 'autocannon'
 
-/** Calls at full speed: each connection sends the next request when it has its answer. */
+/** Calls at full speed, where each connection sends the next request when it has its answer; or so many a second. */
 export interface Job {
   url: string
   headers: Record<string, string>
@@ -12,7 +13,7 @@ export interface Job {
   bodies: readonly string[]
   connections: number
   /** How long, or how many calls on each connection. */
-  extent: { seconds: number } | { calls: number }
+  extent: { seconds: number } | { calls: number } | { seconds: number, perSecond: number }
 }
 
 export interface LoadResult {
@@ -27,10 +28,11 @@ export interface LoadResult {
 }
 
 const TIMEOUT_SECONDS = 60
+const PACE_MS = 1
 
 let lastId = 0
 
-process.on('message', async (job: Job) => { process.send?.(await run(job)) })
+process.on('message', async (job: Job) => { process.send?.(await ('perSecond' in job.extent ? runOpen(job, job.extent) : run(job))) })
 process.on('disconnect', () => process.exit())
 
 async function run ({ url, headers, bodies, connections, extent }: Job): Promise<LoadResult> {
@@ -66,4 +68,50 @@ async function run ({ url, headers, bodies, connections, extent }: Job): Promise
   })
   const { errors, non2xx } = await calls
   return { latenciesMs: Float64Array.from(latenciesMs), elapsedMs: lastMs - startMs, minBytes, failures: errors + non2xx }
+}
+
+/**
+ * Calls in an open loop: sent when they are due, whatever the answers take. (With a rate, each connection of autocannon
+ * sends a second's requests at full speed and rests.) Latencies count from when a request was sent.
+ */
+async function runOpen ({ url, headers, bodies: [body] }: Job, { seconds, perSecond }: { seconds: number, perSecond: number }): Promise<LoadResult> {
+  const agent = new Agent({ keepAlive: true })
+  const latenciesMs: number[] = []
+  let minBytes = Infinity
+  let failures = 0
+  const startMs = performance.now()
+  let lastMs = startMs
+
+  const send = () => new Promise<void>(resolve => {
+    const sentMs = performance.now()
+    const fail = () => {
+      failures++
+      resolve()
+    }
+    const sent = request(url, { method: 'POST', headers, agent, timeout: TIMEOUT_SECONDS * 1_000 }, response => {
+      let bytes = 0
+      response.on('data', (chunk: Buffer) => { bytes += chunk.length }).on('error', fail).on('end', () => {
+        if (response.statusCode !== 200) return fail()
+        lastMs = performance.now()
+        latenciesMs.push(lastMs - sentMs)
+        minBytes = Math.min(minBytes, bytes)
+        resolve()
+      })
+    })
+    sent.on('error', fail).on('timeout', () => sent.destroy(new Error('no answer'))).end(body)
+  })
+
+  const calls: Promise<void>[] = []
+  await new Promise<void>(resolve => {
+    const timer = setInterval(() => {
+      const elapsedSeconds = Math.min(seconds, (performance.now() - startMs) / 1_000)
+      while (calls.length < Math.floor(elapsedSeconds * perSecond)) calls.push(send())
+      if (elapsedSeconds < seconds) return
+      clearInterval(timer)
+      resolve()
+    }, PACE_MS)
+  })
+  await Promise.all(calls)
+  agent.destroy()
+  return { latenciesMs: Float64Array.from(latenciesMs), elapsedMs: lastMs - startMs, minBytes, failures }
 }

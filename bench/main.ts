@@ -9,11 +9,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { CONNECTIONS, callsOf, ownCalls, type Call } from './calls.ts'
 import { startCluster, startWriting, type Cluster } from './cluster.ts'
+import { everythingOn, NOTHING_ON, UNBOUNDED, verifyRestricted, type Variant } from './everything-on.ts'
 import { figures, idle, LoadGenerator, measure, sum, verify, type Sample, type Target } from './measure.ts'
 import { call, connect, type McpServer } from './mcp-client.ts'
 import { memoryMb, START, startNode, type Running } from './processes.ts'
-import { topFunctions } from './profile.ts'
-import { markdown, type Condition, type Report, type Row } from './report.ts'
+import { topFunctions, type SelfTime } from './profile.ts'
+import { everythingOnMarkdown, markdown, type Condition, type EverythingOn, type Pair, type Report, type Row } from './report.ts'
 
 const { values: options, positionals: tools } = parseArgs({
   allowPositionals: true,
@@ -21,6 +22,7 @@ const { values: options, positionals: tools } = parseArgs({
     url: { type: 'string', multiple: true, default: [] },
     compare: { type: 'boolean', default: false },
     profile: { type: 'boolean', default: false },
+    everything: { type: 'boolean', default: false },
     seconds: { type: 'string', default: '3' },
     rounds: { type: 'string', default: '3' },
   },
@@ -31,10 +33,13 @@ const rounds = positive('rounds')
 const OWN = 'kafscale-mcp'
 const STARTS = 3
 const WRITES_PER_SECOND = 2_000
-/** The call that is measured with and without writes, and profiled unless another is named. */
+/** The call that is measured with and without writes, with nothing and everything on, and profiled unless another is named. */
 const SMALL_TOOL = 'describe_group'
 /** Less has too few calls of one caller for a p99. */
 const WRITES_AT_LEAST_SECONDS = 5
+/** What the audit log takes is measured at this rate. */
+const AUDITED_PER_SECOND = 1_000
+const PROFILE_FUNCTIONS = 10
 const SYNC_BOUND_MS = 30_000
 const POLL_MS = 10
 const OTHER_SERVER_BOUND_MS = 120_000
@@ -56,7 +61,7 @@ setTimeout(() => {
 
 try {
   for (const tool of tools) if (!ownCalls().some(call => call.tool === tool)) throw new Error(`there is no call of a tool ${tool}`)
-  await (options.profile ? profile(tools[0] ?? SMALL_TOOL) : benchmark())
+  await (options.profile || options.everything ? part(tools[0] ?? SMALL_TOOL) : benchmark())
 } catch (error) {
   const { message, cause } = error as Error
   say(`The benchmark failed: ${message}${cause instanceof Error ? `: ${cause.message}` : ''}`)
@@ -94,6 +99,7 @@ async function benchmark (): Promise<void> {
       startToSyncedMs: service.startToSyncedMs,
       residentMb: { synced: synced.resident, afterCalls: afterCalls.resident, peak: memoryMb(service.pid).peak },
       conditions,
+      everythingOn: await withEverythingOn(load, cluster),
     }
     if (rows.some(({ server, etcdRequestsPerCall }) => server === OWN && etcdRequestsPerCall !== 0)) process.exitCode = 1
   }
@@ -102,16 +108,23 @@ async function benchmark (): Promise<void> {
   say(`\n${text}`)
 }
 
-/** One call of the service under a CPU profiler. */
-async function profile (tool: string): Promise<void> {
+/** What the options `profile` and `everything` ask for, instead of all. */
+async function part (tool: string): Promise<void> {
   const load = new LoadGenerator()
   t.teardown(() => load.close())
   const cluster = await startOwnCluster()
+  if (!options.profile) return say(`\n${everythingOnMarkdown(await withEverythingOn(load, cluster))}`)
+  const { label, perSecond, functions } = await profile(load, cluster, tool, options.everything ? everythingOn(t).everything : {})
+  say(`\n${label}: ${Math.round(perSecond)} calls/s under the profiler. Self time of what was not idle:\n`)
+  for (const { place, ms, fraction } of functions) say(`${(100 * fraction).toFixed(1).padStart(5)} % ${ms.toFixed(0).padStart(6)} ms  ${place}`)
+}
+
+/** One call of the service under a CPU profiler. */
+async function profile (load: LoadGenerator, cluster: Cluster, tool: string, variant: Variant): Promise<{ label: string, perSecond: number, functions: SelfTime[] }> {
   const dir = mkdtempSync(join(tmpdir(), 'kafscale-mcp-profile-'))
   t.teardown(() => rmSync(dir, { recursive: true }))
-  const service = await startOnce(cluster, ['--cpu-prof', `--cpu-prof-dir=${dir}`])
-  const [target] = await callTargets({ name: OWN, mcp: await connect(service.listening.url) }, ownCalls().filter(call => call.tool === tool), [])
-  if (!target) throw new Error(`the service has no tool ${tool}`)
+  const service = await startOnce(cluster, variant, ['--cpu-prof', `--cpu-prof-dir=${dir}`])
+  const target = await ownTarget(service, tool, variant)
 
   await measure(load, target, seconds, async () => 0) // until it is warm
   const fromNs = process.hrtime.bigint()
@@ -120,10 +133,37 @@ async function profile (tool: string): Promise<void> {
   await service.stop()
   const [file] = readdirSync(dir)
   if (file === undefined) throw new Error('the service left no profile')
-  say(`\n${target.label}: ${Math.round(figures([sample]).perSecond)} calls/s under the profiler. Self time of what was not idle:\n`)
-  for (const { place, ms, fraction } of topFunctions(join(dir, file), fromNs, toNs, 10)) {
-    say(`${(100 * fraction).toFixed(1).padStart(5)} % ${ms.toFixed(0).padStart(6)} ms  ${place}`)
+  return { label: target.label, perSecond: figures([sample]).perSecond, functions: topFunctions(join(dir, file), fromNs, toNs, PROFILE_FUNCTIONS) }
+}
+
+/**
+ * What it costs to verify, filter and record: the same small call of a service that does nothing of it and of one that does
+ * it all, at full speed; and at a rate, of one that only records. The windows of the two are by turns.
+ */
+async function withEverythingOn (load: LoadGenerator, cluster: Cluster): Promise<EverythingOn> {
+  const { audited, everything } = everythingOn(t)
+  const start = async (label: string, variant: Variant): Promise<Target> =>
+    ({ ...await ownTarget(await startOnce(cluster, { env: { ...variant.env, ...UNBOUNDED } }), SMALL_TOOL, variant), label })
+  const nothing = await start('nothing on', {})
+  const compare = async (...pair: [Target, Target]): Promise<Pair> => {
+    for (const target of pair) await measure(load, target, seconds, async () => 0) // until it is warm
+    const { samples } = await sampleAll(load, pair, undefined)
+    return pair.map((target, index) => row(target, samples[index] ?? [], [])) as Pair
   }
+  return {
+    atFullSpeed: await compare(nothing, await start('everything on', everything)),
+    atRate: await compare({ ...nothing, perSecond: AUDITED_PER_SECOND }, { ...await start('audit to a file', audited), perSecond: AUDITED_PER_SECOND }),
+    profile: (await profile(load, cluster, SMALL_TOOL, everything)).functions,
+  }
+}
+
+/** A call of the service, verified. */
+async function ownTarget ({ pid, listening: { url } }: Running, tool: string, { headers }: Variant = {}): Promise<Target> {
+  const mcp = await connect(url, headers)
+  if (headers) await verifyRestricted(mcp)
+  const [target] = await callTargets({ name: OWN, pid, mcp }, ownCalls().filter(call => call.tool === tool), [])
+  if (!target) throw new Error(`the service has no tool ${tool}`)
+  return target
 }
 
 interface Server { name: string, mcp: McpServer, pid?: number }
@@ -151,8 +191,8 @@ async function startService (cluster: Cluster): Promise<Running & { startToSynce
 }
 
 /** Starts the service as a user does, and waits until it is synced. */
-async function startOnce ({ env }: Cluster, nodeOptions: string[] = []): Promise<Running> {
-  const service = await startNode([...nodeOptions, ...START], { ...env, KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0' })
+async function startOnce (cluster: Cluster, { env }: Variant = {}, nodeOptions: string[] = []): Promise<Running> {
+  const service = await startNode([...nodeOptions, ...START], { ...cluster.env, ...NOTHING_ON, KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', ...env })
   t.teardown(() => service.stop())
   await until(async () => (await fetch(new URL('/readyz', service.listening.url))).ok, SYNC_BOUND_MS, 'the service is not synced')
   return service

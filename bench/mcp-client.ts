@@ -22,10 +22,15 @@ export interface McpServer {
 type Params = Record<string, unknown>
 type WriteRequest = (method: string, params: Params) => HttpRequest
 
-/** Learns which revision and tools a server has; opens a session where it keeps them. @throws when it is no MCP server. */
-export async function connect (url: string): Promise<McpServer> {
-  const write = await offers(modernRequest(url))
-    ? modernRequest(url)
+/**
+ * Learns which revision and tools a server has; opens a session where it keeps them.
+ * @param authorization the header that goes with every request, where a modern server wants one
+ * @throws when it is no MCP server
+ */
+export async function connect (url: string, authorization: Record<string, string> = {}): Promise<McpServer> {
+  const modern = modernRequest(url, authorization)
+  const write = await offers(modern)
+    ? modern
     : await initialize(url).catch((cause: Error) => { throw new Error(`no MCP server answers at ${url}: ${cause.message}`, { cause: cause.cause }) })
   const { result } = await exchange(write('tools/list', {}))
   const schemas = new Map((result as { tools: { name: string, inputSchema: InputSchema }[] }).tools.map(tool => [tool.name, tool.inputSchema]))
@@ -48,8 +53,9 @@ export async function call (request: HttpRequest): Promise<ToolAnswer> {
   return { content: structuredContent, bytes }
 }
 
-export function modernRequest (url: string): WriteRequest {
+export function modernRequest (url: string, authorization: Record<string, string> = {}): WriteRequest {
   return (method, params) => jsonRequest(url, {
+    ...authorization,
     'mcp-protocol-version': MODERN,
     'mcp-method': method,
     ...typeof params.name === 'string' && { 'mcp-name': params.name },

@@ -26,6 +26,8 @@ export interface Target {
   label: string
   verified: Verified
   connections: number
+  /** Calls in an open loop; else in a closed one, at full speed. */
+  perSecond?: number
   /** The server's process, where it is ours. */
   pid?: number
   call?: Call
@@ -75,19 +77,20 @@ export async function verify (server: McpServer, call: Call): Promise<Verified> 
   return { requests, rows, pageBytes, elapsedMs: performance.now() - startMs }
 }
 
-/** Calls a target at full speed. @throws when an answer was none, or too small to be the one that was verified. */
+/** Calls a target at full speed, or at its rate. @throws when an answer was none, or too small to be the one that was verified. */
 export async function measure (load: LoadGenerator, target: Target, seconds: number, countEtcdRequests: () => Promise<number>): Promise<Sample> {
-  const { verified: { requests, pageBytes, elapsedMs }, connections, label } = target
+  const { verified: { requests, pageBytes, elapsedMs }, connections, label, perSecond } = target
   const [{ url, headers }] = requests as [HttpRequest]
   const slow = elapsedMs * CALLS_AT_LEAST > seconds * 1_000
+  const extent = (seconds: number) => ({ seconds, ...perSecond !== undefined && { perSecond } })
   const job: Job = {
     url,
     headers,
     bodies: requests.map(({ body }) => body),
     connections,
-    extent: slow ? { calls: CALLS_AT_LEAST } : { seconds },
+    extent: slow ? { calls: CALLS_AT_LEAST } : extent(seconds),
   }
-  if (!slow) await load.run({ ...job, extent: { seconds: WARM_UP_SECONDS } })
+  if (!slow) await load.run({ ...job, extent: extent(WARM_UP_SECONDS) })
   const { value, ...sample } = await observe(() => load.run(job), target.pid, countEtcdRequests)
   const { latenciesMs, elapsedMs: loadMs, failures, minBytes } = value
   if (failures > 0 || latenciesMs.length === 0) throw new Error(`${url}: ${failures} requests of ${label} failed, ${latenciesMs.length} calls succeeded`)

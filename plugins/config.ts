@@ -1,8 +1,10 @@
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { isIPv4 } from 'node:net'
+import { isIP } from 'node:net'
 import fp from 'fastify-plugin'
 import { quote } from '../errors.ts'
+import { resolveMode } from './auth/mode.ts'
+import type { AuthMethod } from './auth/principal.ts'
 import { parseDuration } from './duration.ts'
 
 declare module 'fastify' {
@@ -40,7 +42,7 @@ const PREFIX = 'KAFSCALE_MCP_'
 export const ConfigSchema = {
   httpAddr: {
     name: 'HTTP_ADDR',
-    meaning: 'Where to listen: host:port, :port or [v6]:port. Loopback only, until there is authentication',
+    meaning: 'Where to listen: host:port, :port or [v6]:port; loopback only where nothing authenticates',
     default: '127.0.0.1:8090',
     parse: parseAddress,
   },
@@ -83,12 +85,43 @@ export const ConfigSchema = {
     meaning: 'Origins, comma separated (https://host:port), whose pages may call /mcp; on loopback its own when unset',
     parse: text => list(text).map(parseOrigin),
   },
-  logLevel: { name: 'LOG_LEVEL', meaning: 'fatal, error, warn, info, debug, trace or silent; logs go to stderr', default: 'info', parse: parseLogLevel },
+  authMode: { name: 'AUTH_MODE', meaning: 'oidc, jwks, token or none; follows from what is set when unset', parse: text => oneOf(text, 'oidc', 'jwks', 'token', 'none') },
+  publicUrl: { name: 'PUBLIC_URL', meaning: 'Base URL at which clients reach the service, a path allowed; the listener\'s when unset', parse: parsePublicUrl },
+  oidcIssuer: { name: 'OIDC_ISSUER', meaning: 'Identity providers, comma separated, whose tokens are accepted', parse: text => list(text).map(parseIssuer) },
+  oidcAudience: { name: 'OIDC_AUDIENCE', meaning: 'Audience that a token must have; {PUBLIC_URL}/mcp when unset', parse: String },
+  oidcMaxTokenLifetime: { name: 'OIDC_MAX_TOKEN_LIFETIME', meaning: 'A token that lives longer is refused', default: '1h', parse: parseDuration },
+  oidcClientId: { name: 'OIDC_CLIENT_ID', meaning: 'Client id for the introspection of opaque tokens', parse: String },
+  oidcClientSecret: { name: 'OIDC_CLIENT_SECRET', meaning: 'Secret of that client', secret: true, parse: String },
+  authJwksFile: { name: 'AUTH_JWKS_FILE', meaning: 'File of public keys (JWKS) for tokens without an identity provider', parse: readableFile },
+  authJwksIssuer: { name: 'AUTH_JWKS_ISSUER', meaning: 'Issuer of those tokens', parse: String },
+  authToken: { name: 'AUTH_TOKEN', meaning: 'One static bearer token, a shared secret of at least 32 characters', secret: true, parse: String },
+  tlsCertFile: { name: 'TLS_CERT_FILE', meaning: 'PEM file of the service\'s own certificate; plain HTTP when unset', parse: pemFile(readCertificate, 'a certificate') },
+  tlsKeyFile: { name: 'TLS_KEY_FILE', meaning: 'PEM file of its key', parse: pemFile(readKey, 'an unencrypted private key') },
+  tlsClientCaFile: { name: 'TLS_CLIENT_CA_FILE', meaning: 'PEM file of the CA of client certificates, which are then required', parse: pemFile(readCertificate, 'a certificate') },
+  trustedProxies: { name: 'TRUSTED_PROXIES', meaning: 'Addresses or CIDR ranges, comma separated, whose X-Forwarded-* are believed; nobody\'s when unset', parse: text => list(text).map(parseCidr) },
+  policyFile: { name: 'POLICY_FILE', meaning: 'YAML or JSON file that says who may do what', parse: readableFile },
+  environment: { name: 'ENVIRONMENT', meaning: 'What a policy calls the place where this service runs', default: 'default', parse: String },
+  tools: { name: 'TOOLS', meaning: 'Tools that exist, comma separated; all when unset', parse: list },
+  disabledTools: { name: 'DISABLED_TOOLS', meaning: 'Tools that do not exist, comma separated', parse: list },
+  auditSinks: { name: 'AUDIT_SINKS', meaning: 'Where audit records go, comma separated: stdout, file:PATH, http(s)://…; none on loopback without authentication only', default: 'stdout', parse: text => list(text).map(parseSink) },
+  auditSigningKeyFile: { name: 'AUDIT_SIGNING_KEY_FILE', meaning: 'PEM file of an Ed25519 key that signs the checkpoints of the audit chain', parse: pemFile(readKey, 'an unencrypted private key') },
+  auditFailMode: { name: 'AUDIT_FAIL_MODE', meaning: 'closed: a call that can not be recorded is refused; open: reads are served, and what is lost is counted', default: 'closed', parse: text => oneOf(text, 'closed', 'open') },
+  auditRedact: { name: 'AUDIT_REDACT', meaning: 'More names of arguments, comma separated, whose values are not recorded', parse: list },
+  rateLimit: { name: 'RATE_LIMIT', meaning: 'Requests a minute of one principal; 0: no limit', default: '0', parse: parseCount },
+  addressRateLimit: { name: 'ADDRESS_RATE_LIMIT', meaning: 'Requests a minute from one address; 0: no limit; none in the mode none', default: '0', parse: parseCount },
+  maxConcurrentCalls: { name: 'MAX_CONCURRENT_CALLS', meaning: 'Calls at once of one principal; 0: no limit', default: '64', parse: parseCount },
+  addressMaxConcurrentCalls: { name: 'ADDRESS_MAX_CONCURRENT_CALLS', meaning: 'Calls at once from one address; 0: no limit; none in the mode none', default: '0', parse: parseCount },
+  maxAuthFailures: { name: 'MAX_AUTH_FAILURES', meaning: 'Failed sign-ins a minute from one address, then 429; 0: no limit', default: '300', parse: parseCount },
+  maxEventLoopDelay: { name: 'MAX_EVENT_LOOP_DELAY', meaning: 'Requests are refused with 503 while the event loop is slower; 0: never', default: '1s', parse: parseDuration },
+  maxBodyBytes: { name: 'MAX_BODY_BYTES', meaning: 'A larger request is refused with 413', default: '1048576', parse: text => parseCount(text, 1) },
+  requestTimeout: { name: 'REQUEST_TIMEOUT', meaning: 'How long a request may take to arrive whole, its headers too', default: '30s', parse: text => Math.ceil(parseDuration(text)) },
+  logLevel: { name: 'LOG_LEVEL', meaning: 'fatal, error, warn, info, debug, trace or silent; logs go to stderr', default: 'info', parse: text => oneOf(text, 'fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent') },
   sessionTimeout: { name: 'SESSION_TIMEOUT', meaning: 'Without effect: sessions no longer exist', parse: parseDuration },
 } satisfies Record<string, Setting<unknown>>
 
 /** Validated and frozen. Durations are in milliseconds. */
-export type Config = { readonly [K in keyof typeof ConfigSchema]: Value<(typeof ConfigSchema)[K]> } & {
+export type Config = { readonly [K in Exclude<keyof typeof ConfigSchema, 'authMode'>]: Value<(typeof ConfigSchema)[K]> } & {
+  readonly authMode: AuthMethod
   /** What is worth a warning at start: variables without meaning or effect. */
   readonly warnings: readonly string[]
 }
@@ -99,6 +132,7 @@ export type Config = { readonly [K in keyof typeof ConfigSchema]: Value<(typeof 
  */
 export function readConfig (env: Environment = process.env): Config {
   const wrong: string[] = []
+  const unread: string[] = []
   const config: Partial<Record<keyof typeof ConfigSchema, unknown>> = {}
   for (const [key, setting] of Object.entries<Setting<unknown>>(ConfigSchema) as [keyof typeof ConfigSchema, Setting<unknown>][]) {
     const variable = PREFIX + setting.name
@@ -108,11 +142,15 @@ export function readConfig (env: Environment = process.env): Config {
       config[key] = text === undefined ? undefined : parse(variable, setting, text)
     } catch (error) {
       wrong.push((error as Error).message)
+      unread.push(variable)
     }
   }
-  wrong.push(...contradictions(config as Partial<Config>))
+  const { mode, wrong: contradictory, warnings: doubtful } = resolveMode(config as Partial<Config>)
+  wrong.push(...contradictions(config as Partial<Config>, mode))
+  // One that could not be read is not known to be absent.
+  wrong.push(...contradictory.filter(sentence => !unread.some(variable => sentence.includes(variable))))
   if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
-  return Object.freeze({ ...config as Omit<Config, 'warnings'>, warnings: warnings(env) })
+  return Object.freeze({ ...config as Omit<Config, 'warnings' | 'authMode'>, authMode: mode, warnings: [...warnings(env), ...doubtful] })
 }
 
 export default fp(async function config (app, { config }: { config: Config }) {
@@ -140,14 +178,19 @@ function parse (variable: string, { secret, parse }: Setting<unknown>, text: str
   }
 }
 
-function contradictions (config: Partial<Config>): string[] {
-  const { etcdEndpoints, etcdCaFile, etcdCertFile, etcdKeyFile } = config
+function contradictions (config: Partial<Config>, mode: AuthMethod): string[] {
+  const { etcdEndpoints, etcdCaFile, etcdCertFile, auditSinks } = config
   const found = [...unpaired(config, 'etcdUsername', 'etcdPassword'), ...unpaired(config, 'etcdCertFile', 'etcdKeyFile')]
-  if (etcdCertFile !== undefined && etcdKeyFile !== undefined && !readCertificate(etcdCertFile).checkPrivateKey(readKey(etcdKeyFile))) {
-    found.push(`${PREFIX}ETCD_KEY_FILE is ${show(etcdKeyFile)}: expected the key of the certificate in ${PREFIX}ETCD_CERT_FILE`)
+  for (const [cert, key] of [['etcdCertFile', 'etcdKeyFile'], ['tlsCertFile', 'tlsKeyFile']] as const) {
+    const [certFile, keyFile] = [config[cert], config[key]]
+    if (certFile === undefined || keyFile === undefined || readCertificate(certFile).checkPrivateKey(readKey(keyFile))) continue
+    found.push(`${PREFIX}${ConfigSchema[key].name} is ${show(keyFile)}: expected the key of the certificate in ${PREFIX}${ConfigSchema[cert].name}`)
   }
   if ((etcdCaFile ?? etcdCertFile) !== undefined && etcdEndpoints?.every(endpoint => endpoint.startsWith('http:'))) {
     found.push(`${PREFIX}ETCD_ENDPOINTS is ${show(etcdEndpoints.join(','))}: expected an https endpoint, since TLS files are set`)
+  }
+  if (auditSinks?.some(({ kind }) => kind === 'none') && (mode !== 'none' || auditSinks.length > 1)) {
+    found.push(`${PREFIX}AUDIT_SINKS has none in it: expected it alone, and only where nothing authenticates; what authenticated callers do is recorded`)
   }
   return found
 }
@@ -186,12 +229,7 @@ function parseAddress (text: string): { host: string, port: number } {
   const port = Number(match?.[3])
   if (!match || port > 65535) throw new Error(expected)
   const host = match[1] ?? (match[2] || '::')
-  if (!isLoopback(host)) throw new Error('a loopback address such as 127.0.0.1:8090: this service has no authentication yet and listens on loopback only')
   return { host, port }
-}
-
-function isLoopback (host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'))
 }
 
 function parseUrl (text: string, expected: string): URL {
@@ -228,10 +266,44 @@ function parseOrigin (text: string): string {
   return url.origin
 }
 
-function parseLogLevel (text: string): string {
-  const levels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']
-  if (!levels.includes(text)) throw new Error(`one of ${levels.join(', ')}`)
+function oneOf<T extends string> (text: string, ...words: T[]): T {
+  const word = words.find(word => word === text)
+  if (word === undefined) throw new Error(`one of ${words.join(', ')}`)
+  return word
+}
+
+function parseCount (text: string, least = 0): number {
+  if (!/^[0-9]{1,9}$/.test(text) || Number(text) < least) throw new Error(`a whole number from ${least} on`)
+  return Number(text)
+}
+
+function parsePublicUrl (text: string): string {
+  const url = parseUrl(text, 'a URL such as https://kafscale-mcp.example')
+  if (url.search !== '' || url.hash !== '') throw new Error('a URL without query and fragment')
+  return url.href.replace(/\/$/, '')
+}
+
+function parseIssuer (text: string): string {
+  parseUrl(text, 'issuers such as https://id.example')
   return text
+}
+
+function parseCidr (text: string): string {
+  const [address = '', bits, ...more] = text.split('/')
+  const most = isIP(address) === 4 ? 32 : isIP(address) === 6 ? 128 : -1
+  if (most < 0 || more.length > 0 || (bits !== undefined && (!/^[0-9]{1,3}$/.test(bits) || Number(bits) > most))) {
+    throw new Error('addresses or ranges such as 10.0.0.1 or 10.0.0.0/8')
+  }
+  return text
+}
+
+/** Where audit records go. */
+export type AuditSink = { kind: 'stdout' } | { kind: 'none' } | { kind: 'file', path: string } | { kind: 'http', url: string }
+
+function parseSink (text: string): AuditSink {
+  if (text === 'stdout' || text === 'none') return { kind: text }
+  if (/^file:./.test(text)) return { kind: 'file', path: text.slice('file:'.length).replace(/^\/\/(?=\/)/, '') }
+  return { kind: 'http', url: parseUrl(text, 'stdout, file:PATH, or a URL such as https://collector.example/audit').href }
 }
 
 function pemFile (read: (path: string) => unknown, what: string): (path: string) => string {
@@ -251,4 +323,13 @@ function readCertificate (path: string): X509Certificate {
 
 function readKey (path: string): KeyObject {
   return createPrivateKey(readFileSync(path, 'utf8'))
+}
+
+function readableFile (path: string): string {
+  try {
+    readFileSync(path)
+    return path
+  } catch {
+    throw new Error('a file that can be read')
+  }
 }

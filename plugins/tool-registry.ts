@@ -1,8 +1,13 @@
-import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
-import { describeError, escapeUnprintable, Internal, InvalidArgument, isToolError, quote, ResultTooLarge } from '../errors.ts'
+import { describeError, escapeUnprintable, Internal, InvalidArgument, isToolError, PermissionDenied, quote, ResultTooLarge } from '../errors.ts'
 import type { Tool } from '../tools/define-tool.ts'
+import type { Principal } from './auth/principal.ts'
+import { NO_SCOPE } from './rbac/decide.ts'
+import type { Visibility } from './rbac/visibility.ts'
+import { ConfigError } from './config.ts'
+import { recordOf } from './tool-record.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { tools: Tools }
@@ -13,10 +18,24 @@ const MAX_ANSWER_BYTES = 4 * 1024 * 1024
 /** More are counted, not told: a small input may have very many. */
 const MAX_MISTAKES = 20
 
-/** What a call brings along besides its input. */
+/** Who calls, from where: what a call brings along besides its input. */
+export interface Caller {
+  principal: Principal
+  receivedAt: Date
+  remoteAddress: string | null
+  userAgent: string | null
+  mcpClient: string | null
+  requestId: string | null
+  traceId: string | null
+}
+
+/** What a tool is given besides its input. */
 export interface CallContext {
   /** Aborted when the client goes away or cancels. */
   signal: AbortSignal
+  principal: Principal
+  /** What of the cluster the answer may hold. */
+  visibility: Visibility
 }
 
 /** A tool's result as MCP carries it. */
@@ -38,24 +57,34 @@ export interface ToolDefinition {
   annotations: Record<string, boolean>
 }
 
-/** The only way to run a tool: validate, run, reply. Who may, and the record of it, belong in here too. */
+/** The only way to run a tool: validate, authorize, run, record, reply. */
 export interface Tools {
+  /** Registers a tool, unless `TOOLS` or `DISABLED_TOOLS` switch it off: then it does not exist. */
   declare: (tool: Tool) => void
-  has: (name: string) => boolean
-  /** In a fixed order. */
-  list: () => ToolDefinition[]
+  /** Every tool that was declared, also one that is switched off. */
+  readonly known: readonly string[]
+  /** What a tool does to the cluster; `undefined` when it does not exist. */
+  operation: (name: string) => Tool['operation'] | undefined
+  /** What the principal may call, in a fixed order. */
+  list: (principal: Principal) => ToolDefinition[]
   /** Never rejects: a failure is a result with `isError`. The tool must exist. */
-  call: (name: string, input: unknown, context: CallContext) => Promise<ToolResult>
+  call: (name: string, input: unknown, caller: Caller, signal: AbortSignal) => Promise<ToolResult>
+  /** Puts on record a call that is refused since its token lacks the scope. The tool must exist. @throws {AuditUnavailable} */
+  refuse: (name: string, input: unknown, caller: Caller) => Promise<void>
 }
 
 export default fp(async function toolRegistry (app) {
-  const ajv = new Ajv({ allErrors: true, strict: true, allowUnionTypes: true, keywords: [] })
+  const { tools: allowed, disabledTools: disabled = [] } = app.config
+  const ajv = new Ajv({ allErrors: true, strict: true, allowUnionTypes: true })
   const tools = new Map<string, { tool: Tool, validate: ValidateFunction, definition: ToolDefinition }>()
-  let definitions: ToolDefinition[] | undefined
+  const known: string[] = []
 
   app.decorate<Tools>('tools', {
+    known,
     declare (tool) {
       const { name, title, description, input, output, operation } = tool
+      known.push(name)
+      if (disabled.includes(name) || (allowed && !allowed.includes(name))) return
       const mutates = operation === 'mutate'
       const definition = {
         name,
@@ -66,24 +95,54 @@ export default fp(async function toolRegistry (app) {
         annotations: { readOnlyHint: !mutates, destructiveHint: mutates, idempotentHint: !mutates, openWorldHint: false },
       }
       tools.set(name, { tool, validate: ajv.compile(input), definition })
-      definitions = undefined
     },
-    has: name => tools.has(name),
-    list () {
-      definitions ??= [...tools.keys()].sort().map(name => tools.get(name)?.definition as ToolDefinition)
-      return definitions
-    },
-    async call (name, input, context) {
+    operation: name => tools.get(name)?.tool.operation,
+    list: principal => [...tools.values()]
+      .filter(({ tool }) => app.authorize.decide(principal, tool).kind === 'allowed')
+      .map(({ definition }) => definition)
+      .sort((a, b) => a.name < b.name ? -1 : 1),
+    async call (name, input, caller, signal) {
       const entry = tools.get(name)
       if (!entry) throw new Error(`no tool ${name}`)
+      const record = recordOf(app, entry.tool, input, caller)
+      const announce = () => app.audit.recordDurably(record(null))
+      const result = await attempt(app, entry.tool, entry.validate, input, { ...caller, signal, announce })
       try {
-        return await run(app, entry.tool, validated(entry.validate, entry.tool, input), context)
+        await app.audit.record(record(result))
+        return result
       } catch (error) {
-        return failure(error, name, app.log)
+        return failure(error, name, app)
       }
     },
+    async refuse (name, input, caller) {
+      const entry = tools.get(name)
+      if (!entry) throw new Error(`no tool ${name}`)
+      const refusal = { event: 'tool_call', decision: 'denied', rule: NO_SCOPE, outcome: 'denied', error_code: 'INSUFFICIENT_SCOPE' } as const
+      await app.audit.record({ ...recordOf(app, entry.tool, input, caller)(null), ...refusal })
+    },
   })
-}, { name: 'tool-registry' })
+
+  app.addHook('onReady', async () => {
+    const unknown = [...allowed ?? [], ...disabled].filter(name => !known.includes(name))
+    if (unknown.length > 0) throw new ConfigError(`KAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name ${unknown.map(quote).join(', ')}: expected names of ${known.toSorted().join(', ')}`)
+  })
+}, { name: 'tool-registry', dependencies: ['config'] })
+
+/** `announce` puts on record what is about to be done: a mutation does not run before that is durable. */
+async function attempt (
+  app: FastifyInstance, tool: Tool, validate: ValidateFunction, input: unknown,
+  { principal, signal, announce }: { principal: Principal, signal: AbortSignal, announce: () => Promise<void> }
+): Promise<ToolResult> {
+  try {
+    const valid = validated(validate, tool, input)
+    const decision = app.authorize.decide(principal, tool)
+    if (decision.kind === 'denied') throw new PermissionDenied(tool.name, decision.needs)
+    if (tool.operation === 'mutate') await announce()
+    return await run(app, tool, valid, { principal, signal, visibility: app.authorize.visibility(principal, tool) })
+  } catch (error) {
+    return failure(error, tool.name, app)
+  }
+}
 
 /** The input as the schema wants it; a property that is given as `null` counts as not given. */
 function validated (validate: ValidateFunction, tool: Tool, input: unknown = {}): Record<string, unknown> {
@@ -132,7 +191,7 @@ async function smallerLimit (app: FastifyInstance, tool: Tool, input: Record<str
   return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Not even one row fits: ask for less.'
 }
 
-function failure (error: unknown, tool: string, log: FastifyBaseLogger): ToolResult {
+function failure (error: unknown, tool: string, { log }: FastifyInstance): ToolResult {
   const known = isToolError(error) ? error : new Internal()
   if (known !== error) log.error({ err: error, tool }, 'a tool failed')
   return {

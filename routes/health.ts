@@ -8,7 +8,8 @@ import packageJson from '../package.json' with { type: 'json' }
 export default async function health (app: FastifyInstance) {
   const { maxStaleness } = app.config
 
-  app.get('/healthz', async () => {
+  // A process that is busy is no reason to end it.
+  app.get('/healthz', { config: { pressureHandler: () => {} } }, async () => {
     const { metadata: { mirror, state, ageMs, reason, counters }, brokerMetrics } = app
     return {
       status: 'ok',
@@ -22,6 +23,7 @@ export default async function health (app: FastifyInstance) {
           ...counters,
         },
         brokers: { state: brokerMetrics.state },
+        audit: app.audit.state,
       },
     }
   })

@@ -1,7 +1,7 @@
-import { ProtocolError, ProtocolErrorCode, Server, type JSONRPCRequest, type Result, type ServerContext } from '@modelcontextprotocol/server'
+import { ProtocolError, ProtocolErrorCode, Server, type AuthInfo, type JSONRPCRequest, type Result, type ServerContext } from '@modelcontextprotocol/server'
 import packageJson from '../package.json' with { type: 'json' }
 import { quote } from '../errors.ts'
-import type { Tools } from '../plugins/tool-registry.ts'
+import type { Caller, Tools } from '../plugins/tool-registry.ts'
 
 const INSTRUCTIONS = `Reads one KafScale cluster (a Kafka-protocol streaming platform: stateless brokers, metadata in etcd, data in S3). Nothing here changes it.
 Start with cluster_status. For consumers that fall behind: consumer_lag (worst first), then describe_group for the members. For a topic: describe_topics, describe_configs.
@@ -26,10 +26,12 @@ export class McpToolServer extends Server {
     })
     if (revision !== undefined) this._negotiatedProtocolVersion = revision
 
-    this.setRequestHandler('tools/list', () => ({ tools: tools.list() as never }))
-    this.setRequestHandler('tools/call', async ({ params: { name, arguments: input } }, { mcpReq: { signal } }) => {
-      if (!tools.has(name)) throw new ProtocolError(ProtocolErrorCode.InvalidParams, `There is no tool ${quote(name.slice(0, 128))}. tools/list names those that exist.`)
-      return await tools.call(name, input, { signal })
+    this.setRequestHandler('tools/list', (_, { http }) => ({ tools: tools.list(callerOf(http?.authInfo).principal) as never }))
+    this.setRequestHandler('tools/call', async ({ params: { name, arguments: input } }, { http, mcpReq: { signal } }) => {
+      if (tools.operation(name) === undefined) {
+        throw new ProtocolError(ProtocolErrorCode.InvalidParams, `There is no tool ${quote(name.slice(0, 128))}. tools/list names those that exist.`)
+      }
+      return await tools.call(name, input, callerOf(http?.authInfo), signal)
     })
   }
 
@@ -45,4 +47,13 @@ export class McpToolServer extends Server {
       }
     }
   }
+}
+
+/** Wraps a caller for the SDK, which carries it to the handlers without looking at it. No token is in it. */
+export function authInfoOf (caller: Caller): AuthInfo {
+  return { token: '', clientId: caller.principal.clientId ?? '', scopes: [...caller.principal.scopes ?? []], extra: { caller } }
+}
+
+function callerOf (authInfo: AuthInfo | undefined): Caller {
+  return authInfo?.extra?.caller as Caller
 }

@@ -1,13 +1,18 @@
 import {
-  createMcpHandler, isJsonContentType, isJSONRPCErrorResponse, isJSONRPCRequest, isLegacyRequest, localhostAllowedHostnames, localhostAllowedOrigins,
-  PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, validateHostHeader, validateOriginHeader, WebStandardStreamableHTTPServerTransport,
-  type JSONRPCRequest, type JSONRPCResultResponse, type MessageExtraInfo
+  CLIENT_INFO_META_KEY, createMcpHandler, isJsonContentType, isJSONRPCErrorResponse, isJSONRPCRequest, isLegacyRequest,
+  PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, WebStandardStreamableHTTPServerTransport,
+  type AuthInfo, type JSONRPCRequest, type JSONRPCResultResponse, type MessageExtraInfo
 } from '@modelcontextprotocol/server'
 import createError from '@fastify/error'
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { escapeUnprintable } from '../errors.ts'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { escapeUnprintable, InsufficientScope } from '../errors.ts'
+import type { Principal } from '../plugins/auth/principal.ts'
+import { SCOPES } from '../plugins/rbac/decide.ts'
+import type { Caller } from '../plugins/tool-registry.ts'
 import { ExchangeTransport } from './mcp-exchange.ts'
-import { McpToolServer } from './mcp-server.ts'
+import { authInfoOf, McpToolServer } from './mcp-server.ts'
+
+const TooComplex = createError<[]>('TOO_COMPLEX', 'The request is nested deeper than 32 levels, or has a list of more than 10,000 items', 400)
 
 const MODERN = '2026-07-28'
 /** Batches, which revision 2025-03-26 alone has, are answered all at once. */
@@ -32,28 +37,24 @@ export default async function mcp (app: FastifyInstance) {
   const legacyExchange = await ExchangeTransport.connect(new McpToolServer(app.tools))
   app.addHook('onClose', () => modern.close())
 
-  app.addHook('onRequest', guard(app))
-  app.setErrorHandler(async (error: FastifyError, request, reply) => {
-    const { statusCode = 500 } = error
-    if (statusCode >= 500) request.log.error({ err: error }, 'a request failed')
-    const message = statusCode >= 500 ? 'Internal error' : error.message
-    return reply.code(statusCode).send({ jsonrpc: '2.0', id: null, error: { code: statusCode >= 500 ? -32603 : -32600, message } })
-  })
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'string' }, (_, text, done) => { done(null, { text, json: parseJson(String(text)) }) })
+  app.addContentTypeParser('*', { parseAs: 'string' }, async (_: FastifyRequest, text: string) => ({ text, json: bounded(parseJson(text)) }))
 
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
     const message = request.body?.json
     if (Array.isArray(message) && message.length > MAX_BATCH) throw new BatchTooLong()
+    const caller = callerOf(request, message)
+    await requireScope(app, caller, message)
+    const authInfo = authInfoOf(caller)
     const { signal } = aborts(reply)
     if (isPlain(request, message)) {
       const { [PROTOCOL_VERSION_META_KEY]: revision } = message.params?._meta ?? {}
-      const extra: MessageExtraInfo = revision === undefined ? {} : { classification: { era: 'modern', revision: MODERN } }
+      const extra: MessageExtraInfo = { authInfo, ...(revision !== undefined && { classification: { era: 'modern', revision: MODERN } }) }
       const answer = await (revision === undefined ? legacyExchange : modernExchange).exchange(message, extra, signal)
       // An error of the protocol has an HTTP status of its own, which the SDK's entry knows.
       if (!isJSONRPCErrorResponse(answer)) return reply.type('application/json').send(serialize(answer))
     }
-    return await sendResponse(reply, await serve(request, signal))
+    return await sendResponse(reply, await serve(request, authInfo, signal))
   })
 
   // Sessions and their streams no longer exist.
@@ -65,12 +66,13 @@ export default async function mcp (app: FastifyInstance) {
   })
 
   /** Serves a request through the SDK's own HTTP entry, with a server of its own. */
-  async function serve (request: FastifyRequest<{ Body: Body | undefined }>, signal: AbortSignal): Promise<Response> {
+  async function serve (request: FastifyRequest<{ Body: Body | undefined }>, authInfo: AuthInfo, signal: AbortSignal): Promise<Response> {
     const { text = '', json } = request.body ?? {}
     const headers = new Headers()
     for (const [name, value] of Object.entries(request.headers)) if (value !== undefined) headers.set(name, String(value))
-    const webRequest = new Request('http://localhost/mcp', { method: 'POST', headers, body: text, signal })
-    const parsed = json === undefined ? {} : { parsedBody: json }
+    // What was not parsed here is not to be parsed there either: no scope was checked.
+    const webRequest = new Request('http://localhost/mcp', { method: 'POST', headers, body: json === undefined ? '' : text, signal })
+    const parsed = { authInfo, ...(json !== undefined && { parsedBody: json }) }
     if (!await isLegacyRequest(webRequest, json)) return await modern.fetch(webRequest, parsed)
 
     const server = new McpToolServer(app.tools)
@@ -78,6 +80,54 @@ export default async function mcp (app: FastifyInstance) {
     signal.addEventListener('abort', () => server.close())
     await server.connect(transport)
     return await transport.handleRequest(webRequest, parsed)
+  }
+}
+
+/** Deeper, or longer lists, than any request of MCP has reason to be. */
+const MAX_DEPTH = 32
+const MAX_ITEMS = 10_000
+
+/** @throws {TooComplex} for JSON that is nested too deep, or has a list or object too long */
+function bounded (json: unknown, depth = 0): unknown {
+  if (typeof json !== 'object' || json === null) return json
+  const items = Object.values(json)
+  if (depth > MAX_DEPTH || items.length > MAX_ITEMS) throw new TooComplex()
+  for (const item of items) bounded(item, depth + 1)
+  return json
+}
+
+/**
+ * A token that has a scope claim needs the scope of what it calls. A refusal is on record before it is answered.
+ * @throws {InsufficientScope} with every scope that the request needs, so that a client can ask for them
+ */
+async function requireScope ({ tools }: FastifyInstance, caller: Caller, message: unknown): Promise<void> {
+  const { scopes } = caller.principal
+  if (scopes === undefined) return
+  const calls = [message].flat().filter(isToolCall).flatMap(({ params: { name, arguments: input } }) => {
+    const operation = tools.operation(name)
+    return operation === undefined ? [] : [{ name, input, scope: SCOPES[operation] }]
+  })
+  const needed = [...new Set(calls.map(({ scope }) => scope))]
+  if (needed.every(scope => scopes.has(scope))) return
+  for (const { name, input } of calls) await tools.refuse(name, input, caller)
+  throw new InsufficientScope(needed)
+}
+
+function isToolCall (message: unknown): message is { params: { name: string, arguments?: unknown } } {
+  const { method, params } = (message ?? {}) as { method?: unknown, params?: { name?: unknown } | null }
+  return method === 'tools/call' && typeof params?.name === 'string'
+}
+
+function callerOf (request: FastifyRequest, message: unknown): Caller {
+  const { name, version } = (isJSONRPCRequest(message) ? message.params?._meta?.[CLIENT_INFO_META_KEY] ?? {} : {}) as { name?: unknown, version?: unknown }
+  return {
+    principal: request.principal as Principal,
+    receivedAt: new Date(),
+    remoteAddress: request.ip,
+    userAgent: request.headers['user-agent'] ?? null,
+    mcpClient: typeof name === 'string' ? typeof version === 'string' ? `${name} ${version}` : name : null,
+    requestId: request.id,
+    traceId: /^[0-9a-f]{2}-([0-9a-f]{32})-/.exec(String(request.headers.traceparent))?.[1] ?? null,
   }
 }
 
@@ -98,9 +148,10 @@ function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSO
     headers['mcp-session-id'] === undefined && accept.includes('application/json') && accept.includes('text/event-stream')
 }
 
+/** Skips a byte order mark, as the SDK does. */
 function parseJson (text: string): unknown {
   try {
-    return JSON.parse(text)
+    return JSON.parse(text.replace(/^\ufeff/, ''))
   } catch {
     return undefined
   }
@@ -132,21 +183,4 @@ async function sendResponse (reply: FastifyReply, response: Response): Promise<F
   reply.code(response.status)
   response.headers.forEach((value, name) => reply.header(name, value))
   return reply.send(escapeUnprintable(await response.text()))
-}
-
-/**
- * Refuses a request whose Host or Origin is not expected, as a page makes that has rebound its own name to this address.
- * What is configured is expected, the loopback names where nothing is.
- */
-function guard (app: FastifyInstance) {
-  const { allowedHosts, allowedOrigins, httpAddr: { host } } = app.config
-  const loopback = [...localhostAllowedHostnames(), host]
-  return async ({ headers, host: hostHeader }: FastifyRequest, reply: FastifyReply) => {
-    const result = validateHostHeader(hostHeader, allowedHosts ?? loopback)
-    const origin = allowedOrigins
-      ? { ok: headers.origin === undefined || allowedOrigins.includes(headers.origin), message: 'Invalid Origin' }
-      : validateOriginHeader(headers.origin, localhostAllowedOrigins())
-    const refused = !result.ok ? result : !origin.ok ? origin : undefined
-    if (refused) return reply.code(403).send({ jsonrpc: '2.0', id: null, error: { code: -32000, message: refused.message } })
-  }
 }

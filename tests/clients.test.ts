@@ -79,7 +79,7 @@ t.test('clients of both generations', async t => {
 
       t.test('list the tools and call each; the client finds every answer as the tool\'s schema says', async t => {
         const { tools } = await client.listTools()
-        t.equal(tools.length, 9)
+        t.equal(tools.length, 10)
         for (const { name } of tools) {
           const { isError, content, structuredContent } = await client.callTool({ name, arguments: INPUTS[name] ?? {} })
           t.notOk(isError, name)

@@ -5,7 +5,7 @@ import { formatKey } from '../kafscale/keyspace.ts'
 import { Mirror } from '../kafscale/mirror.ts'
 import { encodeCommittedOffset, encodeSnapshot } from '../kafscale/records.ts'
 import type { Etcd, Teardown } from './etcd.ts'
-import { buildSyncedApp, callTool, fill } from './helper.ts'
+import { buildSyncedApp, callTool, CALLER, fill } from './helper.ts'
 import { waitFor } from './wait-for.ts'
 
 /** The service is synced so soon after etcd answers again. */
@@ -194,7 +194,7 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
 /** What every tool answers, by its name, without how old it is. */
 export async function askEveryTool (app: FastifyInstance): Promise<Record<string, unknown>> {
   const answers: Record<string, unknown> = {}
-  for (const { name, inputSchema } of app.tools.list()) {
+  for (const { name, inputSchema } of app.tools.list(CALLER.principal)) {
     const input = 'required' in inputSchema ? { group_id: 'even' } : {}
     const { content: [text], structuredContent } = await callTool(app, name, input)
     const { etcd: _, ...answer } = structuredContent ?? {}

@@ -7,7 +7,7 @@ import type { FastifyInstance, InjectOptions } from 'fastify'
 import { buildApp } from '../app.ts'
 import packageJson from '../package.json' with { type: 'json' }
 import type { Environment } from '../plugins/config.ts'
-import type { ToolResult } from '../plugins/tool-registry.ts'
+import type { Caller, ToolResult } from '../plugins/tool-registry.ts'
 import type { Etcd, Teardown } from './etcd.ts'
 import { waitFor } from './wait-for.ts'
 
@@ -20,6 +20,19 @@ const CLIENT_INFO = { name: 'test', version: '1' }
 /** A service is synced within so long of a start or of an etcd that answers again. */
 const SYNC_BOUND_MS = 2_000
 
+/** Who calls where a test calls the registry itself: nobody in particular, as in the mode `none`. */
+export const CALLER: Caller = {
+  principal: {
+    subject: 'anonymous', issuer: null, clientId: null, method: 'none', scopes: undefined, tokenId: null, expiresAt: null, claims: {}, clientCertificate: null,
+  },
+  receivedAt: new Date(),
+  remoteAddress: '127.0.0.1',
+  userAgent: null,
+  mcpClient: null,
+  requestId: null,
+  traceId: null,
+}
+
 /** The service as it starts, quietly and with no etcd unless `env` says otherwise; it need not be ready yet, so a test can still add to it. */
 export async function buildTestApp (t: Teardown, env: Environment = {}): Promise<FastifyInstance> {
   const app = await buildApp({
@@ -27,11 +40,17 @@ export async function buildTestApp (t: Teardown, env: Environment = {}): Promise
       KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
       KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD,
       KAFSCALE_MCP_LOG_LEVEL: 'silent',
+      ...withoutRecords(env),
       ...env,
     }
   })
   t.teardown(() => app.close())
   return app
+}
+
+/** A test's standard output is tap's. Who authenticates callers says where their calls are recorded. */
+function withoutRecords (env: Environment): Environment {
+  return Object.keys(env).some(name => /^KAFSCALE_MCP_(?:AUTH|OIDC)_/.test(name)) ? {} : { KAFSCALE_MCP_AUDIT_SINKS: 'none' }
 }
 
 /** The service over a running etcd, synced. */
@@ -59,12 +78,12 @@ export interface Service {
   exit: Promise<number | NodeJS.Signals>
 }
 
-/** Starts the service as `npm start` does, with nothing but `env` in its environment. The teardown of `t` ends it. */
+/** Starts the service as `npm start` does, with nothing but `env` in its environment, quietly on standard output. The teardown of `t` ends it. */
 export function startService (t: Teardown, env: Environment = {}): Service {
   const [, ...args] = packageJson.scripts.start.split(' ')
   const process = spawn(globalThis.process.execPath, args, {
     cwd: join(import.meta.dirname, '..'),
-    env: { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD, ...env },
+    env: { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD, ...withoutRecords(env), ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const output = { stdout: '', stderr: '' }

@@ -5,7 +5,7 @@ import { Ajv } from 'ajv'
 import t from 'tap'
 import packageJson from '../package.json' with { type: 'json' }
 import { ConfigSchema } from '../plugins/config.ts'
-import { buildTestApp } from './helper.ts'
+import { buildTestApp, CALLER } from './helper.ts'
 
 const root = join(import.meta.dirname, '..')
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
@@ -45,8 +45,8 @@ t.test('the README', async t => {
     const app = await buildTestApp(t)
     const ajv = new Ajv({ allowUnionTypes: true })
     const examples = new Map([...readme.matchAll(/^\*\*`(\w+)`\*\*.*\n+```json\n(.*)\n```$/gm)].map(([, tool, answer = '']) => [tool, JSON.parse(answer)]))
-    t.strictSame([...examples.keys()].sort(), app.tools.list().map(({ name }) => name))
-    for (const { name, outputSchema } of app.tools.list()) t.ok(ajv.validate(partial(outputSchema), examples.get(name)), `${name}: ${ajv.errorsText()}`)
+    t.strictSame([...examples.keys()].sort(), app.tools.list(CALLER.principal).map(({ name }) => name))
+    for (const { name, outputSchema } of app.tools.list(CALLER.principal)) t.ok(ajv.validate(partial(outputSchema), examples.get(name)), `${name}: ${ajv.errorsText()}`)
   })
 })
 
@@ -61,7 +61,7 @@ function partial (schema: unknown): object {
 t.test('the service starts from its sources, and .env is for development alone', async t => {
   t.match(packageJson.scripts.start, /^node (--\S+ )*server\.ts$/)
   t.equal(packageJson.scripts.dev, 'node --watch --env-file-if-exists=.env server.ts')
-  const readers = globSync('{*.ts,{kafscale,plugins,routes,tools}/**/*.ts}', { cwd: root }).filter(path => /process\.env|loadEnvFile/.test(read(path)))
+  const readers = globSync('{*.ts,bin/*.js,{cli,kafscale,plugins,routes,tools}/**/*.ts}', { cwd: root }).filter(path => /process\.env|loadEnvFile/.test(read(path)))
   t.strictSame(readers, ['plugins/config.ts'], 'one file reads the environment')
 })
 
@@ -69,7 +69,7 @@ t.test('what is imported is a dependency that package.json names', async t => {
   const importsOf = (pattern: string) => [...new Set(globSync(pattern, { cwd: root }).flatMap(path => [...read(path).matchAll(/^(?:import|export|\}).* from '([^.'][^']*)'/gm)]
     .map(([, specifier = '']) => /^(?:@[^/]+\/)?[^/]+/.exec(specifier)?.[0] ?? '')))].filter(name => !name.startsWith('node:')).sort()
   const dependencies = Object.keys(packageJson.dependencies)
-  const service = importsOf('{*.ts,{kafscale,plugins,routes,tools}/**/*.ts}')
+  const service = importsOf('{*.ts,bin/*.js,{cli,kafscale,plugins,routes,tools}/**/*.ts}')
   t.strictSame(service, dependencies.sort(), 'the service: neither more nor less')
   const all = [...dependencies, ...Object.keys(packageJson.devDependencies)]
   t.strictSame(importsOf('{bench,demo,tests}/**/*.ts').filter(name => !all.includes(name)), [], 'what surrounds it')

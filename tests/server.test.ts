@@ -1,6 +1,8 @@
 /** The service as a process: how it starts, how it refuses to, and how it ends. */
 import { spawn } from 'node:child_process'
+import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
 import { Agent, createServer, request as httpRequest, type IncomingMessage } from 'node:http'
 import { connect, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -94,21 +96,36 @@ t.test('it starts without an etcd, and says what is missing', async t => {
   }
 })
 
-t.test('it says on standard error where it listens, and that there is no authentication; nothing on standard output', async t => {
-  const service = startService(t, { KAFSCALE_MCP_SESSION_TIMEOUT: '10m', KAFSCALE_MCP_AUTH_TOKEN: 'hunter2' })
+t.test('it says on standard error where it listens, and what is doubtful; standard output is for audit records alone', async t => {
+  const token = 'hunter2'.repeat(5)
+  const service = startService(t, { KAFSCALE_MCP_SESSION_TIMEOUT: '10m', KAFSCALE_MCP_AUTH_TOKEN: token, KAFSCALE_MCP_AUTH_TOKENS: token, KAFSCALE_MCP_AUDIT_SINKS: 'stdout' })
   const url = await service.url
-  await waitFor(() => service.output.stderr.includes('authentication') || service.output.stderr, ACT_BOUND_MS, 'warned')
   const lines = logged(service)
   t.match(lines.find(({ msg }) => msg === 'listening'), { url, level: INFO })
-  const messages = {
-    'there is no authentication yet, so the service listens on loopback only': INFO,
-    'KAFSCALE_MCP_SESSION_TIMEOUT has no effect: sessions no longer exist': WARN,
-    'KAFSCALE_MCP_AUTH_TOKEN is not a variable of this service: it has no effect': WARN,
-  }
-  for (const [message, level] of Object.entries(messages)) t.match(lines.find(({ msg }) => msg === message), { level }, message)
-  t.notMatch(service.output.stderr, 'hunter2')
+  for (const message of [
+    'KAFSCALE_MCP_SESSION_TIMEOUT has no effect: sessions no longer exist',
+    'KAFSCALE_MCP_AUTH_TOKENS is not a variable of this service: it has no effect',
+    'KAFSCALE_MCP_AUTH_TOKEN is a shared secret: whoever has it is static-token, and nobody can tell who that was',
+  ]) t.match(lines.find(({ msg }) => msg === message), { level: WARN }, message)
+
+  const call = modern('tools/call', { name: 'list_topics', arguments: {} })
+  t.equal((await post(url, call)).statusCode, 401)
+  t.equal((await post(url, { ...call, headers: { ...call.headers, authorization: `Bearer ${token}` } })).statusCode, 200)
   service.process.kill('SIGTERM')
-  await service.exit
+  t.equal(await service.exit, 0)
+  const records = service.output.stdout.trim().split('\n').map(line => JSON.parse(line))
+  for (const record of records) t.match(record, { schema: 1 })
+  const events = ['start', 'authentication_failure', 'tool_call', 'stop']
+  t.strictSame(records.map(({ event }) => event).filter(event => events.includes(event)), events)
+  t.match(records.find(({ event }) => event === 'tool_call'), { who: { subject: 'static-token', roles: ['observer'] }, what: { tool: 'list_topics' }, warning: /shared secret/ })
+  t.notMatch(service.output.stderr + service.output.stdout, 'hunter2')
+})
+
+t.test('where nobody authenticates, calls need not be recorded', async t => {
+  const service = startService(t, { KAFSCALE_MCP_AUDIT_SINKS: 'none' })
+  await json(await post(await service.url, modern('tools/list')))
+  service.process.kill('SIGTERM')
+  t.equal(await service.exit, 0)
   t.equal(service.output.stdout, '')
 })
 
@@ -121,16 +138,32 @@ t.test('it is ready once it has loaded what etcd holds', async t => {
 })
 
 t.test('it does not start with a value that is wrong: every one is named, each in a sentence', async t => {
-  t.strictSame(await refusal(t, { KAFSCALE_MCP_HTTP_ADDR: ':8090', KAFSCALE_MCP_ETCD_ENDPOINTS: '', KAFSCALE_MCP_LOG_LEVEL: 'loud', KAFSCALE_MCP_ETCD_PASSWORD: 'hunter2' }), {
+  t.strictSame(await refusal(t, { KAFSCALE_MCP_HTTP_ADDR: '0.0.0.0:8090', KAFSCALE_MCP_ETCD_ENDPOINTS: '', KAFSCALE_MCP_LOG_LEVEL: 'loud', KAFSCALE_MCP_ETCD_PASSWORD: 'hunter2' }), {
     exit: REFUSED,
     lines: [
       'kafscale-mcp does not start:',
-      'KAFSCALE_MCP_HTTP_ADDR is ":8090": expected a loopback address such as 127.0.0.1:8090: this service has no authentication yet and listens on loopback only',
       'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma separated; http or https, http when no scheme is given',
       'KAFSCALE_MCP_LOG_LEVEL is "loud": expected one of fatal, error, warn, info, debug, trace, silent',
       'KAFSCALE_MCP_ETCD_PASSWORD is set and KAFSCALE_MCP_ETCD_USERNAME is not: expected both or neither',
+      'KAFSCALE_MCP_HTTP_ADDR (0.0.0.0:8090) is no loopback address, and nothing says who may call: set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), ' +
+        'KAFSCALE_MCP_AUTH_JWKS_FILE and KAFSCALE_MCP_AUTH_JWKS_ISSUER (keys of your own) or KAFSCALE_MCP_AUTH_TOKEN (one shared secret); or listen on 127.0.0.1:8090',
     ]
   })
+})
+
+t.test('it does not start with tools, keys or a policy that it does not understand', async t => {
+  const dir = t.testdir({ 'policy.yaml': 'roles:\n  reader:\n    allow: [{ topic: [orders] }]\nbindings: []\n' })
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  writeFileSync(`${dir}/ec.key`, privateKey.export({ type: 'pkcs8', format: 'pem' }))
+  const sentences = async (env: Record<string, string>) => {
+    const { exit, lines: [first, ...rest] } = await refusal(t, { ...env, KAFSCALE_MCP_LOG_LEVEL: 'silent' })
+    t.strictSame([exit, first], [REFUSED, 'kafscale-mcp does not start:'])
+    return rest
+  }
+  t.match(await sentences({ KAFSCALE_MCP_TOOLS: 'list_topcis' }), [/^KAFSCALE_MCP_TOOLS .*"list_topcis": expected names of cluster_metrics, /])
+  t.match(await sentences({ KAFSCALE_MCP_POLICY_FILE: `${dir}/policy.yaml` }), [/^KAFSCALE_MCP_POLICY_FILE is ".*policy\.yaml": expected a policy without mistakes$/, /^line 3: .*topic/])
+  t.strictSame(await sentences({ KAFSCALE_MCP_AUDIT_SINKS: 'stdout', KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: `${dir}/ec.key` }),
+    [`KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is "${dir}/ec.key": expected a file with an unencrypted Ed25519 private key in PEM`])
 })
 
 t.test('it does not start where it can\'t listen, and says why in a sentence', async t => {

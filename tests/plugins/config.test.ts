@@ -1,10 +1,20 @@
 import { execFileSync } from 'node:child_process'
+import { generateKeyPairSync } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import t from 'tap'
 import { ConfigError, ConfigSchema, readConfig, type Config, type Environment } from '../../plugins/config.ts'
 
 const PREFIX = 'KAFSCALE_MCP_'
 const REQUIRED = { ETCD_ENDPOINTS: 'http://etcd:2379' }
+
+/** Long enough to be a token. */
+const TOKEN = 'hunter2'.repeat(5)
+
+const OIDC_CLIENT = { OIDC_ISSUER: 'https://id.example', PUBLIC_URL: 'https://mcp.example', OIDC_CLIENT_ID: 'mcp' }
+
+function signingKey (): string {
+  return generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+}
 
 /** Reads a configuration of variables without their prefix. */
 function read (variables: Environment = {}): Config {
@@ -51,6 +61,36 @@ t.test('nothing but the etcd endpoints is required; the rest has its default', a
     verifyInterval: 600_000,
     allowedHosts: undefined,
     allowedOrigins: undefined,
+    authMode: 'none',
+    publicUrl: undefined,
+    oidcIssuer: undefined,
+    oidcAudience: undefined,
+    oidcMaxTokenLifetime: 3_600_000,
+    oidcClientId: undefined,
+    oidcClientSecret: undefined,
+    authJwksFile: undefined,
+    authJwksIssuer: undefined,
+    authToken: undefined,
+    tlsCertFile: undefined,
+    tlsKeyFile: undefined,
+    tlsClientCaFile: undefined,
+    trustedProxies: undefined,
+    policyFile: undefined,
+    environment: 'default',
+    tools: undefined,
+    disabledTools: undefined,
+    auditSinks: [{ kind: 'stdout' }],
+    auditSigningKeyFile: undefined,
+    auditFailMode: 'closed',
+    auditRedact: undefined,
+    rateLimit: 0,
+    addressRateLimit: 0,
+    maxConcurrentCalls: 64,
+    addressMaxConcurrentCalls: 0,
+    maxAuthFailures: 300,
+    maxEventLoopDelay: 1_000,
+    maxBodyBytes: 1_048_576,
+    requestTimeout: 30_000,
     logLevel: 'info',
     sessionTimeout: undefined,
     warnings: [],
@@ -60,14 +100,15 @@ t.test('nothing but the etcd endpoints is required; the rest has its default', a
 
 t.test('a variable that is empty is unset', async t => {
   const empty = Object.fromEntries(Object.values(ConfigSchema).map(({ name }) => [name, '']))
-  t.strictSame(read({ ...empty, ...REQUIRED, ETCD_PASSWORD_FILE: '' }), read())
+  t.strictSame(read({ ...empty, ...REQUIRED, ETCD_PASSWORD_FILE: '', AUTH_TOKEN_FILE: '', OIDC_CLIENT_SECRET_FILE: '' }), read())
   t.strictSame(refusal({ ETCD_ENDPOINTS: '' }),
     ['KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma separated; http or https, http when no scheme is given'])
 })
 
 t.test('what each variable takes', async t => {
-  const dir = t.testdir({ password: 'secret\n' })
+  const dir = t.testdir({ password: 'secret\n', token: `${TOKEN}\n`, jwks: '{"keys":[]}', policy: 'bindings: []', 'signing.key': signingKey() })
   const { ca, cert, key } = pemFiles(dir)
+  const oidc = { OIDC_ISSUER: 'https://id.example', PUBLIC_URL: 'https://mcp.example' }
   const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
   const taken: [variables: Environment, property: keyof Config, value: unknown][] = [
     [{ HTTP_ADDR: '127.0.0.1:0' }, 'httpAddr', { host: '127.0.0.1', port: 0 }],
@@ -97,6 +138,50 @@ t.test('what each variable takes', async t => {
     [{ VERIFY_INTERVAL: '596h' }, 'verifyInterval', 2_145_600_000],
     [{ ALLOWED_HOSTS: 'MCP.example, [::1] ,127.0.0.1' }, 'allowedHosts', ['mcp.example', '[::1]', '127.0.0.1']],
     [{ ALLOWED_ORIGINS: 'https://App.example, http://localhost:3000/' }, 'allowedOrigins', ['https://app.example', 'http://localhost:3000']],
+    [{ AUTH_MODE: 'none' }, 'authMode', 'none'],
+    [{ AUTH_MODE: 'oidc', ...oidc }, 'authMode', 'oidc'],
+    [oidc, 'authMode', 'oidc'],
+    [{ AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' }, 'authMode', 'jwks'],
+    [{ AUTH_TOKEN: TOKEN }, 'authMode', 'token'],
+    [{ AUTH_TOKEN: TOKEN, HTTP_ADDR: ':8090' }, 'httpAddr', { host: '::', port: 8090 }],
+    [{ AUTH_TOKEN: TOKEN, HTTP_ADDR: '0.0.0.0:8090' }, 'httpAddr', { host: '0.0.0.0', port: 8090 }],
+    [{ ...oidc, HTTP_ADDR: 'mcp.example:8090' }, 'httpAddr', { host: 'mcp.example', port: 8090 }],
+    [{ PUBLIC_URL: 'https://mcp.example/' }, 'publicUrl', 'https://mcp.example'],
+    [{ PUBLIC_URL: 'https://example/kafscale/' }, 'publicUrl', 'https://example/kafscale'],
+    [{ OIDC_ISSUER: 'https://id.example/realms/a, https://id2.example/' }, 'oidcIssuer', ['https://id.example/realms/a', 'https://id2.example/']],
+    [{ OIDC_ISSUER: 'http://127.0.0.1:9000' }, 'oidcIssuer', ['http://127.0.0.1:9000']],
+    [{ ...oidc, OIDC_AUDIENCE: 'kafscale' }, 'oidcAudience', 'kafscale'],
+    [{ OIDC_MAX_TOKEN_LIFETIME: '10m' }, 'oidcMaxTokenLifetime', 600_000],
+    [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientId', 'mcp'],
+    [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientSecret', 'x'],
+    [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET_FILE: `${dir}/password` }, 'oidcClientSecret', 'secret'],
+    [{ AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' }, 'authJwksFile', `${dir}/jwks`],
+    [{ AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' }, 'authJwksIssuer', 'ops'],
+    [{ AUTH_TOKEN: TOKEN }, 'authToken', TOKEN],
+    [{ AUTH_TOKEN_FILE: `${dir}/token` }, 'authToken', TOKEN],
+    [{ TLS_CERT_FILE: cert, TLS_KEY_FILE: key }, 'tlsCertFile', cert],
+    [{ TLS_CERT_FILE: cert, TLS_KEY_FILE: key }, 'tlsKeyFile', key],
+    [{ TLS_CERT_FILE: cert, TLS_KEY_FILE: key, TLS_CLIENT_CA_FILE: ca }, 'tlsClientCaFile', ca],
+    [{ TRUSTED_PROXIES: '10.0.0.1, 10.0.0.0/8,::1 , fd00::/8' }, 'trustedProxies', ['10.0.0.1', '10.0.0.0/8', '::1', 'fd00::/8']],
+    [{ POLICY_FILE: `${dir}/policy` }, 'policyFile', `${dir}/policy`],
+    [{ ENVIRONMENT: 'prod' }, 'environment', 'prod'],
+    [{ TOOLS: 'list_topics, list_groups' }, 'tools', ['list_topics', 'list_groups']],
+    [{ DISABLED_TOOLS: 'list_topics' }, 'disabledTools', ['list_topics']],
+    [{ AUDIT_SINKS: 'stdout, file:audit.log,file:///var/log/audit.log ,https://collector.example/audit' }, 'auditSinks', [
+      { kind: 'stdout' }, { kind: 'file', path: 'audit.log' }, { kind: 'file', path: '/var/log/audit.log' }, { kind: 'http', url: 'https://collector.example/audit' }]],
+    [{ AUDIT_SINKS: 'none' }, 'auditSinks', [{ kind: 'none' }]],
+    [{ AUDIT_SIGNING_KEY_FILE: `${dir}/signing.key` }, 'auditSigningKeyFile', `${dir}/signing.key`],
+    [{ AUDIT_FAIL_MODE: 'open' }, 'auditFailMode', 'open'],
+    [{ AUDIT_REDACT: 'pin, iban' }, 'auditRedact', ['pin', 'iban']],
+    [{ RATE_LIMIT: '600' }, 'rateLimit', 600],
+    [{ ADDRESS_RATE_LIMIT: '6000' }, 'addressRateLimit', 6_000],
+    [{ MAX_CONCURRENT_CALLS: '0' }, 'maxConcurrentCalls', 0],
+    [{ ADDRESS_MAX_CONCURRENT_CALLS: '128' }, 'addressMaxConcurrentCalls', 128],
+    [{ MAX_AUTH_FAILURES: '5' }, 'maxAuthFailures', 5],
+    [{ MAX_EVENT_LOOP_DELAY: '250ms' }, 'maxEventLoopDelay', 250],
+    [{ MAX_BODY_BYTES: '65536' }, 'maxBodyBytes', 65_536],
+    [{ REQUEST_TIMEOUT: '5s' }, 'requestTimeout', 5_000],
+    [{ REQUEST_TIMEOUT: '500us' }, 'requestTimeout', 1],
     ...['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map((level): [Environment, keyof Config, unknown] =>
       [{ LOG_LEVEL: level }, 'logLevel', level]),
     [{ SESSION_TIMEOUT: '10m' }, 'sessionTimeout', 600_000],
@@ -114,7 +199,11 @@ t.test('what each variable refuses, in one sentence that names it, its value and
   const missing = `${dir}/missing`
   const garbage = `${dir}/garbage`
   const address = 'expected host:port, :port or [v6]:port, with a port from 0 to 65535'
-  const loopback = 'expected a loopback address such as 127.0.0.1:8090: this service has no authentication yet and listens on loopback only'
+  const exposed = (host: string) => `KAFSCALE_MCP_HTTP_ADDR (${host}:8090) is no loopback address, and nothing says who may call: set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), ` +
+    'KAFSCALE_MCP_AUTH_JWKS_FILE and KAFSCALE_MCP_AUTH_JWKS_ISSUER (keys of your own) or KAFSCALE_MCP_AUTH_TOKEN (one shared secret); or listen on 127.0.0.1:8090'
+  const sinks = 'expected stdout, file:PATH, or a URL such as https://collector.example/audit'
+  const count = 'expected a whole number from 0 on'
+  const proxies = 'expected addresses or ranges such as 10.0.0.1 or 10.0.0.0/8'
   const duration = 'expected a duration such as 10m, 1h30m or 500ms'
   const endpoint = 'expected endpoints such as http://etcd:2379 or https://etcd:2379'
   const metricsUrl = 'expected URLs such as http://{host}:9093/metrics, or auto'
@@ -126,11 +215,11 @@ t.test('what each variable refuses, in one sentence that names it, its value and
     [{ HTTP_ADDR: '127.0.0.1:http' }, `KAFSCALE_MCP_HTTP_ADDR is "127.0.0.1:http": ${address}`],
     [{ HTTP_ADDR: '::1:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "::1:8090": ${address}`],
     [{ HTTP_ADDR: 'http://127.0.0.1:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "http://127.0.0.1:8090": ${address}`],
-    [{ HTTP_ADDR: ':8090' }, `KAFSCALE_MCP_HTTP_ADDR is ":8090": ${loopback}`],
-    [{ HTTP_ADDR: '0.0.0.0:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "0.0.0.0:8090": ${loopback}`],
-    [{ HTTP_ADDR: '[::]:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "[::]:8090": ${loopback}`],
-    [{ HTTP_ADDR: '127.0.0.1.example:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "127.0.0.1.example:8090": ${loopback}`],
-    [{ HTTP_ADDR: '127.0.0.999:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "127.0.0.999:8090": ${loopback}`],
+    [{ HTTP_ADDR: ':8090' }, exposed('::')],
+    [{ HTTP_ADDR: '0.0.0.0:8090' }, exposed('0.0.0.0')],
+    [{ HTTP_ADDR: '[::]:8090' }, exposed('::')],
+    [{ HTTP_ADDR: '127.0.0.1.example:8090' }, exposed('127.0.0.1.example')],
+    [{ HTTP_ADDR: '127.0.0.999:8090' }, exposed('127.0.0.999')],
     [{ ETCD_ENDPOINTS: ' , ' }, 'KAFSCALE_MCP_ETCD_ENDPOINTS is " , ": expected at least one item'],
     [{ ETCD_ENDPOINTS: 'ftp://etcd' }, `KAFSCALE_MCP_ETCD_ENDPOINTS is "ftp://etcd": ${endpoint}`],
     [{ ETCD_ENDPOINTS: 'http://a:2379,http://b:x' }, `KAFSCALE_MCP_ETCD_ENDPOINTS is "http://a:2379,http://b:x": ${endpoint}`],
@@ -145,7 +234,31 @@ t.test('what each variable refuses, in one sentence that names it, its value and
     [{ BROKER_METRICS_URL: 'Auto' }, `KAFSCALE_MCP_BROKER_METRICS_URL is "Auto": ${metricsUrl}`],
     [{ BROKER_METRICS_URL: 'broker:9093/metrics' }, `KAFSCALE_MCP_BROKER_METRICS_URL is "broker:9093/metrics": ${metricsUrl}`],
     [{ BROKER_METRICS_URL: 'http://{hots}:9093/' }, 'KAFSCALE_MCP_BROKER_METRICS_URL is "http://{hots}:9093/": expected no placeholder but {host} and {node_id}'],
-    ...['METRICS_MAX_AGE', 'MAX_STALENESS', 'VERIFY_INTERVAL', 'SESSION_TIMEOUT'].flatMap((name): [Environment, string][] => [
+    [{ AUTH_MODE: 'None' }, 'KAFSCALE_MCP_AUTH_MODE is "None": expected one of oidc, jwks, token, none'],
+    [{ PUBLIC_URL: 'mcp.example' }, 'KAFSCALE_MCP_PUBLIC_URL is "mcp.example": expected a URL such as https://kafscale-mcp.example'],
+    [{ PUBLIC_URL: 'https://mcp.example#a' }, 'KAFSCALE_MCP_PUBLIC_URL is "https://mcp.example#a": expected a URL without query and fragment'],
+    [{ OIDC_ISSUER: 'id.example' }, 'KAFSCALE_MCP_OIDC_ISSUER is "id.example": expected issuers such as https://id.example'],
+    [{ OIDC_ISSUER: 'http://id.example' }, 'KAFSCALE_MCP_OIDC_ISSUER is "http://id.example": expected an https URL; http is accepted on loopback only'],
+    [{ AUTH_JWKS_FILE: missing, AUTH_JWKS_ISSUER: 'ops' }, `KAFSCALE_MCP_AUTH_JWKS_FILE is "${missing}": expected a file that can be read`],
+    [{ POLICY_FILE: missing }, `KAFSCALE_MCP_POLICY_FILE is "${missing}": expected a file that can be read`],
+    [{ POLICY_FILE: dir }, `KAFSCALE_MCP_POLICY_FILE is "${dir}": expected a file that can be read`],
+    [{ AUTH_TOKEN: 'x'.repeat(31) }, 'KAFSCALE_MCP_AUTH_TOKEN is not valid: expected at least 32 characters, all of them visible ASCII'],
+    [{ TLS_CERT_FILE: key, TLS_KEY_FILE: key }, `KAFSCALE_MCP_TLS_CERT_FILE is "${key}": expected a file with a certificate in PEM`],
+    [{ TLS_CERT_FILE: cert, TLS_KEY_FILE: cert }, `KAFSCALE_MCP_TLS_KEY_FILE is "${cert}": expected a file with an unencrypted private key in PEM`],
+    [{ TLS_CERT_FILE: cert, TLS_KEY_FILE: key, TLS_CLIENT_CA_FILE: garbage }, `KAFSCALE_MCP_TLS_CLIENT_CA_FILE is "${garbage}": expected a file with a certificate in PEM`],
+    ...['proxy.example', '10.0.0.0/33', '10.0.0.0/', '10.0.0.0/8/8', '10.0.0', 'fd00::/129', '*', 'loopback'].map((text): [Environment, string] =>
+      [{ TRUSTED_PROXIES: text }, `KAFSCALE_MCP_TRUSTED_PROXIES is "${text}": ${proxies}`]),
+    [{ TOOLS: ',' }, 'KAFSCALE_MCP_TOOLS is ",": expected at least one item'],
+    [{ DISABLED_TOOLS: ' , ' }, 'KAFSCALE_MCP_DISABLED_TOOLS is " , ": expected at least one item'],
+    ...['file:', 'stderr', 'ftp://collector.example', 'audit.log'].map((text): [Environment, string] =>
+      [{ AUDIT_SINKS: text }, `KAFSCALE_MCP_AUDIT_SINKS is "${text}": ${sinks}`]),
+    [{ AUDIT_SIGNING_KEY_FILE: cert }, `KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is "${cert}": expected a file with an unencrypted private key in PEM`],
+    [{ AUDIT_FAIL_MODE: 'no' }, 'KAFSCALE_MCP_AUDIT_FAIL_MODE is "no": expected one of closed, open'],
+    [{ AUDIT_REDACT: ',' }, 'KAFSCALE_MCP_AUDIT_REDACT is ",": expected at least one item'],
+    ...['RATE_LIMIT', 'ADDRESS_RATE_LIMIT', 'MAX_CONCURRENT_CALLS', 'ADDRESS_MAX_CONCURRENT_CALLS', 'MAX_AUTH_FAILURES'].flatMap(name =>
+      ['-1', '1.5', '1e3', '1 MB', '1234567890', 'Infinity'].map((text): [Environment, string] => [{ [name]: text }, `KAFSCALE_MCP_${name} is "${text}": ${count}`])),
+    ...['0', '-1', '1 MB'].map((text): [Environment, string] => [{ MAX_BODY_BYTES: text }, `KAFSCALE_MCP_MAX_BODY_BYTES is "${text}": expected a whole number from 1 on`]),
+    ...['METRICS_MAX_AGE', 'MAX_STALENESS', 'VERIFY_INTERVAL', 'OIDC_MAX_TOKEN_LIFETIME', 'MAX_EVENT_LOOP_DELAY', 'REQUEST_TIMEOUT', 'SESSION_TIMEOUT'].flatMap((name): [Environment, string][] => [
       ...['5', '-5m', '5 m', '1d', 'm', '1h-5m', 'Infinity', '.s', '5M'].map((text): [Environment, string] =>
         [{ [name]: text }, `KAFSCALE_MCP_${name} is "${text}": ${duration}`]),
       [{ [name]: '597h' }, `KAFSCALE_MCP_${name} is "597h": expected a duration of at most 596h`],
@@ -166,6 +279,17 @@ t.test('what each variable refuses, in one sentence that names it, its value and
     [{ ...https, ETCD_KEY_FILE: key }, 'KAFSCALE_MCP_ETCD_KEY_FILE is set and KAFSCALE_MCP_ETCD_CERT_FILE is not: expected both or neither'],
     [{ ...https, ETCD_CERT_FILE: cert, ETCD_KEY_FILE: otherKey },
       `KAFSCALE_MCP_ETCD_KEY_FILE is "${otherKey}": expected the key of the certificate in KAFSCALE_MCP_ETCD_CERT_FILE`],
+    [{ TLS_CERT_FILE: cert, TLS_KEY_FILE: otherKey },
+      `KAFSCALE_MCP_TLS_KEY_FILE is "${otherKey}": expected the key of the certificate in KAFSCALE_MCP_TLS_CERT_FILE`],
+    [{ TLS_KEY_FILE: key }, 'KAFSCALE_MCP_TLS_KEY_FILE is set and KAFSCALE_MCP_TLS_CERT_FILE is not: expected both or neither'],
+    [{ TLS_CLIENT_CA_FILE: ca },
+      'KAFSCALE_MCP_TLS_CLIENT_CA_FILE is set and KAFSCALE_MCP_TLS_CERT_FILE is not: expected a certificate of this service, since only TLS asks for the client\'s'],
+    [{ AUTH_MODE: 'token' }, 'KAFSCALE_MCP_AUTH_TOKEN is not set: expected it in the mode token'],
+    [{ AUTH_MODE: 'none', AUTH_TOKEN: TOKEN }, 'KAFSCALE_MCP_AUTH_TOKEN is set and KAFSCALE_MCP_AUTH_MODE is none: expected one or the other'],
+    [{ AUTH_TOKEN: TOKEN, OIDC_ISSUER: 'https://id.example' },
+      'KAFSCALE_MCP_OIDC_ISSUER and KAFSCALE_MCP_AUTH_TOKEN are both set: expected one way to authenticate, or KAFSCALE_MCP_AUTH_MODE and what belongs to it'],
+    ...[{ AUTH_TOKEN: TOKEN, AUDIT_SINKS: 'none' }, { AUDIT_SINKS: 'none,stdout' }].map((variables): [Environment, string] => [variables,
+      'KAFSCALE_MCP_AUDIT_SINKS has none in it: expected it alone, and only where nothing authenticates; what authenticated callers do is recorded']),
     [{ ETCD_ENDPOINTS: 'a:1,http://b:2', ETCD_CA_FILE: ca },
       'KAFSCALE_MCP_ETCD_ENDPOINTS is "http://a:1,http://b:2": expected an https endpoint, since TLS files are set'],
   ]
@@ -184,6 +308,8 @@ t.test('what is wrong by itself is no contradiction besides', async t => {
   t.equal(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: '/missing' }).length, 1)
   t.equal(refusal({ ...https, ETCD_CERT_FILE: cert, ETCD_KEY_FILE: '/missing' }).length, 1)
   t.equal(refusal({ ETCD_ENDPOINTS: 'ftp://etcd', ETCD_CA_FILE: cert }).length, 1)
+  t.equal(refusal({ AUTH_TOKEN_FILE: '/missing', AUTH_MODE: 'token', HTTP_ADDR: ':8090' }).length, 1)
+  t.equal(refusal({ OIDC_ISSUER: 'id.example', HTTP_ADDR: ':8090' }).length, 1)
 })
 
 t.test('a secret can come from a file', async t => {
@@ -206,7 +332,18 @@ t.test('a secret can come from a file', async t => {
   writeFileSync(`${t.testdirName}/empty`, '\n')
   t.strictSame(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: `${t.testdirName}/empty` }),
     ['KAFSCALE_MCP_ETCD_USERNAME is set and KAFSCALE_MCP_ETCD_PASSWORD is not: expected both or neither'], 'empty means unset')
-  t.strictSame(Object.values(ConfigSchema).filter(setting => 'secret' in setting).map(({ name }) => name), ['ETCD_PASSWORD'],
+
+  const others = { AUTH_TOKEN: (file: string) => read({ AUTH_TOKEN_FILE: file }).authToken, OIDC_CLIENT_SECRET: (file: string) => read({ ...OIDC_CLIENT, OIDC_CLIENT_SECRET_FILE: file }).oidcClientSecret }
+  for (const [name, readFrom] of Object.entries(others)) {
+    const file = `${t.testdirName}/${name}`
+    writeFileSync(file, `${TOKEN}\r\n`)
+    t.equal(readFrom(file), TOKEN, name)
+    t.strictSame(refusal({ ...OIDC_CLIENT, AUTH_MODE: 'oidc', [name]: TOKEN, [`${name}_FILE`]: file }).filter(sentence => sentence.includes('_FILE')),
+      [`KAFSCALE_MCP_${name} and KAFSCALE_MCP_${name}_FILE are both set: expected only one of them`])
+    t.strictSame(refusal({ ...OIDC_CLIENT, AUTH_MODE: 'oidc', [`${name}_FILE`]: '/missing' }).filter(sentence => sentence.includes('_FILE')),
+      [`KAFSCALE_MCP_${name}_FILE is "/missing": expected a file that can be read`])
+  }
+  t.strictSame(Object.values(ConfigSchema).filter(setting => 'secret' in setting).map(({ name }) => name).sort(), ['ETCD_PASSWORD', ...Object.keys(others)].sort(),
     'another secret needs tests of its own here')
 })
 
@@ -218,6 +355,16 @@ t.test('no secret is ever shown', async t => {
     ...[`http://reader:${secret}@etcd:2379`, `reader:${secret}@etcd:2379`, `http://reader:p@${secret}@etcd`, `http://reader:${secret}/x@etcd`,
       `http://a,https://reader:x,${secret}@etcd`, `http:/reader:${secret}@etcd`].map(ETCD_ENDPOINTS => ({ ETCD_ENDPOINTS })),
     { BROKER_METRICS_URL: `http://reader:${secret}@broker/metrics` },
+    { AUTH_TOKEN: secret },
+    { AUTH_TOKEN: `${secret} ${TOKEN}` },
+    { AUTH_TOKEN: TOKEN, AUTH_TOKEN_FILE: '/missing' },
+    { AUTH_TOKEN: TOKEN, AUTH_MODE: 'none' },
+    { OIDC_CLIENT_SECRET: secret },
+    { ...OIDC_CLIENT, OIDC_CLIENT_SECRET: secret, OIDC_CLIENT_SECRET_FILE: '/missing' },
+    { OIDC_ISSUER: `https://reader:${secret}@id.example` },
+    { PUBLIC_URL: `https://reader:${secret}@mcp.example` },
+    { AUDIT_SINKS: `https://reader:${secret}@collector.example` },
+    { AUDIT_SINKS: `stdout,https://collector.example/?key=${secret},stderr` },
     { ALLOWED_ORIGINS: `https://reader:${secret}@app.example` },
   ]
   for (const variables of refused) {
@@ -235,11 +382,15 @@ t.test('a value can not pass for another line', async t => {
 })
 
 t.test('a variable without meaning or effect is warned about by name, and refuses nothing', async t => {
-  t.strictSame(read({ ZZZ: 'hunter2', AUTH_TOKEN: 'hunter2', LOG_LEVEL_FILE: '/x', SESSION_TIMEOUT: '10m' }).warnings, [
-    'KAFSCALE_MCP_AUTH_TOKEN is not a variable of this service: it has no effect',
+  t.strictSame(read({ ZZZ: 'hunter2', AUTH_TOKENS: 'hunter2', LOG_LEVEL_FILE: '/x', SESSION_TIMEOUT: '10m' }).warnings, [
+    'KAFSCALE_MCP_AUTH_TOKENS is not a variable of this service: it has no effect',
     'KAFSCALE_MCP_LOG_LEVEL_FILE is not a variable of this service: it has no effect',
     'KAFSCALE_MCP_ZZZ is not a variable of this service: it has no effect',
     'KAFSCALE_MCP_SESSION_TIMEOUT has no effect: sessions no longer exist',
   ])
   t.strictSame(readConfig({ ...prefixed(REQUIRED), KAFSCALE_ETCD_ENDPOINTS: 'x', PATH: 'x' }).warnings, [], 'other programs\' variables are theirs')
+})
+
+t.test('what is doubtful about who may call is warned about', async t => {
+  t.strictSame(read({ AUTH_TOKEN: TOKEN }).warnings, ['KAFSCALE_MCP_AUTH_TOKEN is a shared secret: whoever has it is static-token, and nobody can tell who that was'])
 })

@@ -1,12 +1,16 @@
+import { createHash } from 'node:crypto'
 import { Type, type TProperties } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import {
-  describeError, GroupNotFound, Internal, InvalidArgument, InvalidCursor, MetadataUnavailable, MetricsNotConfigured, MetricsUnavailable, ResultTooLarge
+  AuditUnavailable, describeError, GroupNotFound, Internal, InvalidArgument, InvalidCursor, MetadataUnavailable, MetricsNotConfigured, MetricsUnavailable,
+  PermissionDenied, RateLimited, ResultTooLarge
 } from '../../errors.ts'
+import type { AuditEntry } from '../../plugins/audit/record.ts'
+import type { Environment } from '../../plugins/config.ts'
+import type { Caller, ToolResult } from '../../plugins/tool-registry.ts'
 import type { Tool } from '../../tools/define-tool.ts'
-import type { ToolResult } from '../../plugins/tool-registry.ts'
-import { buildTestApp } from '../helper.ts'
+import { buildTestApp, CALLER } from '../helper.ts'
 
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024
 const limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
@@ -25,8 +29,16 @@ function tool ({ properties = {}, ...rest }: Partial<Tool> & { properties?: TPro
   }
 }
 
-async function call (app: FastifyInstance, input?: unknown, name = 'test'): Promise<ToolResult> {
-  return await app.tools.call(name, input, { signal: new AbortController().signal })
+async function call (app: FastifyInstance, input?: unknown, name = 'test', caller = CALLER): Promise<ToolResult> {
+  return await app.tools.call(name, input, caller, new AbortController().signal)
+}
+
+/** Whom the policy lets change things. */
+const OPERATOR: Caller = { ...CALLER, principal: { ...CALLER.principal, subject: 'operator', method: 'jwks', issuer: 'ops', claims: { sub: 'operator' } } }
+
+function policy (t: Test): Environment {
+  const dir = t.testdir({ policy: JSON.stringify({ roles: { operator: { allow: [{ operations: ['observe', 'mutate'] }] } }, bindings: [{ role: 'operator', claim: 'sub', value: 'operator' }] }) })
+  return { KAFSCALE_MCP_POLICY_FILE: `${dir}/policy` }
 }
 
 function failure (code: string, text: string, rest: object = { retryable: false }): ToolResult {
@@ -119,7 +131,7 @@ t.test('a failure that was not meant for callers tells them nothing', async t =>
 t.test('which failures are worth another try, and when', async t => {
   t.strictSame([
     new InvalidArgument(''), new InvalidCursor(), new GroupNotFound(''), new ResultTooLarge(''), new MetadataUnavailable(''),
-    new MetricsNotConfigured(), new MetricsUnavailable(''), new Internal()
+    new MetricsNotConfigured(), new MetricsUnavailable(''), new PermissionDenied('', ''), new RateLimited(''), new AuditUnavailable(), new Internal()
   ].map(describeError), [
     { code: 'INVALID_ARGUMENT', retryable: false },
     { code: 'INVALID_CURSOR', retryable: false },
@@ -128,6 +140,9 @@ t.test('which failures are worth another try, and when', async t => {
     { code: 'METADATA_UNAVAILABLE', retryable: true, retry_after_ms: 2_000 },
     { code: 'METRICS_NOT_CONFIGURED', retryable: false },
     { code: 'METRICS_UNAVAILABLE', retryable: true, retry_after_ms: 5_000 },
+    { code: 'PERMISSION_DENIED', retryable: false },
+    { code: 'RATE_LIMITED', retryable: true, retry_after_ms: 1_000 },
+    { code: 'AUDIT_UNAVAILABLE', retryable: true, retry_after_ms: 5_000 },
     { code: 'INTERNAL', retryable: true },
   ])
 })
@@ -191,17 +206,17 @@ t.test('an answer that is too large names a limit that fits', async t => {
 
 t.test('tools are listed in a fixed order, whatever the order in which they were declared', async t => {
   const app = await buildTestApp(t)
-  const before = app.tools.list().map(({ name }) => name)
+  const before = app.tools.list(CALLER.principal).map(({ name }) => name)
   for (const name of ['zz', 'Aa', 'aa']) app.tools.declare(tool({ name }))
-  t.strictSame(app.tools.list().map(({ name }) => name), ['Aa', 'aa', ...before, 'zz'])
+  t.strictSame(app.tools.list(CALLER.principal).map(({ name }) => name), ['Aa', 'aa', ...before, 'zz'])
 })
 
 t.test('a tool is published with the schemas that validate it, and with what it does to the cluster', async t => {
-  const app = await buildTestApp(t)
+  const app = await buildTestApp(t, policy(t))
   const observes = tool({ name: 'observes', properties: { limit } })
   app.tools.declare(observes)
   app.tools.declare(tool({ name: 'mutates', operation: 'mutate' }))
-  const definition = (name: string) => app.tools.list().find(tool => tool.name === name)
+  const definition = (name: string) => app.tools.list(OPERATOR.principal).find(tool => tool.name === name)
   t.strictSame(definition('observes'), {
     name: 'observes',
     title: 'Test',
@@ -220,9 +235,123 @@ t.test('a schema that says what no validator knows is refused when the tool is d
 
 t.test('there is no tool but those that were declared', async t => {
   const app = await buildTestApp(t)
-  t.equal(app.tools.has('list_topics'), true)
+  t.equal(app.tools.operation('list_topics'), 'observe')
   for (const name of ['nope', '__proto__', 'constructor', '']) {
-    t.equal(app.tools.has(name), false)
+    t.equal(app.tools.operation(name), undefined)
     await t.rejects(call(app, {}, name), `no tool ${name}`)
   }
+})
+
+t.test('what a principal may not call it is not shown, and is told what it would need; a wrong input it is told first', async t => {
+  const app = await buildTestApp(t, policy(t))
+  let ran = 0
+  app.tools.declare(tool({ properties: { limit }, operation: 'mutate', answer: () => ({ ran: ++ran }) }))
+  const isListed = ({ principal }: Caller) => app.tools.list(principal).some(({ name }) => name === 'test')
+
+  t.equal(isListed(CALLER), false)
+  t.strictSame(await call(app, {}), failure('PERMISSION_DENIED', 'You may not call test. It would need a role that allows test; explain_access tells what you may.'))
+  t.match(await call(app, { limit: 0 }), { _meta: { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT' } } })
+  t.equal(ran, 0)
+
+  t.equal(isListed(OPERATOR), true)
+  t.match(await call(app, {}, 'test', OPERATOR), { structuredContent: { ran: 1 } })
+})
+
+t.test('a tool that is switched off does not exist', async t => {
+  const names = async (env: Environment) => (await buildTestApp(t, env)).tools.list(CALLER.principal).map(({ name }) => name)
+  t.strictSame(await names({ KAFSCALE_MCP_TOOLS: 'list_topics, cluster_status' }), ['cluster_status', 'list_topics'])
+  t.strictSame(await names({ KAFSCALE_MCP_TOOLS: 'list_topics,cluster_status', KAFSCALE_MCP_DISABLED_TOOLS: 'list_topics' }), ['cluster_status'])
+  const all = await names({})
+  t.strictSame(await names({ KAFSCALE_MCP_DISABLED_TOOLS: 'list_topics' }), all.filter(name => name !== 'list_topics'))
+
+  const app = await buildTestApp(t, { KAFSCALE_MCP_DISABLED_TOOLS: 'list_topics' })
+  t.equal(app.tools.operation('list_topics'), undefined)
+  await t.rejects(call(app, {}, 'list_topics'), 'no tool list_topics')
+})
+
+t.test('to switch a tool on or off that there is not stops the start', async t => {
+  for (const variable of ['TOOLS', 'DISABLED_TOOLS']) {
+    const app = await buildTestApp(t, { [`KAFSCALE_MCP_${variable}`]: 'list_topics,list_topcis' })
+    await t.rejects(async () => { await app.ready() }, { name: 'ConfigError', message: /name "list_topcis": expected names of cluster_metrics, cluster_status, .*list_topics$/ })
+  }
+})
+
+/** Keeps what is put on record, in its order, and lets a test say that it can't be. */
+function keepRecords (app: FastifyInstance) {
+  const kept: AuditEntry[] = []
+  const fails = { record: false, recordDurably: false }
+  for (const method of ['record', 'recordDurably'] as const) {
+    app.audit[method] = async entry => {
+      if (fails[method]) throw new AuditUnavailable()
+      kept.push(entry)
+    }
+  }
+  return { kept, fails }
+}
+
+t.test('each call is on record before its answer leaves, whatever came of it', async t => {
+  const app = await buildTestApp(t)
+  const { kept } = keepRecords(app)
+  app.tools.declare(tool({ properties: { names: Type.Array(Type.String()), group_id: Type.String() } }))
+  app.tools.declare(tool({ name: 'mutates', operation: 'mutate' }))
+  const input = { names: ['orders', 'billing'], group_id: 'analytics' }
+  const startedAt = new Date()
+  const { content: [{ text } = { text: '' }] } = await app.tools.call('test', input,
+    { ...CALLER, receivedAt: startedAt, userAgent: 'agent/1', mcpClient: 'test 1', requestId: 'req-1', traceId: 'a'.repeat(32) }, new AbortController().signal)
+  t.strictSame({ ...kept[0], when: null }, {
+    event: 'tool_call',
+    who: { subject: 'anonymous', issuer: null, client_id: null, roles: ['observer'], method: 'none', token_id: null, client_certificate: null },
+    what: { tool: 'test', operation: 'observe', arguments: input, resources: { topics: ['orders', 'billing'], groups: ['analytics'] } },
+    when: null,
+    where: { remote_address: '127.0.0.1', user_agent: 'agent/1', mcp_client: 'test 1', request_id: 'req-1', trace_id: 'a'.repeat(32) },
+    decision: 'allowed',
+    rule: 'observer.allow[0]',
+    outcome: 'ok',
+    error_code: null,
+    result: { bytes: Buffer.byteLength(text), sha256: createHash('sha256').update(text).digest('hex') },
+    diff: null,
+    warning: null,
+  })
+  const { received, finished, duration_ms: durationMs } = kept[0]?.when ?? { received: '', finished: '', duration_ms: -1 }
+  t.equal(received, startedAt.toISOString())
+  t.ok(new Date(finished) >= startedAt)
+  t.ok(durationMs >= 0 && durationMs < 10_000)
+  t.equal(durationMs, Number(durationMs.toFixed(3)), 'with three decimals')
+
+  await call(app, { names: 'orders' })
+  t.match(kept[1], { what: { arguments: { names: 'orders' }, resources: { topics: ['orders'] } }, decision: 'allowed', outcome: 'error', error_code: 'INVALID_ARGUMENT' })
+  await call(app, {}, 'mutates')
+  t.match(kept[2], { event: 'tool_call', what: { tool: 'mutates', operation: 'mutate' }, decision: 'denied', rule: 'no-rule', outcome: 'denied', error_code: 'PERMISSION_DENIED' })
+  await call(app, input, 'test', { ...CALLER, principal: { ...CALLER.principal, subject: 'static-token', method: 'token' } })
+  t.match(kept[3], { who: { subject: 'static-token', method: 'token' }, warning: /shared secret/ })
+  t.equal(kept.length, 4)
+})
+
+t.test('what can\'t be put on record is not answered', async t => {
+  const app = await buildTestApp(t)
+  const { fails } = keepRecords(app)
+  app.tools.declare(tool({ answer: () => ({ secret: 'of the cluster' }) }))
+  fails.record = true
+  t.strictSame(await call(app), failure('AUDIT_UNAVAILABLE',
+    'The call can not be recorded, so it is not answered. Call again in a few seconds; an operator finds the reason under /healthz.', { retryable: true, retry_after_ms: 5_000 }))
+})
+
+t.test('a mutation runs only once its intent is durable', async t => {
+  const app = await buildTestApp(t, policy(t))
+  const { kept, fails } = keepRecords(app)
+  const before: string[][] = []
+  app.tools.declare(tool({ operation: 'mutate', answer: () => { before.push(kept.map(({ event }) => event)); return {} } }))
+  await call(app, {}, 'test', OPERATOR)
+  t.strictSame(before, [['intent']])
+  t.match(kept, [
+    { event: 'intent', who: { subject: 'operator' }, what: { tool: 'test', operation: 'mutate' }, decision: 'allowed', rule: 'operator.allow[0]', result: null },
+    { event: 'tool_call', outcome: 'ok', result: { bytes: 2 } },
+  ])
+
+  await call(app, {})
+  t.match(kept.slice(2), [{ event: 'tool_call', outcome: 'denied' }], 'a denied one has none')
+  fails.recordDurably = true
+  t.match(await call(app, {}, 'test', OPERATOR), { isError: true, _meta: { 'kafscale-mcp/error': { code: 'AUDIT_UNAVAILABLE' } } })
+  t.equal(before.length, 1, 'it has not run')
+  t.match(kept.slice(3), [{ event: 'tool_call', outcome: 'error', error_code: 'AUDIT_UNAVAILABLE' }])
 })

@@ -21,7 +21,7 @@ t.test('before the first load it is alive, not ready, and says why without an ad
   const health = await get(app, '/healthz')
   t.match(health, {
     status: 200,
-    body: { status: 'ok', version: packageJson.version, uptime_seconds: Number, dependencies: { etcd: { state: 'unavailable', reason: /./ }, brokers: { state: 'not_configured' } } }
+    body: { status: 'ok', version: packageJson.version, uptime_seconds: Number, dependencies: { etcd: { state: 'unavailable', reason: /./ }, brokers: { state: 'not_configured' }, audit: { state: 'ok', lost: 0, sinks: [] } } }
   })
   const ready = await get(app, '/readyz')
   t.strictSame(ready, { status: 503, body: { status: 'not ready', reason: health.body.dependencies.etcd.reason } })

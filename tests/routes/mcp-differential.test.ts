@@ -9,8 +9,8 @@ import fc from 'fast-check'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { GroupNotFound } from '../../errors.ts'
-import { McpToolServer } from '../../routes/mcp-server.ts'
-import { buildTestApp, legacy, modern } from '../helper.ts'
+import { authInfoOf, McpToolServer } from '../../routes/mcp-server.ts'
+import { buildTestApp, CALLER, legacy, modern } from '../helper.ts'
 
 const RUNS = 2_000
 /** Nothing takes so long but a request that is never answered. */
@@ -55,11 +55,12 @@ async function answer (app: FastifyInstance, { headers, body }: Request): Promis
 /** As the SDK says that an endpoint for both eras is put together. */
 async function sdkAnswer (app: FastifyInstance, entry: ReturnType<typeof createMcpHandler>, { headers, body }: Request): Promise<Answer> {
   const request = new Request('http://localhost/mcp', { method: 'POST', headers, body: Buffer.from(textOf(body)) })
+  const authInfo = authInfoOf(CALLER)
   const serve = async () => {
-    if (!await isLegacyRequest(request)) return await entry.fetch(request)
+    if (!await isLegacyRequest(request)) return await entry.fetch(request, { authInfo })
     const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true })
     await new McpToolServer(app.tools).connect(transport)
-    return await transport.handleRequest(request)
+    return await transport.handleRequest(request, { authInfo })
   }
   const response = await Promise.race([serve(), noAnswer()])
   return response ? read(response.status, response.headers.get('content-type') ?? undefined, await response.text()) : UNANSWERED

@@ -123,6 +123,14 @@ t.test('a page that has rebound its name to this address is refused', async t =>
     }
   })
 
+  t.test('also when it asks for the audit records', async t => {
+    const app = await buildTestApp(t)
+    for (const headers of [{ host: 'evil.example' }, { origin: 'https://evil.example' }]) {
+      const response = await app.inject({ url: '/audit/stream', headers: { accept: 'text/event-stream', ...headers } })
+      t.match({ status: response.statusCode, body: response.json() }, { status: 403, body: { error: { message: /^Invalid (Host|Origin)/ } } })
+    }
+  })
+
   t.test('health is told under any name: a kubelet probes by the pod\'s address', async t => {
     const app = await buildTestApp(t)
     const headers = { host: '10.0.0.1:8090', origin: 'https://evil.example' }

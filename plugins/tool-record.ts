@@ -1,0 +1,58 @@
+import { hash } from 'node:crypto'
+import type { FastifyInstance } from 'fastify'
+import type { Tool } from '../tools/define-tool.ts'
+import type { AuditEntry } from './audit/record.ts'
+import type { Caller, ToolResult } from './tool-registry.ts'
+
+/** Begins the audit record of a call; what is returned ends it with the result, or with `null` says what is about to be done. */
+export function recordOf (app: FastifyInstance, tool: Tool, input: unknown, caller: Caller): (result: ToolResult | null) => AuditEntry {
+  const { principal, receivedAt } = caller
+  const startedMs = performance.now()
+  // Now, not when it has ended: the policy may be another by then.
+  const decision = app.authorize.decide(principal, tool)
+  const roles = app.authorize.roles(principal)
+  return result => {
+    const text = result?.content[0]?.text ?? ''
+    const errorCode = result?.isError ? text.slice(0, text.indexOf(':')) : null
+    return {
+      event: result ? 'tool_call' : 'intent',
+      who: {
+        subject: principal.subject,
+        issuer: principal.issuer,
+        client_id: principal.clientId,
+        roles,
+        method: principal.method,
+        token_id: principal.tokenId,
+        client_certificate: principal.clientCertificate,
+      },
+      what: { tool: tool.name, operation: tool.operation, arguments: input ?? {}, resources: resourcesOf(input, app.config.auditRedact) },
+      when: {
+        received: receivedAt.toISOString(),
+        finished: new Date().toISOString(),
+        duration_ms: Math.round((performance.now() - startedMs) * 1000) / 1000,
+      },
+      where: {
+        remote_address: caller.remoteAddress,
+        user_agent: caller.userAgent,
+        mcp_client: caller.mcpClient,
+        request_id: caller.requestId,
+        trace_id: caller.traceId,
+      },
+      decision: decision.kind,
+      rule: decision.rule,
+      outcome: decision.kind === 'denied' ? 'denied' : result?.isError ? 'error' : 'ok',
+      error_code: errorCode,
+      result: result && { bytes: Buffer.byteLength(text), sha256: hash('sha256', text) },
+      diff: null,
+      warning: principal.method === 'token' ? 'the token is a shared secret: nobody can tell who this was' : null,
+    }
+  }
+}
+
+/** The topics and groups that the arguments name, but for those whose values are not to be recorded. */
+function resourcesOf (input: unknown, redacted: readonly string[] = []): { topics?: string[], groups?: string[] } {
+  if (typeof input !== 'object' || input === null) return {}
+  const { names, topics, topic, group_id: group } = Object.fromEntries(Object.entries(input).filter(([name]) => !redacted.includes(name)))
+  const named = [names, topics, topic].flat().filter(name => typeof name === 'string')
+  return { ...(named.length > 0 && { topics: named }), ...(typeof group === 'string' && { groups: [group] }) }
+}

@@ -1,0 +1,59 @@
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { Unauthenticated } from '../errors.ts'
+import { ownEntry } from '../plugins/audit/index.ts'
+import type { AuditEntry } from '../plugins/audit/record.ts'
+import { challenge } from '../plugins/auth/challenge.ts'
+import { SCOPES } from '../plugins/rbac/decide.ts'
+import auditStream from './audit-stream.ts'
+import { guard } from './guard.ts'
+import mcp from './mcp.ts'
+
+/** The scope of the routes that only somebody may use: `/mcp` and `/audit/stream`. */
+export default async function authenticated (app: FastifyInstance) {
+  app.addHook('onRequest', guard(app))
+  app.addHook('onRequest', signIn(app))
+  app.setErrorHandler(async (error: FastifyError, request, reply) => {
+    const { statusCode = 500 } = error
+    if (statusCode >= 500) request.log.error({ err: error }, 'a request failed')
+    const bearer = challenge(error, app)
+    if (bearer !== undefined) reply.header('www-authenticate', bearer)
+    const message = statusCode === 500 ? 'Internal error' : error.message
+    return reply.code(statusCode).send({ jsonrpc: '2.0', id: null, error: { code: statusCode >= 500 ? -32603 : -32600, message } })
+  })
+  await app.register(mcp)
+  await app.register(auditStream, { mayRead: isAuditor(app) })
+}
+
+/** Finds out who is asking and admits the request within its limits; a failure is on record before it is answered. */
+function signIn (app: FastifyInstance) {
+  return async (request: FastifyRequest, reply: FastifyReply) => {
+    try {
+      await app.authenticate(request)
+    } catch (error) {
+      if (error instanceof Unauthenticated) {
+        await app.audit.authenticationFailure(failureEntry(request, error))
+        await app.limits.failedSignIn(request, reply)
+      }
+      throw error
+    }
+    await app.limits.admit(request, reply)
+  }
+}
+
+function failureEntry (request: FastifyRequest, { code, message, statusCode }: Unauthenticated): AuditEntry {
+  const entry = ownEntry('authentication_failure', message)
+  return {
+    ...entry,
+    where: { ...entry.where, remote_address: request.ip, user_agent: request.headers['user-agent'] ?? null, request_id: request.id },
+    outcome: statusCode === 401 ? 'denied' : 'error',
+    error_code: code,
+  }
+}
+
+/** Asked again while a stream is open: the token may have been revoked, the policy changed. */
+function isAuditor (app: FastifyInstance) {
+  return async (request: FastifyRequest): Promise<boolean> => {
+    const principal = await app.authenticate(request).catch(() => null)
+    return principal !== null && principal.scopes?.has(SCOPES.observe) !== false && app.authorize.roles(principal).includes('auditor')
+  }
+}

@@ -1,0 +1,26 @@
+import { localhostAllowedHostnames, localhostAllowedOrigins, validateHostHeader, validateOriginHeader } from '@modelcontextprotocol/server'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { isLoopback } from '../plugins/auth/mode.ts'
+
+type Check = { ok: true } | { ok: false, message: string }
+
+/**
+ * Refuses a request whose Host or Origin is not expected, as a page makes that has rebound its own name to this address.
+ * What is configured is expected; where nothing is, the loopback names on loopback, and elsewhere any host and no page.
+ */
+export function guard (app: FastifyInstance) {
+  const { allowedHosts, allowedOrigins, httpAddr: { host } } = app.config
+  const onLoopback = isLoopback(host)
+  const hosts = allowedHosts ?? (onLoopback ? [...localhostAllowedHostnames(), host] : undefined)
+
+  const checkOrigin = (origin: string | undefined): Check => {
+    if (origin === undefined || allowedOrigins?.includes(origin)) return { ok: true }
+    return onLoopback && !allowedOrigins ? validateOriginHeader(origin, localhostAllowedOrigins()) : { ok: false, message: 'Invalid Origin' }
+  }
+
+  return async ({ headers, host }: FastifyRequest, reply: FastifyReply) => {
+    const checks: Check[] = [hosts ? validateHostHeader(host, hosts) : { ok: true }, checkOrigin(headers.origin)]
+    const refused = checks.find(check => !check.ok)
+    if (refused) return reply.code(403).send({ jsonrpc: '2.0', id: null, error: { code: -32000, message: refused.message } })
+  }
+}

@@ -1,0 +1,176 @@
+/** What `docs/security.md` shows is so: every block of it is run, or compared with what the service says. */
+import { execFileSync } from 'node:child_process'
+import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { delimiter, dirname, join } from 'node:path'
+import t, { type Test } from 'tap'
+import { parse } from 'yaml'
+import { readConfig, type Environment } from '../plugins/config.ts'
+import { parsePolicy } from '../plugins/rbac/policy.ts'
+import { authority, clientOf } from './authorization.ts'
+import { startEtcd } from './etcd.ts'
+import { buildSyncedApp, buildTestApp, fill, modern, startService } from './helper.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+const page = readFileSync(join(ROOT, 'docs/security.md'), 'utf8')
+const blocks = [...page.matchAll(/^```(.*)\n([^]*?)^```$/gm)].map(([, kind = '', text = '']) => ({ kind, text }))
+const ofKind = (kind: string) => blocks.filter(block => block.kind.startsWith(kind)).map(({ kind, text }) => ({ name: kind.split(' ').at(-1) ?? '', text }))
+const block = (kind: string): string => blocks.find(block => block.kind === kind)?.text ?? ''
+
+/** The variables of a block, with the files that it names in a folder of the test. */
+function environment (text: string, dir: string): Environment {
+  const lines = text.trim().split('\n').map(line => /^(KAFSCALE_MCP_[A-Z_]+)=(.*)$/.exec(line) ?? [])
+  return Object.fromEntries(lines.map(([, name = '', value = '']) => [name, value.replace(/\/(?:etc|var\/log)\/kafscale-mcp(?=\/)/, dir)]))
+}
+
+/** Runs the lines of a block in a folder, where `npx kafscale-mcp` is the checkout's own, and gives what each prints. */
+function run (text: string, dir: string): string[] {
+  const bin = join(dir, 'bin')
+  mkdirSync(bin, { recursive: true })
+  writeFileSync(join(bin, 'npx'), `#!/bin/sh\n[ "$1" = kafscale-mcp ] && shift && exec '${process.execPath}' '${ROOT}/bin/kafscale-mcp.js' "$@"\n`)
+  chmodSync(join(bin, 'npx'), 0o755)
+  const env = { PATH: [bin, dirname(process.execPath), process.env['PATH']].join(delimiter) }
+  return text.trim().split('\n').map(line => execFileSync('sh', ['-ec', line], { cwd: dir, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }))
+}
+
+/** A folder with every file that the page's variables name. */
+function folder (t: Test): string {
+  const dir = mkdtempSync(join(tmpdir(), 'docs-'))
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  writeFileSync(join(dir, 'token'), 'x'.repeat(32))
+  writeFileSync(join(dir, 'policy.yaml'), block('yaml policy orders'))
+  run(block('sh run keys'), dir)
+  run(block('sh run tokens'), dir)
+  run('openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=test -keyout tls.key -out tls.crt', dir)
+  copyFileSync(join(dir, 'tls.crt'), join(dir, 'client-ca.crt'))
+  return dir
+}
+
+t.test('every block is of a kind that is tried here', async t => {
+  const kinds = new Set(blocks.map(({ kind }) => kind))
+  t.strictSame([...kinds].sort(), [
+    'json answer', 'json record', 'sh env jwks', 'sh env oidc', 'sh env refused', 'sh env token', 'sh run keys', 'sh run review', 'sh run tokens', 'text sentence',
+    'yaml pod', 'yaml policy kubernetes', 'yaml policy orders',
+  ])
+})
+
+t.test('the links lead somewhere', async t => {
+  for (const [, path = '', anchor] of page.matchAll(/\]\(((?!https?:)[^)#]*)(?:#([^)]*))?\)/g)) {
+    if (path !== '') t.ok(existsSync(join(ROOT, 'docs', path)), path)
+    const headings = [...page.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => heading.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-'))
+    if (anchor !== undefined) t.ok(headings.includes(anchor), anchor)
+  }
+})
+
+t.test('what is to be set starts the service in the mode that is said, without a warning', async t => {
+  const dir = folder(t)
+  const config = (text: string) => readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379', ...environment(text, dir) })
+  for (const { name: mode, text } of ofKind('sh env').filter(({ name }) => name !== 'refused')) {
+    const { authMode, warnings } = config(text)
+    t.equal(authMode, mode)
+    t.strictSame(warnings.filter(warning => !/PUBLIC_URL is not set|shared secret/.test(warning)), [])
+  }
+  t.throws(() => config(block('sh env refused')), { name: 'ConfigError', message: block('text sentence').trim() })
+})
+
+t.test('what is said of defaults is so', async t => {
+  const config = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379' })
+  t.match(config, {
+    oidcMaxTokenLifetime: 3_600_000,
+    rateLimit: 0,
+    addressRateLimit: 0,
+    maxConcurrentCalls: 64,
+    addressMaxConcurrentCalls: 0,
+    maxAuthFailures: 300,
+    maxEventLoopDelay: 1_000,
+    maxBodyBytes: 2 ** 20,
+    requestTimeout: 30_000,
+    auditSinks: [{ kind: 'stdout' }],
+    auditFailMode: 'closed',
+  })
+})
+
+t.test('the example of the policy reads as its table says', async t => {
+  const issuer = 'https://id.example/realms/main'
+  const { env, token, policyFile } = await authority(t, issuer)
+  const etcd = await startEtcd(t)
+  const topics = ['orders', 'orders-eu', 'orders-secret', 'payments', 'public-news']
+  await fill(etcd, [
+    { key: '/kafscale/metadata/snapshot', value: JSON.stringify({ Topics: topics.map(name => ({ Topic: name, Partitions: [] })) }) },
+    ...['orders-1', 'billing'].map(group => ({ key: `/kafscale/consumers/${group}/offsets/orders/0`, value: '{"offset":1}' })),
+  ])
+  const app = await buildSyncedApp(t, etcd, { ...env, KAFSCALE_MCP_POLICY_FILE: policyFile(block('yaml policy orders')), KAFSCALE_MCP_ENVIRONMENT: 'staging' })
+  const scope = 'kafscale:observe'
+  const client = async (sub: string, claims: object) => clientOf(app, await token(sub, { scope, ...claims }))
+
+  const reader = await client('alice', { groups: ['team-orders'] })
+  t.match(await reader.ask('list_topics'), { topics: [{ name: 'orders' }, { name: 'orders-eu' }], total: 2 })
+  t.match(await reader.ask('describe_topics', { names: ['orders-secret'] }), { topics: [{ error_code: 3, error: 'unknown topic' }] })
+  t.match(await reader.call('describe_group', { group_id: 'billing' }), { content: [{ text: /^GROUP_NOT_FOUND: / }] })
+  t.match(await reader.ask('list_groups'), { groups: [{ group_id: 'orders-1' }], total: 1 })
+  const denied = (rule: string) => ({ isError: true, content: [{ text: new RegExp(`^PERMISSION_DENIED: .*${rule}`) }] })
+  t.match(await (await client('carol', {})).call('list_topics'), denied('a role that allows list_topics'))
+  t.match(await (await client('bob', {})).call('list_topics'), denied('a binding'))
+  t.match(await (await client('eve', { realm_access: { roles: ['kafka-sre'] } })).ask('list_topics'), { total: topics.length })
+  const contractor = await client('dan', { scope: `${scope} kafscale:contractor` })
+  t.match(await contractor.ask('list_topics'), { topics: [{ name: 'public-news' }], total: 1 })
+  t.match(await contractor.ask('cluster_status'), { topic_count: 1, group_count: 0 })
+  t.strictSame((await contractor.tools()).map(({ name }) => name), ['cluster_status', 'describe_topics', 'list_topics'])
+})
+
+t.test('a pod is known by its service account', async t => {
+  const [binding] = parsePolicy(block('yaml policy kubernetes'), []).bindings ?? []
+  const { env, token, policyFile } = await authority(t, binding?.issuer)
+  const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_POLICY_FILE: policyFile(block('yaml policy kubernetes')) })
+  const { serviceAccountToken: { audience, expirationSeconds } } = parse(block('yaml pod')).volumes[0].projected.sources[0]
+  t.equal(audience, `${env['KAFSCALE_MCP_PUBLIC_URL']}/mcp`)
+  t.ok(expirationSeconds * 1_000 <= app.config.oidcMaxTokenLifetime)
+  // What the API server puts in: no scope, and who the pod is.
+  const claims = (name: string) => ({ 'kubernetes.io': { namespace: 'agents', pod: { name: 'triage-0', uid: 'a' }, serviceaccount: { name, uid: 'b' } } })
+  const tools = async (name: string) => await clientOf(app, await token(`system:serviceaccount:agents:${name}`, claims(name))).tools()
+  t.equal((await tools('triage')).length, 10)
+  t.equal((await tools('default')).length, 0)
+})
+
+t.test('from the keys to the review', async t => {
+  const dir = folder(t)
+  const [, issued = ''] = run(block('sh run tokens').replaceAll('token.key', 'more.key'), dir)
+  const audited = ofKind('sh env').map(({ text }) => text).find(text => text.includes('AUDIT_SIGNING_KEY_FILE')) ?? ''
+  const service = startService(t, environment(audited, dir))
+  const url = await service.url
+  const call = async (name: string, input: object) => {
+    const { headers, payload } = modern('tools/call', { name, arguments: input })
+    const response = await fetch(url, { method: 'POST', headers: { ...headers, authorization: `Bearer ${issued.trim()}` }, body: JSON.stringify(payload) })
+    return (await response.json() as { result: { structuredContent: { tools: { name: string }[] } } }).result
+  }
+
+  t.test('explain_access answers alice what is shown', async t => {
+    const { structuredContent: answer } = await call('explain_access', {})
+    const shown = JSON.parse(block('json answer')) as typeof answer
+    t.strictSame({ ...answer, tools: answer.tools.filter(({ name }) => shown.tools.some(tool => tool.name === name)) }, shown)
+  })
+  await call('describe_topics', { names: ['orders'] })
+  await call('explain_access', { more: 1 })
+  service.process.kill('SIGTERM')
+  t.equal(await service.exit, 0)
+
+  t.test('a record has the fields that are shown', async t => {
+    const fields = (value: unknown): unknown => typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).map(([name, value]) => [name, fields(value)]))
+      : null
+    const shown = JSON.parse(block('json record'))
+    const recorded = readFileSync(join(dir, 'audit.jsonl'), 'utf8').trim().split('\n').map(line => JSON.parse(line)).find(({ what }) => what?.tool === 'describe_topics')
+    t.strictSame(fields(recorded), fields(shown))
+    t.match(page.split('| field |')[1]?.split('\n\n')[0], new RegExp(Object.keys(shown).map(name => `(?=[^]*\`${name}\`)`).join('')), 'and each is explained')
+    t.equal(service.output.stdout.split('\n').filter(line => line.includes('"describe_topics"')).length, 1, 'also on standard output')
+  })
+
+  t.test('the review finds nothing but what was refused', async t => {
+    const [verified = '', refused = '', alice = ''] = run(block('sh run review'), dir)
+    t.match(verified, /, closed$[^]*^Signed by key \w+, which is trusted\.$[^]*^intact: records 1 to \d+$/m)
+    t.equal(refused.trim().split('\n').length, 1, 'no record, but a line of titles')
+    t.match(alice.trim().split('\n').map(line => JSON.parse(line)), [{ who: { subject: 'alice' }, what: { tool: 'describe_topics' }, error_code: 'METADATA_UNAVAILABLE' }])
+    writeFileSync(join(dir, 'audit.jsonl'), readFileSync(join(dir, 'audit.jsonl'), 'utf8').replace('"alice"', '"bob"'))
+    t.throws(() => run(block('sh run review'), dir), Object.assign(new Error(), { status: 1 }), 'unless somebody has changed it')
+  })
+})

@@ -1,0 +1,309 @@
+/** How much of the service one principal, one address or one request can take. */
+import { connect, type AddressInfo } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
+import { Type } from '@sinclair/typebox'
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import type { Environment } from '../../plugins/config.ts'
+import { authority } from '../authorization.ts'
+import { buildTestApp, legacy, modern } from '../helper.ts'
+import { waitFor } from '../wait-for.ts'
+
+const ACT_BOUND_MS = 2_000
+const ALICE_ADDRESS = '192.0.2.1'
+
+/** A service that knows Alice and Bob, and `ask`, which calls it with a token from an address. */
+async function start (t: Test, limits: Environment) {
+  const { env, token, recorded } = await authority(t)
+  const app = await buildTestApp(t, { ...env, ...limits })
+  const ask = (token: string | undefined, { from = ALICE_ADDRESS, tool }: { from?: string, tool?: string } = {}) => {
+    const { headers, ...request } = tool === undefined ? modern('tools/list') : modern('tools/call', { name: tool, arguments: {} })
+    return app.inject({ ...request, headers: { ...headers, ...token !== undefined && { authorization: `Bearer ${token}` } }, remoteAddress: from })
+  }
+  const [alice, bob] = [await token('alice'), await token('bob')]
+  return { app, alice, bob, token, ask, recorded, status: async (...args: Parameters<typeof ask>) => (await ask(...args)).statusCode }
+}
+
+/** Declares a tool whose calls wait until they are released. */
+function declareWaitingTool (app: FastifyInstance) {
+  let calls = 0
+  let released = Promise.withResolvers<void>()
+  app.tools.declare({
+    name: 'wait',
+    title: 'Wait',
+    description: 'For the test',
+    operation: 'observe',
+    input: Type.Object({}),
+    output: Type.Object({}),
+    answer: async () => {
+      calls++
+      await released.promise
+      calls--
+      return {}
+    },
+  })
+  return {
+    underWay: async (count: number) => await waitFor(() => calls === count || calls, ACT_BOUND_MS, `${count} calls are under way`),
+    release: () => {
+      released.resolve()
+      released = Promise.withResolvers()
+    },
+  }
+}
+
+const tooMany = (what: string) => ({
+  statusCode: 429,
+  body: { jsonrpc: '2.0', id: null, error: { code: -32600, message: `There are too many calls: more than ${what}. Wait for those under way, then call again.` } },
+})
+
+/** Whether a request is refused, and when it is worth another try. */
+function refused (t: Test, response: Awaited<ReturnType<FastifyInstance['inject']>>, what: string): void {
+  t.strictSame({ statusCode: response.statusCode, body: response.json() }, tooMany(what))
+  const retryAfterS = Number(response.headers['retry-after'])
+  t.ok(Number.isInteger(retryAfterS) && retryAfterS >= 1 && retryAfterS <= 60, `Retry-After: ${retryAfterS}`)
+}
+
+/** Moves the clock on. */
+function wait (t: Test, ms: number): void {
+  const now = Date.now
+  t.intercept(Date, 'now', { value: () => now() + ms })
+}
+
+t.test('requests a minute', async t => {
+  t.test('of one principal, wherever they come from', async t => {
+    const { alice, bob, token, ask, status } = await start(t, { KAFSCALE_MCP_RATE_LIMIT: '3' })
+    for (let request = 0; request < 3; request++) t.equal(await status(alice), 200)
+    refused(t, await ask(alice), '3 in a minute')
+    refused(t, await ask(await token('alice', { scope: 'kafscale:observe', jti: 'another token' }), { from: '192.0.2.2' }), '3 in a minute')
+    t.equal(await status(bob), 200, 'another principal at the same address')
+    wait(t, 60_001)
+    t.equal(await status(alice), 200, 'a minute later')
+  })
+
+  t.test('from one address, whoever asks', async t => {
+    const { alice, bob, ask, status } = await start(t, { KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '3' })
+    for (const token of [alice, bob, alice]) t.equal(await status(token), 200)
+    refused(t, await ask(bob), '3 in a minute')
+    t.equal(await status(alice, { from: '192.0.2.2' }), 200)
+    t.equal(await status(alice, { from: '::ffff:192.0.2.1' }), 429, 'the same address, written as IPv6')
+  })
+
+  t.test('from one network of IPv6, within which addresses are free', async t => {
+    const { alice, status } = await start(t, { KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1' })
+    t.equal(await status(alice, { from: '2001:db8:0:1::1' }), 200)
+    t.equal(await status(alice, { from: '2001:db8:0:1::2' }), 429)
+    t.equal(await status(alice, { from: '2001:db8:0:2::1' }), 200)
+  })
+
+  t.test('are not limited unless that is asked for', async t => {
+    const { alice, status } = await start(t, {})
+    for (let request = 0; request < 100; request++) if (await status(alice) !== 200) return t.fail(`request ${request} is refused`)
+    t.pass('100 requests')
+  })
+})
+
+t.test('calls at once', async t => {
+  t.test('of one principal', async t => {
+    const { app, alice, bob, ask, status } = await start(t, { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '2' })
+    const { underWay, release } = declareWaitingTool(app)
+    const calls = [ask(alice, { tool: 'wait' }), ask(alice, { tool: 'wait', from: '192.0.2.2' })]
+    await underWay(2)
+    refused(t, await ask(alice), '2 at once')
+    t.equal((await ask(alice)).headers['retry-after'], '1')
+    t.equal(await status(bob), 200)
+    release()
+    for (const call of calls) t.equal((await call).statusCode, 200)
+    for (let request = 0; request < 5; request++) t.equal(await status(alice), 200, 'what has ended, or was refused, takes nothing')
+  })
+
+  t.test('from one address', async t => {
+    const { app, alice, bob, ask, status } = await start(t, { KAFSCALE_MCP_ADDRESS_MAX_CONCURRENT_CALLS: '2' })
+    const { underWay, release } = declareWaitingTool(app)
+    const calls = [ask(alice, { tool: 'wait' }), ask(bob, { tool: 'wait' })]
+    await underWay(2)
+    refused(t, await ask(bob), '2 at once')
+    t.equal(await status(bob, { from: '192.0.2.2' }), 200)
+    release()
+    await Promise.all(calls)
+    t.equal(await status(bob), 200)
+  })
+
+  t.test('64 of them unless otherwise asked for, and also where nobody authenticates', async t => {
+    const app = await buildTestApp(t)
+    const { underWay, release } = declareWaitingTool(app)
+    const calls = Array.from({ length: 64 }, () => app.inject(legacy('tools/call', { name: 'wait' })))
+    await underWay(64)
+    refused(t, await app.inject(legacy('ping')), '64 at once')
+    release()
+    t.strictSame(new Set((await Promise.all(calls)).map(({ statusCode }) => statusCode)), new Set([200]))
+  })
+
+  t.test('a client that goes away gives back what it has taken', async t => {
+    const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '1' })
+    const { underWay } = declareWaitingTool(app)
+    const socket = await open(t, app)
+    const body = JSON.stringify(legacy('tools/call', { name: 'wait', arguments: {} }).payload)
+    socket.write(`POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+    await underWay(1)
+    t.equal((await app.inject(legacy('ping'))).statusCode, 429)
+    socket.destroy()
+    await waitFor(async () => (await app.inject(legacy('ping'))).statusCode === 200, ACT_BOUND_MS, 'given back')
+  })
+})
+
+t.test('failed sign-ins', async t => {
+  t.test('of one address are answered so many times a minute, then it is told to wait; all are on record', async t => {
+    const { alice, ask, status, recorded } = await start(t, { KAFSCALE_MCP_MAX_AUTH_FAILURES: '3' })
+    for (const token of [undefined, 'nonsense', `${alice}x`]) t.equal(await status(token), 401)
+    refused(t, await ask('nonsense'), '3 in a minute')
+    t.equal(await status('nonsense', { from: '192.0.2.2' }), 401)
+    const failures = recorded('authentication_failure')
+    t.strictSame(failures.map(({ where }) => where.remote_address), [...Array(4).fill(ALICE_ADDRESS), '192.0.2.2'])
+    wait(t, 60_001)
+    t.equal(await status('nonsense'), 401, 'a minute later')
+  })
+
+  t.test('of others do not keep out who has a good token', async t => {
+    const { alice, status } = await start(t, { KAFSCALE_MCP_MAX_AUTH_FAILURES: '1' })
+    t.strictSame([await status('nonsense'), await status('nonsense'), await status(alice)], [401, 429, 200])
+  })
+
+  t.test('300 of them unless otherwise asked for', async t => {
+    const { status } = await start(t, {})
+    const statuses: number[] = []
+    for (let attempt = 0; attempt < 301; attempt++) statuses.push(await status('nonsense'))
+    t.strictSame([statuses.indexOf(429), statuses.length], [300, 301])
+  })
+})
+
+t.test('where nobody authenticates there is no limit by address: all are on this machine', async t => {
+  const app = await buildTestApp(t, {
+    KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1', KAFSCALE_MCP_ADDRESS_MAX_CONCURRENT_CALLS: '1', KAFSCALE_MCP_MAX_AUTH_FAILURES: '1',
+  })
+  const { underWay, release } = declareWaitingTool(app)
+  const calls = Array.from({ length: 5 }, () => app.inject(legacy('tools/call', { name: 'wait' })))
+  await underWay(5)
+  release()
+  for (const call of calls) t.equal((await call).statusCode, 200)
+})
+
+t.test('a body that is too large is refused, whether it says so or not', async t => {
+  const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_BODY_BYTES: '1000' })
+  const { payload, ...request } = legacy('ping')
+  const text = JSON.stringify(payload)
+  const padded = (bytes: number) => text + ' '.repeat(bytes - text.length)
+  t.equal((await app.inject({ ...request, payload: padded(1_000) })).statusCode, 200)
+  const response = await app.inject({ ...request, payload: padded(1_001) })
+  t.match({ status: response.statusCode, body: response.json() }, { status: 413, body: { jsonrpc: '2.0', error: { code: -32600 } } })
+
+  const socket = await open(t, app)
+  const answer = read(socket)
+  socket.write('POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n' +
+    `3e9\r\n${padded(1_001)}\r\n0\r\n\r\n`)
+  await waitFor(() => /^HTTP\/1\.1 413 /.test(answer.text) || answer.text, ACT_BOUND_MS, 'refused')
+})
+
+t.test('JSON that is nested too deep, or has too long a list, is refused', async t => {
+  const app = await buildTestApp(t)
+  const { payload, ...request } = legacy('tools/call', { name: 'list_topics', arguments: {} })
+  const ask = async (body: string) => {
+    const response = await app.inject({ ...request, payload: body })
+    const { result, error } = response.json()
+    return { status: response.statusCode, answered: result !== undefined, tooComplex: /nested deeper than 32 levels, or has a list of more than 10,000 items/.test(error?.message ?? '') }
+  }
+  const nested = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`
+  const withArgument = (json: string) => JSON.stringify(payload).replace('"arguments":{}', `"arguments":{"a":${json}}`)
+  const items = (count: number) => Array(count).fill('0').join()
+  const refused = { status: 400, answered: false, tooComplex: true }
+
+  // The request, its params and their arguments are the first three levels.
+  t.strictSame(await ask(withArgument(nested(30))), { status: 200, answered: true, tooComplex: false })
+  t.strictSame(await ask(withArgument(nested(31))), refused)
+  t.strictSame(await ask(withArgument(`{"a":${nested(30)}}`)), refused)
+  t.strictSame(await ask(withArgument(`[${items(10_000)}]`)), { status: 200, answered: true, tooComplex: false })
+  t.strictSame(await ask(withArgument(`[${items(10_001)}]`)), refused)
+  t.strictSame(await ask(withArgument(`{${Array.from({ length: 10_001 }, (_, index) => `"${index}":0`).join()}}`)), refused)
+  t.strictSame(await ask(`[${items(10_001)}]`), refused, 'a batch')
+  t.strictSame(await ask(nested(500_000)), refused)
+})
+
+/** A connection to the service. */
+async function open (t: Test, app: FastifyInstance) {
+  if (!app.server.listening) await app.listen({ port: 0, host: '127.0.0.1' })
+  const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1')
+  socket.on('error', () => {}) // it is cut
+  t.teardown(() => socket.destroy())
+  return socket
+}
+
+/** What comes back, and whether it has ended. */
+function read (socket: Awaited<ReturnType<typeof open>>): { text: string, ended: boolean } {
+  const seen = { text: '', ended: false }
+  socket.on('data', chunk => { seen.text += String(chunk) })
+  socket.on('close', () => { seen.ended = true })
+  return seen
+}
+
+t.test('a request that takes too long to arrive is cut off, its headers or its body', async t => {
+  const app = await buildTestApp(t, { KAFSCALE_MCP_REQUEST_TIMEOUT: '300ms' })
+  for (const beginning of ['POST /mcp HTTP/1.1\r\nhost: localhost\r\n', 'POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{']) {
+    const socket = await open(t, app)
+    const answer = read(socket)
+    const sinceMs = performance.now()
+    socket.write(beginning)
+    await waitFor(() => answer.ended, ACT_BOUND_MS, 'cut off')
+    t.ok(performance.now() - sinceMs >= 300)
+    t.match(answer.text, /^HTTP\/1\.1 408 /)
+  }
+
+  const socket = await open(t, app)
+  const answer = read(socket)
+  const { payload } = legacy('ping')
+  const body = JSON.stringify(payload)
+  const beginning = `POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: ${body.length}\r\n\r\n`
+  socket.write(beginning)
+  socket.write(body)
+  await waitFor(() => answer.text.includes('"result"') || answer.text, ACT_BOUND_MS, 'answered')
+  t.match(answer.text, /^HTTP\/1\.1 200 /, 'one that is in time')
+})
+
+t.test('while the event loop is slow, requests are refused, and the service says that it lives', async t => {
+  const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '100ms' })
+  t.equal((await app.inject(legacy('ping'))).statusCode, 200)
+  const cell = new Int32Array(new SharedArrayBuffer(4))
+  let response = await app.inject(legacy('ping'))
+  const deadline = performance.now() + 5_000
+  while (response.statusCode === 200 && performance.now() < deadline) {
+    Atomics.wait(cell, 0, 0, 250)
+    await setImmediate()
+    response = await app.inject(legacy('ping'))
+  }
+  t.match({ status: response.statusCode, body: response.json() }, { status: 503, body: { jsonrpc: '2.0', id: null, error: { code: -32603 } } })
+  t.equal(response.headers['retry-after'], '5')
+  t.equal((await app.inject('/readyz')).statusCode, 503)
+  t.equal((await app.inject('/healthz')).statusCode, 200, 'it is not to be ended for being busy')
+  await waitFor(async () => (await app.inject(legacy('ping'))).statusCode === 200, 5_000, 'served again')
+})
+
+t.test('X-Forwarded-For is believed of a proxy that is trusted, and of nobody else', async t => {
+  const forwarded = async (t: Test, trusted: string | undefined, from: string, header: string) => {
+    const { app, alice, recorded } = await start(t, { KAFSCALE_MCP_TRUSTED_PROXIES: trusted })
+    const { headers, ...request } = modern('tools/call', { name: 'explain_access', arguments: {} })
+    const response = await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${alice}`, 'x-forwarded-for': header }, remoteAddress: from })
+    t.equal(response.statusCode, 200)
+    return recorded('tool_call').map(({ where }) => where.remote_address)
+  }
+  t.strictSame(await forwarded(t, undefined, '10.0.0.1', '198.51.100.7'), ['10.0.0.1'], 'nobody\'s by default')
+  t.strictSame(await forwarded(t, '10.0.0.0/8', '10.0.0.1', '198.51.100.7'), ['198.51.100.7'])
+  t.strictSame(await forwarded(t, '10.0.0.0/8', '192.0.2.1', '198.51.100.7'), ['192.0.2.1'], 'who is no proxy')
+  t.strictSame(await forwarded(t, '10.0.0.0/8', '10.0.0.1', '127.0.0.1, 198.51.100.7, 10.0.0.2'), ['198.51.100.7'], 'no more of it than proxies have written')
+})
+
+t.test('limits by address are of who is behind the proxy', async t => {
+  const { app, alice } = await start(t, { KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1', KAFSCALE_MCP_TRUSTED_PROXIES: '10.0.0.1' })
+  const status = async (client: string) => {
+    const { headers, ...request } = modern('tools/list')
+    return (await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${alice}`, 'x-forwarded-for': client }, remoteAddress: '10.0.0.1' })).statusCode
+  }
+  t.strictSame([await status('198.51.100.7'), await status('198.51.100.8'), await status('198.51.100.7')], [200, 200, 429])
+})
