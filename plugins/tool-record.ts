@@ -2,14 +2,14 @@ import { hash } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import type { Tool } from '../tools/define-tool.ts'
 import type { AuditEntry } from './audit/record.ts'
+import type { Decision } from './rbac/decide.ts'
 import type { Caller, ToolResult } from './tool-registry.ts'
 
 /** Begins the audit record of a call; what is returned ends it with the result, or with `null` says what is about to be done. */
-export function recordOf (app: FastifyInstance, tool: Tool, input: unknown, caller: Caller): (result: ToolResult | null) => AuditEntry {
+export function recordOf (app: FastifyInstance, tool: Tool, input: unknown, caller: Caller, decision: Decision): (result: ToolResult | null) => AuditEntry {
   const { principal, receivedAt } = caller
   const startedMs = performance.now()
   // Now, not when it has ended: the policy may be another by then.
-  const decision = app.authorize.decide(principal, tool)
   const roles = app.authorize.roles(principal)
   return result => {
     const text = result?.content[0]?.text ?? ''

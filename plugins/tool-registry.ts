@@ -4,6 +4,7 @@ import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
 import { describeError, escapeUnprintable, Internal, InvalidArgument, isToolError, PermissionDenied, quote, ResultTooLarge } from '../errors.ts'
 import type { Tool } from '../tools/define-tool.ts'
 import type { Principal } from './auth/principal.ts'
+import type { Decision } from './rbac/decide.ts'
 import { NO_SCOPE } from './rbac/decide.ts'
 import type { Visibility } from './rbac/visibility.ts'
 import { ConfigError } from './config.ts'
@@ -104,9 +105,10 @@ export default fp(async function toolRegistry (app) {
     async call (name, input, caller, signal) {
       const entry = tools.get(name)
       if (!entry) throw new Error(`no tool ${name}`)
-      const record = recordOf(app, entry.tool, input, caller)
+      const decision = app.authorize.decide(caller.principal, entry.tool)
+      const record = recordOf(app, entry.tool, input, caller, decision)
       const announce = () => app.audit.recordDurably(record(null))
-      const result = await attempt(app, entry.tool, entry.validate, input, { ...caller, signal, announce })
+      const result = await attempt(app, entry.tool, entry.validate, input, { ...caller, signal, decision, announce })
       try {
         await app.audit.record(record(result))
         return result
@@ -118,7 +120,7 @@ export default fp(async function toolRegistry (app) {
       const entry = tools.get(name)
       if (!entry) throw new Error(`no tool ${name}`)
       const refusal = { event: 'tool_call', decision: 'denied', rule: NO_SCOPE, outcome: 'denied', error_code: 'INSUFFICIENT_SCOPE' } as const
-      await app.audit.record({ ...recordOf(app, entry.tool, input, caller)(null), ...refusal })
+      await app.audit.record({ ...recordOf(app, entry.tool, input, caller, app.authorize.decide(caller.principal, entry.tool))(null), ...refusal })
     },
   })
 
@@ -131,11 +133,10 @@ export default fp(async function toolRegistry (app) {
 /** `announce` puts on record what is about to be done: a mutation does not run before that is durable. */
 async function attempt (
   app: FastifyInstance, tool: Tool, validate: ValidateFunction, input: unknown,
-  { principal, signal, announce }: { principal: Principal, signal: AbortSignal, announce: () => Promise<void> }
+  { principal, signal, decision, announce }: { principal: Principal, signal: AbortSignal, decision: Decision, announce: () => Promise<void> }
 ): Promise<ToolResult> {
   try {
     const valid = validated(validate, tool, input)
-    const decision = app.authorize.decide(principal, tool)
     if (decision.kind === 'denied') throw new PermissionDenied(tool.name, decision.needs)
     if (tool.operation === 'mutate') await announce()
     return await run(app, tool, valid, { principal, signal, visibility: app.authorize.visibility(principal, tool) })
