@@ -119,11 +119,27 @@ export const ConfigSchema = {
   sessionTimeout: { name: 'SESSION_TIMEOUT', meaning: 'Without effect: sessions no longer exist', parse: parseDuration },
 } satisfies Record<string, Setting<unknown>>
 
-/** Validated and frozen. Durations are in milliseconds. */
-export type Config = { readonly [K in Exclude<keyof typeof ConfigSchema, 'authMode'>]: Value<(typeof ConfigSchema)[K]> } & {
+type SecretKey = { [K in keyof typeof ConfigSchema]: (typeof ConfigSchema)[K] extends { secret: true } ? K : never }[keyof typeof ConfigSchema]
+
+export type Secrets = { readonly [K in SecretKey]?: string | undefined }
+
+/** Validated and frozen, without the secrets. Durations are in milliseconds. */
+export type Config = { readonly [K in Exclude<keyof typeof ConfigSchema, SecretKey | 'authMode'>]: Value<(typeof ConfigSchema)[K]> } & {
   readonly authMode: AuthMethod
   /** What is worth a warning at start: variables without meaning or effect. */
   readonly warnings: readonly string[]
+}
+
+const secretsOfConfigs = new WeakMap<Config, Secrets>()
+
+/** The secrets that were read with a configuration: for the plugin that signs in with them, out of the reach of who has the app. */
+export function secretsOf (config: Config): Secrets {
+  return secretsOfConfigs.get(config) ?? {}
+}
+
+export function withSecrets (config: Config, secrets: Secrets): Config {
+  secretsOfConfigs.set(config, secrets)
+  return config
 }
 
 /**
@@ -145,12 +161,13 @@ export function readConfig (env: Environment = process.env): Config {
       unread.push(variable)
     }
   }
-  const { mode, wrong: contradictory, warnings: doubtful } = resolveMode(config as Partial<Config>)
-  wrong.push(...contradictions(config as Partial<Config>, mode))
+  const { mode, wrong: contradictory, warnings: doubtful } = resolveMode(config as Partial<Config & Secrets>)
+  wrong.push(...contradictions(config as Partial<Config & Secrets>, mode))
   // One that could not be read is not known to be absent.
   wrong.push(...contradictory.filter(sentence => !unread.some(variable => sentence.includes(variable))))
   if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
-  return Object.freeze({ ...config as Omit<Config, 'warnings' | 'authMode'>, authMode: mode, warnings: [...warnings(env), ...doubtful] })
+  const { authToken, oidcClientSecret, etcdPassword, ...open } = config as Omit<Config, 'warnings' | 'authMode'> & Secrets
+  return withSecrets(Object.freeze({ ...open, authMode: mode, warnings: [...warnings(env), ...doubtful] }), { authToken, oidcClientSecret, etcdPassword })
 }
 
 export default fp(async function config (app, { config }: { config: Config }) {
@@ -178,7 +195,7 @@ function parse (variable: string, { secret, parse }: Setting<unknown>, text: str
   }
 }
 
-function contradictions (config: Partial<Config>, mode: AuthMethod): string[] {
+function contradictions (config: Partial<Config & Secrets>, mode: AuthMethod): string[] {
   const { etcdEndpoints, etcdCaFile, etcdCertFile, auditSinks } = config
   const found = [...unpaired(config, 'etcdUsername', 'etcdPassword'), ...unpaired(config, 'etcdCertFile', 'etcdKeyFile')]
   for (const [cert, key] of [['etcdCertFile', 'etcdKeyFile'], ['tlsCertFile', 'tlsKeyFile']] as const) {
@@ -196,7 +213,7 @@ function contradictions (config: Partial<Config>, mode: AuthMethod): string[] {
 }
 
 /** Of two settings that need each other, the one that is there alone. One that could not be read is not known to be absent. */
-function unpaired (config: Partial<Config>, ...pair: (keyof typeof ConfigSchema)[]): string[] {
+function unpaired (config: Partial<Config & Secrets>, ...pair: (keyof typeof ConfigSchema)[]): string[] {
   const [set, ...more] = pair.filter(key => config[key] !== undefined)
   if (set === undefined || more.length > 0 || !pair.every(key => key in config)) return []
   const unset = pair.find(key => key !== set) as keyof typeof ConfigSchema

@@ -16,6 +16,8 @@ export interface Limits {
   admit: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
   /** Counts a failed sign-in. @throws {RateLimited} when the address has had too many of them */
   failedSignIn: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+  /** Before an issuer is bothered with a token. @throws {RateLimited} when the address has had too many failed sign-ins */
+  trySignIn: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
 }
 
 /**
@@ -28,7 +30,7 @@ export default fp(async function limits (app) {
   if (maxEventLoopDelay > 0) await app.register(underPressure, { maxEventLoopDelay, retryAfter: 5, exposeStatusRoute: false })
 
   const byAddress = authMode !== 'none'
-  const admissions = [
+  const admissions: Admit[] = [
     ...perMinute > 0 ? [minuteLimit(app, perMinute, principalOf)] : [],
     ...byAddress && addressRateLimit > 0 ? [minuteLimit(app, addressRateLimit, addressOf)] : [],
     ...maxConcurrentCalls > 0 ? [concurrencyLimit(maxConcurrentCalls, principalOf)] : [],
@@ -43,16 +45,19 @@ export default fp(async function limits (app) {
     async failedSignIn (request, reply) {
       await failures?.(request, reply)
     },
+    async trySignIn (request, reply) {
+      await failures?.(request, reply, { increment: false })
+    },
   })
 }, { name: 'limits', dependencies: ['config'] })
 
 type Admit = (request: FastifyRequest, reply: FastifyReply) => Promise<void> | void
 type KeyOf = (request: FastifyRequest) => string
 
-function minuteLimit (app: FastifyInstance, max: number, keyGenerator: KeyOf): Admit {
+function minuteLimit (app: FastifyInstance, max: number, keyGenerator: KeyOf) {
   const check = app.createRateLimit({ max, timeWindow: MINUTE_MS, keyGenerator })
-  return async (request, reply) => {
-    const limit = await check(request)
+  return async (request: FastifyRequest, reply: FastifyReply, options?: { increment: boolean }): Promise<void> => {
+    const limit = await check(request, options)
     if (limit.isAllowed || !limit.isExceeded) return
     reply.header('retry-after', limit.ttlInSeconds)
     throw new RateLimited(`more than ${max} in a minute`)

@@ -1,12 +1,17 @@
 import { hash } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
-import type { Tool } from '../tools/define-tool.ts'
 import type { AuditEntry } from './audit/record.ts'
-import type { Decision } from './rbac/decide.ts'
+import type { Decision, Operation } from './rbac/decide.ts'
 import type { Caller, ToolResult } from './tool-registry.ts'
 
-/** Begins the audit record of a call; what is returned ends it with the result, or with `null` says what is about to be done. */
-export function recordOf (app: FastifyInstance, tool: Tool, input: unknown, caller: Caller, decision: Decision): (result: ToolResult | null) => AuditEntry {
+/** A tool as its calls are recorded. One that does not exist does nothing, and one that was not named has no name. */
+interface Named { name: string | null, operation: Operation | null }
+
+/**
+ * Begins the audit record of a call; what is returned ends it with the result, or with `null` says what is about to be done.
+ * @param decision `null` where there was nothing to decide
+ */
+export function recordOf (app: FastifyInstance, tool: Named, input: unknown, caller: Caller, decision: Decision | null): (result: ToolResult | null) => AuditEntry {
   const { principal, receivedAt } = caller
   const startedMs = performance.now()
   // Now, not when it has ended: the policy may be another by then.
@@ -38,9 +43,9 @@ export function recordOf (app: FastifyInstance, tool: Tool, input: unknown, call
         request_id: caller.requestId,
         trace_id: caller.traceId,
       },
-      decision: decision.kind,
-      rule: decision.rule,
-      outcome: decision.kind === 'denied' ? 'denied' : result?.isError ? 'error' : 'ok',
+      decision: decision?.kind ?? null,
+      rule: decision?.rule ?? null,
+      outcome: decision?.kind === 'denied' ? 'denied' : result?.isError ? 'error' : 'ok',
       error_code: errorCode,
       result: result && { bytes: Buffer.byteLength(text), sha256: hash('sha256', text) },
       diff: null,

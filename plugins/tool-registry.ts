@@ -5,7 +5,6 @@ import { describeError, escapeUnprintable, Internal, InvalidArgument, isToolErro
 import type { Tool } from '../tools/define-tool.ts'
 import type { Principal } from './auth/principal.ts'
 import type { Decision } from './rbac/decide.ts'
-import { NO_SCOPE } from './rbac/decide.ts'
 import type { Visibility } from './rbac/visibility.ts'
 import { ConfigError } from './config.ts'
 import { recordOf } from './tool-record.ts'
@@ -16,6 +15,8 @@ declare module 'fastify' {
 
 /** The answer of a tool, in the size that a client gets it: compact JSON. */
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024
+/** What a tool is called that does not exist is kept no further. */
+const MAX_NAME_LENGTH = 128
 /** More are counted, not told: a small input may have very many. */
 const MAX_MISTAKES = 20
 
@@ -28,6 +29,15 @@ export interface Caller {
   mcpClient: string | null
   requestId: string | null
   traceId: string | null
+}
+
+/** A call that is refused for how it was sent, and not by the tool. */
+export interface RefusedCall {
+  /** As it came. */
+  name: unknown
+  input: unknown
+  /** `INVALID_PARAMS` is JSON-RPC's −32602: there is no such tool, or the arguments are no object. */
+  code: 'INVALID_PARAMS' | 'INSUFFICIENT_SCOPE'
 }
 
 /** What a tool is given besides its input. */
@@ -70,8 +80,8 @@ export interface Tools {
   list: (principal: Principal) => ToolDefinition[]
   /** Never rejects: a failure is a result with `isError`. The tool must exist. */
   call: (name: string, input: unknown, caller: Caller, signal: AbortSignal) => Promise<ToolResult>
-  /** Puts on record a call that is refused since its token lacks the scope. The tool must exist. @throws {AuditUnavailable} */
-  refuse: (name: string, input: unknown, caller: Caller) => Promise<void>
+  /** Puts on record a call that does not get as far as its tool, which need not exist. @throws {AuditUnavailable} */
+  refuse: (call: RefusedCall, caller: Caller) => Promise<void>
 }
 
 export default fp(async function toolRegistry (app) {
@@ -116,11 +126,12 @@ export default fp(async function toolRegistry (app) {
         return failure(error, name, app)
       }
     },
-    async refuse (name, input, caller) {
-      const entry = tools.get(name)
-      if (!entry) throw new Error(`no tool ${name}`)
-      const refusal = { event: 'tool_call', decision: 'denied', rule: NO_SCOPE, outcome: 'denied', error_code: 'INSUFFICIENT_SCOPE' } as const
-      await app.audit.record({ ...recordOf(app, entry.tool, input, caller, app.authorize.decide(caller.principal, entry.tool))(null), ...refusal })
+    async refuse ({ name, input, code }, caller) {
+      const { tool } = tools.get(String(name)) ?? {}
+      const named = tool ?? { name: typeof name === 'string' ? name.slice(0, MAX_NAME_LENGTH) : null, operation: null }
+      const decision = tool ? app.authorize.decide(caller.principal, tool) : null
+      const outcome = decision?.kind === 'denied' ? 'denied' : 'error'
+      await app.audit.record({ ...recordOf(app, named, input, caller, decision)(null), event: 'tool_call', outcome, error_code: code })
     },
   })
 

@@ -73,6 +73,6 @@ export default async function auditStream (app: FastifyInstance, { mayRead }: Au
 async function * messages (events: AsyncIterable<LiveEvent>, filter: Static<typeof Filter>): AsyncGenerator<SSEMessage> {
   for await (const event of events) {
     if (event.kind === 'missed') yield { event: 'missed', data: JSON.stringify({ records: event.records }) }
-    else if (matches(event.entry, filter)) yield { id: event.id, event: 'record', data: event.line }
+    else if (matches(JSON.parse(event.line), filter)) yield { id: event.id, event: 'record', data: event.line }
   }
 }

@@ -1,5 +1,5 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { Unauthenticated } from '../errors.ts'
+import { RateLimited, Unauthenticated } from '../errors.ts'
 import { ownEntry } from '../plugins/audit/index.ts'
 import type { AuditEntry } from '../plugins/audit/record.ts'
 import { challenge } from '../plugins/auth/challenge.ts'
@@ -7,6 +7,9 @@ import { SCOPES } from '../plugins/rbac/decide.ts'
 import auditStream from './audit-stream.ts'
 import { guard } from './guard.ts'
 import mcp from './mcp.ts'
+
+/** When to ask again whoever could not be answered now. */
+const RETRY_AFTER_S = 5
 
 /** The scope of the routes that only somebody may use: `/mcp` and `/audit/stream`. */
 export default async function authenticated (app: FastifyInstance) {
@@ -17,6 +20,7 @@ export default async function authenticated (app: FastifyInstance) {
     if (statusCode >= 500) request.log.error({ err: error }, 'a request failed')
     const bearer = challenge(error, app)
     if (bearer !== undefined) reply.header('www-authenticate', bearer)
+    if (statusCode === 503 && !reply.hasHeader('retry-after')) reply.header('retry-after', RETRY_AFTER_S)
     const message = statusCode === 500 ? 'Internal error' : error.message
     return reply.code(statusCode).send({ jsonrpc: '2.0', id: null, error: { code: statusCode >= 500 ? -32603 : -32600, message } })
   })
@@ -28,24 +32,23 @@ export default async function authenticated (app: FastifyInstance) {
 function signIn (app: FastifyInstance) {
   return async (request: FastifyRequest, reply: FastifyReply) => {
     try {
-      await app.authenticate(request)
+      await app.authenticate(request, () => app.limits.trySignIn(request, reply))
     } catch (error) {
-      if (error instanceof Unauthenticated) {
-        await app.audit.authenticationFailure(failureEntry(request, error))
-        await app.limits.failedSignIn(request, reply)
-      }
+      if (error instanceof Unauthenticated || error instanceof RateLimited) await app.audit.authenticationFailure(failureEntry(request, error))
+      // An issuer that does not answer is not the caller's failure.
+      if ((error as FastifyError).statusCode === 401) await app.limits.failedSignIn(request, reply)
       throw error
     }
     await app.limits.admit(request, reply)
   }
 }
 
-function failureEntry (request: FastifyRequest, { code, message, statusCode }: Unauthenticated): AuditEntry {
+function failureEntry (request: FastifyRequest, { code, message, statusCode = 500 }: FastifyError): AuditEntry {
   const entry = ownEntry('authentication_failure', message)
   return {
     ...entry,
     where: { ...entry.where, remote_address: request.ip, user_agent: request.headers['user-agent'] ?? null, request_id: request.id },
-    outcome: statusCode === 401 ? 'denied' : 'error',
+    outcome: statusCode < 500 ? 'denied' : 'error',
     error_code: code,
   }
 }

@@ -7,7 +7,7 @@ import createError from '@fastify/error'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { escapeUnprintable, InsufficientScope } from '../errors.ts'
 import type { Principal } from '../plugins/auth/principal.ts'
-import { SCOPES } from '../plugins/rbac/decide.ts'
+import { NO_SCOPE, SCOPES } from '../plugins/rbac/decide.ts'
 import type { Caller } from '../plugins/tool-registry.ts'
 import { ExchangeTransport } from './mcp-exchange.ts'
 import { authInfoOf, McpToolServer } from './mcp-server.ts'
@@ -44,7 +44,7 @@ export default async function mcp (app: FastifyInstance) {
     const message = request.body?.json
     if (Array.isArray(message) && message.length > MAX_BATCH) throw new BatchTooLong()
     const caller = callerOf(request, message)
-    await requireScope(app, caller, message)
+    await admitCalls(app, caller, message)
     const authInfo = authInfoOf(caller)
     const { signal } = aborts(reply)
     if (isPlain(request, message)) {
@@ -97,25 +97,30 @@ function bounded (json: unknown, depth = 0): unknown {
 }
 
 /**
- * A token that has a scope claim needs the scope of what it calls. A refusal is on record before it is answered.
+ * Refuses a request of which a call lacks its scope, and puts on record every call that will not get as far as its tool: that
+ * one, and those that name no tool or whose arguments are no object, which the SDK refuses.
  * @throws {InsufficientScope} with every scope that the request needs, so that a client can ask for them
  */
-async function requireScope ({ tools }: FastifyInstance, caller: Caller, message: unknown): Promise<void> {
-  const { scopes } = caller.principal
-  if (scopes === undefined) return
-  const calls = [message].flat().filter(isToolCall).flatMap(({ params: { name, arguments: input } }) => {
-    const operation = tools.operation(name)
-    return operation === undefined ? [] : [{ name, input, scope: SCOPES[operation] }]
+async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller, message: unknown): Promise<void> {
+  const calls = [message].flat().filter(isToolCall).map(({ params }) => {
+    const { name, arguments: input } = isObject(params) ? params : {}
+    const operation = typeof name === 'string' ? tools.operation(name) : undefined
+    return { name, input, operation, callable: operation !== undefined && (input === undefined || isObject(input)) }
   })
-  const needed = [...new Set(calls.map(({ scope }) => scope))]
-  if (needed.every(scope => scopes.has(scope))) return
-  for (const { name, input } of calls) await tools.refuse(name, input, caller)
-  throw new InsufficientScope(needed)
+  const lacking = calls.some(({ name, operation }) => operation !== undefined && authorize.decide(caller.principal, { name: String(name), operation }).rule === NO_SCOPE)
+  for (const { name, input, callable } of calls) {
+    if (!callable) await tools.refuse({ name, input, code: 'INVALID_PARAMS' }, caller)
+    else if (lacking) await tools.refuse({ name, input, code: 'INSUFFICIENT_SCOPE' }, caller)
+  }
+  if (lacking) throw new InsufficientScope([...new Set(calls.flatMap(({ operation }) => operation === undefined ? [] : SCOPES[operation]))])
 }
 
-function isToolCall (message: unknown): message is { params: { name: string, arguments?: unknown } } {
-  const { method, params } = (message ?? {}) as { method?: unknown, params?: { name?: unknown } | null }
-  return method === 'tools/call' && typeof params?.name === 'string'
+function isToolCall (message: unknown): message is { params?: unknown } {
+  return isObject(message) && message['method'] === 'tools/call'
+}
+
+function isObject (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 function callerOf (request: FastifyRequest, message: unknown): Caller {

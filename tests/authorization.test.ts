@@ -42,6 +42,7 @@ t.test('without a policy', async t => {
     for (const claims of [{ scope: 'openid' }, { scope: '' }, { scp: ['openid'] }, { scope: 'kafscale:mutate' }, { scope: 'KAFSCALE:OBSERVE' }]) {
       const client = clientOf(app, await token('bob', claims))
       t.match(await client.request('tools/call', { name: 'list_topics', arguments: { pattern: 'a*' } }), insufficientScope, JSON.stringify(claims))
+      t.strictSame(await names(client), [], 'nor is it shown what it may not call')
     }
     const denials = recorded('tool_call').slice(before)
     t.equal(denials.length, 5)
@@ -183,7 +184,7 @@ t.test('tools/list, tools/call and explain_access agree, for every principal and
   let allowed = 0
   for (let principal = 0; principal < 40; principal++) {
     const held = from.some(Object.keys(roles), from.int(3))
-    const bearer = await token(`alice-${principal}`, { roles: held, ...from.chance(0.7) && { scope: 'kafscale:observe' } })
+    const bearer = await token(`alice-${principal}`, { roles: held, ...from.chance(0.7) && { scope: from.chance(0.8) ? 'kafscale:observe' : 'openid' } })
     for (const form of [modern, legacy]) {
       const client = clientOf(app, bearer, form)
       const listed = await names(client)
@@ -253,6 +254,40 @@ line 4: bindings.0 must have required property 'value' (value)
   t.test('for a policy that is not there', async t => {
     t.match(await sentence({ KAFSCALE_MCP_POLICY_FILE: join(dir, 'none.yaml') }), /^kafscale-mcp does not start:\nKAFSCALE_MCP_POLICY_FILE is ".*none\.yaml": expected a file that can be read\n$/)
   })
+})
+
+t.test('a call that gets as far as no tool is on record as well, once', async t => {
+  const { env, token, recorded } = await authority(t)
+  const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_DISABLED_TOOLS: 'list_groups' })
+  const post = async (bearer: string, form: typeof modern | typeof legacy, params: Record<string, unknown>) => {
+    const { headers, ...request } = form('tools/call', params)
+    return await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${bearer}` } })
+  }
+  const alice = await token('alice')
+  t.equal((await post(alice, modern, { name: 'list_topics', arguments: {} })).statusCode, 200)
+  const refused: [params: Record<string, unknown>, what: object][] = [
+    [{ name: 'drop_all', arguments: { topic: 'a' } }, { tool: 'drop_all', operation: null, arguments: { topic: 'a' } }],
+    [{ name: 'list_groups', arguments: {} }, { tool: 'list_groups', operation: null }],
+    [{ name: 'x'.repeat(1_000) }, { tool: 'x'.repeat(128), operation: null, arguments: {} }],
+    [{ name: 'list_topics', arguments: 'all' }, { tool: 'list_topics', operation: 'observe', arguments: 'all' }],
+    [{ name: 'list_topics', arguments: [1] }, { tool: 'list_topics', operation: 'observe', arguments: [1] }],
+  ]
+  for (const form of [modern, legacy]) {
+    for (const [params, what] of refused) {
+      const { length: before } = recorded('tool_call')
+      t.match((await post(alice, form, params)).json(), { error: { code: -32602 } }, JSON.stringify(what))
+      t.match(recorded('tool_call').slice(before), [{ who: { subject: 'alice' }, what, outcome: 'error', error_code: 'INVALID_PARAMS', result: null }])
+    }
+  }
+  for (const params of [{}, { name: 7 }]) {
+    const { length: before } = recorded('tool_call')
+    t.match((await post(alice, legacy, params)).json(), { error: { code: -32602 } })
+    t.match(recorded('tool_call').slice(before), [{ what: { tool: null, operation: null }, decision: null, rule: null, error_code: 'INVALID_PARAMS' }])
+  }
+
+  const { length: before } = recorded('tool_call')
+  t.match(await post(await token('bob', { scope: 'openid' }), legacy, { name: 'list_topics', arguments: [] }), insufficientScope)
+  t.match(recorded('tool_call').slice(before), [{ who: { subject: 'bob' }, decision: 'denied', rule: 'no-scope', outcome: 'denied' }])
 })
 
 t.test('the policy is read anew while the service runs', async t => {

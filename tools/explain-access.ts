@@ -1,5 +1,3 @@
-import type { Principal } from '../plugins/auth/principal.ts'
-import { NO_SCOPE, SCOPES, type Decision } from '../plugins/rbac/decide.ts'
 import { defineTool } from './define-tool.ts'
 import { flag, input, list, object, text, textOrNull } from './schema.ts'
 
@@ -15,20 +13,16 @@ export default defineTool({
     tools: list(object({ name: text, allowed: flag, rule: text, needs: textOrNull })),
   }),
   answer (app, _, { principal }) {
-    const { subject, issuer, clientId, method, scopes } = principal
+    const { subject, issuer, clientId, method } = principal
     return {
       principal: { subject, issuer, client_id: clientId, method },
-      roles: app.authorize.roles(principal),
+      roles: [...app.authorize.roles(principal)],
       tools: app.tools.known.toSorted().flatMap(name => {
         const operation = app.tools.operation(name)
-        return operation === undefined ? [] : [{ name, ...explain(app.authorize.decide(principal, { name, operation }), SCOPES[operation], scopes) }]
+        if (operation === undefined) return []
+        const decision = app.authorize.decide(principal, { name, operation })
+        return [{ name, allowed: decision.kind === 'allowed', rule: decision.rule, needs: decision.kind === 'denied' ? decision.needs : null }]
       }),
     }
   },
 })
-
-function explain (decision: Decision, scope: string, scopes: Principal['scopes']): { allowed: boolean, rule: string, needs: string | null } {
-  if (decision.kind === 'denied') return { allowed: false, rule: decision.rule, needs: decision.needs }
-  if (scopes?.has(scope) === false) return { allowed: false, rule: NO_SCOPE, needs: `the scope ${scope}` }
-  return { allowed: true, rule: decision.rule, needs: null }
-}

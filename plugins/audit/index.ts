@@ -33,7 +33,7 @@ export default fp(async function audit (app) {
     if (sinks.length === 0) return
     const clean = cleanse(entry)
     const recorded = clean instanceof Promise ? await clean : clean
-    live.publish(await taken(recorded, durable), recorded)
+    live.publish(await taken(recorded, durable))
   }
 
   /** The line of the sink that was first to take a record. @throws {AggregateError} when none does */

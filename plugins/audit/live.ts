@@ -1,12 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import type { AuditEntry } from './record.ts'
 
 const DEFAULT_SIZE = 1_000
 
-/** A record as it was recorded, with the line that a sink made of it, or how many a follower has missed (`null`: unknown). */
-export type LiveEvent = { kind: 'record', id: string, line: string, entry: AuditEntry } | { kind: 'missed', records: number | null }
-
-type Slot = Omit<Extract<LiveEvent, { kind: 'record' }>, 'kind'>
+/** The line that a sink has made of a record, or how many a follower has missed (`null`: unknown). */
+export type LiveEvent = { kind: 'record', id: string, line: string } | { kind: 'missed', records: number | null }
 
 /**
  * The latest records, and those to come, for any number of followers. All share one buffer: a follower that is slower than
@@ -15,7 +12,7 @@ type Slot = Omit<Extract<LiveEvent, { kind: 'record' }>, 'kind'>
 export class LiveRecords {
   /** Ids of another run, or another replica, are none of ours. */
   readonly #run = randomBytes(6).toString('hex')
-  readonly #slots: Slot[] = []
+  readonly #lines: string[] = []
   readonly #size: number
   readonly #waiting = new Set<(value?: unknown) => void>()
   #next = 1
@@ -24,9 +21,8 @@ export class LiveRecords {
     this.#size = size
   }
 
-  publish (line: string, entry: AuditEntry): void {
-    const number = this.#next++
-    this.#slots[number % this.#size] = { id: `${this.#run}-${number}`, line, entry }
+  publish (line: string): void {
+    this.#lines[this.#next++ % this.#size] = line
     for (const wake of this.#waiting) wake()
   }
 
@@ -49,7 +45,8 @@ export class LiveRecords {
         next = this.#oldest
         yield { kind: 'missed', records }
       } else if (next < this.#next) {
-        yield { kind: 'record', ...this.#slots[next++ % this.#size] as Slot }
+        const number = next++
+        yield { kind: 'record', id: `${this.#run}-${number}`, line: this.#lines[number % this.#size] as string }
       } else {
         await this.#published(signal)
       }

@@ -101,7 +101,7 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
   let report: FileReport | undefined
   /** A line whose link is wrong: the next line tells whether it was changed itself, or the one before it. */
   let suspect: { line: number, hash: string } | undefined
-  /** Records since the last checkpoint. A crash leaves some without one, and the run after it counts anew: it begins with its start, or the gap of that. */
+  /** Records since the last checkpoint. What a crash leaves without one, the next run seals before anything else. */
   let unsealed = 0
   const problem = (line: number, what: string): Problem => ({ path, line, what })
   const changed = (line: number) => problem(line, 'the record was changed')
@@ -134,7 +134,7 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
     report.end = { hash, sequence: record.sequence }
     report.lines = line
     report.closed = false
-    if (['checkpoint', 'start', 'gap'].includes(record.event)) unsealed = 0
+    if (record.event === 'checkpoint') unsealed = 0
     if (!OF_THE_CHAIN.has(record.event)) {
       report.records++
       if (++unsealed > CHECKPOINT_RECORDS) return problem(line, `more than ${CHECKPOINT_RECORDS} records in a row are without a checkpoint: the service writes one before`)

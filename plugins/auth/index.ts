@@ -5,6 +5,7 @@ import { decodeJwt, type JWTVerifyGetKey } from 'jose'
 import { clientCertificate } from '../tls.ts'
 import { bearerToken } from './bearer.ts'
 import { Unauthenticated } from '../../errors.ts'
+import { secretsOf } from '../config.ts'
 import { Issuer } from './issuer.ts'
 import { checkIntrospected, LEEWAY_S, verifyJwt, type Claims, type Expected } from './jwt.ts'
 import { keysFromFile } from './keys-file.ts'
@@ -15,10 +16,11 @@ import { VerifiedTokens } from './verified-tokens.ts'
 declare module 'fastify' {
   interface FastifyInstance {
     /**
-     * Finds out who is asking, leaves it in `request.principal` and returns it.
+     * Finds out who is asking, leaves it in `request.principal` and returns it. Where that takes a request to an issuer,
+     * `admit` is awaited first, and its rejection is the answer.
      * @throws {Unauthenticated} {Unverifiable}
      */
-    authenticate: (request: FastifyRequest) => Promise<Principal>
+    authenticate: (request: FastifyRequest, admit?: Admit) => Promise<Principal>
   }
   interface FastifyRequest {
     /** Who is asking; `null` on routes that don't ask. */
@@ -28,8 +30,10 @@ declare module 'fastify' {
 
 const INTROSPECTED_MAX_AGE_MS = 30_000
 
+type Admit = () => Promise<void>
+
 /** Whom a token stands for. @throws {Unauthenticated} */
-type Verify = (token: string) => Principal | Promise<Principal>
+type Verify = (token: string, admit: Admit) => Principal | Promise<Principal>
 
 /** A token that is good, and until when that need not be found out again, in milliseconds since the epoch. */
 interface Verified { claims: Claims, untilMs: number }
@@ -41,8 +45,8 @@ export default fp(async function auth (app) {
   const verify = await verifier(app, authMode, closing.signal)
 
   app.decorateRequest('principal', null)
-  app.decorate('authenticate', async request => {
-    const principal = verify ? await verify(bearerToken(request)) : ANONYMOUS
+  app.decorate('authenticate', async (request, admit = async () => {}) => {
+    const principal = verify ? await verify(bearerToken(request), admit) : ANONYMOUS
     request.principal = tlsClientCaFile === undefined ? principal : { ...principal, clientCertificate: clientCertificate(request.socket) }
     return request.principal
   })
@@ -52,31 +56,33 @@ async function verifier (app: FastifyInstance, mode: AuthMethod, signal: AbortSi
   switch (mode) {
     case 'oidc': return oidc(app, signal)
     case 'jwks': return await jwks(app, signal)
-    case 'token': return staticToken(app.config.authToken as string)
+    case 'token': return staticToken(secretsOf(app.config).authToken as string)
     case 'none': return undefined
   }
 }
 
 function oidc (app: FastifyInstance, signal: AbortSignal): Verify {
-  const { log, config: { oidcIssuer = [], oidcClientId: id, oidcClientSecret: secret } } = app
+  const { log, config: { oidcIssuer = [], oidcClientId: id } } = app
+  const { oidcClientSecret: secret } = secretsOf(app.config)
   const { verify, forget } = remembering('oidc', verifyOnce)
   const client = id === undefined || secret === undefined ? undefined : { id, secret }
   const issuers = oidcIssuer.map(identifier => new Issuer(identifier, { client, onKeysChange: forget, log }))
   for (const issuer of issuers) issuer.follow(signal)
   return verify
 
-  async function verifyOnce (token: string): Promise<Verified> {
+  async function verifyOnce (token: string, admit: Admit): Promise<Verified> {
     const named = issuerOf(token)
-    if (named === undefined) return await introspect(token)
+    if (named === undefined) return await introspect(token, admit)
     const issuer = issuers.find(({ identifier }) => identifier === named)
     if (!issuer) throw new Unauthenticated('the token is of another issuer', 'invalid_token')
     return await verifySigned(token, issuer.key, expected(app, issuer.identifier))
   }
 
   /** At the first issuer: the client is one of its, and no other is to see the secret or the token. */
-  async function introspect (token: string): Promise<Verified> {
+  async function introspect (token: string, admit: Admit): Promise<Verified> {
     const [issuer] = issuers
     if (!client || !issuer) throw new Unauthenticated('the token is no JWT', 'invalid_token')
+    await admit()
     const askedAtMs = Date.now()
     const answer = await issuer.introspect(token)
     if (!answer) throw new Unauthenticated('the token is not active', 'invalid_token')
@@ -103,16 +109,16 @@ function expected (app: FastifyInstance, issuer: string): Expected {
 }
 
 /** `verify` finds out once whom a token stands for; after `forget`, anew. */
-function remembering (method: AuthMethod, verifyOnce: (token: string) => Promise<Verified>): { verify: Verify, forget: () => void } {
+function remembering (method: AuthMethod, verifyOnce: (token: string, admit: Admit) => Promise<Verified>): { verify: Verify, forget: () => void } {
   let verified = new VerifiedTokens()
   return {
-    verify: async token => {
+    verify: async (token, admit) => {
       // A verification that is under way when the keys change is remembered where nobody looks any more.
       const tokens = verified
       const digest = hash('sha256', token, 'base64url')
       const known = tokens.get(digest)
       if (known) return known
-      const { claims, untilMs } = await verifyOnce(token)
+      const { claims, untilMs } = await verifyOnce(token, admit)
       const principal = principalOf(claims, method, digest)
       tokens.set(digest, principal, untilMs)
       return principal

@@ -111,7 +111,8 @@ function isSendable (token: string): boolean {
 
 function exposed ({ httpAddr }: AuthSettings, mode: AuthMethod): string[] {
   if (mode !== 'none' || !httpAddr || isLoopback(httpAddr.host)) return []
-  return [`${PREFIX}HTTP_ADDR (${httpAddr.host}:${httpAddr.port}) is no loopback address, and nothing says who may call: set ${VARIABLES.oidcIssuer} (an identity provider), ` +
+  const host = httpAddr.host.includes(':') ? `[${httpAddr.host}]` : httpAddr.host
+  return [`${PREFIX}HTTP_ADDR (${host}:${httpAddr.port}) is no loopback address, and nothing says who may call: set ${VARIABLES.oidcIssuer} (an identity provider), ` +
     `${VARIABLES.authJwksFile} and ${VARIABLES.authJwksIssuer} (keys of your own) or ${VARIABLES.authToken} (one shared secret); or listen on 127.0.0.1:${httpAddr.port}`]
 }
 

@@ -12,7 +12,7 @@ export interface Question {
   environment: string
 }
 
-/** `rule` names what decided: `role.allow[0]`, or `no-role` and `no-rule` where nothing allows. `needs` says what would change it. */
+/** `rule` names what decided: `role.allow[0]`, or `no-scope`, `no-role` and `no-rule` where nothing allows. `needs` says what would change it. */
 export type Decision =
   | { kind: 'allowed', rule: string }
   | { kind: 'denied', rule: string, needs: string }
@@ -20,7 +20,7 @@ export type Decision =
 /** The scope that a token with a scope claim must have for an operation. */
 export const SCOPES: Readonly<Record<Operation, string>> = { observe: 'kafscale:observe', mutate: 'kafscale:mutate' }
 
-/** What a refusal is called where the token lacks that scope. */
+/** The rule that denies where the token lacks that scope. */
 export const NO_SCOPE = 'no-scope'
 
 /**
@@ -31,6 +31,12 @@ export function rolesOf (policy: Policy, principal: Principal): string[] {
   if (policy.bindings === null) return principal.scopes?.has(SCOPES.observe) ? ['observer'] : []
   const bound = policy.bindings.filter(binding => isBound(binding, principal))
   return [...new Set(bound.map(({ role }) => role))]
+}
+
+/** The denial of what a principal may not call for want of a scope, whatever its roles. A token without any scope claim lacks none. Pure. */
+export function lackedScope ({ scopes }: Principal, { operation }: Question['tool']): Decision | undefined {
+  const scope = SCOPES[operation]
+  return scopes?.has(scope) === false ? { kind: 'denied', rule: NO_SCOPE, needs: `the scope ${scope}` } : undefined
 }
 
 /** Whether a principal with these roles may. Deny wins; nothing is allowed that no rule allows. Pure. */

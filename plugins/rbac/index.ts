@@ -5,7 +5,7 @@ import { ownEntry } from '../audit/index.ts'
 import { ConfigError } from '../config.ts'
 import { watchFile } from '../watched-file.ts'
 import type { Principal } from '../auth/principal.ts'
-import { decide, rolesOf, type Decision, type Operation, type Question } from './decide.ts'
+import { decide, lackedScope, rolesOf, type Decision, type Question } from './decide.ts'
 import { NO_POLICY, parsePolicy, PolicyError, type Policy } from './policy.ts'
 import { EVERYTHING, seesEverything, type Visibility } from './visibility.ts'
 
@@ -16,21 +16,28 @@ declare module 'fastify' {
 /** What roles see of names through a tool is kept until the policy changes, for at most so many names, or pairs of them. */
 const MAX_KEPT_NAMES = 100_000
 
+type Callable = Question['tool']
+
 export interface Authorizer {
   /** The roles that the policy gives a principal now. */
-  roles: (principal: Principal) => string[]
-  /** Whether a principal may call a tool, and on a topic or group where one is named. */
-  decide: (principal: Principal, tool: { name: string, operation: Operation }, resource?: { topic?: string, group?: string }) => Decision
-  /** What a principal sees of the cluster through a tool. */
-  visibility: (principal: Principal, tool: { name: string, operation: Operation }) => Visibility
+  roles: (principal: Principal) => readonly string[]
+  /** Whether a principal may call a tool. */
+  decide: (principal: Principal, tool: Callable) => Decision
+  /** What a principal sees of the cluster through a tool that it may call. */
+  visibility: (principal: Principal, tool: Callable) => Visibility
 }
+
+/** What the policy means for one principal, each part found out when it is first asked for. */
+interface Access { roles: readonly string[], decisions: Map<string, Decision> }
 
 /** Decorates `app.authorize`: the one place that says who may do what. */
 export default fp(async function rbac (app) {
   const { policyFile, environment } = app.config
   const closing = new AbortController()
   let policy: Policy = NO_POLICY
-  let kept = new Map<string, Kept>()
+  let visibilities = new Map<string, Visibility>()
+  /** A token stands for the same object from call to call. */
+  let accesses = new WeakMap<Principal, Access>()
 
   if (policyFile !== undefined) {
     const content = await readFile(policyFile)
@@ -39,7 +46,8 @@ export default fp(async function rbac (app) {
       let warning: string | null = null
       try {
         policy = parsePolicy(changed.toString(), app.tools.known)
-        kept = new Map()
+        visibilities = new Map()
+        accesses = new WeakMap()
       } catch (error) {
         if (!(error instanceof PolicyError)) throw error
         warning = error.message
@@ -53,42 +61,60 @@ export default fp(async function rbac (app) {
 
   const ask = (roles: readonly string[], question: Omit<Question, 'environment'>) => decide(policy, roles, { ...question, environment })
 
+  function accessOf (principal: Principal): Access {
+    const known = accesses.get(principal)
+    if (known) return known
+    const access = { roles: rolesOf(policy, principal), decisions: new Map() }
+    accesses.set(principal, access)
+    return access
+  }
+
+  function visibilityOf (roles: readonly string[], tool: Callable): Visibility {
+    if (seesEverything(policy, roles, tool, environment)) return EVERYTHING
+    const key = JSON.stringify([tool.name, ...roles])
+    const visibility = visibilities.get(key) ?? remembered((topic, group) => ask(roles, {
+      tool, ...(topic !== undefined && { topic }), ...(group !== undefined && { group })
+    }).kind === 'allowed', () => visibilities.delete(key))
+    visibilities.set(key, visibility)
+    return visibility
+  }
+
   app.decorate<Authorizer>('authorize', {
-    roles: principal => rolesOf(policy, principal),
-    decide: (principal, tool, resource = {}) => ask(rolesOf(policy, principal), { tool, ...resource }),
-    visibility (principal, tool) {
-      const roles = rolesOf(policy, principal)
-      if (seesEverything(policy, roles, tool, environment)) return EVERYTHING
-      const key = JSON.stringify([tool.name, ...roles])
-      const answers = kept.get(key) ?? new Kept()
-      kept.set(key, answers)
-      const sees = (topic?: string, group?: string) => answers.get(topic, group, () => ask(roles, {
-        tool, ...(topic !== undefined && { topic }), ...(group !== undefined && { group })
-      }).kind === 'allowed')
-      return { everything: false, topic: name => sees(name), group: id => sees(undefined, id), topicsOf: group => topic => sees(topic, group) }
+    roles: principal => accessOf(principal).roles,
+    decide (principal, tool) {
+      const { roles, decisions } = accessOf(principal)
+      const decision = decisions.get(tool.name) ?? lackedScope(principal, tool) ?? ask(roles, { tool })
+      decisions.set(tool.name, decision)
+      return decision
     },
+    visibility: (principal, tool) => visibilityOf(accessOf(principal).roles, tool),
   })
 }, { name: 'rbac', dependencies: ['config', 'tool-registry', 'audit'] })
 
-/** Answers about a topic, a group, or a topic of a group; when there are too many, all are forgotten. */
-class Kept {
-  readonly #answers = new Map<string | undefined, Map<string | undefined, boolean>>()
-  #count = 0
-
-  get (topic: string | undefined, group: string | undefined, answer: () => boolean): boolean {
-    const known = this.#answers.get(group)?.get(topic)
-    return known ?? this.#keep(topic, group, answer())
-  }
-
-  #keep (topic: string | undefined, group: string | undefined, answer: boolean): boolean {
-    if (this.#count === MAX_KEPT_NAMES) {
-      this.#answers.clear()
-      this.#count = 0
+/** Asks about each name, or pair of names, once. `full` is called when it should be forgotten. */
+function remembered (sees: (topic?: string, group?: string) => boolean, full: () => void): Visibility {
+  let kept = 0
+  const once = (answer: (name: string) => boolean) => {
+    const answers = new Map<string, boolean>()
+    return (name: string) => {
+      const known = answers.get(name)
+      if (known !== undefined) return known
+      if (++kept === MAX_KEPT_NAMES) full()
+      const found = answer(name)
+      answers.set(name, found)
+      return found
     }
-    const ofGroup = this.#answers.get(group) ?? new Map<string | undefined, boolean>()
-    this.#answers.set(group, ofGroup.set(topic, answer))
-    this.#count++
-    return answer
+  }
+  const ofGroups = new Map<string, (topic: string) => boolean>()
+  return {
+    everything: false,
+    topic: once(name => sees(name)),
+    group: once(id => sees(undefined, id)),
+    topicsOf (group) {
+      const ofGroup = ofGroups.get(group) ?? once(topic => sees(topic, group))
+      ofGroups.set(group, ofGroup)
+      return ofGroup
+    },
   }
 }
 

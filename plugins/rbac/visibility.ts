@@ -77,6 +77,7 @@ export class VisibleMirror implements MirrorView {
 class VisibleGroup implements GroupView {
   readonly #group: GroupView
   readonly #sees: (topic: string) => boolean
+  #metadata: ConsumerGroup | undefined
   #commits: readonly Commit[] | undefined
 
   constructor (group: GroupView, sees: (topic: string) => boolean) {
@@ -88,7 +89,8 @@ class VisibleGroup implements GroupView {
 
   get metadata (): ConsumerGroup | null | undefined {
     const { metadata } = this.#group
-    return metadata && {
+    if (!metadata) return metadata
+    this.#metadata ??= {
       ...metadata,
       members: new Map([...metadata.members].map(([id, member]) => [id, {
         ...member,
@@ -96,6 +98,7 @@ class VisibleGroup implements GroupView {
         subscriptions: member.subscriptions.filter(this.#sees),
       }])),
     }
+    return this.#metadata
   }
 
   get commits (): readonly Commit[] {

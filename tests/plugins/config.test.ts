@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
+import { inspect } from 'node:util'
 import t from 'tap'
-import { ConfigError, ConfigSchema, readConfig, type Config, type Environment } from '../../plugins/config.ts'
+import { ConfigError, ConfigSchema, readConfig, secretsOf, type Config, type Environment, type Secrets } from '../../plugins/config.ts'
 
 const PREFIX = 'KAFSCALE_MCP_'
 const REQUIRED = { ETCD_ENDPOINTS: 'http://etcd:2379' }
@@ -51,7 +52,6 @@ t.test('nothing but the etcd endpoints is required; the rest has its default', a
     httpAddr: { host: '127.0.0.1', port: 8090 },
     etcdEndpoints: ['http://etcd:2379'],
     etcdUsername: undefined,
-    etcdPassword: undefined,
     etcdCaFile: undefined,
     etcdCertFile: undefined,
     etcdKeyFile: undefined,
@@ -67,10 +67,8 @@ t.test('nothing but the etcd endpoints is required; the rest has its default', a
     oidcAudience: undefined,
     oidcMaxTokenLifetime: 3_600_000,
     oidcClientId: undefined,
-    oidcClientSecret: undefined,
     authJwksFile: undefined,
     authJwksIssuer: undefined,
-    authToken: undefined,
     tlsCertFile: undefined,
     tlsKeyFile: undefined,
     tlsClientCaFile: undefined,
@@ -110,7 +108,7 @@ t.test('what each variable takes', async t => {
   const { ca, cert, key } = pemFiles(dir)
   const oidc = { OIDC_ISSUER: 'https://id.example', PUBLIC_URL: 'https://mcp.example' }
   const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
-  const taken: [variables: Environment, property: keyof Config, value: unknown][] = [
+  const taken: [variables: Environment, property: keyof (Config & Secrets), value: unknown][] = [
     [{ HTTP_ADDR: '127.0.0.1:0' }, 'httpAddr', { host: '127.0.0.1', port: 0 }],
     [{ HTTP_ADDR: '127.8.9.10:65535' }, 'httpAddr', { host: '127.8.9.10', port: 65535 }],
     [{ HTTP_ADDR: 'localhost:8090' }, 'httpAddr', { host: 'localhost', port: 8090 }],
@@ -187,7 +185,8 @@ t.test('what each variable takes', async t => {
     [{ SESSION_TIMEOUT: '10m' }, 'sessionTimeout', 600_000],
   ]
   for (const [variables, property, value] of taken) {
-    t.strictSame(read(variables)[property], value, `${JSON.stringify(variables)} → ${property}`)
+    const config = read(variables)
+    t.strictSame({ ...config, ...secretsOf(config) }[property], value, `${JSON.stringify(variables)} → ${property}`)
   }
   t.strictSame([...new Set(taken.map(([, property]) => property))].sort(), Object.keys(ConfigSchema).sort(), 'no variable is left out')
 })
@@ -215,9 +214,9 @@ t.test('what each variable refuses, in one sentence that names it, its value and
     [{ HTTP_ADDR: '127.0.0.1:http' }, `KAFSCALE_MCP_HTTP_ADDR is "127.0.0.1:http": ${address}`],
     [{ HTTP_ADDR: '::1:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "::1:8090": ${address}`],
     [{ HTTP_ADDR: 'http://127.0.0.1:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "http://127.0.0.1:8090": ${address}`],
-    [{ HTTP_ADDR: ':8090' }, exposed('::')],
+    [{ HTTP_ADDR: ':8090' }, exposed('[::]')],
     [{ HTTP_ADDR: '0.0.0.0:8090' }, exposed('0.0.0.0')],
-    [{ HTTP_ADDR: '[::]:8090' }, exposed('::')],
+    [{ HTTP_ADDR: '[::]:8090' }, exposed('[::]')],
     [{ HTTP_ADDR: '127.0.0.1.example:8090' }, exposed('127.0.0.1.example')],
     [{ HTTP_ADDR: '127.0.0.999:8090' }, exposed('127.0.0.999')],
     [{ ETCD_ENDPOINTS: ' , ' }, 'KAFSCALE_MCP_ETCD_ENDPOINTS is " , ": expected at least one item'],
@@ -312,18 +311,24 @@ t.test('what is wrong by itself is no contradiction besides', async t => {
   t.equal(refusal({ OIDC_ISSUER: 'id.example', HTTP_ADDR: ':8090' }).length, 1)
 })
 
+t.test('no secret stands in the configuration, which tools can read', async t => {
+  const config = read({ AUTH_TOKEN: TOKEN, ETCD_USERNAME: 'reader', ETCD_PASSWORD: TOKEN })
+  t.strictSame(secretsOf(config), { authToken: TOKEN, oidcClientSecret: undefined, etcdPassword: TOKEN })
+  t.notOk(inspect(config, { depth: Infinity, showHidden: true }).includes(TOKEN))
+})
+
 t.test('a secret can come from a file', async t => {
-  const secretOf = (content: string) => {
+  const passwordIn = (content: string) => {
     const file = `${t.testdirName}/secret`
     writeFileSync(file, content)
-    return read({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: file }).etcdPassword
+    return secretsOf(read({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: file })).etcdPassword
   }
   t.testdir({})
-  t.equal(secretOf('pass'), 'pass')
-  t.equal(secretOf('pass\n'), 'pass', 'one trailing newline is dropped')
-  t.equal(secretOf('pass\r\n'), 'pass')
-  t.equal(secretOf('pass\n\n'), 'pass\n', 'only one')
-  t.equal(secretOf(' pass '), ' pass ')
+  t.equal(passwordIn('pass'), 'pass')
+  t.equal(passwordIn('pass\n'), 'pass', 'one trailing newline is dropped')
+  t.equal(passwordIn('pass\r\n'), 'pass')
+  t.equal(passwordIn('pass\n\n'), 'pass\n', 'only one')
+  t.equal(passwordIn(' pass '), ' pass ')
 
   t.strictSame(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD: 'pass', ETCD_PASSWORD_FILE: `${t.testdirName}/secret` }),
     ['KAFSCALE_MCP_ETCD_PASSWORD and KAFSCALE_MCP_ETCD_PASSWORD_FILE are both set: expected only one of them'])
@@ -333,7 +338,7 @@ t.test('a secret can come from a file', async t => {
   t.strictSame(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: `${t.testdirName}/empty` }),
     ['KAFSCALE_MCP_ETCD_USERNAME is set and KAFSCALE_MCP_ETCD_PASSWORD is not: expected both or neither'], 'empty means unset')
 
-  const others = { AUTH_TOKEN: (file: string) => read({ AUTH_TOKEN_FILE: file }).authToken, OIDC_CLIENT_SECRET: (file: string) => read({ ...OIDC_CLIENT, OIDC_CLIENT_SECRET_FILE: file }).oidcClientSecret }
+  const others = { AUTH_TOKEN: (file: string) => secretsOf(read({ AUTH_TOKEN_FILE: file })).authToken, OIDC_CLIENT_SECRET: (file: string) => secretsOf(read({ ...OIDC_CLIENT, OIDC_CLIENT_SECRET_FILE: file })).oidcClientSecret }
   for (const [name, readFrom] of Object.entries(others)) {
     const file = `${t.testdirName}/${name}`
     writeFileSync(file, `${TOKEN}\r\n`)

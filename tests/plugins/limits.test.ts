@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import type { Environment } from '../../plugins/config.ts'
 import { authority } from '../authorization.ts'
 import { buildTestApp, legacy, modern } from '../helper.ts'
+import { SERVICE, startProvider } from '../oidc-provider.ts'
 import { waitFor } from '../wait-for.ts'
 
 const ACT_BOUND_MS = 2_000
@@ -166,6 +167,43 @@ t.test('failed sign-ins', async t => {
   t.test('of others do not keep out who has a good token', async t => {
     const { alice, status } = await start(t, { KAFSCALE_MCP_MAX_AUTH_FAILURES: '1' })
     t.strictSame([await status('nonsense'), await status('nonsense'), await status(alice)], [401, 429, 200])
+  })
+
+  t.test('that were too many bother no issuer any more, and one that is down counts as none', async t => {
+    const provider = await startProvider(t)
+    const { recorded, env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } = await authority(t)
+    const app = await buildTestApp(t, {
+      KAFSCALE_MCP_PUBLIC_URL: publicUrl,
+      KAFSCALE_MCP_AUDIT_SINKS: auditSinks,
+      KAFSCALE_MCP_OIDC_ISSUER: provider.issuer,
+      KAFSCALE_MCP_OIDC_CLIENT_ID: SERVICE.id,
+      KAFSCALE_MCP_OIDC_CLIENT_SECRET: SERVICE.secret,
+      KAFSCALE_MCP_MAX_AUTH_FAILURES: '2',
+    })
+    const ask = async (token: string) => {
+      const { headers, ...request } = modern('tools/list')
+      return await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${token}` } })
+    }
+    const introspections = () => provider.requests.filter(path => path === '/token/introspection').length
+    const known = await provider.opaqueToken(`${publicUrl}/mcp`)
+    t.equal((await ask(known)).statusCode, 200)
+
+    await provider.stop()
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const { statusCode, headers } = await ask('unknown')
+      t.match({ statusCode, retryAfter: headers['retry-after'] }, { statusCode: 503, retryAfter: '5' })
+    }
+    await provider.start()
+    const { length: asked } = provider.requests
+    for (const attempt of [1, 2]) t.equal((await ask(`unknown-${attempt}`)).statusCode, 401)
+    refused(t, await ask('unknown-3'), '2 in a minute')
+    t.equal(provider.requests.length, asked + 3)
+    refused(t, await ask('unknown-4'), '2 in a minute')
+    t.equal(provider.requests.length, asked + 3, 'asked no more')
+    t.equal(introspections(), 4)
+    t.equal((await ask(known)).statusCode, 200, 'who is known is still served')
+    t.strictSame(recorded('authentication_failure').map(({ error_code: code, outcome }) => `${code} ${outcome}`),
+      [...Array(3).fill('UNAUTHENTICATED error'), ...Array(3).fill('UNAUTHENTICATED denied'), 'RATE_LIMITED denied'])
   })
 
   t.test('300 of them unless otherwise asked for', async t => {

@@ -48,7 +48,7 @@ export class FileMedium implements Medium {
   /** The file system that the folder was on at first: a mount point whose volume is gone is no place for the log. */
   #device: number | undefined
   /** What the chain has still to tell of the opening. */
-  #found: Pick<Opened, 'torn'> & { gap?: NonNullable<Opened['gap']> & { set_aside?: string } } = {}
+  #found: Pick<Opened, 'torn' | 'unsealed'> & { gap?: NonNullable<Opened['gap']> & { set_aside?: string } } = {}
   /** A batch that failed, and of which a part could not be taken back. */
   #untaken: Buffer | undefined
 
@@ -166,6 +166,7 @@ export class FileMedium implements Medium {
         return position ?? await this.#lastRotated() ?? { file: 0, end: BEGINNING }
       }
       this.#day = last.record.time.slice(0, 10)
+      if (!known && last.record.event !== 'checkpoint') this.#found.unsealed = true
       return last.position
     } catch (error) {
       this.#handle = undefined

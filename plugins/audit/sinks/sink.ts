@@ -29,6 +29,8 @@ export interface Opened {
   position: Position
   /** A header comes first, for nothing is there yet. */
   begins: boolean
+  /** An earlier run has left records behind its last checkpoint. */
+  unsealed?: boolean
   /** The file is large or old enough to be closed and set beside. */
   due?: boolean
   /** What a crash has left of a last line, and where it is kept. */
@@ -215,9 +217,11 @@ export class Sink {
     let opened = await medium.open(this.#position)
     this.#position = opened.position
     if (opened.due && medium.rotate) opened = await this.#rotate(opened)
-    const { position: { file, end }, begins, torn, gap } = opened
+    const { position: { file, end }, begins, unsealed, torn, gap } = opened
 
     const draft = new Draft(end, this.#unsealed, this.#key)
+    // However often it crashes, there are never more records without a checkpoint than one run may leave.
+    if (unsealed) draft.seal(false)
     if (begins) draft.note(header(file + 1, end))
     if (torn) draft.note({ event: 'torn_line', torn })
     if (gap) draft.note({ event: 'gap', gap: { since: null, ...gap } })
@@ -239,7 +243,7 @@ export class Sink {
     this.#position = { file: begins ? file + 1 : file, end: draft.end }
     this.#unsealed = draft.unsealed
     if (untold && this.#untold) this.#untold = this.#untold.records > untold.records ? { ...this.#untold, records: this.#untold.records - untold.records } : undefined
-    if (torn ?? gap) this.#log.warn({ sink: medium.kind, torn, gap }, 'an audit log is not as it was left')
+    if (torn ?? gap) this.#log[gap ? 'error' : 'warn']({ sink: medium.kind, torn, gap }, 'an audit log is not as it was left')
     this.#succeed()
     this.#take(lines)
   }

@@ -40,6 +40,8 @@ t.test('kill -9 during load loses no record that was acknowledged', async t => {
   t.ok(acknowledged.length > RUNS * 500)
   t.equal(events(path).filter(event => event === 'start').length, RUNS + 1)
   t.ok(events(path).filter(event => event === 'torn_line').length >= RUNS / 2)
+  const beforeStarts = events(path).filter(event => event !== 'torn_line').flatMap((event, index, all) => event === 'start' ? all[index - 1] : [])
+  t.strictSame(beforeStarts, ['header', ...Array<string>(RUNS).fill('checkpoint')], 'what a run has left without a checkpoint has one before the next begins')
   const { exitCode, findings } = await verifyFiles([path])
   t.equal(exitCode, 0, findings.join('\n'))
 })

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { BEGINNING, canonical, chain, checkpoint, type Body, type End } from '../../../plugins/audit/chain.ts'
+import { BEGINNING, canonical, chain, checkpoint, header, type Body, type End } from '../../../plugins/audit/chain.ts'
 import { FileMedium } from '../../../plugins/audit/sinks/file.ts'
 import { Sink } from '../../../plugins/audit/sinks/sink.ts'
 import { verifyFiles } from '../../../plugins/audit/verify.ts'
@@ -207,23 +207,33 @@ t.test('a log without the checkpoints that the service writes is altered, and wh
   const { keyFile, publicKey } = signingKey(dir)
   const key = createPrivateKey(readFileSync(keyFile, 'utf8'))
   const publicKeys = [publicKey]
-  /** A log with a header, and the given events behind it. */
+  /** The given events behind a header; `header` begins another file. */
   const logOf = (...events: string[]) => {
-    let { line, end } = chain(BEGINNING, { event: 'header', file: { number: 1, previous_hash: BEGINNING.hash, previous_sequence: 0 }, time: '' })
-    const lines = [line]
+    let { line, end } = chain(BEGINNING, { ...header(1, BEGINNING), time: '' })
+    const files = [[line]]
     for (const event of events) {
-      ({ line, end } = chain(end, event === 'checkpoint' ? checkpoint(end, { time: '' }, false, key) : { event, time: '' }))
-      lines.push(line)
+      if (event === 'header') {
+        ({ line, end } = chain(end, { ...header(files.length + 1, end), time: '' }))
+        files.push([line])
+        continue
+      }
+      ({ line, end } = chain(end, event.endsWith('checkpoint') ? checkpoint(end, { time: '' }, false, event === 'checkpoint' ? key : undefined) : { event, time: '' }))
+      files.at(-1)?.push(line)
     }
-    return [textOf(lines)]
+    return files.map(textOf)
   }
   const calls = (count: number) => Array<string>(count).fill('tool_call')
   t.equal((await verdictOf(dir, logOf(...calls(1_000)))).exitCode, 0)
   t.match(await verdictOf(dir, logOf(...calls(1_001))), { exitCode: 1, where: ['file-1:1002'], problems: [{ what: /without a checkpoint/ }] })
   t.match(await verdictOf(dir, logOf('checkpoint', ...calls(1_001))), { exitCode: 1, where: ['file-1:1003'] })
-  const crashed = logOf('start', ...calls(900), 'start', ...calls(900))
-  t.equal((await verdictOf(dir, crashed)).exitCode, 0, 'a run that crashed has left some without')
-  t.match(await verdictOf(dir, crashed, { publicKeys }), { exitCode: 1, where: ['file-1:1803'], problems: [{ what: /not one signed checkpoint/ }] })
+  for (const event of ['start', 'gap', 'torn_line']) {
+    t.match(await verdictOf(dir, logOf(...calls(500), event, ...calls(501))), { exitCode: 1, problems: [{ what: /without a checkpoint/ }] }, event)
+  }
+  const neverSigned = logOf(...calls(900), 'unsigned checkpoint', 'start', ...calls(900))
+  t.equal((await verdictOf(dir, neverSigned)).exitCode, 0)
+  t.match(await verdictOf(dir, neverSigned, { publicKeys }), { exitCode: 1, where: ['file-1:902'], problems: [{ what: 'the checkpoint is not signed' }] })
+  const spread = logOf(...calls(900), 'header', ...calls(900))
+  t.match(await verdictOf(dir, spread, { publicKeys }), { exitCode: 1, where: ['file-2:901'], problems: [{ what: /1800 records, and not one signed checkpoint/ }] })
 
   const open = await verdictOf(dir, logOf('tool_call', 'checkpoint', ...calls(7)), { publicKeys })
   t.equal(open.exitCode, 0)

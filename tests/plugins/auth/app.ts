@@ -5,21 +5,22 @@ import fp from 'fastify-plugin'
 import { challenge } from '../../../plugins/auth/challenge.ts'
 import auth from '../../../plugins/auth/index.ts'
 import type { Principal } from '../../../plugins/auth/principal.ts'
-import type { Config } from '../../../plugins/config.ts'
+import { withSecrets, type Config, type Secrets } from '../../../plugins/config.ts'
 import tls, { tlsOptions } from '../../../plugins/tls.ts'
 import wellKnown from '../../../routes/well-known.ts'
 
 export interface Options {
-  config?: Partial<Config>
+  config?: Partial<Config & Secrets>
   /** More routes, in the scope where every request is authenticated. */
   routes?: (app: FastifyInstance) => void
 }
 
 /** Listening on a free port of loopback. `log()` is everything that was logged, on every level. */
 export async function startAuthApp (t: { teardown (end: () => unknown): void }, { config = {}, routes = answerPrincipal }: Options = {}): Promise<{ app: FastifyInstance, url: string, log: () => string }> {
-  const settings = {
-    httpAddr: { host: '127.0.0.1', port: 0 }, authMode: 'none', oidcMaxTokenLifetime: 3_600_000, ...config,
-  } as Config
+  const { authToken, oidcClientSecret, ...open } = config
+  const settings = withSecrets({
+    httpAddr: { host: '127.0.0.1', port: 0 }, authMode: 'none', oidcMaxTokenLifetime: 3_600_000, ...open,
+  } as Config, { authToken, oidcClientSecret })
   const logged: Buffer[] = []
   const stream = new PassThrough()
   stream.on('data', (chunk: Buffer) => logged.push(chunk))

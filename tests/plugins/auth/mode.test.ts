@@ -29,9 +29,9 @@ t.test('an address that others reach needs a way to authenticate; the sentence s
   const ways = 'set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), KAFSCALE_MCP_AUTH_JWKS_FILE and KAFSCALE_MCP_AUTH_JWKS_ISSUER (keys of your own) ' +
     'or KAFSCALE_MCP_AUTH_TOKEN (one shared secret); or listen on 127.0.0.1:8090'
   for (const authMode of [undefined, 'none'] as const) {
-    for (const host of ['::', '0.0.0.0', '10.0.0.1', 'mcp.example', '127.0.0.1.example', '::ffff:127.0.0.1']) {
-      t.strictSame(resolve({ authMode, httpAddr: { host, port: 8090 } }).wrong,
-        [`KAFSCALE_MCP_HTTP_ADDR (${host}:8090) is no loopback address, and nothing says who may call: ${ways}`])
+    for (const [host, shown = host] of [['::', '[::]'], ['0.0.0.0'], ['10.0.0.1'], ['mcp.example'], ['127.0.0.1.example'], ['::ffff:127.0.0.1', '[::ffff:127.0.0.1]']]) {
+      t.strictSame(resolve({ authMode, httpAddr: { host: String(host), port: 8090 } }).wrong,
+        [`KAFSCALE_MCP_HTTP_ADDR (${shown}:8090) is no loopback address, and nothing says who may call: ${ways}`])
     }
     for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost']) t.strictSame(resolve({ authMode, httpAddr: { host, port: 8090 } }).wrong, [])
   }
