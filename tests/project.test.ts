@@ -65,6 +65,11 @@ t.test('the service starts from its sources, and .env is for development alone',
   t.strictSame(readers, ['plugins/config.ts'], 'one file reads the environment')
 })
 
+t.test('tools have no way to secrets, requests or files', async t => {
+  const imports = globSync('tools/*.ts', { cwd: root }).flatMap(path => [...read(path).matchAll(/^(?:import|export|\}) (?!type ).*from '([^']*)'/gm)].map(([, specifier = '']) => specifier))
+  t.strictSame([...new Set(imports)].filter(specifier => /^node:(?!crypto$)|config\.ts$|auth\/|audit\//.test(specifier)), [])
+})
+
 t.test('what is imported is a dependency that package.json names', async t => {
   const importsOf = (pattern: string) => [...new Set(globSync(pattern, { cwd: root }).flatMap(path => [...read(path).matchAll(/^(?:import|export|\}).* from '([^.'][^']*)'/gm)]
     .map(([, specifier = '']) => /^(?:@[^/]+\/)?[^/]+/.exec(specifier)?.[0] ?? '')))].filter(name => !name.startsWith('node:')).sort()
