@@ -1,0 +1,176 @@
+/** The image, without an engine: the steps of the Dockerfile are followed here as an engine follows them, and what they make is run. */
+import { cpSync, existsSync, globSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import t from 'tap'
+import { parse } from 'yaml'
+import packageJson from '../package.json' with { type: 'json' }
+import { readConfig } from '../plugins/config.ts'
+import { startEtcd } from './etcd.ts'
+import { fill } from './helper.ts'
+import { ask, buildContext, commandLine, contextNames, emptyFolder, PATH, ROOT, run, sources, start } from './packaging.ts'
+
+interface Instruction { name: string, text: string }
+interface Stage { base: string, instructions: Instruction[] }
+
+const stages = new Map<string, Stage>()
+const dockerfile = readFileSync(join(ROOT, 'Dockerfile'), 'utf8')
+for (const line of dockerfile.replace(/^#.*\n/gm, '').replace(/\\\n\s*/g, '').split('\n').filter(line => line !== '')) {
+  const [, name = '', text = ''] = /^([A-Z]+) +(.*)$/.exec(line) ?? []
+  if (name === 'FROM') {
+    const [base = '', alias = 'image'] = text.replace('--platform=$BUILDPLATFORM ', '').split(' AS ')
+    stages.set(alias, { base, instructions: [] })
+  } else {
+    [...stages.values()].at(-1)?.instructions.push({ name, text })
+  }
+}
+const image = stages.get('image')?.instructions ?? []
+const ofImage = (name: string) => image.filter(instruction => instruction.name === name).map(({ text }) => text)
+const pairs = (text = '') => Object.fromEntries([...text.matchAll(/([\w.]+)=("[^"]*"|\S+)/g)].map(([, name = '', value = '']) => [name, value.replace(/^"(.*)"$/, '$1')]))
+const [, ...startArguments] = packageJson.scripts.start.split(' ')
+const V8_OPTIONS = startArguments.slice(0, -1)
+/** Only root may run something as somebody else. */
+const asRoot = process.getuid?.() === 0
+const entrypoint = JSON.parse(ofImage('ENTRYPOINT')[0] ?? '[]') as string[]
+
+t.test('it is built from what the build reads, and from nothing else', async t => {
+  t.strictSame(contextNames().sort(), [...new Set(sources().map(path => path.split('/')[0])), 'bin', 'package-lock.json', 'package.json', 'tsconfig.build.json', 'tsconfig.json'].sort())
+})
+
+t.test('it runs on a Node.js that the package is for, as somebody without rights', async t => {
+  t.match(stages.get('dependencies')?.base, /^node:24-/)
+  t.match(stages.get('image')?.base, /^gcr\.io\/distroless\/nodejs24-/)
+  t.strictSame(ofImage('USER'), ['10001:10001'])
+  t.strictSame(ofImage('EXPOSE'), ['8090 9090'])
+  t.notOk(image.some(({ name }) => ['RUN', 'ADD', 'SHELL'].includes(name)), 'nothing in it needs a shell')
+})
+
+t.test('it says what it is', async t => {
+  const set = pairs(ofImage('ARG').join(' '))
+  t.strictSame(pairs(ofImage('LABEL')[0]?.replace(/\$\{(\w+)\}/g, (_, name) => `${set[name]}`)), {
+    'org.opencontainers.image.title': packageJson.name,
+    'org.opencontainers.image.description': packageJson.description,
+    'org.opencontainers.image.version': set['VERSION'],
+    'org.opencontainers.image.revision': set['REVISION'],
+    'org.opencontainers.image.licenses': packageJson.license,
+  })
+})
+
+t.test('it starts the service with the options of npm start', async t => {
+  t.strictSame(entrypoint, ['node', ...V8_OPTIONS, 'dist/server.js'])
+  t.strictSame(ofImage('CMD'), [])
+})
+
+t.test('what its steps make answers as uid 10001 from folders that it can\'t write to', async t => {
+  const root = emptyFolder(t)
+  await follow('image', root, buildContext(t))
+  const [workdir = ''] = ofImage('WORKDIR')
+  const cwd = join(root, workdir)
+  t.strictSame(globSync('*', { cwd }).sort(), ['bin', 'dist', 'node_modules', 'package.json'])
+  t.strictSame(globSync('**/*.ts', { cwd, exclude: ['node_modules'] }), [])
+  const locked = Object.entries(JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')).packages as Record<string, { dev?: true }>)
+  t.strictSame(locked.filter(([path, { dev }]) => dev && existsSync(join(cwd, path))), [], 'nothing that only development needs')
+
+  // The base has Node.js there.
+  mkdirSync(join(root, 'nodejs/bin'), { recursive: true })
+  cpSync(process.execPath, join(root, 'nodejs/bin/node'))
+  await run('chmod', ['-R', 'a+rX,a-w', root], { cwd: root })
+  const { PATH: path = '', ...set } = pairs(ofImage('ENV').join(' '))
+  t.match(path, /^\/nodejs\/bin:/)
+  const etcd = await startEtcd(t)
+  await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: JSON.stringify({ Topics: [{ Topic: 'orders', Partitions: [] }] }) }])
+  const port = /:(\d+)$/.exec(set['KAFSCALE_MCP_HTTP_ADDR'] ?? '')?.[1] ?? ''
+  const env = {
+    ...set,
+    PATH: path.split(':').map(folder => join(root, folder)).join(':'),
+    KAFSCALE_MCP_HTTP_ADDR: set['KAFSCALE_MCP_HTTP_ADDR']?.replace(port, '0'),
+    KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+    KAFSCALE_MCP_AUTH_TOKEN: 'x'.repeat(32),
+    ...etcd.env,
+  }
+  const [node = '', ...args] = entrypoint
+  const service = await start(t, join(root, 'nodejs/bin', node), args, { cwd, env, ...asRoot && { uid: 10001, gid: 10001 } })
+  t.match(await ask(service, 'list_topics', 'x'.repeat(32)), { topics: [{ name: 'orders' }], total: 1 })
+  t.match(service.output.stdout, /"tool":"list_topics"/, 'records go to standard output')
+  t.strictSame(commandLine(service.process.pid), args)
+  if (asRoot) t.match(readFileSync(`/proc/${service.process.pid}/status`, 'utf8'), /^Uid:(\t10001){4}$[^]*^Gid:(\t10001){4}$/m)
+
+  t.test('its health check tells a service that runs from one that doesn\'t', async t => {
+    const [, command = ''] = /^(?:--\S+ )*CMD (.*)$/.exec(ofImage('HEALTHCHECK')[0] ?? '') ?? []
+    const [node = '', ...args] = JSON.parse(command) as string[]
+    t.match(args.join(' '), `127.0.0.1:${port}/`)
+    const check = async () => await run(join(root, 'nodejs/bin', node), args.map(argument => argument.replace(port, new URL(service.url).port)), { cwd })
+    t.equal(await check(), '')
+    t.equal(await service.stop(), 0)
+    await t.rejects(check(), { cause: 1 })
+  })
+})
+
+t.test('docker-compose.yaml brings an etcd and the service, on loopback only', async t => {
+  interface Service { image: string, ports: string[], environment?: Record<string, string>, depends_on?: Record<string, { condition: string }>, healthcheck?: { test: string[] }, command?: string[], volumes?: string[] }
+  const { services, volumes } = parse(readFileSync(join(ROOT, 'docker-compose.yaml'), 'utf8')) as { services: Record<'etcd' | 'kafscale-mcp', Service>, volumes: object }
+  for (const { ports } of Object.values(services)) for (const port of ports) t.match(port, /^127\.0\.0\.1:(\d+):\1$/)
+  const { etcd, 'kafscale-mcp': service } = services
+  t.match(etcd.image, /:v\d+\.\d+\.\d+$/)
+  t.ok(etcd.healthcheck)
+  t.strictSame(service.depends_on, { etcd: { condition: 'service_healthy' } })
+  t.strictSame(Object.keys(volumes), etcd.volumes?.map(volume => volume.split(':')[0]))
+  t.match(service, { read_only: true, cap_drop: ['ALL'], security_opt: ['no-new-privileges:true'], build: '.' })
+
+  t.test('which it does not do without a token', async t => {
+    const { KAFSCALE_MCP_AUTH_TOKEN: token } = service.environment ?? {}
+    t.match(token, /^\$\{KAFSCALE_MCP_AUTH_TOKEN:\?\S[^}]*openssl rand -hex 32\}$/)
+    t.match(await run('openssl', ['rand', '-hex', '32'], { cwd: ROOT }), /^[0-9a-f]{64}\n$/)
+  })
+
+  t.test('with settings that the service takes without a warning but that of a shared secret', async t => {
+    const given = Object.entries(service.environment ?? {}).map(([name, value]) => [name, value.replace(/\$\{\w+:\?[^}]*\}/, 'x'.repeat(64)).replace(/\$\{\w+:-([^}]*)\}/, '$1')])
+    const { authMode, httpAddr, etcdEndpoints, publicUrl, warnings } = readConfig({ ...pairs(ofImage('ENV').join(' ')), ...Object.fromEntries(given) })
+    t.match({ authMode, publicUrl, port: httpAddr.port }, { authMode: 'token', publicUrl: 'http://127.0.0.1:8090', port: 8090 })
+    t.match(warnings, [/shared secret/])
+    t.equal(warnings.length, 1)
+    t.strictSame(etcdEndpoints, ['http://etcd:2379'], 'the etcd beside it')
+    t.ok(etcd.command?.includes('--advertise-client-urls=http://etcd:2379'))
+  })
+
+  t.test('with an etcd that knows its flags', async t => {
+    const help = await run('sh', ['-c', 'etcd --help 2>&1'], { cwd: ROOT, env: { ETCD_UNSUPPORTED_ARCH: 'arm64' } })
+    const [, ...flags] = etcd.command ?? []
+    for (const flag of flags) t.match(help, new RegExp(`^ +${flag.split('=')[0]}\\b`, 'm'))
+  })
+})
+
+/** Makes a stage in a folder that stands for the root of its files. */
+async function follow (name: string, root: string, context: string): Promise<void> {
+  const { base, instructions } = stages.get(name) as Stage
+  if (stages.has(base)) await follow(base, root, context)
+  let workdir = '/'
+  for (const { name, text } of [...stages.get(base)?.instructions.filter(({ name }) => name === 'WORKDIR') ?? [], ...instructions]) {
+    const cwd = join(root, workdir)
+    if (name === 'WORKDIR') {
+      workdir = resolve(workdir, text)
+      mkdirSync(join(root, workdir), { recursive: true })
+    } else if (name === 'COPY') {
+      const [, from, paths = ''] = /^(?:--from=(\S+) )?(.*)$/.exec(text) ?? []
+      const origin = from === undefined ? context : await made(from, context)
+      const names = paths.split(' ')
+      const destination = join(cwd, names.pop() ?? '')
+      for (const path of names) cpSync(join(origin, path), names.length > 1 ? join(destination, path) : destination, { recursive: true, verbatimSymlinks: true })
+    } else if (name === 'RUN' && /^npm ci (?!.*--omit=dev)/.test(text)) {
+      // What the tests run on was installed from the same lock.
+      rmSync(join(cwd, 'node_modules'), { recursive: true, force: true })
+      symlinkSync(join(ROOT, 'node_modules'), join(cwd, 'node_modules'))
+    } else if (name === 'RUN') {
+      await run('sh', ['-ec', text], { cwd, env: { PATH } })
+    }
+  }
+}
+
+const finished = new Map<string, Promise<string>>()
+
+/** The root of a stage that others copy from. */
+async function made (name: string, context: string): Promise<string> {
+  const root = emptyFolder(t)
+  const stage = finished.get(name) ?? follow(name, root, context).then(() => root)
+  finished.set(name, stage)
+  return await stage
+}
