@@ -10,14 +10,16 @@ declare module 'fastify' {
 }
 
 const MINUTE_MS = 60_000
+/** Tokens of one address that an issuer is asked of at once. */
+const MAX_SIGN_INS = 16
 
 export interface Limits {
   /** Admits an authenticated request, or throws {RateLimited} with `Retry-After` on the reply. What it takes, the reply gives back. */
   admit: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
   /** Counts a failed sign-in. @throws {RateLimited} when the address has had too many of them */
   failedSignIn: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
-  /** Before an issuer is bothered with a token. @throws {RateLimited} when the address has had too many failed sign-ins */
-  trySignIn: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+  /** Asks an issuer of a token. @throws {RateLimited} when the address has had too many failed sign-ins, or asks too much at once */
+  trySignIn: <T>(request: FastifyRequest, reply: FastifyReply, ask: () => Promise<T>) => Promise<T>
 }
 
 /**
@@ -36,6 +38,7 @@ export default fp(async function limits (app) {
     ...maxConcurrentCalls > 0 ? [concurrencyLimit(maxConcurrentCalls, principalOf)] : [],
     ...byAddress && addressMaxConcurrentCalls > 0 ? [concurrencyLimit(addressMaxConcurrentCalls, addressOf)] : [],
   ]
+  const take = atOnce(MAX_SIGN_INS, addressOf)
   const failures = maxAuthFailures > 0 ? minuteLimit(app, maxAuthFailures, addressOf) : undefined
 
   app.decorate<Limits>('limits', {
@@ -45,8 +48,10 @@ export default fp(async function limits (app) {
     async failedSignIn (request, reply) {
       await failures?.(request, reply)
     },
-    async trySignIn (request, reply) {
+    async trySignIn (request, reply, ask) {
       await failures?.(request, reply, { increment: false })
+      const done = take(request, reply)
+      return await ask().finally(done)
     },
   })
 }, { name: 'limits', dependencies: ['config'] })
@@ -65,20 +70,26 @@ function minuteLimit (app: FastifyInstance, max: number, keyGenerator: KeyOf) {
 }
 
 function concurrencyLimit (max: number, keyOf: KeyOf): Admit {
-  const calls = new Map<string, number>()
+  const take = atOnce(max, keyOf)
+  return (request, reply) => { reply.raw.once('close', take(request, reply)) }
+}
+
+/** Counts what goes on at once; what is returned gives one back. */
+function atOnce (max: number, keyOf: KeyOf): (request: FastifyRequest, reply: FastifyReply) => () => void {
+  const counts = new Map<string, number>()
   return (request, reply) => {
     const key = keyOf(request)
-    const now = calls.get(key) ?? 0
+    const now = counts.get(key) ?? 0
     if (now >= max) {
       reply.header('retry-after', 1)
       throw new RateLimited(`more than ${max} at once`)
     }
-    calls.set(key, now + 1)
-    reply.raw.once('close', () => {
-      const left = (calls.get(key) ?? 1) - 1
-      if (left > 0) calls.set(key, left)
-      else calls.delete(key)
-    })
+    counts.set(key, now + 1)
+    return () => {
+      const left = (counts.get(key) ?? 1) - 1
+      if (left > 0) counts.set(key, left)
+      else counts.delete(key)
+    }
   }
 }
 

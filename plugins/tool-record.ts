@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
+import { REDACTED } from './audit/redact.ts'
 import type { AuditEntry } from './audit/record.ts'
 import type { Decision, Operation } from './rbac/decide.ts'
 import type { Caller, ToolResult } from './tool-registry.ts'
@@ -30,7 +31,7 @@ export function recordOf (app: FastifyInstance, tool: Named, input: unknown, cal
         token_id: principal.tokenId,
         client_certificate: principal.clientCertificate,
       },
-      what: { tool: tool.name, operation: tool.operation, arguments: input ?? {}, resources: resourcesOf(input, app.config.auditRedact) },
+      what: { tool: tool.name, operation: tool.operation, arguments: input ?? {}, resources: resourcesOf(app.audit.redact(input)) },
       when: {
         received: receivedAt.toISOString(),
         finished: new Date().toISOString(),
@@ -54,10 +55,11 @@ export function recordOf (app: FastifyInstance, tool: Named, input: unknown, cal
   }
 }
 
-/** The topics and groups that the arguments name, but for those whose values are not to be recorded. */
-function resourcesOf (input: unknown, redacted: readonly string[] = []): { topics?: string[], groups?: string[] } {
-  if (typeof input !== 'object' || input === null) return {}
-  const { names, topics, topic, group_id: group } = Object.fromEntries(Object.entries(input).filter(([name]) => !redacted.includes(name)))
-  const named = [names, topics, topic].flat().filter(name => typeof name === 'string')
-  return { ...(named.length > 0 && { topics: named }), ...(typeof group === 'string' && { groups: [group] }) }
+/** The topics and groups that the arguments name, but for those that are not to be recorded. */
+function resourcesOf (redacted: unknown): { topics?: string[], groups?: string[] } {
+  if (typeof redacted !== 'object' || redacted === null) return {}
+  const { names, topics, topic, group_id: group } = redacted as Record<string, unknown>
+  const isName = (name: unknown): name is string => typeof name === 'string' && name !== REDACTED
+  const named = [names, topics, topic].flat().filter(isName)
+  return { ...(named.length > 0 && { topics: named }), ...(isName(group) && { groups: [group] }) }
 }

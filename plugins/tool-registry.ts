@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
 import { describeError, escapeUnprintable, Internal, InvalidArgument, isToolError, PermissionDenied, quote, ResultTooLarge } from '../errors.ts'
-import type { Tool } from '../tools/define-tool.ts'
+import type { Host, Tool } from '../tools/define-tool.ts'
 import type { Principal } from './auth/principal.ts'
 import type { Decision } from './rbac/decide.ts'
 import type { Visibility } from './rbac/visibility.ts'
@@ -127,7 +127,7 @@ export default fp(async function toolRegistry (app) {
       }
     },
     async refuse ({ name, input, code }, caller) {
-      const { tool } = tools.get(String(name)) ?? {}
+      const { tool } = (typeof name === 'string' && tools.get(name)) || {}
       const named = tool ?? { name: typeof name === 'string' ? name.slice(0, MAX_NAME_LENGTH) : null, operation: null }
       const decision = tool ? app.authorize.decide(caller.principal, tool) : null
       const outcome = decision?.kind === 'denied' ? 'denied' : 'error'
@@ -179,10 +179,15 @@ function describe ({ instancePath, keyword, message = 'is not valid', params }: 
 }
 
 async function run (app: FastifyInstance, tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<ToolResult> {
-  const answer = await tool.answer(app, input, context)
+  const answer = await tool.answer(hostOf(app), input, context)
   const text = answerText(answer)
   if (Buffer.byteLength(text) >= MAX_ANSWER_BYTES) throw new ResultTooLarge(await smallerLimit(app, tool, input, context))
   return { content: [{ type: 'text', text }], structuredContent: answer }
+}
+
+/** What of the app a tool gets. */
+function hostOf ({ authorize, brokerMetrics, metadata, tools }: FastifyInstance): Host {
+  return { authorize, brokerMetrics, metadata, tools }
 }
 
 function answerText (answer: Record<string, unknown>): string {
@@ -196,7 +201,7 @@ async function smallerLimit (app: FastifyInstance, tool: Tool, input: Record<str
   let tooLarge = Number(input.limit ?? 100)
   while (tooLarge - fits > 1) {
     const limit = (fits + tooLarge) >> 1
-    const text = answerText(await tool.answer(app, { ...input, limit }, context))
+    const text = answerText(await tool.answer(hostOf(app), { ...input, limit }, context))
     if (Buffer.byteLength(text) < MAX_ANSWER_BYTES) fits = limit
     else tooLarge = limit
   }

@@ -32,7 +32,7 @@ export default async function authenticated (app: FastifyInstance) {
 function signIn (app: FastifyInstance) {
   return async (request: FastifyRequest, reply: FastifyReply) => {
     try {
-      await app.authenticate(request, () => app.limits.trySignIn(request, reply))
+      await app.authenticate(request, ask => app.limits.trySignIn(request, reply, ask))
     } catch (error) {
       if (error instanceof Unauthenticated || error instanceof RateLimited) await app.audit.authenticationFailure(failureEntry(request, error))
       // An issuer that does not answer is not the caller's failure.

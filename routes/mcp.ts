@@ -44,6 +44,8 @@ export default async function mcp (app: FastifyInstance) {
     const message = request.body?.json
     if (Array.isArray(message) && message.length > MAX_BATCH) throw new BatchTooLong()
     const caller = callerOf(request, message)
+    // Each call of a batch counts as if it had come by itself.
+    for (let calls = callsIn(message).length; calls > 1; calls--) await app.limits.admit(request, reply)
     await admitCalls(app, caller, message)
     const authInfo = authInfoOf(caller)
     const { signal } = aborts(reply)
@@ -97,12 +99,12 @@ function bounded (json: unknown, depth = 0): unknown {
 }
 
 /**
- * Refuses a request of which a call lacks its scope, and puts on record every call that will not get as far as its tool: that
- * one, and those that name no tool or whose arguments are no object, which the SDK refuses.
+ * Refuses a request of which a call lacks its scope, and puts it on record, as those calls that name no tool or whose
+ * arguments are no object, which the SDK refuses. A request that is no call by its revision's rules is on no record.
  * @throws {InsufficientScope} with every scope that the request needs, so that a client can ask for them
  */
 async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller, message: unknown): Promise<void> {
-  const calls = [message].flat().filter(isToolCall).map(({ params }) => {
+  const calls = callsIn(message).map(({ params }) => {
     const { name, arguments: input } = isObject(params) ? params : {}
     const operation = typeof name === 'string' ? tools.operation(name) : undefined
     return { name, input, operation, callable: operation !== undefined && (input === undefined || isObject(input)) }
@@ -115,8 +117,8 @@ async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller
   if (lacking) throw new InsufficientScope([...new Set(calls.flatMap(({ operation }) => operation === undefined ? [] : SCOPES[operation]))])
 }
 
-function isToolCall (message: unknown): message is { params?: unknown } {
-  return isObject(message) && message['method'] === 'tools/call'
+function callsIn (message: unknown): { params?: unknown }[] {
+  return [message].flat().filter(isObject).filter(({ method }) => method === 'tools/call')
 }
 
 function isObject (value: unknown): value is Record<string, unknown> {

@@ -1,6 +1,7 @@
 /** Who may call which tool, over the whole service: scopes, roles, switches, and the policy's reload. */
 import { mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Type } from '@sinclair/typebox'
 import type { LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { random } from './generate.ts'
@@ -279,7 +280,7 @@ t.test('a call that gets as far as no tool is on record as well, once', async t 
       t.match(recorded('tool_call').slice(before), [{ who: { subject: 'alice' }, what, outcome: 'error', error_code: 'INVALID_PARAMS', result: null }])
     }
   }
-  for (const params of [{}, { name: 7 }]) {
+  for (const params of [{}, { name: 7 }, { name: ['list_topics'] }, { name: { toString: 'x' } }]) {
     const { length: before } = recorded('tool_call')
     t.match((await post(alice, legacy, params)).json(), { error: { code: -32602 } })
     t.match(recorded('tool_call').slice(before), [{ what: { tool: null, operation: null }, decision: null, rule: null, error_code: 'INVALID_PARAMS' }])
@@ -288,6 +289,35 @@ t.test('a call that gets as far as no tool is on record as well, once', async t 
   const { length: before } = recorded('tool_call')
   t.match(await post(await token('bob', { scope: 'openid' }), legacy, { name: 'list_topics', arguments: [] }), insufficientScope)
   t.match(recorded('tool_call').slice(before), [{ who: { subject: 'bob' }, decision: 'denied', rule: 'no-scope', outcome: 'denied' }])
+})
+
+t.test('a call that goes on while the policy changes is answered by the policy that it began with, and gets no request and no secret', async t => {
+  const { env, token, policyFile, recorded } = await authority(t)
+  const policy = (topic: string, bound: string) => ({ roles: { team: { allow: [{ operations: ['observe'], topics: [topic] }] } }, bindings: [{ role: 'team', claim: 'sub', value: bound }] })
+  const path = policyFile(policy('audit-*', 'bob'))
+  const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_POLICY_FILE: path })
+  const [begun, changed] = [Promise.withResolvers<string[]>(), Promise.withResolvers<void>()]
+  app.tools.declare({
+    name: 'slow',
+    title: 'Slow',
+    description: 'For the test',
+    operation: 'observe',
+    input: Type.Object({}),
+    output: Type.Object({}),
+    answer: async (host, _, { visibility }) => {
+      begun.resolve(Object.keys(host).sort())
+      await changed.promise
+      return { orders: visibility.topic('orders'), audit: visibility.topic('audit-1') }
+    },
+  })
+  const bob = clientOf(app, await token('bob'))
+  const answer = bob.ask('slow')
+  t.strictSame(await begun.promise, ['authorize', 'brokerMetrics', 'metadata', 'tools'])
+  policyFile(policy('orders', 'alice'))
+  await waitFor(() => recorded('policy_reload').length === 1, RELOAD_BOUND_MS, 'a record')
+  changed.resolve()
+  t.strictSame(await answer, { orders: false, audit: true })
+  t.match(await bob.call('slow'), { isError: true, content: [{ text: /^PERMISSION_DENIED/ }] })
 })
 
 t.test('the policy is read anew while the service runs', async t => {

@@ -1,8 +1,7 @@
 import { Type } from '@sinclair/typebox'
-import type { FastifyInstance } from 'fastify'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { MetricsSnapshot } from '../plugins/broker-metrics.ts'
-import { defineTool } from './define-tool.ts'
+import { defineTool, type Host } from './define-tool.ts'
 import { summarize, topicSummary } from './list-topics.ts'
 import { mirrorOf, observedAt } from './observed.ts'
 import { paginate } from './paging.ts'
@@ -59,7 +58,7 @@ export default defineTool({
   },
 })
 
-function etcdState ({ metadata }: FastifyInstance): 'connected' | 'stale' {
+function etcdState ({ metadata }: Host): 'connected' | 'stale' {
   return metadata.state === 'synced' ? 'connected' : 'stale'
 }
 

@@ -4,6 +4,9 @@ import fp from 'fastify-plugin'
 import type { Operation } from '../plugins/rbac/decide.ts'
 import type { CallContext } from '../plugins/tool-registry.ts'
 
+/** What a tool can ask: what is decorated for it, and nothing of requests, secrets or the server. */
+export type Host = Readonly<Pick<FastifyInstance, 'authorize' | 'brokerMetrics' | 'metadata' | 'tools'>>
+
 /** What a tool is. The schemas that are published are those that validate; fields are in the field's terms, with units. */
 export interface Tool<Input extends TObject = TObject, Output extends TObject = TObject> {
   name: string
@@ -14,7 +17,7 @@ export interface Tool<Input extends TObject = TObject, Output extends TObject = 
   input: Input
   output: Output
   /** Asks decorated instances and returns the answer; failing is throwing one of `errors.ts`. */
-  answer: (app: FastifyInstance, input: Static<Input>, context: CallContext) => Static<Output> | Promise<Static<Output>>
+  answer: (app: Host, input: Static<Input>, context: CallContext) => Static<Output> | Promise<Static<Output>>
 }
 
 /** Makes a tool a Fastify plugin that declares it. */

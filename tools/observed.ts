@@ -1,11 +1,11 @@
-import type { FastifyInstance } from 'fastify'
 import { MetadataUnavailable } from '../errors.ts'
 import type { MirrorView, Topic } from '../kafscale/mirror.ts'
 import { VisibleMirror } from '../plugins/rbac/visibility.ts'
 import type { CallContext } from '../plugins/tool-registry.ts'
+import type { Host } from './define-tool.ts'
 
 /** The mirror as the caller may see it. @throws {MetadataUnavailable} before the first load */
-export function mirrorOf (app: FastifyInstance, { visibility }: CallContext): MirrorView {
+export function mirrorOf (app: Host, { visibility }: CallContext): MirrorView {
   const { mirror, reason = '' } = app.metadata
   if (!mirror) throw new MetadataUnavailable(reason)
   return visibility.everything ? mirror : new VisibleMirror(mirror, visibility)
@@ -18,6 +18,6 @@ export function topicsOf (mirror: MirrorView): readonly Topic[] {
 }
 
 /** Which state of the cluster an answer shows, and when it was last known to be the current one. */
-export function observedAt (app: FastifyInstance, mirror: MirrorView): { observed_at: string, revision: number } {
+export function observedAt (app: Host, mirror: MirrorView): { observed_at: string, revision: number } {
   return { observed_at: app.metadata.observedAt.toISOString(), revision: mirror.revision }
 }

@@ -87,6 +87,7 @@ export default fp(async function audit (app) {
       }
     },
     authenticationFailure: failures.add,
+    redact,
     live,
     get state (): AuditState {
       const states = sinks.map(({ state }) => state)

@@ -52,6 +52,8 @@ export interface Audit {
    * record with their `count` when it ends. Never rejects: the caller is turned away anyhow.
    */
   authenticationFailure: (entry: AuditEntry) => Promise<void>
+  /** Arguments or a diff as they are recorded: without what is named like a secret. */
+  redact: (value: unknown) => unknown
   /** What was recorded lately, and what is being recorded. */
   readonly live: LiveRecords
   readonly state: AuditState

@@ -6,7 +6,8 @@ const MAX_VALUE_BYTES = 8 * 1024
 /** Deeper than anything that is valid input, and shallow enough for recursion. */
 const MAX_DEPTH = 64
 
-const REDACTED = '[redacted]'
+/** What stands in the place of a secret. */
+export const REDACTED = '[redacted]'
 /** A member whose name contains one of these, whatever its case and separators, is a secret. */
 const SECRETS = ['password', 'passwd', 'passphrase', 'secret', 'token', 'credential', 'authorization', 'apikey', 'privatekey', 'sasl.jaas.config']
 /** How a configuration entry names itself, and where it has its value. */

@@ -1,12 +1,16 @@
 /** Tells, from its files alone, whether an audit log is as it was written. */
 import { createPublicKey } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { checkpointProblem, headerOf, parseRecord, sha256, type Checkpoint, type End } from './chain.ts'
+import { quote } from '../../errors.ts'
+import { checkpointProblem, headerOf, parseRecord, sha256, type ChainRecord, type Checkpoint, type End } from './chain.ts'
 import { linesOf } from './lines.ts'
 
 /** The service writes a checkpoint at the latest behind so many records, those of the chain itself among them. */
 const CHECKPOINT_RECORDS = 1_000
 const OF_THE_CHAIN = new Set(['header', 'torn_line', 'gap', 'checkpoint'])
+
+/** How a file is called that holds what a crash left of a line. */
+const TORN = /\.torn-[^/]*$/
 
 /** What is wrong, where. */
 export interface Problem { path: string, line: number, what: string }
@@ -30,6 +34,8 @@ interface FileReport {
   unsigned: number
   /** Digests of the keys that signed. */
   signers: Set<string>
+  /** What the service itself says was not as it should be. */
+  notes: string[]
 }
 
 export interface VerifyOptions {
@@ -60,6 +66,10 @@ export async function verifyFiles (paths: readonly string[], { publicKeys, expec
   try {
     const trusted = publicKeys?.map(fingerprint)
     for (const path of paths) {
+      if (TORN.test(path)) {
+        findings.push(`${path}: left out: what a crash left of a line, which is no part of the chain`)
+        continue
+      }
       try {
         const found = await verifyFile(path, trusted)
         if ('what' in found) problems.push(found)
@@ -80,7 +90,7 @@ export async function verifyFiles (paths: readonly string[], { publicKeys, expec
   if (problems.length === 0 && unreadable === 0 && last && expectSequence !== undefined && last.end.sequence < expectSequence) {
     problems.push({ path: last.path, line: last.lines, what: `the log ends with record ${last.end.sequence}, and record ${expectSequence} is expected: its end was cut off` })
   }
-  findings.push(...reports.map(describe), ...problems.map(({ path, line, what }) => `${path}:${line}: altered: ${what}`))
+  findings.push(...reports.flatMap(report => [describe(report), ...report.notes]), ...problems.map(({ path, line, what }) => `${path}:${line}: altered: ${what}`))
   if (problems.length > 0) return { exitCode: 1, findings, problems }
   if (unreadable > 0 || !last) return { exitCode: 2, findings, problems }
   findings.push(...summary(reports as [FileReport, ...FileReport[]], publicKeys !== undefined))
@@ -103,6 +113,7 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
   let suspect: { line: number, hash: string } | undefined
   /** Records since the last checkpoint. What a crash leaves without one, the next run seals before anything else. */
   let unsealed = 0
+  let sealedSequence = 0
   const problem = (line: number, what: string): Problem => ({ path, line, what })
   const changed = (line: number) => problem(line, 'the record was changed')
 
@@ -118,7 +129,8 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
     if (!report) {
       const header = headerOf(record)
       if (!header) return problem(line, 'the file does not begin with a header')
-      report = { ...header, path, end: { hash, sequence: record.sequence }, lines: 1, records: 0, closed: false, signedLines: 0, signedSequence: 0, checkpoints: 0, unsigned: 0, signers: new Set() }
+      sealedSequence = record.sequence
+      report = { ...header, path, end: { hash, sequence: record.sequence }, lines: 1, records: 0, closed: false, signedLines: 0, signedSequence: 0, checkpoints: 0, unsigned: 0, signers: new Set(), notes: [] }
       continue
     }
     const { end } = report
@@ -134,7 +146,12 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
     report.end = { hash, sequence: record.sequence }
     report.lines = line
     report.closed = false
-    if (record.event === 'checkpoint') unsealed = 0
+    const note = noteOf(record, sealedSequence)
+    if (note !== undefined) report.notes.push(`${path}:${line}: ${note}`)
+    if (record.event === 'checkpoint') {
+      unsealed = 0
+      sealedSequence = record.sequence
+    }
     if (!OF_THE_CHAIN.has(record.event)) {
       report.records++
       if (++unsealed > CHECKPOINT_RECORDS) return problem(line, `more than ${CHECKPOINT_RECORDS} records in a row are without a checkpoint: the service writes one before`)
@@ -156,6 +173,20 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
   }
   if (suspect) return problem(suspect.line - 1, 'the record was changed, or the hash of it in the next one')
   return report ?? problem(1, 'the file does not begin with a header')
+}
+
+/** What a record says of others that are not there, or that nobody vouched for when they were written. */
+function noteOf ({ event, sequence, gap, torn, found }: ChainRecord, sealedSequence: number): string | undefined {
+  if (event === 'gap') {
+    const { records, reason } = (gap ?? {}) as { records?: unknown, reason?: unknown }
+    return `a gap: ${typeof records === 'number' ? records : 'an unknown number of'} records are missing, and the service says so: ${quote(String(reason))}`
+  }
+  if (event === 'torn_line') {
+    const { bytes, set_aside: aside } = (torn ?? {}) as { bytes?: unknown, set_aside?: unknown }
+    return `${Number(bytes)} bytes that were no record stood at the end when the service started, and are set aside as ${quote(String(aside))}`
+  }
+  if (event !== 'checkpoint' || found !== true) return undefined
+  return `records ${sealedSequence + 1} to ${sequence - 1} had no checkpoint when the service started: a crash leaves such records, and so does whoever writes or cuts while the service is down`
 }
 
 /** Files that don't follow one another. */

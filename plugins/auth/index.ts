@@ -16,11 +16,11 @@ import { VerifiedTokens } from './verified-tokens.ts'
 declare module 'fastify' {
   interface FastifyInstance {
     /**
-     * Finds out who is asking, leaves it in `request.principal` and returns it. Where that takes a request to an issuer,
-     * `admit` is awaited first, and its rejection is the answer.
+     * Finds out who is asking, leaves it in `request.principal` and returns it. An issuer is asked of a token that was never
+     * good through `ask`, which may refuse.
      * @throws {Unauthenticated} {Unverifiable}
      */
-    authenticate: (request: FastifyRequest, admit?: Admit) => Promise<Principal>
+    authenticate: (request: FastifyRequest, ask?: Ask) => Promise<Principal>
   }
   interface FastifyRequest {
     /** Who is asking; `null` on routes that don't ask. */
@@ -30,10 +30,11 @@ declare module 'fastify' {
 
 const INTROSPECTED_MAX_AGE_MS = 30_000
 
-type Admit = () => Promise<void>
+type Ask = <T>(question: () => Promise<T>) => Promise<T>
+const askAnyhow: Ask = async question => await question()
 
 /** Whom a token stands for. @throws {Unauthenticated} */
-type Verify = (token: string, admit: Admit) => Principal | Promise<Principal>
+type Verify = (token: string, ask: Ask) => Principal | Promise<Principal>
 
 /** A token that is good, and until when that need not be found out again, in milliseconds since the epoch. */
 interface Verified { claims: Claims, untilMs: number }
@@ -45,8 +46,8 @@ export default fp(async function auth (app) {
   const verify = await verifier(app, authMode, closing.signal)
 
   app.decorateRequest('principal', null)
-  app.decorate('authenticate', async (request, admit = async () => {}) => {
-    const principal = verify ? await verify(bearerToken(request), admit) : ANONYMOUS
+  app.decorate('authenticate', async (request, ask = askAnyhow) => {
+    const principal = verify ? await verify(bearerToken(request), ask) : ANONYMOUS
     request.principal = tlsClientCaFile === undefined ? principal : { ...principal, clientCertificate: clientCertificate(request.socket) }
     return request.principal
   })
@@ -70,21 +71,20 @@ function oidc (app: FastifyInstance, signal: AbortSignal): Verify {
   for (const issuer of issuers) issuer.follow(signal)
   return verify
 
-  async function verifyOnce (token: string, admit: Admit): Promise<Verified> {
+  async function verifyOnce (token: string, ask: Ask): Promise<Verified> {
     const named = issuerOf(token)
-    if (named === undefined) return await introspect(token, admit)
+    if (named === undefined) return await introspect(token, ask)
     const issuer = issuers.find(({ identifier }) => identifier === named)
     if (!issuer) throw new Unauthenticated('the token is of another issuer', 'invalid_token')
     return await verifySigned(token, issuer.key, expected(app, issuer.identifier))
   }
 
   /** At the first issuer: the client is one of its, and no other is to see the secret or the token. */
-  async function introspect (token: string, admit: Admit): Promise<Verified> {
+  async function introspect (token: string, ask: Ask): Promise<Verified> {
     const [issuer] = issuers
     if (!client || !issuer) throw new Unauthenticated('the token is no JWT', 'invalid_token')
-    await admit()
     const askedAtMs = Date.now()
-    const answer = await issuer.introspect(token)
+    const answer = await ask(() => issuer.introspect(token))
     if (!answer) throw new Unauthenticated('the token is not active', 'invalid_token')
     const claims = checkIntrospected(answer, expected(app, issuer.identifier))
     return { claims, untilMs: Math.min(askedAtMs + INTROSPECTED_MAX_AGE_MS, claims.exp * 1_000) }
@@ -109,22 +109,26 @@ function expected (app: FastifyInstance, issuer: string): Expected {
 }
 
 /** `verify` finds out once whom a token stands for; after `forget`, anew. */
-function remembering (method: AuthMethod, verifyOnce: (token: string, admit: Admit) => Promise<Verified>): { verify: Verify, forget: () => void } {
+function remembering (method: AuthMethod, verifyOnce: (token: string, ask: Ask) => Promise<Verified>): { verify: Verify, forget: () => void } {
   let verified = new VerifiedTokens()
   return {
-    verify: async (token, admit) => {
+    verify: async (token, ask) => {
       // A verification that is under way when the keys change is remembered where nobody looks any more.
       const tokens = verified
       const digest = hash('sha256', token, 'base64url')
-      const known = tokens.get(digest)
-      if (known) return known
-      const { claims, untilMs } = await verifyOnce(token, admit)
-      const principal = principalOf(claims, method, digest)
-      tokens.set(digest, principal, untilMs)
-      return principal
+      return tokens.get(digest) ?? await tokens.find(digest, async () => {
+        // Whoever fails from the same address keeps no one out who is known.
+        const { claims, untilMs } = await verifyOnce(token, tokens.knew(digest) ? askAnyhow : ask)
+        return { principal: principalOf(withoutToken(claims, token), method, digest), untilMs }
+      })
     },
     forget: () => { verified = new VerifiedTokens() },
   }
+}
+
+/** An issuer may tell the token among its claims, where a policy could show it. */
+function withoutToken (claims: Claims, token: string): Claims {
+  return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== token)) as Claims
 }
 
 /** Compares digests: they have one length, so the time that it takes tells nothing of the secret. */

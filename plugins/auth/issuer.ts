@@ -15,6 +15,8 @@ const KEYS_MAX_AGE_MS = 300_000
 /** An unknown `kid` costs the issuer no more than a request in so long, whoever invents them. */
 const UNKNOWN_KEY_INTERVAL_MS = 30_000
 const FIRST_RETRY_MS = 1_000
+/** One that does not answer is left alone for so long, whoever asks. */
+const SILENCE_MS = 1_000
 const MAX_RETRY_MS = 30_000
 
 interface Options {
@@ -36,6 +38,7 @@ export class Issuer {
   #refreshing: Promise<void> | undefined
   #attemptedAtMs = -Infinity
   #reachable: boolean | undefined
+  #silentSinceMs = -Infinity
 
   constructor (identifier: string, options: Options) {
     this.identifier = identifier
@@ -67,10 +70,12 @@ export class Issuer {
   async introspect (token: string): Promise<JWTPayload | undefined> {
     const { server } = await this.#known()
     if (server.serverMetadata().introspection_endpoint === undefined) return undefined
+    if (performance.now() - this.#silentSinceMs < SILENCE_MS) throw new Unverifiable('its issuer does not answer')
     try {
       const { active, ...claims } = await tokenIntrospection(server, token, { token_type_hint: 'access_token' })
       return active ? claims as JWTPayload : undefined
     } catch (error) {
+      this.#silentSinceMs = performance.now()
       this.#options.log.warn({ issuer: this.identifier, reason: reasonOf(error) }, 'a token could not be introspected')
       throw new Unverifiable('its issuer does not answer')
     }
@@ -139,6 +144,8 @@ function clientSecret (secret: string): ClientAuth {
 
 /** What a log says of a failed request: neither the request nor the response, which hold secrets. */
 function reasonOf (error: unknown): string {
+  // Of what is no JSON it shows some, and that may be a token.
+  if (error instanceof SyntaxError) return 'the answer is no JSON'
   const { message, cause } = error as Error
   return cause instanceof Error ? `${message}: ${reasonOf(cause)}` : message
 }

@@ -13,7 +13,7 @@ declare module 'fastify' {
   interface FastifyInstance { authorize: Authorizer }
 }
 
-/** What roles see of names through a tool is kept until the policy changes, for at most so many names, or pairs of them. */
+/** What roles see of names through a tool is kept until the policy changes, or there are so many names, or pairs of them. */
 const MAX_KEPT_NAMES = 100_000
 
 type Callable = Question['tool']
@@ -36,6 +36,7 @@ export default fp(async function rbac (app) {
   const closing = new AbortController()
   let policy: Policy = NO_POLICY
   let visibilities = new Map<string, Visibility>()
+  let keptNames = 0
   /** A token stands for the same object from call to call. */
   let accesses = new WeakMap<Principal, Access>()
 
@@ -47,19 +48,19 @@ export default fp(async function rbac (app) {
       try {
         policy = parsePolicy(changed.toString(), app.tools.known)
         visibilities = new Map()
+        keptNames = 0
         accesses = new WeakMap()
       } catch (error) {
         if (!(error instanceof PolicyError)) throw error
         warning = error.message
       }
       app.log[warning === null ? 'info' : 'error']({ mistakes: warning }, warning === null ? 'policy reloaded' : 'the new policy is refused, the old one stays')
-      await app.audit.record({ ...ownEntry('policy_reload', warning), outcome: warning === null ? 'ok' : 'error' }).catch(() => {})
+      // A sink that is slow keeps no later policy waiting.
+      app.audit.record({ ...ownEntry('policy_reload', warning), outcome: warning === null ? 'ok' : 'error' }).catch(() => {})
     }
     app.addHook('onReady', async () => { watchFile(policyFile, content, reload, closing.signal) })
     app.addHook('onClose', async () => closing.abort())
   }
-
-  const ask = (roles: readonly string[], question: Omit<Question, 'environment'>) => decide(policy, roles, { ...question, environment })
 
   function accessOf (principal: Principal): Access {
     const known = accesses.get(principal)
@@ -69,12 +70,20 @@ export default fp(async function rbac (app) {
     return access
   }
 
+  function keep (): void {
+    if (++keptNames <= MAX_KEPT_NAMES) return
+    visibilities = new Map()
+    keptNames = 0
+  }
+
   function visibilityOf (roles: readonly string[], tool: Callable): Visibility {
     if (seesEverything(policy, roles, tool, environment)) return EVERYTHING
     const key = JSON.stringify([tool.name, ...roles])
-    const visibility = visibilities.get(key) ?? remembered((topic, group) => ask(roles, {
-      tool, ...(topic !== undefined && { topic }), ...(group !== undefined && { group })
-    }).kind === 'allowed', () => visibilities.delete(key))
+    // The roles are this policy's, whatever becomes of it while a call goes on.
+    const current = policy
+    const visibility = visibilities.get(key) ?? remembered((topic, group) => decide(current, roles, {
+      tool, environment, ...(topic !== undefined && { topic }), ...(group !== undefined && { group })
+    }).kind === 'allowed', keep)
     visibilities.set(key, visibility)
     return visibility
   }
@@ -83,7 +92,7 @@ export default fp(async function rbac (app) {
     roles: principal => accessOf(principal).roles,
     decide (principal, tool) {
       const { roles, decisions } = accessOf(principal)
-      const decision = decisions.get(tool.name) ?? lackedScope(principal, tool) ?? ask(roles, { tool })
+      const decision = decisions.get(tool.name) ?? lackedScope(principal, tool) ?? decide(policy, roles, { tool, environment })
       decisions.set(tool.name, decision)
       return decision
     },
@@ -91,15 +100,14 @@ export default fp(async function rbac (app) {
   })
 }, { name: 'rbac', dependencies: ['config', 'tool-registry', 'audit'] })
 
-/** Asks about each name, or pair of names, once. `full` is called when it should be forgotten. */
-function remembered (sees: (topic?: string, group?: string) => boolean, full: () => void): Visibility {
-  let kept = 0
+/** Asks about each name, or pair of names, once. `keep` is told of each that is kept. */
+function remembered (sees: (topic?: string, group?: string) => boolean, keep: () => void): Visibility {
   const once = (answer: (name: string) => boolean) => {
     const answers = new Map<string, boolean>()
     return (name: string) => {
       const known = answers.get(name)
       if (known !== undefined) return known
-      if (++kept === MAX_KEPT_NAMES) full()
+      keep()
       const found = answer(name)
       answers.set(name, found)
       return found

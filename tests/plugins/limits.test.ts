@@ -171,7 +171,7 @@ t.test('failed sign-ins', async t => {
 
   t.test('that were too many bother no issuer any more, and one that is down counts as none', async t => {
     const provider = await startProvider(t)
-    const { recorded, env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } = await authority(t)
+    const { env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } = await authority(t)
     const app = await buildTestApp(t, {
       KAFSCALE_MCP_PUBLIC_URL: publicUrl,
       KAFSCALE_MCP_AUDIT_SINKS: auditSinks,
@@ -195,15 +195,43 @@ t.test('failed sign-ins', async t => {
     }
     await provider.start()
     const { length: asked } = provider.requests
-    for (const attempt of [1, 2]) t.equal((await ask(`unknown-${attempt}`)).statusCode, 401)
+    t.equal((await ask('unknown-0')).statusCode, 503, 'one that did not answer is left alone for a second')
+    t.equal(provider.requests.length, asked)
+    await waitFor(async () => (await ask('unknown-1')).statusCode === 401, ACT_BOUND_MS, 'asked again')
+    t.equal((await ask('unknown-2')).statusCode, 401)
     refused(t, await ask('unknown-3'), '2 in a minute')
     t.equal(provider.requests.length, asked + 3)
     refused(t, await ask('unknown-4'), '2 in a minute')
     t.equal(provider.requests.length, asked + 3, 'asked no more')
     t.equal(introspections(), 4)
     t.equal((await ask(known)).statusCode, 200, 'who is known is still served')
-    t.strictSame(recorded('authentication_failure').map(({ error_code: code, outcome }) => `${code} ${outcome}`),
-      [...Array(3).fill('UNAUTHENTICATED error'), ...Array(3).fill('UNAUTHENTICATED denied'), 'RATE_LIMITED denied'])
+
+    wait(t, 31_000)
+    t.equal((await ask(known)).statusCode, 200, 'also when that has to be found out again')
+    t.equal(introspections(), 5)
+  })
+
+  t.test('of which many come at once ask an issuer of 16 tokens at a time, and of each once', async t => {
+    const provider = await startProvider(t)
+    const { recorded, env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } = await authority(t)
+    const app = await buildTestApp(t, {
+      KAFSCALE_MCP_PUBLIC_URL: publicUrl,
+      KAFSCALE_MCP_AUDIT_SINKS: auditSinks,
+      KAFSCALE_MCP_OIDC_ISSUER: provider.issuer,
+      KAFSCALE_MCP_OIDC_CLIENT_ID: SERVICE.id,
+      KAFSCALE_MCP_OIDC_CLIENT_SECRET: SERVICE.secret,
+    })
+    const ask = async (token: string) => {
+      const { headers, ...request } = modern('tools/list')
+      return (await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${token}` } })).statusCode
+    }
+    t.equal(await ask(await provider.opaqueToken(`${publicUrl}/mcp`)), 200)
+    const introspections = () => provider.requests.filter(path => path === '/token/introspection').length
+    const before = introspections()
+    const statuses = await Promise.all(Array.from({ length: 100 }, async (_, index) => await ask(`unknown-${index >> 1}`)))
+    t.strictSame([...new Set(statuses)].sort(), [401, 429])
+    t.equal(introspections() - before, 16)
+    t.match(recorded('authentication_failure')[0], { error_code: 'RATE_LIMITED', outcome: 'denied' })
   })
 
   t.test('300 of them unless otherwise asked for', async t => {
@@ -223,6 +251,20 @@ t.test('where nobody authenticates there is no limit by address: all are on this
   await underWay(5)
   release()
   for (const call of calls) t.equal((await call).statusCode, 200)
+})
+
+t.test('each call of a batch counts', async t => {
+  const batch = (calls: number) => {
+    const { payload, ...request } = legacy('tools/call', { name: 'list_topics', arguments: {} })
+    return { ...request, payload: Array.from({ length: calls }, (_, id) => ({ ...payload, id })) }
+  }
+  const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '3' })
+  t.equal((await app.inject(batch(3))).statusCode, 200)
+  refused(t, await app.inject(batch(4)), '3 at once')
+  await waitFor(async () => (await app.inject(batch(3))).statusCode === 200, ACT_BOUND_MS, 'all are given back')
+  const limited = await buildTestApp(t, { KAFSCALE_MCP_RATE_LIMIT: '5' })
+  t.equal((await limited.inject(batch(5))).statusCode, 200)
+  refused(t, await limited.inject(legacy('ping')), '5 in a minute')
 })
 
 t.test('a body that is too large is refused, whether it says so or not', async t => {

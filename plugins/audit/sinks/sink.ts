@@ -70,6 +70,9 @@ export interface SinkState {
   missed: number
 }
 
+/** What a checkpoint says that seals records of an earlier run: whoever signs it has not seen them written. */
+const FOUND = { found: true }
+
 /** Lines that come behind the end of a chain; nothing is settled until they are appended. */
 class Draft {
   readonly #key: KeyObject | undefined
@@ -96,8 +99,8 @@ class Draft {
     this.add({ ...body, ...stamp() })
   }
 
-  seal (closing: boolean): void {
-    this.add(checkpoint(this.end, stamp(), closing, this.#key))
+  seal (closing: boolean, more: Partial<Body> = {}): void {
+    this.add(checkpoint(this.end, { ...stamp(), ...more }, closing, this.#key))
     this.unsealed = 0
   }
 }
@@ -204,6 +207,7 @@ export class Sink {
         const refused = this.#inFlight.length > 0 ? this.#inFlight : this.#queue.splice(0)
         this.#inFlight = []
         this.#sealDue = false
+        this.#sealLater()
         this.#miss(refused.length)
         this.#fail(error as Error, false)
         for (const { reject } of refused) reject(error as Error)
@@ -221,7 +225,7 @@ export class Sink {
 
     const draft = new Draft(end, this.#unsealed, this.#key)
     // However often it crashes, there are never more records without a checkpoint than one run may leave.
-    if (unsealed) draft.seal(false)
+    if (unsealed && !begins) draft.seal(false, FOUND)
     if (begins) draft.note(header(file + 1, end))
     if (torn) draft.note({ event: 'torn_line', torn })
     if (gap) draft.note({ event: 'gap', gap: { since: null, ...gap } })
@@ -252,21 +256,21 @@ export class Sink {
   async #rotate (opened: Opened): Promise<Opened> {
     const { file, end } = opened.position
     const draft = new Draft(end, this.#unsealed, this.#key)
-    draft.seal(true)
+    draft.seal(true, opened.unsealed ? FOUND : {})
     await this.#medium.append(draft.text)
     this.#position = { file, end: draft.end }
     this.#unsealed = 0
     this.#unsynced = true
     await this.#sync()
     await this.#medium.rotate?.(file).catch((err: Error) => this.#log.error({ err }, 'an audit file could not be rotated'))
-    return { ...opened, ...await this.#medium.open(this.#position) }
+    return { ...opened, unsealed: false, ...await this.#medium.open(this.#position) }
   }
 
   /** Tells those who wait for the batch under way that it is taken. */
   #take (lines: string[]): void {
     const taken = this.#inFlight
     this.#inFlight = []
-    if (this.#unsealed > 0) this.#sealTimer ??= setTimeout(() => { this.#sealTimer = undefined; this.#sealDue = true; this.#wake() }, CHECKPOINT_INTERVAL_MS).unref()
+    this.#sealLater()
     const syncs = this.#medium.sync !== undefined
     for (const [index, waiting] of taken.entries()) {
       const line = lines[index] as string
@@ -277,6 +281,15 @@ export class Sink {
     this.#unsynced = true
     if (this.#toSync.length > 0) this.#sync()
     else this.#syncTimer ??= setTimeout(() => this.#sync(), SYNC_DELAY_MS)
+  }
+
+  #sealLater (): void {
+    if (this.#unsealed === 0) return
+    this.#sealTimer ??= setTimeout(() => {
+      this.#sealTimer = undefined
+      this.#sealDue = true
+      this.#wake()
+    }, CHECKPOINT_INTERVAL_MS).unref()
   }
 
   /** Makes what is appended durable; one sync is under way at a time, and serves all that came before it. */

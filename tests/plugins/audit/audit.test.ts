@@ -9,6 +9,8 @@ import { canonical, sha256 } from '../../../plugins/audit/chain.ts'
 import type { AuditEntry } from '../../../plugins/audit/record.ts'
 import { FileMedium } from '../../../plugins/audit/sinks/file.ts'
 import { verifyFiles } from '../../../plugins/audit/verify.ts'
+import { authority, clientOf } from '../../authorization.ts'
+import { buildTestApp } from '../../helper.ts'
 import { waitFor } from '../../wait-for.ts'
 import { auditApp, buildAudit, entry, events, recordsOf, signingKey, startCollector, startService, type AuditConfig, type LogRecord } from './helper.ts'
 
@@ -149,6 +151,17 @@ t.test('the sink none takes everything and keeps nothing', async t => {
   await t.resolves(app.audit.record(entry()))
   await t.resolves(app.audit.recordDurably(entry()))
   t.strictSame(app.audit.state, { state: 'ok', lost: 0, sinks: [] })
+})
+
+t.test('what is redacted is named nowhere else', async t => {
+  const { env, token, recorded } = await authority(t)
+  for (const redact of ['group_id', 'GROUP-ID', 'group']) {
+    const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_AUDIT_REDACT: redact })
+    await clientOf(app, await token('alice')).call('describe_group', { group_id: 'hush-hush' })
+    t.match(recorded('tool_call').at(-1)?.what, { tool: 'describe_group', arguments: { group_id: '[redacted]' }, resources: {} }, redact)
+    t.notOk(JSON.stringify(recorded('tool_call').at(-1)?.what).includes('hush-hush'))
+    await app.close()
+  }
 })
 
 t.test('failed sign-ins are recorded, and counted when they flood', async t => {

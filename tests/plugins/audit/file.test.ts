@@ -1,14 +1,14 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { appendFileSync, chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
 import { canonical, chain, sha256 } from '../../../plugins/audit/chain.ts'
 import type { Sink } from '../../../plugins/audit/sinks/sink.ts'
 import { verifyFiles } from '../../../plugins/audit/verify.ts'
 import { waitFor } from '../../wait-for.ts'
-import { body, events, fileSink, recordsOf, startService } from './helper.ts'
+import { body, events, fileSink, recordsOf, startService, type LogRecord } from './helper.ts'
 
 const WITHIN_MS = 5_000
 
@@ -143,6 +143,60 @@ t.test('a name that is taken stops the rotation, not the records', async t => {
   t.equal((await verifyFiles([path])).exitCode, 0)
 })
 
+t.test('what a crash has left without a checkpoint is sealed before anything follows, and verify says so', async t => {
+  const found = /:3: records 2 to 2 had no checkpoint when the service started/
+  const crashed = async (name: string) => {
+    const path = logIn(t)
+    const sink = fileSink(path)
+    await writeAll(sink, 1)
+    const left = `${path}.${name}`
+    copyFileSync(path, left)
+    await sink.close()
+    return left
+  }
+  const verdict = async (path: string) => await verifyFiles(readdirSync(dirname(path)).map(name => join(dirname(path), name)).filter(other => other.startsWith(path)))
+
+  t.test('on the same day', async t => {
+    const path = await crashed('same-day')
+    const sink = fileSink(path)
+    await writeAll(sink, 2)
+    await sink.close()
+    t.strictSame(events(path), ['header', 'tool_call', 'checkpoint', 'tool_call', 'tool_call', 'checkpoint'])
+    const { exitCode, findings } = await verdict(path)
+    t.equal(exitCode, 0, findings.join('\n'))
+    t.match(findings.join('\n'), found)
+  })
+
+  for (const [when, options] of [['on the next day', { now: () => new Date(Date.now() + 86_400_000) }], ['in a file that is full', { maxBytes: 10 }]] as const) {
+    t.test(when, async t => {
+      const path = await crashed(when.replaceAll(' ', '-'))
+      for (const runs of [1, 2]) {
+        const sink = fileSink(path, options)
+        await writeAll(sink, 1)
+        await sink.close()
+        const { exitCode, findings } = await verdict(path)
+        t.equal(exitCode, 0, findings.join('\n'))
+        t.match(findings.join('\n'), found, `run ${runs}`)
+      }
+      t.equal(events(path)[0], 'header')
+    })
+  }
+
+  t.test('also what somebody has added while the service was down', async t => {
+    const path = logIn(t)
+    const sink = fileSink(path)
+    await writeAll(sink, 1)
+    await sink.close()
+    const last = recordsOf(path).at(-1) as LogRecord
+    const end = { hash: sha256(readFileSync(path, 'utf8').trim().split('\n').at(-1) ?? ''), sequence: last.sequence }
+    appendFileSync(path, `${chain(end, { ...body(), event: 'tool_call' }).line}\n`)
+    const next = fileSink(path)
+    await writeAll(next, 1)
+    await next.close()
+    t.match((await verdict(path)).findings.join('\n'), /:5: records 4 to 4 had no checkpoint when the service started: .* whoever writes or cuts while the service is down/)
+  })
+})
+
 t.test('a torn last line is set aside and recorded', async t => {
   for (const torn of ['{"decision":"allowed","di', '\0\0\0\0\0\n', '{"event":"no record"}\n{"half']) {
     const path = logIn(t)
@@ -163,7 +217,10 @@ t.test('a torn last line is set aside and recorded', async t => {
     t.equal(statSync(kept).mode & 0o777, 0o600)
     t.strictSame(recordsOf(path).find(({ event }) => event === 'torn_line')?.['torn'], { bytes: torn.length, set_aside: aside[0], sha256: sha256(torn) })
     t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'checkpoint', 'torn_line', 'tool_call', 'checkpoint'])
-    t.equal((await verifyFiles([path])).exitCode, 0)
+    const { exitCode, findings } = await verifyFiles([path, kept])
+    t.equal(exitCode, 0, 'the torn line is no file of the chain')
+    t.match(findings.join('\n'), `${torn.length} bytes that were no record stood at the end when the service started, and are set aside as "${aside[0]}"`)
+    t.match(findings.join('\n'), /torn-.*: left out: what a crash left of a line/)
   }
 })
 

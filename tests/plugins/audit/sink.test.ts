@@ -173,6 +173,22 @@ t.test('there is a checkpoint a minute, if there is anything to seal', async t =
   await sink.close()
 })
 
+t.test('a checkpoint that could not be written is tried again a minute later', async t => {
+  const pass = clock(t)
+  let full = false
+  const { fake, events } = medium({ append: async () => { if (full) throw new Error('full') } })
+  const sink = sinkOver(fake)
+  await sink.write(body(), false)
+  full = true
+  await pass(60_000)
+  t.match(sink.state, { state: 'failed' })
+  full = false
+  await pass(60_000)
+  t.strictSame(events(), ['header', 'tool_call', 'checkpoint'])
+  t.match(sink.state, { state: 'ok' })
+  await sink.close()
+})
+
 t.test('a sink that closes without some records says how many', async t => {
   const pass = clock(t)
   const lines: string[] = []
