@@ -7,10 +7,13 @@ import etcd from './plugins/etcd/index.ts'
 import limits from './plugins/limits.ts'
 import metadata from './plugins/metadata.ts'
 import rbac from './plugins/rbac/index.ts'
+import telemetry from './plugins/telemetry/index.ts'
+import { traceIds } from './plugins/telemetry/trace-context.ts'
 import tls, { tlsOptions } from './plugins/tls.ts'
 import toolRegistry from './plugins/tool-registry.ts'
 import authenticated from './routes/authenticated.ts'
 import health from './routes/health.ts'
+import metrics from './routes/metrics.ts'
 import wellKnown from './routes/well-known.ts'
 import clusterMetrics from './tools/cluster-metrics.ts'
 import clusterStatus from './tools/cluster-status.ts'
@@ -34,7 +37,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   const server = { requestTimeout, connectionsCheckingInterval: Math.min(requestTimeout || 30_000, 1_000) }
   const tlsServer = tlsOptions(settings)
   const app = Fastify({
-    logger: { level: settings.logLevel, stream: process.stderr, serializers: { err: describeFailure } },
+    logger: { level: settings.logLevel, stream: process.stderr, serializers: { err: describeFailure }, mixin: traceIds },
     // What is asked for may hold a token, so no answer repeats it.
     frameworkErrors: (_, __, reply) => { (reply as FastifyReply).code(400).send({ statusCode: 400, error: 'Bad Request' }) },
     logController: new LogController({ disableRequestLogging: true }),
@@ -47,8 +50,11 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
 
   app.setNotFoundHandler(async (_, reply) => reply.code(404).send({ statusCode: 404, error: 'Not Found' }))
 
-  // What the service knows, each from the one before.
+  // What it is told, and what it tells of itself.
   await app.register(config, { config: settings })
+  await app.register(telemetry)
+
+  // What the service knows, each from the one before.
   await app.register(etcd)
   await app.register(metadata)
   await app.register(brokerMetrics)
@@ -77,6 +83,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   await app.register(authenticated)
   await app.register(wellKnown)
   await app.register(health)
+  await app.register(metrics)
 
   return app
 }

@@ -35,10 +35,13 @@ type BearerError = 'invalid_request' | 'invalid_token'
 /** HTTP 401. The reason is for the caller and the audit record, and never holds anything of the token. */
 export class Unauthenticated extends createError<[string]>('UNAUTHENTICATED', 'Not authenticated: %s.', 401) {
   readonly bearerError: BearerError | undefined
+  /** The token was good once: the usual failure where nothing is wrong. */
+  readonly expired: boolean
 
-  constructor (reason: string, bearerError?: BearerError) {
+  constructor (reason: string, bearerError?: BearerError, expired = false) {
     super(reason)
     this.bearerError = bearerError
+    this.expired = expired
   }
 }
 

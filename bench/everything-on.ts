@@ -16,8 +16,8 @@ const RULES = 25
 /** How a service is told what to do besides answering, and the header with which it is then called. */
 export interface Variant { env?: Record<string, string>, headers?: Record<string, string> }
 
-/** Neither authentication nor audit. */
-export const NOTHING_ON = { KAFSCALE_MCP_AUTH_MODE: 'none', KAFSCALE_MCP_AUDIT_SINKS: 'none' }
+/** Neither authentication nor audit, nor a page of metrics: several services run at once. */
+export const NOTHING_ON = { KAFSCALE_MCP_AUTH_MODE: 'none', KAFSCALE_MCP_AUDIT_SINKS: 'none', KAFSCALE_MCP_TELEMETRY_ADDR: 'off' }
 
 /** An open loop is not to be cut where the machine halts for some ms: calls at once are counted, and none is refused. */
 export const UNBOUNDED = { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '100000' }

@@ -22,6 +22,7 @@ for (const name of Object.keys(process.env)) {
 process.env.KAFSCALE_MCP_ETCD_ENDPOINTS = await etcd.listen()
 process.env.KAFSCALE_MCP_BROKER_METRICS_URL = await serveBrokerPages(cluster)
 process.env.KAFSCALE_MCP_AUDIT_SINKS = 'none' // standard output tells how to ask
+process.env.KAFSCALE_MCP_TELEMETRY_ADDR = 'off'
 process.env.KAFSCALE_MCP_HTTP_ADDR ||= `127.0.0.1:${await isFree(PORT) ? PORT : 0}`
 process.env.KAFSCALE_MCP_LOG_LEVEL ||= 'warn'
 

@@ -51,7 +51,7 @@ export default fp(async function brokerMetrics (app) {
       if (!last || (!running && performance.now() - last.atMs >= metricsMaxAge)) {
         const targets = templates.flatMap(template => expand(template, brokers))
         running = true
-        last = { atMs: performance.now(), snapshot: scrapeAll(targets, closing.signal) }
+        last = { atMs: performance.now(), snapshot: scrapeAll(targets, target => app.telemetry.scrape(target, () => scrapeOne(target, closing.signal))) }
         last.snapshot.then(({ brokers, whole }) => {
           running = false
           state = !whole ? 'unavailable' : brokers.every(broker => broker.state === 'ok') ? 'ok' : 'partial'
@@ -69,7 +69,7 @@ export default fp(async function brokerMetrics (app) {
     if (!mirror.snapshot) throw new MetadataUnavailable('the stored snapshot can\'t be decoded, so the brokers are not known')
     return mirror.snapshot.brokers
   }
-}, { name: 'broker-metrics', dependencies: ['config', 'metadata'] })
+}, { name: 'broker-metrics', dependencies: ['config', 'telemetry', 'metadata'] })
 
 interface Target { nodeId: number | null, address: string, url: URL | undefined }
 
@@ -86,9 +86,9 @@ function expand (template: string, brokers: () => readonly Broker[]): Target[] {
   })
 }
 
-async function scrapeAll (targets: Target[], signal: AbortSignal): Promise<Omit<MetricsSnapshot, 'ageMs'>> {
+async function scrapeAll (targets: Target[], scrape: (target: Target) => Promise<BrokerResult>): Promise<Omit<MetricsSnapshot, 'ageMs'>> {
   const scrapedAt = new Date()
-  const brokers = await Promise.all(targets.map(target => scrapeOne(target, signal)))
+  const brokers = await Promise.all(targets.map(scrape))
   const pages = brokers.flatMap(broker => broker.state === 'ok' ? [broker.page] : [])
   return { scrapedAt, brokers, whole: pages.length > 0 ? aggregate(pages) : undefined }
 }

@@ -6,6 +6,7 @@ import { quote } from '../errors.ts'
 import { resolveMode } from './auth/mode.ts'
 import type { AuthMethod } from './auth/principal.ts'
 import { parseDuration } from './duration.ts'
+import { tracesAskedFor } from './telemetry/otel.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { config: Config }
@@ -44,7 +45,7 @@ export const ConfigSchema = {
     name: 'HTTP_ADDR',
     meaning: 'Where to listen: host:port, :port or [v6]:port; loopback only where nothing authenticates',
     default: '127.0.0.1:8090',
-    parse: parseAddress,
+    parse: text => parseAddress(text),
   },
   etcdEndpoints: {
     name: 'ETCD_ENDPOINTS',
@@ -115,6 +116,7 @@ export const ConfigSchema = {
   maxEventLoopDelay: { name: 'MAX_EVENT_LOOP_DELAY', meaning: 'Requests are refused with 503 while the event loop is slower; 0: never', default: '1s', parse: parseDuration },
   maxBodyBytes: { name: 'MAX_BODY_BYTES', meaning: 'A larger request is refused with 413', default: '1048576', parse: text => parseCount(text, 1) },
   requestTimeout: { name: 'REQUEST_TIMEOUT', meaning: 'How long a request may take to arrive whole, its headers too', default: '30s', parse: text => Math.ceil(parseDuration(text)) },
+  telemetryAddr: { name: 'TELEMETRY_ADDR', meaning: 'Where /metrics is served, to anyone and apart from /mcp: host:port, :port or [v6]:port; off: nowhere', default: '127.0.0.1:9090', parse: text => text === 'off' ? null : parseAddress(text, ', or off') },
   logLevel: { name: 'LOG_LEVEL', meaning: 'fatal, error, warn, info, debug, trace or silent; logs go to stderr', default: 'info', parse: text => oneOf(text, 'fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent') },
   sessionTimeout: { name: 'SESSION_TIMEOUT', meaning: 'Without effect: sessions no longer exist', parse: parseDuration },
 } satisfies Record<string, Setting<unknown>>
@@ -126,6 +128,8 @@ export type Secrets = { readonly [K in SecretKey]?: string | undefined }
 /** Validated and frozen, without the secrets. Durations are in milliseconds. */
 export type Config = { readonly [K in Exclude<keyof typeof ConfigSchema, SecretKey | 'authMode'>]: Value<(typeof ConfigSchema)[K]> } & {
   readonly authMode: AuthMethod
+  /** Whether the `OTEL_*` variables ask for traces. */
+  readonly tracing: boolean
   /** What is worth a warning at start: variables without meaning or effect. */
   readonly warnings: readonly string[]
 }
@@ -166,8 +170,10 @@ export function readConfig (env: Environment = process.env): Config {
   // One that could not be read is not known to be absent.
   wrong.push(...contradictory.filter(sentence => !unread.some(variable => sentence.includes(variable))))
   if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
-  const { authToken, oidcClientSecret, etcdPassword, ...open } = config as Omit<Config, 'warnings' | 'authMode'> & Secrets
-  return withSecrets(Object.freeze({ ...open, authMode: mode, warnings: [...warnings(env), ...doubtful] }), { authToken, oidcClientSecret, etcdPassword })
+  const { tracing, warnings: untraced } = tracesAskedFor(env)
+  const { authToken, oidcClientSecret, etcdPassword, ...open } = config as Omit<Config, 'warnings' | 'authMode' | 'tracing'> & Secrets
+  const found = [...warnings(env), ...doubtful, ...untraced]
+  return withSecrets(Object.freeze({ ...open, authMode: mode, tracing, warnings: found }), { authToken, oidcClientSecret, etcdPassword })
 }
 
 export default fp(async function config (app, { config }: { config: Config }) {
@@ -240,8 +246,8 @@ function list (text: string): string[] {
   return items
 }
 
-function parseAddress (text: string): { host: string, port: number } {
-  const expected = 'host:port, :port or [v6]:port, with a port from 0 to 65535'
+function parseAddress (text: string, more = ''): { host: string, port: number } {
+  const expected = `host:port, :port or [v6]:port, with a port from 0 to 65535${more}`
   const match = /^(?:\[([0-9a-f:.%]+)\]|([^\s:[\]/]*)):([0-9]{1,5})$/i.exec(text)
   const port = Number(match?.[3])
   if (!match || port > 65535) throw new Error(expected)

@@ -269,7 +269,7 @@ class Synchronizer implements Metadata {
   #lost (endpoint: string, error: Partial<grpc.ServiceError> & Error): void {
     if (this.#stop.signal.aborted) return
     this.#failure = failureOf(error)
-    if (this.#failures.get(endpoint) !== this.#failure) this.#log.warn({ endpoint, err: error.details ?? error.message }, 'etcd lost')
+    if (this.#failures.get(endpoint) !== this.#failure) this.#log.warn({ endpoint, reason: error.details ?? error.message }, 'etcd lost')
     this.#failures.set(endpoint, this.#failure)
   }
 }

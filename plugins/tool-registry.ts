@@ -116,21 +116,24 @@ export default fp(async function toolRegistry (app) {
       const entry = tools.get(name)
       if (!entry) throw new Error(`no tool ${name}`)
       const decision = app.authorize.decide(caller.principal, entry.tool)
-      const record = recordOf(app, entry.tool, input, caller, decision)
-      const announce = () => app.audit.recordDurably(record(null))
-      const result = await attempt(app, entry.tool, entry.validate, input, { ...caller, signal, decision, announce })
-      try {
-        await app.audit.record(record(result))
-        return result
-      } catch (error) {
-        return failure(error, name, app)
-      }
+      return await app.telemetry.call(name, caller, decision, async () => {
+        const record = recordOf(app, entry.tool, input, caller, decision)
+        const announce = () => app.audit.recordDurably(record(null))
+        const result = await attempt(app, entry.tool, entry.validate, input, { ...caller, signal, decision, announce })
+        try {
+          await app.audit.record(record(result))
+          return result
+        } catch (error) {
+          return failure(error, name, app, caller)
+        }
+      })
     },
     async refuse ({ name, input, code }, caller) {
       const { tool } = (typeof name === 'string' && tools.get(name)) || {}
       const named = tool ?? { name: typeof name === 'string' ? name.slice(0, MAX_NAME_LENGTH) : null, operation: null }
       const decision = tool ? app.authorize.decide(caller.principal, tool) : null
       const outcome = decision?.kind === 'denied' ? 'denied' : 'error'
+      app.telemetry.refused({ tool: tool?.name ?? null, outcome, rule: decision?.kind === 'denied' ? decision.rule : null, code }, caller)
       await app.audit.record({ ...recordOf(app, named, input, caller, decision)(null), event: 'tool_call', outcome, error_code: code })
     },
   })
@@ -139,20 +142,21 @@ export default fp(async function toolRegistry (app) {
     const unknown = [...allowed ?? [], ...disabled].filter(name => !known.includes(name))
     if (unknown.length > 0) throw new ConfigError(`KAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name ${unknown.map(quote).join(', ')}: expected names of ${known.toSorted().join(', ')}`)
   })
-}, { name: 'tool-registry', dependencies: ['config'] })
+}, { name: 'tool-registry', dependencies: ['config', 'telemetry'] })
 
 /** `announce` puts on record what is about to be done: a mutation does not run before that is durable. */
 async function attempt (
   app: FastifyInstance, tool: Tool, validate: ValidateFunction, input: unknown,
-  { principal, signal, decision, announce }: { principal: Principal, signal: AbortSignal, decision: Decision, announce: () => Promise<void> }
+  { signal, decision, announce, ...caller }: Caller & { signal: AbortSignal, decision: Decision, announce: () => Promise<void> }
 ): Promise<ToolResult> {
+  const { principal } = caller
   try {
     const valid = validated(validate, tool, input)
     if (decision.kind === 'denied') throw new PermissionDenied(tool.name, decision.needs)
     if (tool.operation === 'mutate') await announce()
     return await run(app, tool, valid, { principal, signal, visibility: app.authorize.visibility(principal, tool) })
   } catch (error) {
-    return failure(error, tool.name, app)
+    return failure(error, tool.name, app, caller)
   }
 }
 
@@ -208,9 +212,9 @@ async function smallerLimit (app: FastifyInstance, tool: Tool, input: Record<str
   return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Not even one row fits: ask for less.'
 }
 
-function failure (error: unknown, tool: string, { log }: FastifyInstance): ToolResult {
+function failure (error: unknown, tool: string, { log }: FastifyInstance, { requestId, traceId }: Caller): ToolResult {
   const known = isToolError(error) ? error : new Internal()
-  if (known !== error) log.error({ err: error, tool }, 'a tool failed')
+  if (known !== error) log.error({ reqId: requestId, trace_id: traceId ?? undefined, err: error, tool }, 'a tool failed')
   return {
     content: [{ type: 'text', text: `${known.code}: ${known.message}` }],
     isError: true,

@@ -3,6 +3,7 @@ import { RateLimited, Unauthenticated } from '../errors.ts'
 import { ownEntry } from '../plugins/audit/index.ts'
 import type { AuditEntry } from '../plugins/audit/record.ts'
 import { challenge } from '../plugins/auth/challenge.ts'
+import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
 import { SCOPES } from '../plugins/rbac/decide.ts'
 import auditStream from './audit-stream.ts'
 import { guard } from './guard.ts'
@@ -16,7 +17,8 @@ export default async function authenticated (app: FastifyInstance) {
   app.addHook('onRequest', guard(app))
   app.addHook('onRequest', signIn(app))
   app.setErrorHandler(async (error: FastifyError, request, reply) => {
-    const { statusCode = 500 } = error
+    const { statusCode = 500, code } = error
+    request.log.debug({ statusCode, code }, 'a request was refused')
     if (statusCode >= 500) request.log.error({ err: error }, 'a request failed')
     const bearer = challenge(error, app)
     if (bearer !== undefined) reply.header('www-authenticate', bearer)
@@ -34,6 +36,7 @@ function signIn (app: FastifyInstance) {
     try {
       await app.authenticate(request, ask => app.limits.trySignIn(request, reply, ask))
     } catch (error) {
+      app.telemetry.authenticationFailed(error)
       if (error instanceof Unauthenticated || error instanceof RateLimited) await app.audit.authenticationFailure(failureEntry(request, error))
       // An issuer that does not answer is not the caller's failure.
       if ((error as FastifyError).statusCode === 401) await app.limits.failedSignIn(request, reply)
@@ -47,7 +50,7 @@ function failureEntry (request: FastifyRequest, { code, message, statusCode = 50
   const entry = ownEntry('authentication_failure', message)
   return {
     ...entry,
-    where: { ...entry.where, remote_address: request.ip, user_agent: request.headers['user-agent'] ?? null, request_id: request.id },
+    where: { ...entry.where, remote_address: request.ip, user_agent: request.headers['user-agent'] ?? null, request_id: request.id, trace_id: traceIdOf(request.headers) },
     outcome: statusCode < 500 ? 'denied' : 'error',
     error_code: code,
   }

@@ -8,6 +8,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { escapeUnprintable, InsufficientScope } from '../errors.ts'
 import type { Principal } from '../plugins/auth/principal.ts'
 import { NO_SCOPE, SCOPES } from '../plugins/rbac/decide.ts'
+import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
 import type { Caller } from '../plugins/tool-registry.ts'
 import { ExchangeTransport } from './mcp-exchange.ts'
 import { authInfoOf, McpToolServer } from './mcp-server.ts'
@@ -134,7 +135,7 @@ function callerOf (request: FastifyRequest, message: unknown): Caller {
     userAgent: request.headers['user-agent'] ?? null,
     mcpClient: typeof name === 'string' ? typeof version === 'string' ? `${name} ${version}` : name : null,
     requestId: request.id,
-    traceId: /^[0-9a-f]{2}-([0-9a-f]{32})-/.exec(String(request.headers.traceparent))?.[1] ?? null,
+    traceId: traceIdOf(request.headers, message),
   }
 }
 

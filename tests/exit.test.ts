@@ -31,7 +31,7 @@ interface Service { process: ChildProcess, output: () => string }
 function start (t: Test, endpoints: string): Service {
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
     cwd: new URL('..', import.meta.url),
-    env: { KAFSCALE_MCP_ETCD_ENDPOINTS: endpoints },
+    env: { KAFSCALE_MCP_ETCD_ENDPOINTS: endpoints, KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0' },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let output = ''

@@ -40,6 +40,7 @@ export async function buildTestApp (t: Teardown, env: Environment = {}): Promise
       KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
       KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD,
       KAFSCALE_MCP_LOG_LEVEL: 'silent',
+      KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
       ...withoutRecords(env),
       ...env,
     }
@@ -83,7 +84,7 @@ export function startService (t: Teardown, env: Environment = {}): Service {
   const [, ...args] = packageJson.scripts.start.split(' ')
   const process = spawn(globalThis.process.execPath, args, {
     cwd: join(import.meta.dirname, '..'),
-    env: { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD, ...withoutRecords(env), ...env },
+    env: { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD, KAFSCALE_MCP_TELEMETRY_ADDR: 'off', ...withoutRecords(env), ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const output = { stdout: '', stderr: '' }

@@ -281,7 +281,7 @@ t.test('once its app is closed, nothing keeps the process', async t => {
   `
   const child = spawn(process.execPath, ['--input-type=module', '--eval', script], {
     cwd: join(import.meta.dirname, '..'),
-    env: { KAFSCALE_MCP_LOG_LEVEL: 'silent', KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', ...env, ...metrics },
+    env: { KAFSCALE_MCP_LOG_LEVEL: 'silent', KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0', ...env, ...metrics },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   t.teardown(() => child.kill('SIGKILL'))

@@ -36,7 +36,7 @@ export async function verifyJwt (token: string, key: JWTVerifyGetKey, { issuer, 
     requiredClaims: ['sub', 'exp'],
     currentDate: new Date(),
   }).catch((error: unknown) => {
-    throw error instanceof Unauthenticated ? error : new Unauthenticated(reasonOf(error), 'invalid_token')
+    throw error instanceof Unauthenticated ? error : new Unauthenticated(reasonOf(error), 'invalid_token', error instanceof errors.JWTExpired)
   })
   if (typ !== undefined && !TYPES.has(String(typ).toLowerCase())) throw new Unauthenticated('the token is no access token', 'invalid_token')
   return checked(payload, maxLifetimeMs)
@@ -53,7 +53,7 @@ export function checkIntrospected (claims: JWTPayload, { issuer, audience, maxLi
   if (iss !== issuer) refuse('iss')
   if (aud === undefined || ![aud].flat().includes(audience)) refuse('aud')
   if (!Number.isFinite(exp)) refuse('exp')
-  if ((exp as number) <= nowS) throw new Unauthenticated(EXPIRED, 'invalid_token')
+  if ((exp as number) <= nowS) throw new Unauthenticated(EXPIRED, 'invalid_token', true)
   if (!(nbf <= nowS + LEEWAY_S)) refuse('nbf')
   if (!Number.isFinite(iat) || (iat as number) > nowS + LEEWAY_S) refuse('iat')
   return checked({ ...claims, iss }, maxLifetimeMs)

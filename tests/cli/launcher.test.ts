@@ -9,7 +9,13 @@ import { waitFor } from '../wait-for.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const START_BOUND_MS = 10_000
-const NO_ETCD = { KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_AUDIT_SINKS: 'none' }
+const NO_ETCD = {
+  KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1',
+  KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+  KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+  KAFSCALE_MCP_AUDIT_SINKS: 'none',
+  OTEL_TRACES_EXPORTER: 'otlp', // so that what is loaded only then is there too
+}
 
 /** Runs a program to its end, with nothing in its environment but what is given. */
 async function run (file: string, args: string[], { cwd = ROOT, env = {} }: { cwd?: string, env?: Record<string, string> } = {}) {

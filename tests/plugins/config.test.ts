@@ -89,8 +89,10 @@ t.test('nothing but the etcd endpoints is required; the rest has its default', a
     maxEventLoopDelay: 1_000,
     maxBodyBytes: 1_048_576,
     requestTimeout: 30_000,
+    telemetryAddr: { host: '127.0.0.1', port: 9090 },
     logLevel: 'info',
     sessionTimeout: undefined,
+    tracing: false,
     warnings: [],
   })
   t.ok(Object.isFrozen(read()))
@@ -180,6 +182,8 @@ t.test('what each variable takes', async t => {
     [{ MAX_BODY_BYTES: '65536' }, 'maxBodyBytes', 65_536],
     [{ REQUEST_TIMEOUT: '5s' }, 'requestTimeout', 5_000],
     [{ REQUEST_TIMEOUT: '500us' }, 'requestTimeout', 1],
+    [{ TELEMETRY_ADDR: ':9091' }, 'telemetryAddr', { host: '::', port: 9091 }],
+    [{ TELEMETRY_ADDR: 'off' }, 'telemetryAddr', null],
     ...['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map((level): [Environment, keyof Config, unknown] =>
       [{ LOG_LEVEL: level }, 'logLevel', level]),
     [{ SESSION_TIMEOUT: '10m' }, 'sessionTimeout', 600_000],
@@ -269,6 +273,7 @@ t.test('what each variable refuses, in one sentence that names it, its value and
       [{ ALLOWED_ORIGINS: text }, `KAFSCALE_MCP_ALLOWED_ORIGINS is "${text}": ${origins}`]),
     [{ ALLOWED_ORIGINS: 'https://app.example/page' },
       'KAFSCALE_MCP_ALLOWED_ORIGINS is "https://app.example/page": expected origins: scheme, host and port, and nothing after them'],
+    [{ TELEMETRY_ADDR: '9090' }, `KAFSCALE_MCP_TELEMETRY_ADDR is "9090": ${address}, or off`],
     [{ LOG_LEVEL: 'verbose' }, 'KAFSCALE_MCP_LOG_LEVEL is "verbose": expected one of fatal, error, warn, info, debug, trace, silent'],
     [{ LOG_LEVEL: 'INFO' }, 'KAFSCALE_MCP_LOG_LEVEL is "INFO": expected one of fatal, error, warn, info, debug, trace, silent'],
     // Contradictions.

@@ -66,8 +66,11 @@ export interface SinkState {
   kind: Medium['kind']
   state: 'ok' | 'failed'
   reason?: string
-  /** Records that this sink did not take, since the start. */
+  /** Records that this sink has taken, and those that it did not take, since the start. */
+  written: number
   missed: number
+  /** How often its chain tells of records that it is without. */
+  gaps: number
 }
 
 /** What a checkpoint says that seals records of an earlier run: whoever signs it has not seen them written. */
@@ -138,6 +141,8 @@ export class Sink {
   #syncing: Promise<void> | undefined
 
   #failure: { reason: string, stalled: boolean } | undefined
+  #written = 0
+  #gaps = 0
   #missed = 0
   /** Those of them that the chain doesn't tell of yet. */
   #untold: { records: number, since: string } | undefined
@@ -150,7 +155,8 @@ export class Sink {
 
   get state (): SinkState {
     const { kind } = this.#medium
-    return this.#failure ? { kind, state: 'failed', reason: this.#failure.reason, missed: this.#missed } : { kind, state: 'ok', missed: this.#missed }
+    const counted = { written: this.#written, missed: this.#missed, gaps: this.#gaps }
+    return this.#failure ? { kind, state: 'failed', reason: this.#failure.reason, ...counted } : { kind, state: 'ok', ...counted }
   }
 
   /** Whether there is more to be had than handing a record over. */
@@ -246,6 +252,8 @@ export class Sink {
     await medium.append(draft.text)
     this.#position = { file: begins ? file + 1 : file, end: draft.end }
     this.#unsealed = draft.unsealed
+    this.#written += lines.length
+    this.#gaps += Number(gap !== undefined) + Number(untold !== undefined)
     if (untold && this.#untold) this.#untold = this.#untold.records > untold.records ? { ...this.#untold, records: this.#untold.records - untold.records } : undefined
     if (torn ?? gap) this.#log[gap ? 'error' : 'warn']({ sink: medium.kind, torn, gap }, 'an audit log is not as it was left')
     this.#succeed()

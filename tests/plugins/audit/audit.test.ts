@@ -99,7 +99,7 @@ t.test('secrets are taken out of arguments and diffs, and large values are diges
 t.test('when no sink takes a record the call is refused, in AUDIT_FAIL_MODE=open only a mutation is', async t => {
   for (const mode of ['closed', 'open'] as const) {
     const { app, path, folder } = await buildWithFile(t, { auditFailMode: mode })
-    t.strictSame(app.audit.state, { state: 'ok', lost: 0, sinks: [{ kind: 'file', state: 'ok', missed: 0 }] })
+    t.strictSame(app.audit.state, { state: 'ok', lost: 0, sinks: [{ kind: 'file', state: 'ok', written: 1, missed: 0, gaps: 0 }] })
     renameSync(folder, `${folder}-gone`)
     await t.rejects(app.audit.recordDurably(entry()), { code: 'AUDIT_UNAVAILABLE', statusCode: 503 }, `${mode}: a mutation`)
     if (mode === 'closed') await t.rejects(app.audit.record(entry()), { code: 'AUDIT_UNAVAILABLE' }, 'closed: a read')

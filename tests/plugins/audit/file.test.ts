@@ -333,7 +333,7 @@ t.test('while its folder is gone nothing is taken, and the chain tells how much 
   t.notOk(existsSync(folder), 'a mount point is not filled with what belongs on the volume')
   renameSync(`${folder}-gone`, folder)
   await writeAll(sink, 1)
-  t.strictSame(sink.state, { kind: 'file', state: 'ok', missed: 2 })
+  t.strictSame(sink.state, { kind: 'file', state: 'ok', written: 3, missed: 2, gaps: 1 })
   await sink.close()
   t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'gap', 'tool_call', 'checkpoint'])
   t.match(recordsOf(path)[3], { gap: { records: 2, reason: 'stat: ENOENT' } })

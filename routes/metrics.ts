@@ -1,0 +1,49 @@
+import { createServer } from 'node:http'
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import type { FastifyInstance } from 'fastify'
+
+/**
+ * `GET /metrics`, on a listener of its own, which nothing else is served on: it asks nobody who they are. It listens once
+ * the service does, and the service goes on without it.
+ */
+export default async function metrics (app: FastifyInstance) {
+  const { telemetryAddr } = app.config
+  if (!telemetryAddr) return
+  const server = createServer(async (request, response) => {
+    if (request.url?.split('?')[0] !== '/metrics') return response.writeHead(404).end()
+    if (request.method !== 'GET' && request.method !== 'HEAD') return response.writeHead(405, { allow: 'GET, HEAD' }).end()
+    try {
+      const { contentType, text } = await app.telemetry.page()
+      response.writeHead(200, { 'content-type': contentType }).end(text)
+    } catch (error) {
+      app.log.error({ err: error }, 'the metrics could not be read')
+      response.writeHead(500).end()
+    }
+  })
+  let listening: Promise<void> | undefined
+
+  app.addHook('onListen', async () => {
+    listening = listen()
+    await listening
+  })
+  app.addHook('onClose', async () => {
+    await listening
+    if (!server.listening) return
+    server.close()
+    server.closeAllConnections()
+    await once(server, 'close')
+  })
+
+  async function listen (): Promise<void> {
+    const { host, port } = telemetryAddr as { host: string, port: number }
+    try {
+      server.listen(port, host)
+      await once(server, 'listening')
+      const { address, family, port: bound } = server.address() as AddressInfo
+      app.log.info({ url: `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}/metrics` }, 'metrics are served')
+    } catch (error) {
+      app.log.warn({ err: error }, 'KAFSCALE_MCP_TELEMETRY_ADDR can not be listened on, so there are no metrics: choose another port, or off')
+    }
+  }
+}
