@@ -141,7 +141,7 @@ t.test('the values of the KafScale chart are taken as they are', withHelm, async
 /** Each setting of the service by the values that set it to what is not its default, what the service then reads, and in which mode. */
 type Key = keyof typeof ConfigSchema
 const content = (name: string, key: string) => ({ content: EXISTING[name]?.[key] })
-const SETTINGS: Record<Key | 'telemetryAddr', [values: Record<string, unknown>, read: unknown, mode?: 'token' | 'oidc' | 'jwks']> = {
+const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mode?: 'token' | 'oidc' | 'jwks']> = {
   httpAddr: [{ httpAddr: ':8091' }, { host: '::', port: 8091 }],
   etcdEndpoints: [{ etcdEndpoints: ['etcd-0:2379', 'https://etcd-1'] }, ['http://etcd-0:2379', 'https://etcd-1:2379']],
   etcdUsername: [{ 'etcd.username': 'reader' }, 'reader'],
