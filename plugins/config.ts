@@ -153,27 +153,29 @@ export function withSecrets (config: Config, secrets: Secrets): Config {
 export function readConfig (env: Environment = process.env): Config {
   const wrong: string[] = []
   const unread: string[] = []
-  const config: Partial<Record<keyof typeof ConfigSchema, unknown>> = {}
+  const open: Partial<Record<keyof typeof ConfigSchema, unknown>> = {}
+  const secrets: Partial<Record<keyof typeof ConfigSchema, unknown>> = {}
   for (const [key, setting] of Object.entries<Setting<unknown>>(ConfigSchema) as [keyof typeof ConfigSchema, Setting<unknown>][]) {
     const variable = PREFIX + setting.name
     try {
       const text = setting.secret ? readSecret(env, variable) : env[variable] || setting.default
       if (text === undefined && setting.required) throw new Error(`${variable} is not set: expected ${setting.meaning}`)
-      config[key] = text === undefined ? undefined : parse(variable, setting, text)
+      const read = setting.secret ? secrets : open
+      read[key] = text === undefined ? undefined : parse(variable, setting, text)
     } catch (error) {
       wrong.push((error as Error).message)
       unread.push(variable)
     }
   }
-  const { mode, wrong: contradictory, warnings: doubtful } = resolveMode(config as Partial<Config & Secrets>)
-  wrong.push(...contradictions(config as Partial<Config & Secrets>, mode))
+  const config = { ...open, ...secrets } as Partial<Config & Secrets>
+  const { mode, wrong: contradictory, warnings: doubtful } = resolveMode(config)
+  wrong.push(...contradictions(config, mode))
   // One that could not be read is not known to be absent.
   wrong.push(...contradictory.filter(sentence => !unread.some(variable => sentence.includes(variable))))
   if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
   const { tracing, warnings: untraced } = tracesAskedFor(env)
-  const { authToken, oidcClientSecret, etcdPassword, ...open } = config as Omit<Config, 'warnings' | 'authMode' | 'tracing'> & Secrets
   const found = [...warnings(env), ...doubtful, ...untraced]
-  return withSecrets(Object.freeze({ ...open, authMode: mode, tracing, warnings: found }), { authToken, oidcClientSecret, etcdPassword })
+  return withSecrets(Object.freeze({ ...open as Omit<Config, 'warnings' | 'authMode' | 'tracing'>, authMode: mode, tracing, warnings: found }), secrets as Secrets)
 }
 
 export default fp(async function config (app, { config }: { config: Config }) {

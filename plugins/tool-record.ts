@@ -19,7 +19,6 @@ export function recordOf (app: FastifyInstance, tool: Named, input: unknown, cal
   const roles = app.authorize.roles(principal)
   return result => {
     const text = result?.content[0]?.text ?? ''
-    const errorCode = result?.isError ? text.slice(0, text.indexOf(':')) : null
     return {
       event: result ? 'tool_call' : 'intent',
       who: {
@@ -47,12 +46,17 @@ export function recordOf (app: FastifyInstance, tool: Named, input: unknown, cal
       decision: decision?.kind ?? null,
       rule: decision?.rule ?? null,
       outcome: decision?.kind === 'denied' ? 'denied' : result?.isError ? 'error' : 'ok',
-      error_code: errorCode,
+      error_code: (result && codeOf(result)) ?? null,
       result: result && { bytes: Buffer.byteLength(text), sha256: hash('sha256', text) },
       diff: null,
       warning: principal.method === 'token' ? 'the token is a shared secret: nobody can tell who this was' : null,
     }
   }
+}
+
+/** The code of a failure; `undefined` where there is none. */
+export function codeOf ({ isError, _meta: meta }: ToolResult): string | undefined {
+  return isError ? (meta?.['kafscale-mcp/error'] as { code: string }).code : undefined
 }
 
 /** The topics and groups that the arguments name, but for those that are not to be recorded. */

@@ -148,15 +148,13 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
     report.closed = false
     const note = noteOf(record, sealedSequence)
     if (note !== undefined) report.notes.push(`${path}:${line}: ${note}`)
-    if (record.event === 'checkpoint') {
-      unsealed = 0
-      sealedSequence = record.sequence
-    }
     if (!OF_THE_CHAIN.has(record.event)) {
       report.records++
       if (++unsealed > CHECKPOINT_RECORDS) return problem(line, `more than ${CHECKPOINT_RECORDS} records in a row are without a checkpoint: the service writes one before`)
     }
     if (record.event !== 'checkpoint') continue
+    unsealed = 0
+    sealedSequence = record.sequence
     const { closing, public_key: publicKey } = record['checkpoint'] as Checkpoint
     const signer = publicKey === null ? undefined : sha256(Buffer.from(publicKey, 'hex'))
     if (trusted && !signer) return problem(line, 'the checkpoint is not signed')

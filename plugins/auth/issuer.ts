@@ -5,8 +5,7 @@ import {
   allowInsecureRequests, ClientSecretBasic, ClientSecretPost, discovery, None, tokenIntrospection,
   type ClientAuth, type Configuration
 } from 'openid-client'
-import { quote } from '../../errors.ts'
-import { Unverifiable } from '../../errors.ts'
+import { quote, Unverifiable } from '../../errors.ts'
 import { isConfidential } from './mode.ts'
 
 const REQUEST_TIMEOUT_MS = 5_000

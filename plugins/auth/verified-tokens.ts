@@ -11,7 +11,7 @@ export interface Found { principal: Principal, untilMs: number }
  */
 export class VerifiedTokens {
   readonly #verified = new Map<string, Found>()
-  readonly #pending = new Map<string, Promise<Found>>()
+  readonly #pending = new Map<string, Promise<Principal>>()
 
   get (digest: string): Principal | undefined {
     const found = this.#verified.get(digest)
@@ -24,17 +24,18 @@ export class VerifiedTokens {
   }
 
   /** Finds out, once for all who ask at the same time. */
-  async find (digest: string, verify: () => Promise<Found>): Promise<Principal> {
-    const pending = this.#pending.get(digest) ?? verify().finally(() => this.#pending.delete(digest))
+  find (digest: string, verify: () => Promise<Found>): Promise<Principal> {
+    const known = this.#pending.get(digest)
+    if (known) return known
+    const pending = verify().then(found => this.#keep(digest, found)).finally(() => this.#pending.delete(digest))
     this.#pending.set(digest, pending)
-    const found = await pending
-    this.#keep(digest, found)
-    return found.principal
+    return pending
   }
 
-  #keep (digest: string, found: Found): void {
+  #keep (digest: string, found: Found): Principal {
     this.#verified.delete(digest)
     if (this.#verified.size >= MAX_TOKENS) this.#verified.delete(this.#verified.keys().next().value as string)
     this.#verified.set(digest, found)
+    return found.principal
   }
 }

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { BrokerResult } from '../broker-metrics.ts'
 import type { Decision } from '../rbac/decide.ts'
+import { codeOf } from '../tool-record.ts'
 import type { Caller, ToolResult } from '../tool-registry.ts'
 import { authenticationFailure } from './authentication-failure.ts'
 import { Metrics, type Outcome } from './metrics.ts'
@@ -87,9 +88,4 @@ async function tracing (app: FastifyInstance): Promise<Traced> {
   // Out here, since TypeScript leaves a dynamic import within `export default …` as it is.
   const { startTracing } = await import('./tracing.ts')
   return startTracing(app)
-}
-
-/** The code of a failure; `undefined` where there is none. */
-function codeOf ({ isError, _meta: meta }: ToolResult): string | undefined {
-  return isError ? (meta?.['kafscale-mcp/error'] as { code: string }).code : undefined
 }
