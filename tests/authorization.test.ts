@@ -1,12 +1,11 @@
 /** Who may call which tool, over the whole service: scopes, roles, switches, and the policy's reload. */
 import { mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Type } from '@sinclair/typebox'
 import type { LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { random } from './generate.ts'
 import { authority, clientOf, type Client } from './authorization.ts'
-import { buildTestApp, legacy, modern, startService } from './helper.ts'
+import { buildTestApp, legacy, modern, startService, tool } from './helper.ts'
 import { waitFor } from './wait-for.ts'
 
 const TOOLS = ['cluster_metrics', 'cluster_status', 'consumer_lag', 'describe_configs', 'describe_group', 'describe_topics', 'explain_access', 'fetch_offsets', 'list_groups', 'list_topics']
@@ -297,19 +296,14 @@ t.test('a call that goes on while the policy changes is answered by the policy t
   const path = policyFile(policy('audit-*', 'bob'))
   const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_POLICY_FILE: path })
   const [begun, changed] = [Promise.withResolvers<string[]>(), Promise.withResolvers<void>()]
-  app.tools.declare({
+  app.tools.declare(tool({
     name: 'slow',
-    title: 'Slow',
-    description: 'For the test',
-    operation: 'observe',
-    input: Type.Object({}),
-    output: Type.Object({}),
     answer: async (host, _, { visibility }) => {
       begun.resolve(Object.keys(host).sort())
       await changed.promise
       return { orders: visibility.topic('orders'), audit: visibility.topic('audit-1') }
     },
-  })
+  }))
   const bob = clientOf(app, await token('bob'))
   const answer = bob.ask('slow')
   t.strictSame(await begun.promise, ['authorize', 'brokerMetrics', 'metadata', 'tools'])

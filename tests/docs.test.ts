@@ -1,71 +1,51 @@
 /** What `docs/security.md` shows is so: every block of it is run, or compared with what the service says. */
-import { execFileSync } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { delimiter, dirname, join } from 'node:path'
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
-import { readConfig, type Environment } from '../plugins/config.ts'
+import { readConfig } from '../plugins/config.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
 import { authority, clientOf } from './authorization.ts'
 import { startEtcd } from './etcd.ts'
 import { buildSyncedApp, buildTestApp, fill, modern, startService } from './helper.ts'
+import { emptyFolder, ROOT } from './packaging.ts'
+import { readPage } from './pages.ts'
 
-const ROOT = join(import.meta.dirname, '..')
-const page = readFileSync(join(ROOT, 'docs/security.md'), 'utf8')
-const blocks = [...page.matchAll(/^```(.*)\n([^]*?)^```$/gm)].map(([, kind = '', text = '']) => ({ kind, text }))
-const ofKind = (kind: string) => blocks.filter(block => block.kind.startsWith(kind)).map(({ kind, text }) => ({ name: kind.split(' ').at(-1) ?? '', text }))
-const block = (kind: string): string => blocks.find(block => block.kind === kind)?.text ?? ''
-
-/** The variables of a block, with the files that it names in a folder of the test. */
-function environment (text: string, dir: string): Environment {
-  const lines = text.trim().split('\n').map(line => /^(KAFSCALE_MCP_[A-Z_]+)=(.*)$/.exec(line) ?? [])
-  return Object.fromEntries(lines.map(([, name = '', value = '']) => [name, value.replace(/\/(?:etc|var\/log)\/kafscale-mcp(?=\/)/, dir)]))
-}
-
-/** Runs the lines of a block in a folder, where `npx kafscale-mcp` is the checkout's own, and gives what each prints. */
-function run (text: string, dir: string): string[] {
-  const bin = join(dir, 'bin')
-  mkdirSync(bin, { recursive: true })
-  writeFileSync(join(bin, 'npx'), `#!/bin/sh\n[ "$1" = kafscale-mcp ] && shift && exec '${process.execPath}' '${ROOT}/bin/kafscale-mcp.js' "$@"\n`)
-  chmodSync(join(bin, 'npx'), 0o755)
-  const env = { PATH: [bin, dirname(process.execPath), process.env['PATH']].join(delimiter) }
-  return text.trim().split('\n').map(line => execFileSync('sh', ['-ec', line], { cwd: dir, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }))
-}
+const page = readPage('security.md')
+const { block } = page
+/** The blocks that say what is to be set, by the mode that comes of it. */
+const settings = ['jwks', 'oidc', 'token'].flatMap(mode => page.ofKind(`sh env ${mode}`).map(text => ({ mode, text })))
 
 /** A folder with every file that the page's variables name. */
-function folder (t: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'docs-'))
-  t.teardown(() => rmSync(dir, { recursive: true }))
+async function folder (t: Test): Promise<string> {
+  const dir = emptyFolder(t)
   writeFileSync(join(dir, 'token'), 'x'.repeat(32))
   writeFileSync(join(dir, 'policy.yaml'), block('yaml policy orders'))
-  run(block('sh run keys'), dir)
-  run(block('sh run tokens'), dir)
-  run('openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=test -keyout tls.key -out tls.crt', dir)
+  await page.run(block('sh run keys'), { cwd: dir })
+  await page.run(block('sh run tokens'), { cwd: dir })
+  await page.run('openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=test -keyout tls.key -out tls.crt', { cwd: dir })
   copyFileSync(join(dir, 'tls.crt'), join(dir, 'client-ca.crt'))
   return dir
 }
 
 t.test('every block is of a kind that is tried here', async t => {
-  const kinds = new Set(blocks.map(({ kind }) => kind))
-  t.strictSame([...kinds].sort(), [
+  t.strictSame(page.kinds, [
     'json answer', 'json record', 'sh env jwks', 'sh env oidc', 'sh env refused', 'sh env token', 'sh run keys', 'sh run review', 'sh run tokens', 'text sentence',
     'yaml pod', 'yaml policy kubernetes', 'yaml policy orders',
   ])
 })
 
 t.test('the links lead somewhere', async t => {
-  for (const [, path = '', anchor] of page.matchAll(/\]\(((?!https?:)[^)#]*)(?:#([^)]*))?\)/g)) {
+  for (const { path, anchor } of page.links) {
     if (path !== '') t.ok(existsSync(join(ROOT, 'docs', path)), path)
-    const headings = [...page.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => heading.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-'))
-    if (anchor !== undefined) t.ok(headings.includes(anchor), anchor)
+    if (anchor !== undefined) t.ok(page.anchors.includes(anchor), anchor)
   }
 })
 
 t.test('what is to be set starts the service in the mode that is said, without a warning', async t => {
-  const dir = folder(t)
-  const config = (text: string) => readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379', ...environment(text, dir) })
-  for (const { name: mode, text } of ofKind('sh env').filter(({ name }) => name !== 'refused')) {
+  const dir = await folder(t)
+  const config = (text: string) => readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379', ...page.environment(text, dir) })
+  for (const { mode, text } of settings) {
     const { authMode, warnings } = config(text)
     t.equal(authMode, mode)
     t.strictSame(warnings.filter(warning => !/PUBLIC_URL is not set|shared secret/.test(warning)), [])
@@ -133,10 +113,10 @@ t.test('a pod is known by its service account', async t => {
 })
 
 t.test('from the keys to the review', async t => {
-  const dir = folder(t)
-  const [, issued = ''] = run(block('sh run tokens').replaceAll('token.key', 'more.key'), dir)
-  const audited = ofKind('sh env').map(({ text }) => text).find(text => text.includes('AUDIT_SIGNING_KEY_FILE')) ?? ''
-  const service = startService(t, environment(audited, dir))
+  const dir = await folder(t)
+  const [, issued = ''] = await page.run(block('sh run tokens').replaceAll('token.key', 'more.key'), { cwd: dir })
+  const audited = settings.map(({ text }) => text).find(text => text.includes('AUDIT_SIGNING_KEY_FILE')) ?? ''
+  const service = startService(t, page.environment(audited, dir))
   const url = await service.url
   const call = async (name: string, input: object) => {
     const { headers, payload } = modern('tools/call', { name, arguments: input })
@@ -161,16 +141,16 @@ t.test('from the keys to the review', async t => {
     const shown = JSON.parse(block('json record'))
     const recorded = readFileSync(join(dir, 'audit.jsonl'), 'utf8').trim().split('\n').map(line => JSON.parse(line)).find(({ what }) => what?.tool === 'describe_topics')
     t.strictSame(fields(recorded), fields(shown))
-    t.match(page.split('| field |')[1]?.split('\n\n')[0], new RegExp(Object.keys(shown).map(name => `(?=[^]*\`${name}\`)`).join('')), 'and each is explained')
+    t.match(page.text.split('| field |')[1]?.split('\n\n')[0], new RegExp(Object.keys(shown).map(name => `(?=[^]*\`${name}\`)`).join('')), 'and each is explained')
     t.equal(service.output.stdout.split('\n').filter(line => line.includes('"describe_topics"')).length, 1, 'also on standard output')
   })
 
   t.test('the review finds nothing but what was refused', async t => {
-    const [verified = '', refused = '', alice = ''] = run(block('sh run review'), dir)
+    const [verified = '', refused = '', alice = ''] = await page.run(block('sh run review'), { cwd: dir })
     t.match(verified, /, closed$[^]*^Signed by key \w+, which is trusted\.$[^]*^intact: records 1 to \d+$/m)
     t.equal(refused.trim().split('\n').length, 1, 'no record, but a line of titles')
     t.match(alice.trim().split('\n').map(line => JSON.parse(line)), [{ who: { subject: 'alice' }, what: { tool: 'describe_topics' }, error_code: 'METADATA_UNAVAILABLE' }])
     writeFileSync(join(dir, 'audit.jsonl'), readFileSync(join(dir, 'audit.jsonl'), 'utf8').replace('"alice"', '"bob"'))
-    t.throws(() => run(block('sh run review'), dir), Object.assign(new Error(), { status: 1 }), 'unless somebody has changed it')
+    await t.rejects(page.run(block('sh run review'), { cwd: dir }), Object.assign(new Error(), { code: 1 }), 'unless somebody has changed it')
   })
 })

@@ -3,11 +3,13 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Type, type TProperties } from '@sinclair/typebox'
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { buildApp } from '../app.ts'
 import packageJson from '../package.json' with { type: 'json' }
 import type { Environment } from '../plugins/config.ts'
 import type { Caller, ToolResult } from '../plugins/tool-registry.ts'
+import type { Tool } from '../tools/define-tool.ts'
 import type { Etcd, Teardown } from './etcd.ts'
 import { waitFor } from './wait-for.ts'
 
@@ -194,4 +196,18 @@ async function resultOf (app: FastifyInstance, request: InjectOptions): Promise<
   const { result } = response.json<{ result?: ToolResult }>()
   if (response.statusCode !== 200 || !result) throw new Error(`HTTP ${response.statusCode}: ${response.body}`)
   return result
+}
+
+/** A tool that answers its input, but for what a test says otherwise. */
+export function tool ({ properties = {}, ...rest }: Partial<Tool> & { properties?: TProperties }): Tool {
+  return {
+    name: 'test',
+    title: 'Test',
+    description: 'For the test',
+    operation: 'observe',
+    input: Type.Object(properties, { additionalProperties: false }),
+    output: Type.Object({}),
+    answer: (_, input) => ({ input }),
+    ...rest,
+  }
 }

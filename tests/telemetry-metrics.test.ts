@@ -4,13 +4,12 @@ import { createServer } from 'node:http'
 import { readFileSync } from 'node:fs'
 import { connect, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { Type } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
 import { Unauthenticated, Unverifiable } from '../errors.ts'
 import { authenticationFailure } from '../plugins/telemetry/authentication-failure.ts'
 import packageJson from '../package.json' with { type: 'json' }
 import { startEtcd } from './etcd.ts'
-import { buildSyncedApp, buildTestApp, CALLER, callTool, caughtUp, modern, startService, type Service } from './helper.ts'
+import { buildSyncedApp, buildTestApp, CALLER, callTool, caughtUp, modern, startService, tool, type Service } from './helper.ts'
 import { experienced, promtool, promtoolMissing, samples } from './telemetry.ts'
 import { waitFor } from './wait-for.ts'
 
@@ -116,18 +115,13 @@ t.test('the event loop\'s delay is that of the time since it was last asked for'
 t.test('a call that goes on is in flight', async t => {
   const app = await buildTestApp(t)
   const released = Promise.withResolvers<void>()
-  app.tools.declare({
+  app.tools.declare(tool({
     name: 'wait',
-    title: 'Wait',
-    description: 'For the test',
-    operation: 'observe',
-    input: Type.Object({}),
-    output: Type.Object({}),
     answer: async () => {
       await released.promise
       throw new Error('which no tool should')
     },
-  })
+  }))
   await app.ready()
   const inFlight = async () => samples((await app.telemetry.page()).text).get('kafscale_mcp_tool_calls_in_flight')
   const call = app.tools.call('wait', {}, CALLER, new AbortController().signal)

@@ -1,12 +1,11 @@
 /** How much of the service one principal, one address or one request can take. */
 import { connect, type AddressInfo } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
-import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { Environment } from '../../plugins/config.ts'
 import { authority } from '../authorization.ts'
-import { buildTestApp, legacy, modern } from '../helper.ts'
+import { buildTestApp, legacy, modern, tool } from '../helper.ts'
 import { SERVICE, startProvider } from '../oidc-provider.ts'
 import { waitFor } from '../wait-for.ts'
 
@@ -25,24 +24,40 @@ async function start (t: Test, limits: Environment) {
   return { app, alice, bob, token, ask, recorded, status: async (...args: Parameters<typeof ask>) => (await ask(...args)).statusCode }
 }
 
+/** A service that asks a provider of opaque tokens, `known`, which is good and has been asked of, and `ask`, which calls it with a token. */
+async function startIntrospecting (t: Test, limits: Environment = {}) {
+  const provider = await startProvider(t)
+  const { recorded, env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } = await authority(t)
+  const app = await buildTestApp(t, {
+    KAFSCALE_MCP_PUBLIC_URL: publicUrl,
+    KAFSCALE_MCP_AUDIT_SINKS: auditSinks,
+    KAFSCALE_MCP_OIDC_ISSUER: provider.issuer,
+    KAFSCALE_MCP_OIDC_CLIENT_ID: SERVICE.id,
+    KAFSCALE_MCP_OIDC_CLIENT_SECRET: SERVICE.secret,
+    ...limits,
+  })
+  const ask = async (token: string) => {
+    const { headers, ...request } = modern('tools/list')
+    return await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${token}` } })
+  }
+  const known = await provider.opaqueToken(`${publicUrl}/mcp`)
+  t.equal((await ask(known)).statusCode, 200)
+  return { provider, known, ask, recorded, introspections: () => provider.requests.filter(path => path === '/token/introspection').length }
+}
+
 /** Declares a tool whose calls wait until they are released. */
 function declareWaitingTool (app: FastifyInstance) {
   let calls = 0
   let released = Promise.withResolvers<void>()
-  app.tools.declare({
+  app.tools.declare(tool({
     name: 'wait',
-    title: 'Wait',
-    description: 'For the test',
-    operation: 'observe',
-    input: Type.Object({}),
-    output: Type.Object({}),
     answer: async () => {
       calls++
       await released.promise
       calls--
       return {}
     },
-  })
+  }))
   return {
     underWay: async (count: number) => await waitFor(() => calls === count || calls, ACT_BOUND_MS, `${count} calls are under way`),
     release: () => {
@@ -170,24 +185,7 @@ t.test('failed sign-ins', async t => {
   })
 
   t.test('that were too many bother no issuer any more, and one that is down counts as none', async t => {
-    const provider = await startProvider(t)
-    const { env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } = await authority(t)
-    const app = await buildTestApp(t, {
-      KAFSCALE_MCP_PUBLIC_URL: publicUrl,
-      KAFSCALE_MCP_AUDIT_SINKS: auditSinks,
-      KAFSCALE_MCP_OIDC_ISSUER: provider.issuer,
-      KAFSCALE_MCP_OIDC_CLIENT_ID: SERVICE.id,
-      KAFSCALE_MCP_OIDC_CLIENT_SECRET: SERVICE.secret,
-      KAFSCALE_MCP_MAX_AUTH_FAILURES: '2',
-    })
-    const ask = async (token: string) => {
-      const { headers, ...request } = modern('tools/list')
-      return await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${token}` } })
-    }
-    const introspections = () => provider.requests.filter(path => path === '/token/introspection').length
-    const known = await provider.opaqueToken(`${publicUrl}/mcp`)
-    t.equal((await ask(known)).statusCode, 200)
-
+    const { provider, known, ask, introspections } = await startIntrospecting(t, { KAFSCALE_MCP_MAX_AUTH_FAILURES: '2' })
     await provider.stop()
     for (let attempt = 0; attempt < 3; attempt++) {
       const { statusCode, headers } = await ask('unknown')
@@ -212,23 +210,9 @@ t.test('failed sign-ins', async t => {
   })
 
   t.test('of which many come at once ask an issuer of 16 tokens at a time, and of each once', async t => {
-    const provider = await startProvider(t)
-    const { recorded, env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } = await authority(t)
-    const app = await buildTestApp(t, {
-      KAFSCALE_MCP_PUBLIC_URL: publicUrl,
-      KAFSCALE_MCP_AUDIT_SINKS: auditSinks,
-      KAFSCALE_MCP_OIDC_ISSUER: provider.issuer,
-      KAFSCALE_MCP_OIDC_CLIENT_ID: SERVICE.id,
-      KAFSCALE_MCP_OIDC_CLIENT_SECRET: SERVICE.secret,
-    })
-    const ask = async (token: string) => {
-      const { headers, ...request } = modern('tools/list')
-      return (await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${token}` } })).statusCode
-    }
-    t.equal(await ask(await provider.opaqueToken(`${publicUrl}/mcp`)), 200)
-    const introspections = () => provider.requests.filter(path => path === '/token/introspection').length
+    const { ask, introspections, recorded } = await startIntrospecting(t)
     const before = introspections()
-    const statuses = await Promise.all(Array.from({ length: 100 }, async (_, index) => await ask(`unknown-${index >> 1}`)))
+    const statuses = await Promise.all(Array.from({ length: 100 }, async (_, index) => (await ask(`unknown-${index >> 1}`)).statusCode))
     t.strictSame([...new Set(statuses)].sort(), [401, 429])
     t.equal(introspections() - before, 16)
     t.match(recorded('authentication_failure')[0], { error_code: 'RATE_LIMITED', outcome: 'denied' })

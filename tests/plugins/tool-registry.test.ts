@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { Type, type TProperties } from '@sinclair/typebox'
+import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import {
@@ -9,25 +9,10 @@ import {
 import type { AuditEntry } from '../../plugins/audit/record.ts'
 import type { Environment } from '../../plugins/config.ts'
 import type { Caller, ToolResult } from '../../plugins/tool-registry.ts'
-import type { Tool } from '../../tools/define-tool.ts'
-import { buildTestApp, CALLER } from '../helper.ts'
+import { buildTestApp, CALLER, tool } from '../helper.ts'
 
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024
 const limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
-
-/** A tool that answers its input, but for what a test says otherwise. */
-function tool ({ properties = {}, ...rest }: Partial<Tool> & { properties?: TProperties }): Tool {
-  return {
-    name: 'test',
-    title: 'Test',
-    description: 'For the test',
-    operation: 'observe',
-    input: Type.Object(properties, { additionalProperties: false }),
-    output: Type.Object({}),
-    answer: (_, input) => ({ input }),
-    ...rest,
-  }
-}
 
 async function call (app: FastifyInstance, input?: unknown, name = 'test', caller = CALLER): Promise<ToolResult> {
   return await app.tools.call(name, input, caller, new AbortController().signal)

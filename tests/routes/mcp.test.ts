@@ -5,7 +5,7 @@ import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { Environment } from '../../plugins/config.ts'
-import { buildTestApp, legacy, MODERN, modern } from '../helper.ts'
+import { buildTestApp, legacy, MODERN, modern, tool } from '../helper.ts'
 import { waitFor } from '../wait-for.ts'
 
 const ACT_BOUND_MS = 1_000
@@ -15,19 +15,16 @@ const forms = { '2026-07-28': modern, '2025-11-25': legacy }
 function declareWaitingTool (app: FastifyInstance) {
   const calls: { text: string, signal: AbortSignal }[] = []
   const released = Promise.withResolvers<void>()
-  app.tools.declare({
+  app.tools.declare(tool({
     name: 'wait',
-    title: 'Wait',
-    description: 'For the test',
-    operation: 'observe',
-    input: Type.Object({ text: Type.String() }),
+    properties: { text: Type.String() },
     output: Type.Object({ text: Type.String() }),
     answer: async (_, { text }, { signal }) => {
       calls.push({ text: String(text), signal })
       await released.promise
       return { text: String(text) }
     },
-  })
+  }))
   return { calls, release: () => released.resolve() }
 }
 
