@@ -37,9 +37,16 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   const server = { requestTimeout, connectionsCheckingInterval: Math.min(requestTimeout || 30_000, 1_000) }
   const tlsServer = tlsOptions(settings)
   const app = Fastify({
-    logger: { level: settings.logLevel, stream: process.stderr, serializers: { err: describeFailure }, mixin: traceIds },
+    logger: {
+      level: settings.logLevel,
+      stream: process.stderr,
+      serializers: { err: describeFailure },
+      mixin: traceIds,
+    },
     // What is asked for may hold a token, so no answer repeats it.
-    frameworkErrors: (_, __, reply) => { (reply as FastifyReply).code(400).send({ statusCode: 400, error: 'Bad Request' }) },
+    frameworkErrors: (_, __, reply) => {
+      ;(reply as FastifyReply).code(400).send({ statusCode: 400, error: 'Bad Request' })
+    },
     logController: new LogController({ disableRequestLogging: true }),
     routerOptions: { ignoreTrailingSlash: true },
     ...tlsServer ? { https: { ...tlsServer, ...server } } : { http: server },

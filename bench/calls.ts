@@ -1,4 +1,13 @@
-import { GROUP, GROUP_TOPICS, GROUPS_WITH_MEMBERS, MEMBERS, PARTITIONS, TOPIC_WITHOUT_CONFIG, TOPICS, WIDE_GROUP } from './keyspace.ts'
+import {
+  GROUP,
+  GROUP_TOPICS,
+  GROUPS_WITH_MEMBERS,
+  MEMBERS,
+  PARTITIONS,
+  TOPIC_WITHOUT_CONFIG,
+  TOPICS,
+  WIDE_GROUP,
+} from './keyspace.ts'
 import { call, type McpServer } from './mcp-client.ts'
 
 /** Calls each second and latencies. */
@@ -43,7 +52,9 @@ export async function callsOf (server: McpServer): Promise<Call[]> {
   }
   const topics = await listed('list_topics', 'topics', 'name')
   const [group] = await listed('list_groups', 'groups', 'group_id')
-  return calls({ topics, topic: topics[0], group, wideGroup: group }).map(({ expectedRows: _, go: __, ...call }) => call)
+  return calls({ topics, topic: topics[0], group, wideGroup: group }).map(({ expectedRows: _, go: __, ...call }) =>
+    call
+  )
 }
 
 function calls ({ topics, topic, group, wideGroup }: Names): Call[] {

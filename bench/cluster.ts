@@ -50,7 +50,9 @@ async function fill ({ client }: Etcd): Promise<number> {
 
 async function serveBrokerPage (t: Teardown): Promise<string> {
   const page = readFileSync(join(import.meta.dirname, 'broker-page.txt'))
-  const server = createServer((_, response) => response.setHeader('content-type', 'text/plain; version=0.0.4').end(page))
+  const server = createServer((_, response) =>
+    response.setHeader('content-type', 'text/plain; version=0.0.4').end(page)
+  )
   await once(server.listen(0, '127.0.0.1'), 'listening')
   t.teardown(() => {
     server.close()
@@ -69,7 +71,11 @@ export function startWriting ({ client }: Etcd, perSecond: number): () => Promis
   const underWay = new Set<Promise<void>>()
   let written = 0
   const timer = setInterval(() => {
-    for (let due = (performance.now() - startMs) / 1_000 * perSecond - written; due >= 1 && underWay.size < MAX_IN_FLIGHT; due--) {
+    for (
+      let due = (performance.now() - startMs) / 1_000 * perSecond - written;
+      due >= 1 && underWay.size < MAX_IN_FLIGHT;
+      due--
+    ) {
       const { key, value } = entries.next().value as Entry
       const put = client.kv.put({ key: Buffer.from(key), value }).then(() => { underWay.delete(put) })
       underWay.add(put)

@@ -17,7 +17,11 @@ const RULES = 25
 export interface Variant { env?: Record<string, string>, headers?: Record<string, string> }
 
 /** Neither authentication nor audit, nor a page of metrics: several services run at once. */
-export const NOTHING_ON = { KAFSCALE_MCP_AUTH_MODE: 'none', KAFSCALE_MCP_AUDIT_SINKS: 'none', KAFSCALE_MCP_TELEMETRY_ADDR: 'off' }
+export const NOTHING_ON = {
+  KAFSCALE_MCP_AUTH_MODE: 'none',
+  KAFSCALE_MCP_AUDIT_SINKS: 'none',
+  KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+}
 
 /** An open loop is not to be cut where the machine halts for some ms: calls at once are counted, and none is refused. */
 export const UNBOUNDED = { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '100000' }
@@ -29,12 +33,33 @@ export const UNBOUNDED = { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '100000' }
 export function everythingOn (t: Teardown): Record<'audited' | 'everything', Variant> {
   const dir = mkdtempSync(join(tmpdir(), 'kafscale-mcp-bench-'))
   t.teardown(() => rmSync(dir, { recursive: true }))
-  const [keyFile, jwksFile, policyFile] = ['key.pem', 'jwks.json', 'policy.json'].map(name => join(dir, name)) as [string, string, string]
+  const [keyFile, jwksFile, policyFile] = ['key.pem', 'jwks.json', 'policy.json'].map(name => join(dir, name)) as [
+    string,
+    string,
+    string
+  ]
   token('keygen', '--key', keyFile, '--jwks', jwksFile)
-  const bearer = token('issue', '--key', keyFile, '--issuer', ISSUER, '--audience', `${BASE_URL}/mcp`, '--subject', SUBJECT, '--scope', 'kafscale:observe', '--ttl', '1h')
+  const bearer = token(
+    'issue',
+    '--key',
+    keyFile,
+    '--issuer',
+    ISSUER,
+    '--audience',
+    `${BASE_URL}/mcp`,
+    '--subject',
+    SUBJECT,
+    '--scope',
+    'kafscale:observe',
+    '--ttl',
+    '1h'
+  )
   writeFileSync(policyFile, JSON.stringify(policy()))
   // Any Ed25519 key signs checkpoints; in earnest it is another.
-  const auditTo = (name: string) => ({ KAFSCALE_MCP_AUDIT_SINKS: `file:${join(dir, name, 'audit.jsonl')}`, KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: keyFile })
+  const auditTo = (name: string) => ({
+    KAFSCALE_MCP_AUDIT_SINKS: `file:${join(dir, name, 'audit.jsonl')}`,
+    KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: keyFile,
+  })
   return {
     audited: { env: auditTo('audited') },
     everything: {
@@ -55,13 +80,19 @@ export function everythingOn (t: Teardown): Record<'audited' | 'everything', Var
 export async function verifyRestricted (server: McpServer): Promise<void> {
   const { content: { topics } } = await call(server.request('list_topics', { limit: TOPICS }))
   const seen = (topics as unknown[]).length
-  if (seen !== TOPICS - RULES) throw new Error(`${server.url}: the policy lets ${seen} topics be seen instead of ${TOPICS - RULES}`)
+  if (seen !== TOPICS - RULES) {
+    throw new Error(`${server.url}: the policy lets ${seen} topics be seen instead of ${TOPICS - RULES}`)
+  }
 }
 
 /** One role of 50 rules, of which the last one allows the benchmark's own names, and each denial hides a topic and a group. */
 function policy () {
   const numbers = Array.from({ length: RULES }, (_, number) => String(number).padStart(2, '0'))
-  const teams = numbers.slice(1).map(number => ({ operations: ['observe'], topics: [`team-${number}-*`], groups: [`team-${number}-*`] }))
+  const teams = numbers.slice(1).map(number => ({
+    operations: ['observe'],
+    topics: [`team-${number}-*`],
+    groups: [`team-${number}-*`],
+  }))
   return {
     roles: {
       operator: {
@@ -74,5 +105,6 @@ function policy () {
 }
 
 function token (...args: string[]): string {
-  return execFileSync(process.execPath, [join(ROOT, 'bin/kafscale-mcp.js'), 'token', ...args], { encoding: 'utf8' }).trim()
+  return execFileSync(process.execPath, [join(ROOT, 'bin/kafscale-mcp.js'), 'token', ...args], { encoding: 'utf8' })
+    .trim()
 }

@@ -1,4 +1,10 @@
-import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, type GroupMember } from '../kafscale/records.ts'
+import {
+  encodeCommittedOffset,
+  encodeConsumerGroup,
+  encodeSnapshot,
+  encodeTopicConfig,
+  type GroupMember,
+} from '../kafscale/records.ts'
 import { formatKey, type Key } from '../kafscale/keyspace.ts'
 
 /** A stored key. `session` names the etcd lease that it belongs to: brokers hold two each, for partitions and for groups. */
@@ -33,12 +39,20 @@ export function * keyspace (): Generator<Entry> {
     for (const partition of PARTITION_NUMBERS) {
       yield nextOffset(topic, partition, 0)
       const owner = (topic + partition) % BROKERS.length
-      yield entry({ kind: 'partition-lease', topic: topicName(topic), partition }, String(owner), `partitions of broker ${owner}`)
+      yield entry(
+        { kind: 'partition-lease', topic: topicName(topic), partition },
+        String(owner),
+        `partitions of broker ${owner}`
+      )
     }
   }
   for (let group = 0; group < GROUPS; group++) {
     const coordinator = group % BROKERS.length
-    yield entry({ kind: 'group-lease', group: name('group', group) }, String(coordinator), `groups of broker ${coordinator}`)
+    yield entry(
+      { kind: 'group-lease', group: name('group', group) },
+      String(coordinator),
+      `groups of broker ${coordinator}`
+    )
     if (group < GROUPS_WITH_MEMBERS) yield groupMetadata(group)
     for (const [topic, partition] of committedPartitions(group)) yield committedOffset(group, topic, partition, 0)
   }
@@ -65,7 +79,10 @@ function committedPartitions (group: number): [topic: number, partition: number]
   const order = group < GROUPS_WITH_MEMBERS ? group : group - 1
   const count = wide ? all : share(order + 1) - share(order)
   const first = wide ? 0 : firstTopic(group)
-  return Array.from({ length: count }, (_, index) => [(first + Math.floor(index / PARTITIONS)) % TOPICS, index % PARTITIONS])
+  return Array.from(
+    { length: count },
+    (_, index) => [(first + Math.floor(index / PARTITIONS)) % TOPICS, index % PARTITIONS]
+  )
 }
 
 function firstTopic (group: number): number {
@@ -77,24 +94,37 @@ function logEndOffset (topic: number, partition: number, turn: number): number {
 }
 
 function nextOffset (topic: number, partition: number, turn: number): Entry {
-  return entry({ kind: 'next-offset', topic: topicName(topic), partition }, String(logEndOffset(topic, partition, turn)))
+  return entry(
+    { kind: 'next-offset', topic: topicName(topic), partition },
+    String(logEndOffset(topic, partition, turn))
+  )
 }
 
 function committedOffset (group: number, topic: number, partition: number, turn: number): Entry {
   const lag = (group * 31 + partition * 17) % 400
-  return entry({ kind: 'committed-offset', group: name('group', group), topic: topicName(topic), partition }, encodeCommittedOffset({
-    offset: logEndOffset(topic, partition, turn) - lag, metadata: '', committedAtMs: nowMs - (group * 977 + partition * 101) % HOUR_MS,
-  }))
+  return entry(
+    { kind: 'committed-offset', group: name('group', group), topic: topicName(topic), partition },
+    encodeCommittedOffset({
+      offset: logEndOffset(topic, partition, turn) - lag,
+      metadata: '',
+      committedAtMs: nowMs - (group * 977 + partition * 101) % HOUR_MS,
+    })
+  )
 }
 
 function groupMetadata (group: number): Entry {
-  const topics = Array.from({ length: TOPICS_OF_A_GROUP }, (_, index) => topicName((firstTopic(group) + index) % TOPICS))
+  const topics = Array.from(
+    { length: TOPICS_OF_A_GROUP },
+    (_, index) => topicName((firstTopic(group) + index) % TOPICS)
+  )
   const memberIds = Array.from({ length: MEMBERS }, (_, member) => `${name('group', group)}-member-${member}`)
   const member = (_: string, index: number): GroupMember => ({
     clientId: '',
     clientHost: '',
     heartbeatAtMs: nowMs,
-    assignments: new Map(topics.map(topic => [topic, PARTITION_NUMBERS.filter(partition => partition % MEMBERS === index)])),
+    assignments: new Map(
+      topics.map(topic => [topic, PARTITION_NUMBERS.filter(partition => partition % MEMBERS === index)])
+    ),
     subscriptions: topics,
     sessionTimeoutMs: 10_000,
   })

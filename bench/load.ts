@@ -32,7 +32,9 @@ const PACE_MS = 1
 
 let lastId = 0
 
-process.on('message', async (job: Job) => { process.send?.(await ('perSecond' in job.extent ? runOpen(job, job.extent) : run(job))) })
+process.on('message', async (job: Job) => {
+  process.send?.(await ('perSecond' in job.extent ? runOpen(job, job.extent) : run(job)))
+})
 process.on('disconnect', () => process.exit())
 
 async function run ({ url, headers, bodies, connections, extent }: Job): Promise<LoadResult> {
@@ -48,7 +50,9 @@ async function run ({ url, headers, bodies, connections, extent }: Job): Promise
     // An id of its own for each connection: what is under way in one session needs different ones.
     setupClient (client) {
       const id = ++lastId
-      client.setRequests(bodies.map(body => ({ method: 'POST', headers, body: JSON.stringify({ ...JSON.parse(body), id }) })))
+      client.setRequests(
+        bodies.map(body => ({ method: 'POST', headers, body: JSON.stringify({ ...JSON.parse(body), id }) }))
+      )
     },
     connections,
     ...'calls' in extent ? { amount: extent.calls * bodies.length * connections } : { duration: extent.seconds },
@@ -67,14 +71,22 @@ async function run ({ url, headers, bodies, connections, extent }: Job): Promise
     }
   })
   const { errors, non2xx } = await calls
-  return { latenciesMs: Float64Array.from(latenciesMs), elapsedMs: lastMs - startMs, minBytes, failures: errors + non2xx }
+  return {
+    latenciesMs: Float64Array.from(latenciesMs),
+    elapsedMs: lastMs - startMs,
+    minBytes,
+    failures: errors + non2xx,
+  }
 }
 
 /**
  * Calls in an open loop: sent when they are due, whatever the answers take. (With a rate, each connection of autocannon
  * sends a second's requests at full speed and rests.) Latencies count from when a request was sent.
  */
-async function runOpen ({ url, headers, bodies: [body] }: Job, { seconds, perSecond }: { seconds: number, perSecond: number }): Promise<LoadResult> {
+async function runOpen (
+  { url, headers, bodies: [body] }: Job,
+  { seconds, perSecond }: { seconds: number, perSecond: number }
+): Promise<LoadResult> {
   const agent = new Agent({ keepAlive: true })
   const latenciesMs: number[] = []
   let minBytes = Infinity

@@ -14,7 +14,15 @@ import { figures, idle, LoadGenerator, measure, sum, verify, type Sample, type T
 import { call, connect, type McpServer } from './mcp-client.ts'
 import { memoryMb, START, startNode, type Running } from './processes.ts'
 import { topFunctions, type SelfTime } from './profile.ts'
-import { everythingOnMarkdown, markdown, type Condition, type EverythingOn, type Pair, type Report, type Row } from './report.ts'
+import {
+  everythingOnMarkdown,
+  markdown,
+  type Condition,
+  type EverythingOn,
+  type Pair,
+  type Report,
+  type Row,
+} from './report.ts'
 
 const { values: options, positionals: tools } = parseArgs({
   allowPositionals: true,
@@ -53,14 +61,20 @@ async function end (): Promise<void> {
   for (const teardown of teardowns.splice(0).reverse()) await teardown()
 }
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { end().finally(() => process.exit(1)) })
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    end().finally(() => process.exit(1))
+  })
+}
 setTimeout(() => {
   say('The benchmark takes too long: it is given up.')
   end().finally(() => process.exit(1))
 }, WHOLE_BOUND_MS).unref()
 
 try {
-  for (const tool of tools) if (!ownCalls().some(call => call.tool === tool)) throw new Error(`there is no call of a tool ${tool}`)
+  for (const tool of tools) {
+    if (!ownCalls().some(call => call.tool === tool)) throw new Error(`there is no call of a tool ${tool}`)
+  }
   await (options.profile || options.everything ? part(tools[0] ?? SMALL_TOOL) : benchmark())
 } catch (error) {
   const { message, cause } = error as Error
@@ -82,7 +96,9 @@ async function benchmark (): Promise<void> {
   for (const url of options.url) servers.push({ name: new URL(url).host, mcp: await otherServer(url, cluster) })
   const missing: string[] = []
   const targets = [...floor ? await floorTargets(floor) : []]
-  for (const server of servers) targets.push(...await callTargets(server, cluster ? ownCalls() : await callsOf(server.mcp), missing))
+  for (const server of servers) {
+    targets.push(...await callTargets(server, cluster ? ownCalls() : await callsOf(server.mcp), missing))
+  }
 
   const { samples, idle } = await sampleAll(load, targets, cluster)
   const rows = targets.map((target, index) => row(target, samples[index] ?? [], idle))
@@ -101,7 +117,9 @@ async function benchmark (): Promise<void> {
       conditions,
       everythingOn: await withEverythingOn(load, cluster),
     }
-    if (rows.some(({ server, etcdRequestsPerCall }) => server === OWN && etcdRequestsPerCall !== 0)) process.exitCode = 1
+    if (rows.some(({ server, etcdRequestsPerCall }) => server === OWN && etcdRequestsPerCall !== 0)) {
+      process.exitCode = 1
+    }
   }
   const text = markdown(report)
   writeFileSync(REPORT, text)
@@ -114,13 +132,25 @@ async function part (tool: string): Promise<void> {
   t.teardown(() => load.close())
   const cluster = await startOwnCluster()
   if (!options.profile) return say(`\n${everythingOnMarkdown(await withEverythingOn(load, cluster))}`)
-  const { label, perSecond, functions } = await profile(load, cluster, tool, options.everything ? everythingOn(t).everything : {})
+  const { label, perSecond, functions } = await profile(
+    load,
+    cluster,
+    tool,
+    options.everything ? everythingOn(t).everything : {}
+  )
   say(`\n${label}: ${Math.round(perSecond)} calls/s under the profiler. Self time of what was not idle:\n`)
-  for (const { place, ms, fraction } of functions) say(`${(100 * fraction).toFixed(1).padStart(5)} % ${ms.toFixed(0).padStart(6)} ms  ${place}`)
+  for (const { place, ms, fraction } of functions) {
+    say(`${(100 * fraction).toFixed(1).padStart(5)} % ${ms.toFixed(0).padStart(6)} ms  ${place}`)
+  }
 }
 
 /** One call of the service under a CPU profiler. */
-async function profile (load: LoadGenerator, cluster: Cluster, tool: string, variant: Variant): Promise<{ label: string, perSecond: number, functions: SelfTime[] }> {
+async function profile (
+  load: LoadGenerator,
+  cluster: Cluster,
+  tool: string,
+  variant: Variant
+): Promise<{ label: string, perSecond: number, functions: SelfTime[] }> {
   const dir = mkdtempSync(join(tmpdir(), 'kafscale-mcp-profile-'))
   t.teardown(() => rmSync(dir, { recursive: true }))
   const service = await startOnce(cluster, variant, ['--cpu-prof', `--cpu-prof-dir=${dir}`])
@@ -133,7 +163,11 @@ async function profile (load: LoadGenerator, cluster: Cluster, tool: string, var
   await service.stop()
   const [file] = readdirSync(dir)
   if (file === undefined) throw new Error('the service left no profile')
-  return { label: target.label, perSecond: figures([sample]).perSecond, functions: topFunctions(join(dir, file), fromNs, toNs, PROFILE_FUNCTIONS) }
+  return {
+    label: target.label,
+    perSecond: figures([sample]).perSecond,
+    functions: topFunctions(join(dir, file), fromNs, toNs, PROFILE_FUNCTIONS),
+  }
 }
 
 /**
@@ -142,8 +176,10 @@ async function profile (load: LoadGenerator, cluster: Cluster, tool: string, var
  */
 async function withEverythingOn (load: LoadGenerator, cluster: Cluster): Promise<EverythingOn> {
   const { audited, everything } = everythingOn(t)
-  const start = async (label: string, variant: Variant): Promise<Target> =>
-    ({ ...await ownTarget(await startOnce(cluster, { env: { ...variant.env, ...UNBOUNDED } }), SMALL_TOOL, variant), label })
+  const start = async (label: string, variant: Variant): Promise<Target> => ({
+    ...await ownTarget(await startOnce(cluster, { env: { ...variant.env, ...UNBOUNDED } }), SMALL_TOOL, variant),
+    label,
+  })
   const nothing = await start('nothing on', {})
   const compare = async (...pair: [Target, Target]): Promise<Pair> => {
     for (const target of pair) await measure(load, target, seconds, async () => 0) // until it is warm
@@ -152,13 +188,20 @@ async function withEverythingOn (load: LoadGenerator, cluster: Cluster): Promise
   }
   return {
     atFullSpeed: await compare(nothing, await start('everything on', everything)),
-    atRate: await compare({ ...nothing, perSecond: AUDITED_PER_SECOND }, { ...await start('audit to a file', audited), perSecond: AUDITED_PER_SECOND }),
+    atRate: await compare({ ...nothing, perSecond: AUDITED_PER_SECOND }, {
+      ...await start('audit to a file', audited),
+      perSecond: AUDITED_PER_SECOND,
+    }),
     profile: (await profile(load, cluster, SMALL_TOOL, everything)).functions,
   }
 }
 
 /** A call of the service, verified. */
-async function ownTarget ({ pid, listening: { url } }: Running, tool: string, { headers }: Variant = {}): Promise<Target> {
+async function ownTarget (
+  { pid, listening: { url } }: Running,
+  tool: string,
+  { headers }: Variant = {}
+): Promise<Target> {
   const mcp = await connect(url, headers)
   if (headers) await verifyRestricted(mcp)
   const [target] = await callTargets({ name: OWN, pid, mcp }, ownCalls().filter(call => call.tool === tool), [])
@@ -192,9 +235,18 @@ async function startService (cluster: Cluster): Promise<Running & { startToSynce
 
 /** Starts the service as a user does, and waits until it is synced. */
 async function startOnce (cluster: Cluster, { env }: Variant = {}, nodeOptions: string[] = []): Promise<Running> {
-  const service = await startNode([...nodeOptions, ...START], { ...cluster.env, ...NOTHING_ON, KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', ...env })
+  const service = await startNode([...nodeOptions, ...START], {
+    ...cluster.env,
+    ...NOTHING_ON,
+    KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+    ...env,
+  })
   t.teardown(() => service.stop())
-  await until(async () => (await fetch(new URL('/readyz', service.listening.url))).ok, SYNC_BOUND_MS, 'the service is not synced')
+  await until(
+    async () => (await fetch(new URL('/readyz', service.listening.url))).ok,
+    SYNC_BOUND_MS,
+    'the service is not synced'
+  )
   return service
 }
 
@@ -207,17 +259,32 @@ async function startFloor (): Promise<Running> {
 /** A server that someone else runs; over our etcd, when there is one. */
 async function otherServer (url: string, cluster: Cluster | undefined): Promise<McpServer> {
   if (!cluster) return await connect(url)
-  say(`waiting for a server at ${url}; start it within two minutes with\n${Object.entries(cluster.env).map(([name, value]) => `  ${name}=${value}\n`).join('')}`)
+  say(
+    `waiting for a server at ${url}; start it within two minutes with\n${
+      Object.entries(cluster.env).map(([name, value]) => `  ${name}=${value}\n`).join('')
+    }`
+  )
   return await until(() => connect(url), OTHER_SERVER_BOUND_MS, `no MCP server answers at ${url}`)
 }
 
 async function floorTargets ({ pid, listening: { url, bareUrl } }: Running): Promise<Target[]> {
   const server = await connect(url)
-  const nothing: Call = { label: 'the floor: a tool that does nothing', tool: 'nothing', input: {}, connections: CONNECTIONS, rows: () => [], expectedRows: 0 }
+  const nothing: Call = {
+    label: 'the floor: a tool that does nothing',
+    tool: 'nothing',
+    input: {},
+    connections: CONNECTIONS,
+    rows: () => [],
+    expectedRows: 0,
+  }
   const verified = await verify(server, nothing)
   const target = { server: OWN, connections: CONNECTIONS, pid }
   return [
-    { ...target, label: 'bare Fastify, the same bytes', verified: { ...verified, requests: verified.requests.map(request => ({ ...request, url: bareUrl as string })) } },
+    {
+      ...target,
+      label: 'bare Fastify, the same bytes',
+      verified: { ...verified, requests: verified.requests.map(request => ({ ...request, url: bareUrl as string })) },
+    },
     { ...target, label: nothing.label, verified },
   ]
 }
@@ -227,13 +294,26 @@ async function callTargets ({ name, mcp, pid }: Server, calls: readonly Call[], 
   for (const call of calls) {
     if (tools.length > 0 && !tools.includes(call.tool)) continue
     if (!mcp.has(call.tool)) missing.push(`${name} has no \`${call.tool}\`.`)
-    else targets.push({ server: name, label: call.label, connections: call.connections, ...pid !== undefined && { pid }, call, verified: await verify(mcp, call) })
+    else {
+      targets.push({
+        server: name,
+        label: call.label,
+        connections: call.connections,
+        ...pid !== undefined && { pid },
+        call,
+        verified: await verify(mcp, call),
+      })
+    }
   }
   return targets
 }
 
 /** Measures every target once a round, so that what disturbs the machine disturbs all alike; and as long without calls. */
-async function sampleAll (load: LoadGenerator, targets: readonly Target[], cluster: Cluster | undefined): Promise<{ samples: Sample[][], idle: Sample[] }> {
+async function sampleAll (
+  load: LoadGenerator,
+  targets: readonly Target[],
+  cluster: Cluster | undefined
+): Promise<{ samples: Sample[][], idle: Sample[] }> {
   const samples: Sample[][] = targets.map(() => [])
   const idleSamples: Sample[] = []
   const count = async () => await cluster?.etcd.metric('grpc_server_started_total') ?? 0
@@ -249,14 +329,23 @@ async function sampleAll (load: LoadGenerator, targets: readonly Target[], clust
 }
 
 /** @param idle as many windows, without calls; none where etcd is not ours */
-function row ({ server, label, verified, call, pid }: Target, samples: readonly Sample[], idle: readonly Sample[]): Row {
+function row (
+  { server, label, verified, call, pid }: Target,
+  samples: readonly Sample[],
+  idle: readonly Sample[]
+): Row {
   const calls = sum(samples.map(({ latenciesMs }) => latenciesMs.length))
   return {
     server,
     label,
     ...figures(samples),
     bytes: sum(verified.pageBytes),
-    ...call && { rows: verified.rows, ...idle.length > 0 && { etcdRequestsPerCall: causedEtcdRequests(samples, idle) / calls }, ...call.go && { go: call.go } },
+    ...call &&
+      {
+        rows: verified.rows,
+        ...idle.length > 0 && { etcdRequestsPerCall: causedEtcdRequests(samples, idle) / calls },
+        ...call.go && { go: call.go },
+      },
     ...pid !== undefined && { cpuMicrosPerCall: sum(samples.map(({ cpuMs }) => cpuMs)) * 1_000 / calls },
   }
 }
@@ -273,20 +362,34 @@ function causedEtcdRequests (samples: readonly Sample[], idle: readonly Sample[]
  * No call at all, a small one, and one that does nothing where there is no mirror, so that what writer and etcd take from
  * all on the same machine can be told from what the mirror takes: each without writes to etcd and with them.
  */
-async function withWrites (load: LoadGenerator, { etcd }: Cluster, { pid, listening: { url } }: Running, floor: Target): Promise<Condition[]> {
+async function withWrites (
+  load: LoadGenerator,
+  { etcd }: Cluster,
+  { pid, listening: { url } }: Running,
+  floor: Target
+): Promise<Condition[]> {
   const mcp = await connect(url)
   const call = ownCalls().find(({ tool }) => tool === SMALL_TOOL) as Call
   const small: Target = { server: OWN, pid, label: call.label, connections: 1, verified: await verify(mcp, call) }
   const windowSeconds = Math.max(seconds, WRITES_AT_LEAST_SECONDS)
   const conditions: Condition[] = []
-  for (const target of [undefined, ...[1, CONNECTIONS].flatMap(connections => [small, floor].map(target => ({ ...target, connections })))]) {
+  for (
+    const target of [
+      undefined,
+      ...[1, CONNECTIONS].flatMap(connections => [small, floor].map(target => ({ ...target, connections }))),
+    ]
+  ) {
     for (const writing of [false, true]) {
       const stop = writing ? startWriting(etcd, WRITES_PER_SECOND) : async () => 0
-      const sample = await (target ? measure(load, target, windowSeconds, async () => 0) : idle(windowSeconds, pid, async () => 0))
+      const sample = await (target
+        ? measure(load, target, windowSeconds, async () => 0)
+        : idle(windowSeconds, pid, async () => 0))
       const writesPerSecond = await stop()
       if (writing) await caughtUp(mcp, etcd)
       conditions.push({
-        label: target ? `${target.label}, ${target.connections === 1 ? 'one connection' : `${target.connections} connections`}` : 'none',
+        label: target
+          ? `${target.label}, ${target.connections === 1 ? 'one connection' : `${target.connections} connections`}`
+          : 'none',
         writesPerSecond,
         ...target && figures([sample]),
         cpuPercent: 100 * sample.cpuMs / sample.elapsedMs,
@@ -300,14 +403,22 @@ async function withWrites (load: LoadGenerator, { etcd }: Cluster, { pid, listen
 /** Waits until an answer is of the newest revision, so that a mirror that lost the watch is not taken for a quiet one. */
 async function caughtUp (mcp: McpServer, { client }: Cluster['etcd']): Promise<void> {
   const { header } = await client.kv.range({ key: Buffer.from('/kafscale/'), count_only: true })
-  await until(async () => Number((await call(mcp.request('list_topics', { limit: 1 }))).content.revision) >= Number(header.revision), 2_000, 'the mirror is behind')
+  await until(
+    async () =>
+      Number((await call(mcp.request('list_topics', { limit: 1 }))).content.revision) >= Number(header.revision),
+    2_000,
+    'the mirror is behind'
+  )
 }
 
 /** Tries until an attempt gives something. @throws with the last failure after the bound */
 async function until<T> (attempt: () => Promise<T | false>, boundMs: number, otherwise: string): Promise<T> {
   const deadlineMs = performance.now() + boundMs
   for (;;) {
-    const [result, cause] = await attempt().then(result => [result, undefined] as const, (error: unknown) => [false, error] as const)
+    const [result, cause] = await attempt().then(
+      result => [result, undefined] as const,
+      (error: unknown) => [false, error] as const
+    )
     if (result !== false) return result
     if (performance.now() > deadlineMs) throw new Error(`${otherwise} after ${boundMs} ms`, { cause })
     await delay(POLL_MS)

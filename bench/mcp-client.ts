@@ -31,16 +31,25 @@ export async function connect (url: string, authorization: Record<string, string
   const modern = modernRequest(url, authorization)
   const write = await offers(modern)
     ? modern
-    : await initialize(url).catch((cause: Error) => { throw new Error(`no MCP server answers at ${url}: ${cause.message}`, { cause: cause.cause }) })
+    : await initialize(url).catch((cause: Error) => {
+      throw new Error(`no MCP server answers at ${url}: ${cause.message}`, { cause: cause.cause })
+    })
   const { result } = await exchange(write('tools/list', {}))
-  const schemas = new Map((result as { tools: { name: string, inputSchema: InputSchema }[] }).tools.map(tool => [tool.name, tool.inputSchema]))
+  const schemas = new Map(
+    (result as { tools: { name: string, inputSchema: InputSchema }[] }).tools.map(
+      tool => [tool.name, tool.inputSchema]
+    )
+  )
   return {
     url,
     has: tool => schemas.has(tool),
     request (tool, input) {
       const { properties = {}, required = [] } = schemas.get(tool) ?? {}
       const known = Object.entries(input).filter(([name]) => Object.hasOwn(properties, name))
-      return write('tools/call', { name: tool, arguments: { ...Object.fromEntries(required.map(name => [name, null])), ...Object.fromEntries(known) } })
+      return write('tools/call', {
+        name: tool,
+        arguments: { ...Object.fromEntries(required.map(name => [name, null])), ...Object.fromEntries(known) },
+      })
     },
   }
 }
@@ -98,7 +107,9 @@ function jsonRequest (url: string, headers: Record<string, string>, method: stri
 
 async function post ({ url, headers, body }: HttpRequest): Promise<Response> {
   const response = await fetch(url, { method: 'POST', headers, body, signal: AbortSignal.timeout(TIMEOUT_MS) })
-  if (!response.ok) throw new Error(`${url} answered ${body} with ${response.status}: ${(await response.text()).slice(0, 500)}`)
+  if (!response.ok) {
+    throw new Error(`${url} answered ${body} with ${response.status}: ${(await response.text()).slice(0, 500)}`)
+  }
   return response
 }
 
@@ -106,8 +117,14 @@ async function exchange (request: HttpRequest): Promise<{ result: unknown, bytes
   const response = await post(request)
   const text = await response.text()
   const stream = response.headers.get('content-type')?.startsWith('text/event-stream')
-  const events = stream ? text.split('\n').filter(line => line.startsWith('data:')).map(line => line.slice('data:'.length)) : [text]
-  const message = events.filter(event => event.trim() !== '').map(event => JSON.parse(event) as { id?: unknown, result?: unknown }).find(({ id }) => id === 1)
-  if (message?.result === undefined) throw new Error(`${request.url} answered ${request.body} with ${text.slice(0, 500)}`)
+  const events = stream
+    ? text.split('\n').filter(line => line.startsWith('data:')).map(line => line.slice('data:'.length))
+    : [text]
+  const message = events.filter(event => event.trim() !== '').map(event =>
+    JSON.parse(event) as { id?: unknown, result?: unknown }
+  ).find(({ id }) => id === 1)
+  if (message?.result === undefined) {
+    throw new Error(`${request.url} answered ${request.body} with ${text.slice(0, 500)}`)
+  }
   return { result: message.result, bytes: Buffer.byteLength(text), sessionId: response.headers.get('mcp-session-id') }
 }

@@ -78,7 +78,12 @@ export async function verify (server: McpServer, call: Call): Promise<Verified> 
 }
 
 /** Calls a target at full speed, or at its rate. @throws when an answer was none, or too small to be the one that was verified. */
-export async function measure (load: LoadGenerator, target: Target, seconds: number, countEtcdRequests: () => Promise<number>): Promise<Sample> {
+export async function measure (
+  load: LoadGenerator,
+  target: Target,
+  seconds: number,
+  countEtcdRequests: () => Promise<number>
+): Promise<Sample> {
   const { verified: { requests, pageBytes, elapsedMs }, connections, label, perSecond } = target
   const [{ url, headers }] = requests as [HttpRequest]
   const slow = elapsedMs * CALLS_AT_LEAST > seconds * 1_000
@@ -93,13 +98,21 @@ export async function measure (load: LoadGenerator, target: Target, seconds: num
   if (!slow) await load.run({ ...job, extent: extent(WARM_UP_SECONDS) })
   const { value, ...sample } = await observe(() => load.run(job), target.pid, countEtcdRequests)
   const { latenciesMs, elapsedMs: loadMs, failures, minBytes } = value
-  if (failures > 0 || latenciesMs.length === 0) throw new Error(`${url}: ${failures} requests of ${label} failed, ${latenciesMs.length} calls succeeded`)
-  if (minBytes < 0.9 * Math.min(...pageBytes)) throw new Error(`${url}: an answer of ${label} had ${minBytes} bytes instead of ${Math.min(...pageBytes)}`)
+  if (failures > 0 || latenciesMs.length === 0) {
+    throw new Error(`${url}: ${failures} requests of ${label} failed, ${latenciesMs.length} calls succeeded`)
+  }
+  if (minBytes < 0.9 * Math.min(...pageBytes)) {
+    throw new Error(`${url}: an answer of ${label} had ${minBytes} bytes instead of ${Math.min(...pageBytes)}`)
+  }
   return { ...sample, latenciesMs, elapsedMs: loadMs }
 }
 
 /** What a server and etcd do in a window without calls. */
-export async function idle (seconds: number, pid: number | undefined, countEtcdRequests: () => Promise<number>): Promise<Sample> {
+export async function idle (
+  seconds: number,
+  pid: number | undefined,
+  countEtcdRequests: () => Promise<number>
+): Promise<Sample> {
   const { value: _, ...sample } = await observe(() => delay(seconds * 1_000), pid, countEtcdRequests)
   return { ...sample, latenciesMs: new Float64Array() }
 }
@@ -122,7 +135,11 @@ async function observe<T> (run: () => Promise<T>, pid: number | undefined, count
 export function figures (samples: readonly Sample[]): Required<Figures> {
   const rates = samples.map(({ latenciesMs, elapsedMs }) => latenciesMs.length / elapsedMs * 1_000)
   const latencies = Float64Array.from(samples.flatMap(({ latenciesMs }) => [...latenciesMs])).sort()
-  return { perSecond: percentile(rates.sort((a, b) => a - b), 0.5), p50Ms: percentile(latencies, 0.5), p99Ms: percentile(latencies, 0.99) }
+  return {
+    perSecond: percentile(rates.sort((a, b) => a - b), 0.5),
+    p50Ms: percentile(latencies, 0.5),
+    p99Ms: percentile(latencies, 0.99),
+  }
 }
 
 /** Nearest rank, of ascending values. */

@@ -14,8 +14,17 @@ export interface SelfTime { place: string, ms: number, /** Of all time that was 
 /** The functions with the most self time between two moments of `process.hrtime`. */
 export function topFunctions (file: string, fromNs: bigint, toNs: bigint, count: number): SelfTime[] {
   const { nodes, startTime, samples, timeDeltas } = JSON.parse(readFileSync(file, 'utf8')) as CpuProfile
-  const places = new Map(nodes.map(({ id, callFrame: { functionName, url, lineNumber } }) =>
-    [id, `${functionName || '(anonymous)'}${url && ` ${url.replace(/^.*\/node_modules\//, '').replace(/^file:.*?\/(?=[^/]+\/[^/]+$)/, '')}:${lineNumber + 1}`}`]))
+  const places = new Map(
+    nodes.map((
+      { id, callFrame: { functionName, url, lineNumber } }
+    ) => [
+      id,
+      `${functionName || '(anonymous)'}${
+        url &&
+        ` ${url.replace(/^.*\/node_modules\//, '').replace(/^file:.*?\/(?=[^/]+\/[^/]+$)/, '')}:${lineNumber + 1}`
+      }`,
+    ])
+  )
   const selfMs = new Map<string, number>()
   let atMicros = startTime
   for (const [index, id] of samples.entries()) {
@@ -25,5 +34,8 @@ export function topFunctions (file: string, fromNs: bigint, toNs: bigint, count:
     selfMs.set(place, (selfMs.get(place) ?? 0) + (timeDeltas[index + 1] ?? 0) / 1_000)
   }
   const busyMs = [...selfMs.values()].reduce((total, ms) => total + ms, 0)
-  return [...selfMs].map(([place, ms]) => ({ place, ms, fraction: ms / busyMs })).sort((a, b) => b.ms - a.ms).slice(0, count)
+  return [...selfMs].map(([place, ms]) => ({ place, ms, fraction: ms / busyMs })).sort((a, b) => b.ms - a.ms).slice(
+    0,
+    count
+  )
 }

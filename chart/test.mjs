@@ -6,7 +6,8 @@ import * as https from 'node:https'
 const { URL: base, HOST: host, TOKEN_FILE: tokenFile, CERTIFICATE_FILE: certificateFile } = process.env
 const token = tokenFile && readFileSync(tokenFile, 'utf8').trim()
 // The service's own certificate is the only one that is taken, whoever signed it and for whatever name.
-const tls = certificateFile && { ca: readFileSync(certificateFile), allowPartialTrustChain: true, checkServerIdentity: () => undefined }
+const tls = certificateFile &&
+  { ca: readFileSync(certificateFile), allowPartialTrustChain: true, checkServerIdentity: () => undefined }
 
 const health = await ask('GET', '/healthz')
 expect(health.status === 200, 'GET /healthz', health)
@@ -21,14 +22,26 @@ if (token) {
 
 function callTool (headers) {
   const message = { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'cluster_status', arguments: {} } }
-  const usual = { 'content-type': 'application/json', accept: 'application/json, text/event-stream', 'mcp-protocol-version': '2025-11-25' }
+  const usual = {
+    'content-type': 'application/json',
+    accept: 'application/json, text/event-stream',
+    'mcp-protocol-version': '2025-11-25',
+  }
   return ask('POST', '/mcp', { ...usual, ...headers }, JSON.stringify(message))
 }
 
 function ask (method, path, headers, body) {
   const { promise, resolve, reject } = Promise.withResolvers()
-  const request = (certificateFile ? https : http).request(`${base}${path}`, { method, headers: { ...headers, ...host && { host } }, timeout: 10_000, ...tls })
-  request.on('error', reject).on('timeout', () => request.destroy(new Error(`${method} ${path}: no answer within 10 s`)))
+  const request = (certificateFile ? https : http).request(`${base}${path}`, {
+    method,
+    headers: { ...headers, ...host && { host } },
+    timeout: 10_000,
+    ...tls,
+  })
+  request.on('error', reject).on(
+    'timeout',
+    () => request.destroy(new Error(`${method} ${path}: no answer within 10 s`))
+  )
   request.on('response', async response => {
     const chunks = await response.toArray()
     resolve({ status: response.statusCode, body: Buffer.concat(chunks).toString() })

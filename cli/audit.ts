@@ -20,13 +20,20 @@ const USAGE = `Usage:
 export async function audit ([command, ...options]: string[]): Promise<number> {
   try {
     switch (command) {
-      case 'verify': return await verify(options)
-      case 'show': return await show(options)
-      case '--help': case '-h': process.stdout.write(USAGE); return 0
-      default: throw new UsageError(command === undefined ? 'there is no command' : `there is no command ${quote(command)}`)
+      case 'verify':
+        return await verify(options)
+      case 'show':
+        return await show(options)
+      case '--help':
+      case '-h':
+        process.stdout.write(USAGE)
+        return 0
+      default:
+        throw new UsageError(command === undefined ? 'there is no command' : `there is no command ${quote(command)}`)
     }
   } catch (error) {
-    const misunderstood = error instanceof UsageError || String((error as NodeJS.ErrnoException).code).startsWith('ERR_PARSE_ARGS')
+    const misunderstood = error instanceof UsageError ||
+      String((error as NodeJS.ErrnoException).code).startsWith('ERR_PARSE_ARGS')
     process.stderr.write(`kafscale-mcp audit: ${(error as Error).message}\n${misunderstood ? USAGE : ''}`)
     return 2
   }
@@ -41,7 +48,9 @@ async function verify (args: string[]): Promise<number> {
     options: { 'public-key': { type: 'string', multiple: true }, 'expect-sequence': { type: 'string' } },
   })
   const { 'public-key': keyFiles, 'expect-sequence': expected } = values
-  if (expected !== undefined && !/^[0-9]{1,15}$/.test(expected)) throw new UsageError(`--expect-sequence is ${quote(expected)}: expected a number`)
+  if (expected !== undefined && !/^[0-9]{1,15}$/.test(expected)) {
+    throw new UsageError(`--expect-sequence is ${quote(expected)}: expected a number`)
+  }
   const { exitCode, findings } = await verifyFiles(files(positionals), {
     ...keyFiles && { publicKeys: await readPublicKeys(keyFiles) },
     ...expected !== undefined && { expectSequence: Number(expected) },
@@ -56,10 +65,25 @@ async function show (args: string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
-    options: { who: text, tool: text, event: text, outcome: text, since: text, until: text, json: { type: 'boolean', default: false } },
+    options: {
+      who: text,
+      tool: text,
+      event: text,
+      outcome: text,
+      since: text,
+      until: text,
+      json: { type: 'boolean', default: false },
+    },
   })
   const { who, tool, event, outcome, json } = values
-  const filter: Filter = { who, tool, event, outcome, since: time('--since', values.since), until: time('--until', values.until) }
+  const filter: Filter = {
+    who,
+    tool,
+    event,
+    outcome,
+    since: time('--since', values.since),
+    until: time('--until', values.until),
+  }
   const shown: ChainRecord[] = []
   let unreadable = 0
   for (const path of files(positionals)) {
@@ -86,6 +110,8 @@ function files (paths: string[]): string[] {
 function time (option: string, text: string | undefined): Date | undefined {
   if (text === undefined) return
   const date = new Date(text)
-  if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(date.getTime())) throw new UsageError(`${option} is ${quote(text)}: expected a time such as 2026-07-28T12:00:00Z, or a date`)
+  if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(date.getTime())) {
+    throw new UsageError(`${option} is ${quote(text)}: expected a time such as 2026-07-28T12:00:00Z, or a date`)
+  }
   return date
 }

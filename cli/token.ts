@@ -28,13 +28,22 @@ const USAGE = `Usage:
 export async function token ([command, ...options]: string[]): Promise<number> {
   try {
     switch (command) {
-      case 'keygen': return await keygen(options)
-      case 'issue': return await issue(options)
-      case '--help': case '-h': process.stdout.write(USAGE); return 0
-      default: throw new UsageError(command === undefined ? 'there is no command' : `there is no command ${JSON.stringify(command)}`)
+      case 'keygen':
+        return await keygen(options)
+      case 'issue':
+        return await issue(options)
+      case '--help':
+      case '-h':
+        process.stdout.write(USAGE)
+        return 0
+      default:
+        throw new UsageError(
+          command === undefined ? 'there is no command' : `there is no command ${JSON.stringify(command)}`
+        )
     }
   } catch (error) {
-    const misunderstood = error instanceof UsageError || String((error as NodeJS.ErrnoException).code).startsWith('ERR_PARSE_ARGS')
+    const misunderstood = error instanceof UsageError ||
+      String((error as NodeJS.ErrnoException).code).startsWith('ERR_PARSE_ARGS')
     process.stderr.write(`kafscale-mcp token: ${(error as Error).message}\n${misunderstood ? USAGE : ''}`)
     return misunderstood ? 2 : 1
   }
@@ -54,7 +63,9 @@ async function keygen (args: string[]): Promise<number> {
   const unfinished = `${jwksFile}.${process.pid}`
   writeFileSync(unfinished, `${JSON.stringify({ keys: [...keys, key] }, undefined, 2)}\n`)
   renameSync(unfinished, jwksFile)
-  process.stdout.write(`Private key: ${keyFile} (keep it away from the service)\nPublic keys: ${jwksFile} (KAFSCALE_MCP_AUTH_JWKS_FILE)\nkid: ${key.kid}\n`)
+  process.stdout.write(
+    `Private key: ${keyFile} (keep it away from the service)\nPublic keys: ${jwksFile} (KAFSCALE_MCP_AUTH_JWKS_FILE)\nkid: ${key.kid}\n`
+  )
   return 0
 }
 
@@ -100,11 +111,17 @@ function parseClaims (pairs: string[]): Record<string, string | string[]> {
   const claims = new Map<string, string[]>()
   for (const pair of pairs) {
     const [, name, value] = /^([^=]+)=(.*)$/s.exec(pair) ?? []
-    if (name === undefined || value === undefined) throw new UsageError(`--claim is ${JSON.stringify(pair)}: expected name=value`)
-    if (OWN_CLAIMS.has(name)) throw new UsageError(`--claim is ${JSON.stringify(pair)}: expected a claim that the command doesn't set itself`)
+    if (name === undefined || value === undefined) {
+      throw new UsageError(`--claim is ${JSON.stringify(pair)}: expected name=value`)
+    }
+    if (OWN_CLAIMS.has(name)) {
+      throw new UsageError(`--claim is ${JSON.stringify(pair)}: expected a claim that the command doesn't set itself`)
+    }
     claims.set(name, [...claims.get(name) ?? [], value])
   }
-  return Object.fromEntries([...claims].map(([name, values]) => [name, values.length === 1 ? values[0] as string : values]))
+  return Object.fromEntries(
+    [...claims].map(([name, values]) => [name, values.length === 1 ? values[0] as string : values])
+  )
 }
 
 function readPrivateKey (file: string): KeyObject {
@@ -135,6 +152,8 @@ function writeNew (file: string, content: string | Buffer): void {
   try {
     writeFileSync(file, content, { mode: 0o600, flag: 'wx' })
   } catch (error) {
-    throw (error as NodeJS.ErrnoException).code === 'EEXIST' ? new Error(`${file} exists: a private key is not overwritten`) : error
+    throw (error as NodeJS.ErrnoException).code === 'EEXIST'
+      ? new Error(`${file} exists: a private key is not overwritten`)
+      : error
   }
 }

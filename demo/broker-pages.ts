@@ -28,21 +28,48 @@ function brokerPage (broker: SimulatedBroker, lags: number[]): string {
   const denials = nodeId === 1 ? Math.floor(uptimeSeconds / 200) : 0
   return [
     ...family('kafscale_s3_health_state', 'gauge', 'Current broker view of S3 health.'),
-    ...['healthy', 'degraded', 'unavailable'].map(state => `kafscale_s3_health_state{state="${state}"} ${state === s3State ? 1 : 0}`),
+    ...['healthy', 'degraded', 'unavailable'].map(state =>
+      `kafscale_s3_health_state{state="${state}"} ${state === s3State ? 1 : 0}`
+    ),
     ...gauge('kafscale_s3_latency_ms_avg', 'Average S3 latency in the sliding window.', broker.s3LatencyMs.toFixed(6)),
-    ...gauge('kafscale_s3_error_rate', 'Fraction of S3 operations that failed in the sliding window.', broker.s3ErrorRate.toFixed(6)),
-    ...gauge('kafscale_s3_state_duration_seconds', 'Seconds spent in the current S3 state.', broker.s3StateSeconds.toFixed(6)),
-    ...gauge('kafscale_produce_rps', 'Broker ingest throughput measured over the sliding window.', produceRps.toFixed(6)),
+    ...gauge(
+      'kafscale_s3_error_rate',
+      'Fraction of S3 operations that failed in the sliding window.',
+      broker.s3ErrorRate.toFixed(6)
+    ),
+    ...gauge(
+      'kafscale_s3_state_duration_seconds',
+      'Seconds spent in the current S3 state.',
+      broker.s3StateSeconds.toFixed(6)
+    ),
+    ...gauge(
+      'kafscale_produce_rps',
+      'Broker ingest throughput measured over the sliding window.',
+      produceRps.toFixed(6)
+    ),
     ...gauge('kafscale_fetch_rps', 'Broker fetch throughput measured over the sliding window.', fetchRps.toFixed(6)),
-    ...histogram('kafscale_produce_latency_ms', 'Produce request latency in milliseconds.', broker.produceLatencyMs, broker.produceLatencySumMs),
-    ...histogram('kafscale_consumer_lag', 'Consumer lag in records.',
-      LAG_BOUNDS.map(le => ({ le, count: lags.filter(lag => lag <= le).length })), lags.reduce((sum, lag) => sum + lag, 0)),
+    ...histogram(
+      'kafscale_produce_latency_ms',
+      'Produce request latency in milliseconds.',
+      broker.produceLatencyMs,
+      broker.produceLatencySumMs
+    ),
+    ...histogram(
+      'kafscale_consumer_lag',
+      'Consumer lag in records.',
+      LAG_BOUNDS.map(le => ({ le, count: lags.filter(lag => lag <= le).length })),
+      lags.reduce((sum, lag) => sum + lag, 0)
+    ),
     ...gauge('kafscale_consumer_lag_max', 'Maximum consumer lag in records.', Math.max(...lags).toFixed(6)),
     ...gauge('kafscale_broker_uptime_seconds', 'Seconds since broker start.', uptimeSeconds.toFixed(6)),
     ...gauge('kafscale_broker_mem_alloc_bytes', 'Bytes of allocated heap objects.', allocated),
     ...gauge('kafscale_broker_mem_sys_bytes', 'Bytes of memory obtained from the OS.', 96_470_280),
     ...gauge('kafscale_broker_heap_inuse_bytes', 'Bytes in in-use spans.', allocated + 3_200_000),
-    ...gauge('kafscale_broker_cpu_percent', 'Approximate CPU usage percent since last scrape.', (2 + load / 40).toFixed(6)),
+    ...gauge(
+      'kafscale_broker_cpu_percent',
+      'Approximate CPU usage percent since last scrape.',
+      (2 + load / 40).toFixed(6)
+    ),
     ...gauge('kafscale_broker_goroutines', 'Number of goroutines.', 140 + nodeId),
     ...family('kafscale_admin_requests_total', 'counter', 'Total admin API requests.'),
     ...family('kafscale_admin_request_errors_total', 'counter', 'Total admin API requests that returned an error.'),

@@ -1,7 +1,13 @@
 import type { S3State } from '../kafscale/broker-metrics.ts'
 import { formatKey, type Key } from '../kafscale/keyspace.ts'
 import {
-  encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, type Broker, type GroupMember, type TopicConfig
+  encodeCommittedOffset,
+  encodeConsumerGroup,
+  encodeSnapshot,
+  encodeTopicConfig,
+  type Broker,
+  type GroupMember,
+  type TopicConfig,
 } from '../kafscale/records.ts'
 
 const TICK_MS = 500
@@ -55,15 +61,28 @@ interface GroupPlan {
 }
 
 const keepsUp = () => 3
-const fallsBehind = (slowSeconds: number, everySeconds: number) => (seconds: number) => seconds % everySeconds < slowSeconds ? 0.4 : 2
+const fallsBehind = (slowSeconds: number, everySeconds: number) => (seconds: number) =>
+  seconds % everySeconds < slowSeconds ? 0.4 : 2
 
 const GROUPS: GroupPlan[] = [
-  { id: 'clickstream-analytics', topics: ['clickstream', 'page-views'], members: 4, speed: fallsBehind(90, 180), rebalanceEverySeconds: 45 },
+  {
+    id: 'clickstream-analytics',
+    topics: ['clickstream', 'page-views'],
+    members: 4,
+    speed: fallsBehind(90, 180),
+    rebalanceEverySeconds: 45,
+  },
   { id: 'fraud-detection', topics: ['orders', 'payments'], members: 2, speed: fallsBehind(200, 400) },
   { id: 'notification-sender', topics: ['notifications'], members: 1, speed: keepsUp },
   { id: 'order-processing', topics: ['orders'], members: 3, speed: keepsUp },
   { id: 'payment-settlement', topics: ['payments'], members: 2, speed: keepsUp },
-  { id: 'recommendations', topics: ['page-views', 'user-events'], members: 3, speed: keepsUp, rebalanceEverySeconds: 110 },
+  {
+    id: 'recommendations',
+    topics: ['page-views', 'user-events'],
+    members: 3,
+    speed: keepsUp,
+    rebalanceEverySeconds: 110,
+  },
   { id: 'search-indexer', topics: ['inventory'], members: 2, speed: fallsBehind(60, 120) },
   { id: 'sensor-rollup', topics: ['sensor-readings'], members: 3, speed: fallsBehind(45, 90) },
   { id: 'shipping', topics: ['orders', 'shipments'], members: 2, speed: keepsUp },
@@ -146,7 +165,9 @@ export class SimulatedCluster {
 
   /** The lag of every committed offset of the cluster, in records. */
   get lags (): number[] {
-    return [...this.#groups.flatMap(({ commits }) => commits), ...this.#abandoned].map(({ partition, offset }) => partition.nextOffset - offset)
+    return [...this.#groups.flatMap(({ commits }) => commits), ...this.#abandoned].map(({ partition, offset }) =>
+      partition.nextOffset - offset
+    )
   }
 
   /** Lives on for half a second, up to a moment in Unix milliseconds. */
@@ -175,9 +196,17 @@ export class SimulatedCluster {
   #createTopic ({ name, partitions, recordsPerSecond }: typeof TOPICS[number]): Partition[] {
     const config = CONFIGS[name]
     if (config) {
-      this.#write({ kind: 'topic-config', topic: name }, encodeTopicConfig(name, {
-        partitions, replicationFactor: BROKERS.length, ...config, segmentBytes: 0, createdAtMs: this.#nowMs, config: new Map()
-      }))
+      this.#write(
+        { kind: 'topic-config', topic: name },
+        encodeTopicConfig(name, {
+          partitions,
+          replicationFactor: BROKERS.length,
+          ...config,
+          segmentBytes: 0,
+          createdAtMs: this.#nowMs,
+          config: new Map(),
+        })
+      )
     }
     return Array.from({ length: partitions }, (_, number) => {
       const end = recordsPerSecond === 0 ? 0 : Math.floor(1e6 * (1 + this.#random()))
@@ -200,18 +229,30 @@ export class SimulatedCluster {
 
   #writeSnapshot (): void {
     const replicaNodes = BROKERS.map(({ nodeId }) => nodeId)
-    this.#write({ kind: 'snapshot' }, encodeSnapshot({
-      clusterName: 'demo',
-      clusterId: '0d5b0f2e-6f3b-4a5c-9f43-1f1c1f7f3c11',
-      controllerId: 0,
-      brokers: BROKERS,
-      topics: TOPICS.map(({ name }) => ({
-        name,
-        errorCode: 0,
-        partitions: this.#partitions.filter(({ topic }) => topic === name).map(({ number, leaderId }) => (
-          { partition: number, leaderId, leaderEpoch: 0, replicaNodes, isrNodes: replicaNodes, offlineReplicas: [], errorCode: 0 })),
-      })),
-    }))
+    this.#write(
+      { kind: 'snapshot' },
+      encodeSnapshot({
+        clusterName: 'demo',
+        clusterId: '0d5b0f2e-6f3b-4a5c-9f43-1f1c1f7f3c11',
+        controllerId: 0,
+        brokers: BROKERS,
+        topics: TOPICS.map(({ name }) => ({
+          name,
+          errorCode: 0,
+          partitions: this.#partitions.filter(({ topic }) => topic === name).map(({ number, leaderId }) => (
+            {
+              partition: number,
+              leaderId,
+              leaderEpoch: 0,
+              replicaNodes,
+              isrNodes: replicaNodes,
+              offlineReplicas: [],
+              errorCode: 0,
+            }
+          )),
+        })),
+      })
+    )
   }
 
   /** S3 slows down for half a minute in every two, and a broker that does not use it then does not notice. */
@@ -243,7 +284,11 @@ export class SimulatedCluster {
   // --- Groups
 
   #startGroup (plan: GroupPlan): Group {
-    const commits = this.#partitionsOf(plan.topics).map(partition => ({ partition, consumed: partition.nextOffset, offset: partition.nextOffset }))
+    const commits = this.#partitionsOf(plan.topics).map(partition => ({
+      partition,
+      consumed: partition.nextOffset,
+      offset: partition.nextOffset,
+    }))
     for (const commit of commits) this.#writeCommit(plan.id, commit)
     const group: Group = { plan, state: 'stable', generationId: 1, members: new Map(), commits }
     for (let i = 0; i < plan.members; i++) this.#join(group)
@@ -278,7 +323,10 @@ export class SimulatedCluster {
   #consume ({ plan, commits }: Group): void {
     for (const [index, commit] of commits.entries()) {
       const { partition } = commit
-      const consumed = Math.min(partition.nextOffset, commit.consumed + plan.speed(this.#seconds) * partition.recordsPerSecond * TICK_SECONDS)
+      const consumed = Math.min(
+        partition.nextOffset,
+        commit.consumed + plan.speed(this.#seconds) * partition.recordsPerSecond * TICK_SECONDS
+      )
       partition.owner.fetchRps += (consumed - commit.consumed) / RATE_WINDOW_SECONDS
       commit.consumed = consumed
       if (!this.#isTurnOf(index) || Math.floor(consumed) === commit.offset) continue
@@ -292,7 +340,11 @@ export class SimulatedCluster {
     const every = group.plan.rebalanceEverySeconds
     if (every === undefined) return
     const since = this.#seconds % every
-    const state = since < PREPARING_SECONDS ? 'preparing_rebalance' : since < PREPARING_SECONDS + COMPLETING_SECONDS ? 'completing_rebalance' : 'stable'
+    const state = since < PREPARING_SECONDS
+      ? 'preparing_rebalance'
+      : since < PREPARING_SECONDS + COMPLETING_SECONDS
+        ? 'completing_rebalance'
+        : 'stable'
     if (state === group.state) return
     group.state = state
     if (state === 'preparing_rebalance') {
@@ -332,13 +384,25 @@ export class SimulatedCluster {
 
   #writeGroup ({ plan, state, generationId, members }: Group): void {
     const [leader = ''] = members.keys()
-    this.#write({ kind: 'group-metadata', group: plan.id }, encodeConsumerGroup(plan.id, {
-      state, protocolType: 'consumer', protocol: 'RoundRobinAssigner', leader, generationId, rebalanceTimeoutMs: 60_000, members
-    }))
+    this.#write(
+      { kind: 'group-metadata', group: plan.id },
+      encodeConsumerGroup(plan.id, {
+        state,
+        protocolType: 'consumer',
+        protocol: 'RoundRobinAssigner',
+        leader,
+        generationId,
+        rebalanceTimeoutMs: 60_000,
+        members,
+      })
+    )
   }
 
   #writeCommit (group: string, { partition: { topic, number }, offset }: Commit, committedAtMs = this.#nowMs): void {
-    this.#write({ kind: 'committed-offset', group, topic, partition: number }, encodeCommittedOffset({ offset, metadata: '', committedAtMs }))
+    this.#write(
+      { kind: 'committed-offset', group, topic, partition: number },
+      encodeCommittedOffset({ offset, metadata: '', committedAtMs })
+    )
   }
 
   #write (key: Key, value: Buffer | string): void {

@@ -32,11 +32,16 @@ export class EmbeddedEtcd {
   /** Serves the API on a free port of loopback, and returns its endpoint. */
   async listen (): Promise<string> {
     this.#server.addService({ range: rangeMethod, watch: watchMethod }, {
-      range: ({ request }: { request: Required<RangeRequest> }, callback: grpc.sendUnaryData<RangeResponse>) => this.#range(request, callback),
+      range: ({ request }: { request: Required<RangeRequest> }, callback: grpc.sendUnaryData<RangeResponse>) =>
+        this.#range(request, callback),
       watch: (stream: WatchStream) => stream.once('data', (request: WatchRequest) => this.#watch(request, stream)),
     })
     const port = await new Promise((resolve, reject) => {
-      this.#server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (error, port) => error ? reject(error) : resolve(port))
+      this.#server.bindAsync(
+        '127.0.0.1:0',
+        grpc.ServerCredentials.createInsecure(),
+        (error, port) => error ? reject(error) : resolve(port)
+      )
     })
     return `http://127.0.0.1:${port}`
   }
@@ -55,7 +60,10 @@ export class EmbeddedEtcd {
     this.#compactRevision = written.modRevision
   }
 
-  #range ({ key, rangeEnd, limit, revision, keysOnly, minModRevision }: Required<RangeRequest>, callback: grpc.sendUnaryData<RangeResponse>): void {
+  #range (
+    { key, rangeEnd, limit, revision, keysOnly, minModRevision }: Required<RangeRequest>,
+    callback: grpc.sendUnaryData<RangeResponse>
+  ): void {
     const at = revision || this.#revision
     if (at < this.#compactRevision || at > this.#revision) {
       callback({ code: grpc.status.OUT_OF_RANGE, details: at > this.#revision ? FUTURE : COMPACTED })
@@ -66,7 +74,9 @@ export class EmbeddedEtcd {
 
     const inRange = within(key, rangeEnd)
     const found = [...state.values()].filter(inRange)
-    const matching = found.filter(({ modRevision }) => modRevision >= minModRevision).sort((a, b) => a.key.compare(b.key))
+    const matching = found.filter(({ modRevision }) => modRevision >= minModRevision).sort((a, b) =>
+      a.key.compare(b.key)
+    )
     const page = matching.slice(0, limit || Infinity)
     callback(null, {
       header: this.#header,
@@ -84,7 +94,10 @@ export class EmbeddedEtcd {
     }
     const inRange = within(key, rangeEnd)
     const tell = (written: KeyValue[]) => {
-      const events = written.filter(kv => kv.modRevision >= startRevision && inRange(kv)).map(kv => ({ type: 'PUT' as const, kv }))
+      const events = written.filter(kv => kv.modRevision >= startRevision && inRange(kv)).map(kv => ({
+        type: 'PUT' as const,
+        kv,
+      }))
       if (events.length > 0) stream.write({ events })
     }
     tell(this.#writes)

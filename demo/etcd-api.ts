@@ -1,5 +1,13 @@
 import protobuf from 'protobufjs'
-import { range, watch, type RangeRequest, type RangeResponse, type Rpc, type WatchRequest, type WatchResponse } from '../plugins/etcd/messages.ts'
+import {
+  range,
+  watch,
+  type RangeRequest,
+  type RangeResponse,
+  type Rpc,
+  type WatchRequest,
+  type WatchResponse,
+} from '../plugins/etcd/messages.ts'
 import type { MethodDefinition } from '@grpc/grpc-js'
 
 /** The other side of the messages in `plugins/etcd/messages.ts`: requests are read here, and responses written. */
@@ -26,7 +34,11 @@ const { root } = protobuf.parse(`
 export const rangeMethod = method<RangeRequest, RangeResponse>(range, 'Range', false)
 export const watchMethod = method<WatchRequest, WatchResponse>(watch, 'Watch', true)
 
-function method<Request, Response> (rpc: Rpc<Request, Response>, message: string, stream: boolean): MethodDefinition<Request, Response> {
+function method<Request, Response> (
+  rpc: Rpc<Request, Response>,
+  message: string,
+  stream: boolean
+): MethodDefinition<Request, Response> {
   const request = root.lookupType(`${message}Request`)
   const response = root.lookupType(`${message}Response`)
   return {

@@ -73,7 +73,9 @@ claude mcp add --transport http kafscale ${url}
 
 A question without any client:
 
-curl ${url} -H 'content-type: application/json' -H 'accept: application/json, text/event-stream' -d '${JSON.stringify(call)}'
+curl ${url} -H 'content-type: application/json' -H 'accept: application/json, text/event-stream' -d '${
+    JSON.stringify(call)
+  }'
 
 Ctrl-C ends it.
 `

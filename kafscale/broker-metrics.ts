@@ -53,7 +53,9 @@ interface Sample { value?: string, labels?: Record<string, string>, buckets?: Re
 export function parseBrokerPage (text: string): BrokerPage {
   if (!text.endsWith('\n')) throw new InvalidPageError('it is truncated or no metrics page')
   const lines = text.split('\n')
-  if (lines.length > MAX_LINES || lines.some(line => line.length > MAX_LINE_LENGTH)) throw new InvalidPageError('it is too long to be a broker\'s page')
+  if (lines.length > MAX_LINES || lines.some(line => line.length > MAX_LINE_LENGTH)) {
+    throw new InvalidPageError("it is too long to be a broker's page")
+  }
   const families = samplesByFamily(text)
 
   const samples = (name: string): Sample[] => families.get(name) ?? invalid(`${name} is missing`)
@@ -76,7 +78,9 @@ export function parseBrokerPage (text: string): BrokerPage {
     consumerLagMax: unlabelled('kafscale_consumer_lag_max'),
     adminRequests: sum([...requests.values()]),
     adminRequestErrors: sum([...byApi('kafscale_admin_request_errors_total').values()]),
-    adminRequestLatencyMs: weightedMean([...latencies].map(([api, value]) => ({ value, weight: requests.get(api) ?? 0 }))),
+    adminRequestLatencyMs: weightedMean(
+      [...latencies].map(([api, value]) => ({ value, weight: requests.get(api) ?? 0 }))
+    ),
     authzDenied: unlabelled('kafscale_authz_denied_total'), // the labelled lines are parts of it
     cpuPercent: unlabelled('kafscale_broker_cpu_percent'),
     heapInuseBytes: unlabelled('kafscale_broker_heap_inuse_bytes'),
@@ -163,7 +167,9 @@ function histogram (name: string, [sample]: Sample[]): Histogram {
     .sort((a, b) => a.le - b.le)
   const cumulative = buckets.every(({ count }, index) => count >= (buckets[index - 1]?.count ?? 0))
   const last = buckets.at(-1)
-  if (last?.le !== Infinity || !cumulative || last.count !== number(name, sample?.count)) invalid(`${name} is not a whole histogram`)
+  if (last?.le !== Infinity || !cumulative || last.count !== number(name, sample?.count)) {
+    invalid(`${name} is not a whole histogram`)
+  }
   return buckets
 }
 

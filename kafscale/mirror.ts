@@ -3,9 +3,21 @@ import { isDeepStrictEqual } from 'node:util'
 import { add, subtract, type Int64 } from './int64.ts'
 import { parseKey, type Key } from './keyspace.ts'
 import {
-  decodeCommittedOffset, decodeConsumerGroup, decodeLease, decodeNextOffset, decodePartitionState, decodeSnapshot,
-  decodeTopicConfig, UndecodableError,
-  type Broker, type ConsumerGroup, type Defects, type Snapshot, type SnapshotPartition, type SnapshotTopic, type TopicConfig
+  decodeCommittedOffset,
+  decodeConsumerGroup,
+  decodeLease,
+  decodeNextOffset,
+  decodePartitionState,
+  decodeSnapshot,
+  decodeTopicConfig,
+  UndecodableError,
+  type Broker,
+  type ConsumerGroup,
+  type Defects,
+  type Snapshot,
+  type SnapshotPartition,
+  type SnapshotTopic,
+  type TopicConfig,
 } from './records.ts'
 
 /** One change of the keyspace, as etcd tells it. `value` is empty for a delete. */
@@ -92,7 +104,12 @@ export interface GroupView {
 export interface MirrorView {
   readonly revision: number
   /** The zero value when there is no snapshot, `null` when it can't be decoded. */
-  readonly snapshot: { clusterName: string | null, clusterId: string | null, controllerId: number | null, brokers: readonly Broker[] } | null
+  readonly snapshot: {
+    clusterName: string | null
+    clusterId: string | null
+    controllerId: number | null
+    brokers: readonly Broker[]
+  } | null
   readonly topics: readonly Topic[]
   /** Topics that have a stored config, in the snapshot or not. Not sorted. */
   topicsWithConfig: () => Iterable<Topic>
@@ -207,7 +224,9 @@ export class Mirror implements MirrorView {
 
   /** The topics of the snapshot, sorted by name. */
   get topics (): readonly Topic[] {
-    this.#sortedTopics ??= [...this.#topics.values()].filter(topic => topic.info !== undefined).sort((a, b) => compare(a.name, b.name))
+    this.#sortedTopics ??= [...this.#topics.values()].filter(topic => topic.info !== undefined).sort((a, b) =>
+      compare(a.name, b.name)
+    )
     return this.#sortedTopics
   }
 
@@ -242,7 +261,9 @@ export class Mirror implements MirrorView {
   differences (other: Mirror): string[] {
     const names = new Set([...this.modRevisions.keys(), ...other.modRevisions.keys()])
     return [...names].filter(name =>
-      this.modRevisions.get(name) !== other.modRevisions.get(name) || !isDeepStrictEqual(this.#stored(name), other.#stored(name)))
+      this.modRevisions.get(name) !== other.modRevisions.get(name) ||
+      !isDeepStrictEqual(this.#stored(name), other.#stored(name))
+    )
   }
 
   #stored (name: string): unknown {

@@ -92,7 +92,8 @@ export function decodeLease (value: Buffer): number {
 // --- JSON
 
 // The form that brokers write; read without a JSON parser, since nine of ten events are offset commits.
-const committedOffset = /^\{"offset":(-?(?:0|[1-9][0-9]*)),"metadata":"([^"\\\p{Cc}]*)","committed_at":"([^"\\\p{Cc}]*)"\}$/u
+const committedOffset =
+  /^\{"offset":(-?(?:0|[1-9][0-9]*)),"metadata":"([^"\\\p{Cc}]*)","committed_at":"([^"\\\p{Cc}]*)"\}$/u
 
 /** Reads a committed offset. A `committed_at` that is no RFC 3339 time is `null`. @throws {UndecodableError} */
 export function decodeCommittedOffset (value: Buffer): CommittedOffset {
@@ -108,14 +109,19 @@ export function decodeCommittedOffset (value: Buffer): CommittedOffset {
 function committedOffsetFromJson (json: string): string[] {
   const record = asObject(parseJson(json))
   // The source of a number is what was stored; its parsed value may have been rounded.
-  const sources = parseJson(json, (_, value, context) => typeof value === 'number' ? context?.source : value) as JsonObject
+  const sources = parseJson(
+    json,
+    (_, value, context) => typeof value === 'number' ? context?.source : value
+  ) as JsonObject
   if (typeof field(record, 'offset') !== 'number') undecodable('its offset is no number')
   return [json, String(field(sources, 'offset')), text(record, 'metadata') ?? '', String(field(record, 'committed_at'))]
 }
 
 /** Writes a committed offset as brokers do. */
 export function encodeCommittedOffset ({ offset, metadata, committedAtMs }: CommittedOffset): Buffer {
-  return Buffer.from(`{"offset":${offset},"metadata":${JSON.stringify(metadata)},"committed_at":"${formatTime(committedAtMs)}"}`)
+  return Buffer.from(
+    `{"offset":${offset},"metadata":${JSON.stringify(metadata)},"committed_at":"${formatTime(committedAtMs)}"}`
+  )
 }
 
 /**
@@ -130,7 +136,10 @@ export function decodeSnapshot (value: Buffer, defects: Defects): Snapshot {
     clusterId: part(() => text(document, 'ClusterID'), defects) ?? null,
     controllerId: part(() => int32(document, 'ControllerID'), defects) ?? null,
     brokers: unique(each(document, 'Brokers', 'broker', decodeBroker, defects), broker => broker.nodeId),
-    topics: unique(each(document, 'Topics', 'topic', topic => decodeTopic(topic, defects), defects), topic => topic.name),
+    topics: unique(
+      each(document, 'Topics', 'topic', topic => decodeTopic(topic, defects), defects),
+      topic => topic.name
+    ),
   }
 }
 
@@ -195,7 +204,13 @@ function decodePartition (partition: JsonObject): SnapshotPartition {
 }
 
 /** Decodes the objects of a list, leaving out those that can't be. */
-function each<T> (parent: JsonObject, name: string, what: string, decode: (item: JsonObject) => T, defects: Defects): T[] {
+function each<T> (
+  parent: JsonObject,
+  name: string,
+  what: string,
+  decode: (item: JsonObject) => T,
+  defects: Defects
+): T[] {
   const items = field(parent, name)
   if (items === undefined) return []
   if (!Array.isArray(items)) return undecodable(`${name} is no list`)
@@ -259,7 +274,10 @@ function asObject (value: unknown): JsonObject {
     : undecodable('it is no JSON object')
 }
 
-function parseJson (json: string, reviver?: (key: string, value: unknown, context?: { source: string }) => unknown): unknown {
+function parseJson (
+  json: string,
+  reviver?: (key: string, value: unknown, context?: { source: string }) => unknown
+): unknown {
   try {
     return JSON.parse(json, reviver)
   } catch {
@@ -272,7 +290,13 @@ function parseJson (json: string, reviver?: (key: string, value: unknown, contex
 /** Reads a topic's stored config. @throws {UndecodableError} */
 export function decodeTopicConfig (value: Buffer): TopicConfig {
   const record: TopicConfig = {
-    partitions: 0, replicationFactor: 0, retentionMs: 0, retentionBytes: 0, segmentBytes: 0, createdAtMs: null, config: new Map()
+    partitions: 0,
+    replicationFactor: 0,
+    retentionMs: 0,
+    retentionBytes: 0,
+    segmentBytes: 0,
+    createdAtMs: null,
+    config: new Map(),
   }
   decodeFields(value, (tag, reader) => {
     switch (tag) {
@@ -421,7 +445,12 @@ function decodeAssignment (value: Uint8Array, assignments: Map<string, number[]>
   assignments.set(topic, [...assignments.get(topic) ?? [], ...assigned])
 }
 
-function decodeMapEntry<V> (reader: protobuf.Reader, decodeValue: (reader: protobuf.Reader) => V, zero: V, map: Map<string, V>): void {
+function decodeMapEntry<V> (
+  reader: protobuf.Reader,
+  decodeValue: (reader: protobuf.Reader) => V,
+  zero: V,
+  map: Map<string, V>
+): void {
   let key = ''
   let value = zero
   decodeFields(reader.bytes(), (tag, entry) => {
@@ -459,7 +488,9 @@ function skip (reader: protobuf.Reader, tag: number): void {
     reader.skipType(tag & 7)
     return
   }
-  for (let inner = reader.uint32(); inner !== (number << 3 | END_GROUP) >>> 0; inner = reader.uint32()) skip(reader, inner)
+  for (let inner = reader.uint32(); inner !== (number << 3 | END_GROUP) >>> 0; inner = reader.uint32()) {
+    skip(reader, inner)
+  }
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -501,7 +532,10 @@ function parseTime (time: string): number | null {
   const [, year, month, day] = rfc3339.exec(time) ?? []
   const ms = year === undefined ? NaN : Date.parse(time)
   // Date.parse takes the 30th of February for the 2nd of March.
-  return ms >= MIN_TIME_MS && ms <= MAX_TIME_MS && Number(day) <= new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate() ? ms : null
+  return ms >= MIN_TIME_MS && ms <= MAX_TIME_MS &&
+      Number(day) <= new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate()
+    ? ms
+    : null
 }
 
 function formatTime (ms: number | null): string {

@@ -1,6 +1,12 @@
 import fp from 'fastify-plugin'
 import { MetadataUnavailable, MetricsNotConfigured } from '../errors.ts'
-import { aggregate, InvalidPageError, parseBrokerPage, type BrokerPage, type Figures } from '../kafscale/broker-metrics.ts'
+import {
+  aggregate,
+  InvalidPageError,
+  parseBrokerPage,
+  type BrokerPage,
+  type Figures,
+} from '../kafscale/broker-metrics.ts'
 import type { Broker } from '../kafscale/records.ts'
 
 declare module 'fastify' {
@@ -51,7 +57,10 @@ export default fp(async function brokerMetrics (app) {
       if (!last || (!running && performance.now() - last.atMs >= metricsMaxAge)) {
         const targets = templates.flatMap(template => expand(template, brokers))
         running = true
-        last = { atMs: performance.now(), snapshot: scrapeAll(targets, target => app.telemetry.scrape(target, () => scrapeOne(target, closing.signal))) }
+        last = {
+          atMs: performance.now(),
+          snapshot: scrapeAll(targets, target => app.telemetry.scrape(target, () => scrapeOne(target, closing.signal))),
+        }
         last.snapshot.then(({ brokers, whole }) => {
           running = false
           state = !whole ? 'unavailable' : brokers.every(broker => broker.state === 'ok') ? 'ok' : 'partial'
@@ -66,7 +75,9 @@ export default fp(async function brokerMetrics (app) {
   function brokers (): readonly Broker[] {
     const { mirror, reason = '' } = app.metadata
     if (!mirror) throw new MetadataUnavailable(reason)
-    if (!mirror.snapshot) throw new MetadataUnavailable('the stored snapshot can\'t be decoded, so the brokers are not known')
+    if (!mirror.snapshot) {
+      throw new MetadataUnavailable("the stored snapshot can't be decoded, so the brokers are not known")
+    }
     return mirror.snapshot.brokers
   }
 }, { name: 'broker-metrics', dependencies: ['config', 'telemetry', 'metadata'] })
@@ -75,7 +86,9 @@ interface Target { nodeId: number | null, address: string, url: URL | undefined 
 
 /** One target for each broker where the template has a placeholder, else one whose broker is not known. */
 function expand (template: string, brokers: () => readonly Broker[]): Target[] {
-  if (!/\{host\}|\{node_id\}/.test(template)) return [{ nodeId: null, address: new URL(template).host, url: new URL(template) }]
+  if (!/\{host\}|\{node_id\}/.test(template)) {
+    return [{ nodeId: null, address: new URL(template).host, url: new URL(template) }]
+  }
   return brokers().map(({ nodeId, host }) => {
     // A host name comes from the cluster: it must not become a path, a port or credentials.
     const name = /^[\w.-]+$/.test(host) ? host : /^[0-9a-f:.]+$/i.test(host) ? `[${host}]` : ''
@@ -86,7 +99,10 @@ function expand (template: string, brokers: () => readonly Broker[]): Target[] {
   })
 }
 
-async function scrapeAll (targets: Target[], scrape: (target: Target) => Promise<BrokerResult>): Promise<Omit<MetricsSnapshot, 'ageMs'>> {
+async function scrapeAll (
+  targets: Target[],
+  scrape: (target: Target) => Promise<BrokerResult>
+): Promise<Omit<MetricsSnapshot, 'ageMs'>> {
   const scrapedAt = new Date()
   const brokers = await Promise.all(targets.map(scrape))
   const pages = brokers.flatMap(broker => broker.state === 'ok' ? [broker.page] : [])

@@ -53,17 +53,39 @@ export const ConfigSchema = {
     required: true,
     parse: text => list(text).map(parseEndpoint),
   },
-  etcdUsername: { name: 'ETCD_USERNAME', meaning: 'etcd user; it needs no more than read on the prefix /kafscale/', parse: String },
+  etcdUsername: {
+    name: 'ETCD_USERNAME',
+    meaning: 'etcd user; it needs no more than read on the prefix /kafscale/',
+    parse: String,
+  },
   etcdPassword: { name: 'ETCD_PASSWORD', meaning: 'Password of the etcd user', secret: true, parse: String },
-  etcdCaFile: { name: 'ETCD_CA_FILE', meaning: 'PEM file of the CA that signed etcd\'s certificate; the system\'s CAs when unset', parse: pemFile(readCertificate, 'a certificate') },
-  etcdCertFile: { name: 'ETCD_CERT_FILE', meaning: 'PEM file of the client certificate that etcd asks for', parse: pemFile(readCertificate, 'a certificate') },
-  etcdKeyFile: { name: 'ETCD_KEY_FILE', meaning: 'PEM file of the client certificate\'s key', parse: pemFile(readKey, 'an unencrypted private key') },
+  etcdCaFile: {
+    name: 'ETCD_CA_FILE',
+    meaning: "PEM file of the CA that signed etcd's certificate; the system's CAs when unset",
+    parse: pemFile(readCertificate, 'a certificate'),
+  },
+  etcdCertFile: {
+    name: 'ETCD_CERT_FILE',
+    meaning: 'PEM file of the client certificate that etcd asks for',
+    parse: pemFile(readCertificate, 'a certificate'),
+  },
+  etcdKeyFile: {
+    name: 'ETCD_KEY_FILE',
+    meaning: "PEM file of the client certificate's key",
+    parse: pemFile(readKey, 'an unencrypted private key'),
+  },
   brokerMetricsUrl: {
     name: 'BROKER_METRICS_URL',
-    meaning: 'Brokers\' /metrics pages, comma separated; {host} and {node_id} make one of each broker of the snapshot, auto is http://{host}:9093/metrics',
+    meaning:
+      "Brokers' /metrics pages, comma separated; {host} and {node_id} make one of each broker of the snapshot, auto is http://{host}:9093/metrics",
     parse: text => list(text).map(item => parseMetricsUrl(item === 'auto' ? 'http://{host}:9093/metrics' : item)),
   },
-  metricsMaxAge: { name: 'METRICS_MAX_AGE', meaning: 'How long a scrape of the brokers serves all callers', default: '2s', parse: parseDuration },
+  metricsMaxAge: {
+    name: 'METRICS_MAX_AGE',
+    meaning: 'How long a scrape of the brokers serves all callers',
+    default: '2s',
+    parse: parseDuration,
+  },
   maxStaleness: {
     name: 'MAX_STALENESS',
     meaning: '/readyz is 503 when the mirror is older; 0: never for that reason',
@@ -86,53 +108,181 @@ export const ConfigSchema = {
     meaning: 'Origins, comma separated (https://host:port), whose pages may call /mcp; on loopback its own when unset',
     parse: text => list(text).map(parseOrigin),
   },
-  authMode: { name: 'AUTH_MODE', meaning: 'oidc, jwks, token or none; follows from what is set when unset', parse: text => oneOf(text, 'oidc', 'jwks', 'token', 'none') },
-  publicUrl: { name: 'PUBLIC_URL', meaning: 'Base URL at which clients reach the service, a path allowed; the listener\'s when unset', parse: parsePublicUrl },
-  oidcIssuer: { name: 'OIDC_ISSUER', meaning: 'Identity providers, comma separated, whose tokens are accepted', parse: text => list(text).map(parseIssuer) },
-  oidcAudience: { name: 'OIDC_AUDIENCE', meaning: 'Audience that a token must have; {PUBLIC_URL}/mcp when unset', parse: String },
-  oidcMaxTokenLifetime: { name: 'OIDC_MAX_TOKEN_LIFETIME', meaning: 'A token that lives longer is refused', default: '1h', parse: parseDuration },
+  authMode: {
+    name: 'AUTH_MODE',
+    meaning: 'oidc, jwks, token or none; follows from what is set when unset',
+    parse: text => oneOf(text, 'oidc', 'jwks', 'token', 'none'),
+  },
+  publicUrl: {
+    name: 'PUBLIC_URL',
+    meaning: "Base URL at which clients reach the service, a path allowed; the listener's when unset",
+    parse: parsePublicUrl,
+  },
+  oidcIssuer: {
+    name: 'OIDC_ISSUER',
+    meaning: 'Identity providers, comma separated, whose tokens are accepted',
+    parse: text => list(text).map(parseIssuer),
+  },
+  oidcAudience: {
+    name: 'OIDC_AUDIENCE',
+    meaning: 'Audience that a token must have; {PUBLIC_URL}/mcp when unset',
+    parse: String,
+  },
+  oidcMaxTokenLifetime: {
+    name: 'OIDC_MAX_TOKEN_LIFETIME',
+    meaning: 'A token that lives longer is refused',
+    default: '1h',
+    parse: parseDuration,
+  },
   oidcClientId: { name: 'OIDC_CLIENT_ID', meaning: 'Client id for the introspection of opaque tokens', parse: String },
   oidcClientSecret: { name: 'OIDC_CLIENT_SECRET', meaning: 'Secret of that client', secret: true, parse: String },
-  authJwksFile: { name: 'AUTH_JWKS_FILE', meaning: 'File of public keys (JWKS) for tokens without an identity provider', parse: readableFile },
+  authJwksFile: {
+    name: 'AUTH_JWKS_FILE',
+    meaning: 'File of public keys (JWKS) for tokens without an identity provider',
+    parse: readableFile,
+  },
   authJwksIssuer: { name: 'AUTH_JWKS_ISSUER', meaning: 'Issuer of those tokens', parse: String },
-  authToken: { name: 'AUTH_TOKEN', meaning: 'One static bearer token, a shared secret of at least 32 characters', secret: true, parse: String },
-  tlsCertFile: { name: 'TLS_CERT_FILE', meaning: 'PEM file of the service\'s own certificate; plain HTTP when unset', parse: pemFile(readCertificate, 'a certificate') },
-  tlsKeyFile: { name: 'TLS_KEY_FILE', meaning: 'PEM file of its key', parse: pemFile(readKey, 'an unencrypted private key') },
-  tlsClientCaFile: { name: 'TLS_CLIENT_CA_FILE', meaning: 'PEM file of the CA of client certificates, which are then required', parse: pemFile(readCertificate, 'a certificate') },
-  trustedProxies: { name: 'TRUSTED_PROXIES', meaning: 'Addresses or CIDR ranges, comma separated, whose X-Forwarded-* are believed; nobody\'s when unset', parse: text => list(text).map(parseCidr) },
+  authToken: {
+    name: 'AUTH_TOKEN',
+    meaning: 'One static bearer token, a shared secret of at least 32 characters',
+    secret: true,
+    parse: String,
+  },
+  tlsCertFile: {
+    name: 'TLS_CERT_FILE',
+    meaning: "PEM file of the service's own certificate; plain HTTP when unset",
+    parse: pemFile(readCertificate, 'a certificate'),
+  },
+  tlsKeyFile: {
+    name: 'TLS_KEY_FILE',
+    meaning: 'PEM file of its key',
+    parse: pemFile(readKey, 'an unencrypted private key'),
+  },
+  tlsClientCaFile: {
+    name: 'TLS_CLIENT_CA_FILE',
+    meaning: 'PEM file of the CA of client certificates, which are then required',
+    parse: pemFile(readCertificate, 'a certificate'),
+  },
+  trustedProxies: {
+    name: 'TRUSTED_PROXIES',
+    meaning: "Addresses or CIDR ranges, comma separated, whose X-Forwarded-* are believed; nobody's when unset",
+    parse: text => list(text).map(parseCidr),
+  },
   policyFile: { name: 'POLICY_FILE', meaning: 'YAML or JSON file that says who may do what', parse: readableFile },
-  environment: { name: 'ENVIRONMENT', meaning: 'What a policy calls the place where this service runs', default: 'default', parse: String },
+  environment: {
+    name: 'ENVIRONMENT',
+    meaning: 'What a policy calls the place where this service runs',
+    default: 'default',
+    parse: String,
+  },
   tools: { name: 'TOOLS', meaning: 'Tools that exist, comma separated; all when unset', parse: list },
   disabledTools: { name: 'DISABLED_TOOLS', meaning: 'Tools that do not exist, comma separated', parse: list },
-  auditSinks: { name: 'AUDIT_SINKS', meaning: 'Where audit records go, comma separated: stdout, file:PATH, http(s)://…; none on loopback without authentication only', default: 'stdout', parse: text => list(text).map(parseSink) },
-  auditSigningKeyFile: { name: 'AUDIT_SIGNING_KEY_FILE', meaning: 'PEM file of an Ed25519 key that signs the checkpoints of the audit chain', parse: pemFile(readKey, 'an unencrypted private key') },
-  auditFailMode: { name: 'AUDIT_FAIL_MODE', meaning: 'closed: a call that can not be recorded is refused; open: reads are served, and what is lost is counted', default: 'closed', parse: text => oneOf(text, 'closed', 'open') },
-  auditRedact: { name: 'AUDIT_REDACT', meaning: 'More names of arguments, comma separated, whose values are not recorded', parse: list },
-  rateLimit: { name: 'RATE_LIMIT', meaning: 'Requests a minute of one principal; 0: no limit', default: '0', parse: parseCount },
-  addressRateLimit: { name: 'ADDRESS_RATE_LIMIT', meaning: 'Requests a minute from one address; 0: no limit; none in the mode none', default: '0', parse: parseCount },
-  maxConcurrentCalls: { name: 'MAX_CONCURRENT_CALLS', meaning: 'Calls at once of one principal; 0: no limit', default: '64', parse: parseCount },
-  addressMaxConcurrentCalls: { name: 'ADDRESS_MAX_CONCURRENT_CALLS', meaning: 'Calls at once from one address; 0: no limit; none in the mode none', default: '0', parse: parseCount },
-  maxAuthFailures: { name: 'MAX_AUTH_FAILURES', meaning: 'Failed sign-ins a minute from one address, then 429; 0: no limit', default: '300', parse: parseCount },
-  maxEventLoopDelay: { name: 'MAX_EVENT_LOOP_DELAY', meaning: 'Requests are refused with 503 while the event loop is slower; 0: never', default: '1s', parse: parseDuration },
-  maxBodyBytes: { name: 'MAX_BODY_BYTES', meaning: 'A larger request is refused with 413', default: '1048576', parse: text => parseCount(text, 1) },
-  requestTimeout: { name: 'REQUEST_TIMEOUT', meaning: 'How long a request may take to arrive whole, its headers too', default: '30s', parse: text => Math.ceil(parseDuration(text)) },
-  telemetryAddr: { name: 'TELEMETRY_ADDR', meaning: 'Where /metrics is served, to anyone and apart from /mcp: host:port, :port or [v6]:port; off: nowhere', default: '127.0.0.1:9090', parse: text => text === 'off' ? null : parseAddress(text, ', or off') },
-  logLevel: { name: 'LOG_LEVEL', meaning: 'fatal, error, warn, info, debug, trace or silent; logs go to stderr', default: 'info', parse: text => oneOf(text, 'fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent') },
-  sessionTimeout: { name: 'SESSION_TIMEOUT', meaning: 'Without effect: sessions no longer exist', parse: parseDuration },
+  auditSinks: {
+    name: 'AUDIT_SINKS',
+    meaning:
+      'Where audit records go, comma separated: stdout, file:PATH, http(s)://…; none on loopback without authentication only',
+    default: 'stdout',
+    parse: text => list(text).map(parseSink),
+  },
+  auditSigningKeyFile: {
+    name: 'AUDIT_SIGNING_KEY_FILE',
+    meaning: 'PEM file of an Ed25519 key that signs the checkpoints of the audit chain',
+    parse: pemFile(readKey, 'an unencrypted private key'),
+  },
+  auditFailMode: {
+    name: 'AUDIT_FAIL_MODE',
+    meaning: 'closed: a call that can not be recorded is refused; open: reads are served, and what is lost is counted',
+    default: 'closed',
+    parse: text => oneOf(text, 'closed', 'open'),
+  },
+  auditRedact: {
+    name: 'AUDIT_REDACT',
+    meaning: 'More names of arguments, comma separated, whose values are not recorded',
+    parse: list,
+  },
+  rateLimit: {
+    name: 'RATE_LIMIT',
+    meaning: 'Requests a minute of one principal; 0: no limit',
+    default: '0',
+    parse: parseCount,
+  },
+  addressRateLimit: {
+    name: 'ADDRESS_RATE_LIMIT',
+    meaning: 'Requests a minute from one address; 0: no limit; none in the mode none',
+    default: '0',
+    parse: parseCount,
+  },
+  maxConcurrentCalls: {
+    name: 'MAX_CONCURRENT_CALLS',
+    meaning: 'Calls at once of one principal; 0: no limit',
+    default: '64',
+    parse: parseCount,
+  },
+  addressMaxConcurrentCalls: {
+    name: 'ADDRESS_MAX_CONCURRENT_CALLS',
+    meaning: 'Calls at once from one address; 0: no limit; none in the mode none',
+    default: '0',
+    parse: parseCount,
+  },
+  maxAuthFailures: {
+    name: 'MAX_AUTH_FAILURES',
+    meaning: 'Failed sign-ins a minute from one address, then 429; 0: no limit',
+    default: '300',
+    parse: parseCount,
+  },
+  maxEventLoopDelay: {
+    name: 'MAX_EVENT_LOOP_DELAY',
+    meaning: 'Requests are refused with 503 while the event loop is slower; 0: never',
+    default: '1s',
+    parse: parseDuration,
+  },
+  maxBodyBytes: {
+    name: 'MAX_BODY_BYTES',
+    meaning: 'A larger request is refused with 413',
+    default: '1048576',
+    parse: text => parseCount(text, 1),
+  },
+  requestTimeout: {
+    name: 'REQUEST_TIMEOUT',
+    meaning: 'How long a request may take to arrive whole, its headers too',
+    default: '30s',
+    parse: text => Math.ceil(parseDuration(text)),
+  },
+  telemetryAddr: {
+    name: 'TELEMETRY_ADDR',
+    meaning: 'Where /metrics is served, to anyone and apart from /mcp: host:port, :port or [v6]:port; off: nowhere',
+    default: '127.0.0.1:9090',
+    parse: text => text === 'off' ? null : parseAddress(text, ', or off'),
+  },
+  logLevel: {
+    name: 'LOG_LEVEL',
+    meaning: 'fatal, error, warn, info, debug, trace or silent; logs go to stderr',
+    default: 'info',
+    parse: text => oneOf(text, 'fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'),
+  },
+  sessionTimeout: {
+    name: 'SESSION_TIMEOUT',
+    meaning: 'Without effect: sessions no longer exist',
+    parse: parseDuration,
+  },
 } satisfies Record<string, Setting<unknown>>
 
-type SecretKey = { [K in keyof typeof ConfigSchema]: (typeof ConfigSchema)[K] extends { secret: true } ? K : never }[keyof typeof ConfigSchema]
+type SecretKey = {
+  [K in keyof typeof ConfigSchema]: (typeof ConfigSchema)[K] extends { secret: true } ? K : never
+}[keyof typeof ConfigSchema]
 
 export type Secrets = { readonly [K in SecretKey]?: string | undefined }
 
 /** Validated and frozen, without the secrets. Durations are in milliseconds. */
-export type Config = { readonly [K in Exclude<keyof typeof ConfigSchema, SecretKey | 'authMode'>]: Value<(typeof ConfigSchema)[K]> } & {
-  readonly authMode: AuthMethod
-  /** Whether the `OTEL_*` variables ask for traces. */
-  readonly tracing: boolean
-  /** What is worth a warning at start: variables without meaning or effect. */
-  readonly warnings: readonly string[]
-}
+export type Config =
+  & { readonly [K in Exclude<keyof typeof ConfigSchema, SecretKey | 'authMode'>]: Value<(typeof ConfigSchema)[K]> }
+  & {
+    readonly authMode: AuthMethod
+    /** Whether the `OTEL_*` variables ask for traces. */
+    readonly tracing: boolean
+    /** What is worth a warning at start: variables without meaning or effect. */
+    readonly warnings: readonly string[]
+  }
 
 const secretsOfConfigs = new WeakMap<Config, Secrets>()
 
@@ -155,7 +305,12 @@ export function readConfig (env: Environment = process.env): Config {
   const unread: string[] = []
   const open: Partial<Record<keyof typeof ConfigSchema, unknown>> = {}
   const secrets: Partial<Record<keyof typeof ConfigSchema, unknown>> = {}
-  for (const [key, setting] of Object.entries<Setting<unknown>>(ConfigSchema) as [keyof typeof ConfigSchema, Setting<unknown>][]) {
+  for (
+    const [key, setting] of Object.entries<Setting<unknown>>(ConfigSchema) as [
+      keyof typeof ConfigSchema,
+      Setting<unknown>
+    ][]
+  ) {
     const variable = PREFIX + setting.name
     try {
       const text = setting.secret ? readSecret(env, variable) : env[variable] || setting.default
@@ -175,7 +330,15 @@ export function readConfig (env: Environment = process.env): Config {
   if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
   const { tracing, warnings: untraced } = tracesAskedFor(env)
   const found = [...warnings(env), ...doubtful, ...untraced]
-  return withSecrets(Object.freeze({ ...open as Omit<Config, 'warnings' | 'authMode' | 'tracing'>, authMode: mode, tracing, warnings: found }), secrets as Secrets)
+  return withSecrets(
+    Object.freeze({
+      ...open as Omit<Config, 'warnings' | 'authMode' | 'tracing'>,
+      authMode: mode,
+      tracing,
+      warnings: found,
+    }),
+    secrets as Secrets
+  )
 }
 
 export default fp(async function config (app, { config }: { config: Config }) {
@@ -205,17 +368,32 @@ function parse (variable: string, { secret, parse }: Setting<unknown>, text: str
 
 function contradictions (config: Partial<Config & Secrets>, mode: AuthMethod): string[] {
   const { etcdEndpoints, etcdCaFile, etcdCertFile, auditSinks } = config
-  const found = [...unpaired(config, 'etcdUsername', 'etcdPassword'), ...unpaired(config, 'etcdCertFile', 'etcdKeyFile')]
+  const found = [
+    ...unpaired(config, 'etcdUsername', 'etcdPassword'),
+    ...unpaired(config, 'etcdCertFile', 'etcdKeyFile'),
+  ]
   for (const [cert, key] of [['etcdCertFile', 'etcdKeyFile'], ['tlsCertFile', 'tlsKeyFile']] as const) {
     const [certFile, keyFile] = [config[cert], config[key]]
-    if (certFile === undefined || keyFile === undefined || readCertificate(certFile).checkPrivateKey(readKey(keyFile))) continue
-    found.push(`${PREFIX}${ConfigSchema[key].name} is ${show(keyFile)}: expected the key of the certificate in ${PREFIX}${ConfigSchema[cert].name}`)
+    if (
+      certFile === undefined || keyFile === undefined || readCertificate(certFile).checkPrivateKey(readKey(keyFile))
+    ) continue
+    found.push(
+      `${PREFIX}${ConfigSchema[key].name} is ${show(keyFile)}: expected the key of the certificate in ${PREFIX}${
+        ConfigSchema[cert].name
+      }`
+    )
   }
   if ((etcdCaFile ?? etcdCertFile) !== undefined && etcdEndpoints?.every(endpoint => endpoint.startsWith('http:'))) {
-    found.push(`${PREFIX}ETCD_ENDPOINTS is ${show(etcdEndpoints.join(','))}: expected an https endpoint, since TLS files are set`)
+    found.push(
+      `${PREFIX}ETCD_ENDPOINTS is ${
+        show(etcdEndpoints.join(','))
+      }: expected an https endpoint, since TLS files are set`
+    )
   }
   if (auditSinks?.some(({ kind }) => kind === 'none') && (mode !== 'none' || auditSinks.length > 1)) {
-    found.push(`${PREFIX}AUDIT_SINKS has none in it: expected it alone, and only where nothing authenticates; what authenticated callers do is recorded`)
+    found.push(
+      `${PREFIX}AUDIT_SINKS has none in it: expected it alone, and only where nothing authenticates; what authenticated callers do is recorded`
+    )
   }
   return found
 }
@@ -225,7 +403,11 @@ function unpaired (config: Partial<Config & Secrets>, ...pair: (keyof typeof Con
   const [set, ...more] = pair.filter(key => config[key] !== undefined)
   if (set === undefined || more.length > 0 || !pair.every(key => key in config)) return []
   const unset = pair.find(key => key !== set) as keyof typeof ConfigSchema
-  return [`${PREFIX}${ConfigSchema[set].name} is set and ${PREFIX}${ConfigSchema[unset].name} is not: expected both or neither`]
+  return [
+    `${PREFIX}${ConfigSchema[set].name} is set and ${PREFIX}${
+      ConfigSchema[unset].name
+    } is not: expected both or neither`,
+  ]
 }
 
 function warnings (env: Environment): string[] {
@@ -274,8 +456,13 @@ function parseEndpoint (text: string): string {
 }
 
 function parseMetricsUrl (text: string): string {
-  parseUrl(text.replaceAll('{host}', 'host').replaceAll('{node_id}', '0'), 'URLs such as http://{host}:9093/metrics, or auto')
-  if (/[{}]/.test(text.replaceAll('{host}', '').replaceAll('{node_id}', ''))) throw new Error('no placeholder but {host} and {node_id}')
+  parseUrl(
+    text.replaceAll('{host}', 'host').replaceAll('{node_id}', '0'),
+    'URLs such as http://{host}:9093/metrics, or auto'
+  )
+  if (/[{}]/.test(text.replaceAll('{host}', '').replaceAll('{node_id}', ''))) {
+    throw new Error('no placeholder but {host} and {node_id}')
+  }
   return text
 }
 
@@ -287,7 +474,9 @@ function parseHost (text: string): string {
 
 function parseOrigin (text: string): string {
   const url = parseUrl(text, 'origins such as https://app.example or http://localhost:3000')
-  if (url.origin !== text.toLowerCase().replace(/\/$/, '')) throw new Error('origins: scheme, host and port, and nothing after them')
+  if (url.origin !== text.toLowerCase().replace(/\/$/, '')) {
+    throw new Error('origins: scheme, host and port, and nothing after them')
+  }
   return url.origin
 }
 
@@ -323,12 +512,18 @@ function parseCidr (text: string): string {
 }
 
 /** Where audit records go. */
-export type AuditSink = { kind: 'stdout' } | { kind: 'none' } | { kind: 'file', path: string } | { kind: 'http', url: string }
+export type AuditSink = { kind: 'stdout' } | { kind: 'none' } | { kind: 'file', path: string } | {
+  kind: 'http'
+  url: string
+}
 
 function parseSink (text: string): AuditSink {
   if (text === 'stdout' || text === 'none') return { kind: text }
   if (/^file:./.test(text)) return { kind: 'file', path: text.slice('file:'.length).replace(/^\/\/(?=\/)/, '') }
-  return { kind: 'http', url: parseUrl(text, 'stdout, file:PATH, or a URL such as https://collector.example/audit').href }
+  return {
+    kind: 'http',
+    url: parseUrl(text, 'stdout, file:PATH, or a URL such as https://collector.example/audit').href,
+  }
 }
 
 function pemFile (read: (path: string) => unknown, what: string): (path: string) => string {

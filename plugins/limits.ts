@@ -27,9 +27,19 @@ export interface Limits {
  * answers 503 before it falls over.
  */
 export default fp(async function limits (app) {
-  const { authMode, rateLimit: perMinute, addressRateLimit, maxConcurrentCalls, addressMaxConcurrentCalls, maxAuthFailures, maxEventLoopDelay } = app.config
+  const {
+    authMode,
+    rateLimit: perMinute,
+    addressRateLimit,
+    maxConcurrentCalls,
+    addressMaxConcurrentCalls,
+    maxAuthFailures,
+    maxEventLoopDelay,
+  } = app.config
   await app.register(rateLimit, { global: false })
-  if (maxEventLoopDelay > 0) await app.register(underPressure, { maxEventLoopDelay, retryAfter: 5, exposeStatusRoute: false })
+  if (maxEventLoopDelay > 0) {
+    await app.register(underPressure, { maxEventLoopDelay, retryAfter: 5, exposeStatusRoute: false })
+  }
 
   const byAddress = authMode !== 'none'
   const admissions: Admit[] = [

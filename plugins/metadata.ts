@@ -150,10 +150,16 @@ class Synchronizer implements Metadata {
     this.#report(mirror.undecodable.keys())
     this.#probedRevision = mirror.revision
     this.#confirm(sentAtMs)
-    this.#log.info({ endpoint: connection.endpoint, revision: mirror.revision, keys: mirror.modRevisions.size }, 'etcd loaded')
+    this.#log.info(
+      { endpoint: connection.endpoint, revision: mirror.revision, keys: mirror.modRevisions.size },
+      'etcd loaded'
+    )
     connection.watch(mirror.revision + 1, {
-      onOpen: () => { this.#watchOpen = true },
-      onEvents: events => this.#apply(events.map(({ type, kv }) => ({ ...kv, type: type === 'PUT' ? 'put' : 'delete' }))),
+      onOpen: () => {
+        this.#watchOpen = true
+      },
+      onEvents: events =>
+        this.#apply(events.map(({ type, kv }) => ({ ...kv, type: type === 'PUT' ? 'put' : 'delete' }))),
       onEnd,
     })
     return await Promise.race([this.#probe(connection, signal), this.#verify(connection, signal)])
@@ -196,7 +202,12 @@ class Synchronizer implements Metadata {
   }
 
   /** Resolves when the mirror shows what `revision` shows; rejects when it does not in time. */
-  async #catchUp (connection: EtcdConnection, signal: AbortSignal, revision: number, deadlineMs: number): Promise<void> {
+  async #catchUp (
+    connection: EtcdConnection,
+    signal: AbortSignal,
+    revision: number,
+    deadlineMs: number
+  ): Promise<void> {
     while (!await this.#reaches(revision, signal)) {
       // Writes elsewhere in etcd move its revision too, and no watch of ours tells of them.
       const known = this.#revision
@@ -236,7 +247,9 @@ class Synchronizer implements Metadata {
       const differences = fresh.differences(this.mirror as Mirror)
       this.counters.verifications++
       this.counters.differences += differences.length
-      for (const key of differences) this.#log.error({ key: quote(key), revision: fresh.revision }, 'the mirror differs from etcd')
+      for (const key of differences) {
+        this.#log.error({ key: quote(key), revision: fresh.revision }, 'the mirror differs from etcd')
+      }
       if (differences.length > 0) throw new Error('the mirror differs from etcd, so it is loaded anew')
     }
   }
@@ -262,14 +275,19 @@ class Synchronizer implements Metadata {
       if (!defects || this.#reportedKeys.has(key)) continue
       if (this.#reportedKeys.size === MAX_REPORTED_KEYS) this.#reportedKeys.clear()
       this.#reportedKeys.add(key)
-      this.#log.warn({ key: quote(key), defects: defects.slice(0, 5).map(escapeUnprintable), count: defects.length }, 'a stored value could not be decoded')
+      this.#log.warn(
+        { key: quote(key), defects: defects.slice(0, 5).map(escapeUnprintable), count: defects.length },
+        'a stored value could not be decoded'
+      )
     }
   }
 
   #lost (endpoint: string, error: Partial<grpc.ServiceError> & Error): void {
     if (this.#stop.signal.aborted) return
     this.#failure = failureOf(error)
-    if (this.#failures.get(endpoint) !== this.#failure) this.#log.warn({ endpoint, reason: error.details ?? error.message }, 'etcd lost')
+    if (this.#failures.get(endpoint) !== this.#failure) {
+      this.#log.warn({ endpoint, reason: error.details ?? error.message }, 'etcd lost')
+    }
     this.#failures.set(endpoint, this.#failure)
   }
 }
@@ -278,8 +296,14 @@ class Synchronizer implements Metadata {
 function failureOf ({ code, details = '' }: Partial<grpc.ServiceError>): string {
   if (/deadline exceeded/i.test(details)) return 'etcd does not answer in time' // etcd gives up at the deadline too, sometimes first
   switch (code) {
-    case grpc.status.UNAUTHENTICATED: case grpc.status.PERMISSION_DENIED: case grpc.status.INVALID_ARGUMENT: return 'etcd refuses the credentials'
-    case grpc.status.UNAVAILABLE: case grpc.status.CANCELLED: return 'etcd can\'t be reached'
-    default: return 'the connection to etcd failed'
+    case grpc.status.UNAUTHENTICATED:
+    case grpc.status.PERMISSION_DENIED:
+    case grpc.status.INVALID_ARGUMENT:
+      return 'etcd refuses the credentials'
+    case grpc.status.UNAVAILABLE:
+    case grpc.status.CANCELLED:
+      return "etcd can't be reached"
+    default:
+      return 'the connection to etcd failed'
   }
 }

@@ -44,7 +44,9 @@ export default fp(async function tls (app) {
 export function clientCertificate (socket: Socket): string | null {
   const known = subjects.get(socket)
   if (known !== undefined) return known
-  const subject = socket instanceof TLSSocket ? socket.getPeerX509Certificate()?.subject.replaceAll('\n', ', ') ?? null : null
+  const subject = socket instanceof TLSSocket
+    ? socket.getPeerX509Certificate()?.subject.replaceAll('\n', ', ') ?? null
+    : null
   subjects.set(socket, subject)
   return subject
 }

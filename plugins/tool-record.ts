@@ -12,7 +12,13 @@ interface Named { name: string | null, operation: Operation | null }
  * Begins the audit record of a call; what is returned ends it with the result, or with `null` says what is about to be done.
  * @param decision `null` where there was nothing to decide
  */
-export function recordOf (app: FastifyInstance, tool: Named, input: unknown, caller: Caller, decision: Decision | null): (result: ToolResult | null) => AuditEntry {
+export function recordOf (
+  app: FastifyInstance,
+  tool: Named,
+  input: unknown,
+  caller: Caller,
+  decision: Decision | null
+): (result: ToolResult | null) => AuditEntry {
   const { principal, receivedAt } = caller
   const startedMs = performance.now()
   // Now, not when it has ended: the policy may be another by then.
@@ -30,7 +36,12 @@ export function recordOf (app: FastifyInstance, tool: Named, input: unknown, cal
         token_id: principal.tokenId,
         client_certificate: principal.clientCertificate,
       },
-      what: { tool: tool.name, operation: tool.operation, arguments: input ?? {}, resources: resourcesOf(app.audit.redact(input)) },
+      what: {
+        tool: tool.name,
+        operation: tool.operation,
+        arguments: input ?? {},
+        resources: resourcesOf(app.audit.redact(input)),
+      },
       when: {
         received: receivedAt.toISOString(),
         finished: new Date().toISOString(),

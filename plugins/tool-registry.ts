@@ -1,7 +1,16 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
-import { describeError, escapeUnprintable, Internal, InvalidArgument, isToolError, PermissionDenied, quote, ResultTooLarge } from '../errors.ts'
+import {
+  describeError,
+  escapeUnprintable,
+  Internal,
+  InvalidArgument,
+  isToolError,
+  PermissionDenied,
+  quote,
+  ResultTooLarge,
+} from '../errors.ts'
 import type { Host, Tool } from '../tools/define-tool.ts'
 import type { Principal } from './auth/principal.ts'
 import type { Decision } from './rbac/decide.ts'
@@ -103,7 +112,12 @@ export default fp(async function toolRegistry (app) {
         description,
         inputSchema: input,
         outputSchema: output,
-        annotations: { readOnlyHint: !mutates, destructiveHint: mutates, idempotentHint: !mutates, openWorldHint: false },
+        annotations: {
+          readOnlyHint: !mutates,
+          destructiveHint: mutates,
+          idempotentHint: !mutates,
+          openWorldHint: false,
+        },
       }
       tools.set(name, { tool, validate: ajv.compile(input), definition })
     },
@@ -133,21 +147,44 @@ export default fp(async function toolRegistry (app) {
       const named = tool ?? { name: typeof name === 'string' ? name.slice(0, MAX_NAME_LENGTH) : null, operation: null }
       const decision = tool ? app.authorize.decide(caller.principal, tool) : null
       const outcome = decision?.kind === 'denied' ? 'denied' : 'error'
-      app.telemetry.refused({ tool: tool?.name ?? null, outcome, rule: decision?.kind === 'denied' ? decision.rule : null, code }, caller)
-      await app.audit.record({ ...recordOf(app, named, input, caller, decision)(null), event: 'tool_call', outcome, error_code: code })
+      app.telemetry.refused({
+        tool: tool?.name ?? null,
+        outcome,
+        rule: decision?.kind === 'denied' ? decision.rule : null,
+        code,
+      }, caller)
+      await app.audit.record({
+        ...recordOf(app, named, input, caller, decision)(null),
+        event: 'tool_call',
+        outcome,
+        error_code: code,
+      })
     },
   })
 
   app.addHook('onReady', async () => {
     const unknown = [...allowed ?? [], ...disabled].filter(name => !known.includes(name))
-    if (unknown.length > 0) throw new ConfigError(`KAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name ${unknown.map(quote).join(', ')}: expected names of ${known.toSorted().join(', ')}`)
+    if (unknown.length > 0) {
+      throw new ConfigError(
+        `KAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name ${unknown.map(quote).join(', ')}: expected names of ${
+          known.toSorted().join(', ')
+        }`
+      )
+    }
   })
 }, { name: 'tool-registry', dependencies: ['config', 'telemetry'] })
 
 /** `announce` puts on record what is about to be done: a mutation does not run before that is durable. */
 async function attempt (
-  app: FastifyInstance, tool: Tool, validate: ValidateFunction, input: unknown,
-  { signal, decision, announce, ...caller }: Caller & { signal: AbortSignal, decision: Decision, announce: () => Promise<void> }
+  app: FastifyInstance,
+  tool: Tool,
+  validate: ValidateFunction,
+  input: unknown,
+  { signal, decision, announce, ...caller }: Caller & {
+    signal: AbortSignal
+    decision: Decision
+    announce: () => Promise<void>
+  }
 ): Promise<ToolResult> {
   const { principal } = caller
   try {
@@ -163,7 +200,9 @@ async function attempt (
 /** The input as the schema wants it; a property that is given as `null` counts as not given. */
 function validated (validate: ValidateFunction, tool: Tool, input: unknown = {}): Record<string, unknown> {
   const given = typeof input === 'object' && input !== null && !Array.isArray(input)
-    ? Object.fromEntries(Object.entries(input).filter(([name, value]) => value !== null || !Object.hasOwn(tool.input.properties, name)))
+    ? Object.fromEntries(
+      Object.entries(input).filter(([name, value]) => value !== null || !Object.hasOwn(tool.input.properties, name))
+    )
     : input
   if (!validate(given)) throw new InvalidArgument(describeAll(validate.errors ?? []))
   return given as Record<string, unknown>
@@ -177,15 +216,24 @@ function describeAll (errors: ErrorObject[]): string {
 
 function describe ({ instancePath, keyword, message = 'is not valid', params }: ErrorObject): string {
   const path = instancePath.slice(1).replaceAll('/', '.')
-  if (keyword === 'additionalProperties') return `${quote(params.additionalProperty.slice(0, 64))} is not an input of this tool`
+  if (keyword === 'additionalProperties') {
+    return `${quote(params.additionalProperty.slice(0, 64))} is not an input of this tool`
+  }
   if (keyword === 'required') return `${quote(params.missingProperty)} is required`
   return `${path === '' ? 'the input' : quote(path)} ${message}`
 }
 
-async function run (app: FastifyInstance, tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<ToolResult> {
+async function run (
+  app: FastifyInstance,
+  tool: Tool,
+  input: Record<string, unknown>,
+  context: CallContext
+): Promise<ToolResult> {
   const answer = await tool.answer(hostOf(app), input, context)
   const text = answerText(answer)
-  if (Buffer.byteLength(text) >= MAX_ANSWER_BYTES) throw new ResultTooLarge(await smallerLimit(app, tool, input, context))
+  if (Buffer.byteLength(text) >= MAX_ANSWER_BYTES) {
+    throw new ResultTooLarge(await smallerLimit(app, tool, input, context))
+  }
   return { content: [{ type: 'text', text }], structuredContent: answer }
 }
 
@@ -199,7 +247,12 @@ function answerText (answer: Record<string, unknown>): string {
 }
 
 /** What to do about an answer that is too large: names the largest limit whose answer fits. */
-async function smallerLimit (app: FastifyInstance, tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<string> {
+async function smallerLimit (
+  app: FastifyInstance,
+  tool: Tool,
+  input: Record<string, unknown>,
+  context: CallContext
+): Promise<string> {
   if (!Object.hasOwn(tool.input.properties, 'limit')) return 'Ask an operator: the answer has no pages.'
   let fits = 0
   let tooLarge = Number(input.limit ?? 100)
@@ -214,7 +267,9 @@ async function smallerLimit (app: FastifyInstance, tool: Tool, input: Record<str
 
 function failure (error: unknown, tool: string, { log }: FastifyInstance, { requestId, traceId }: Caller): ToolResult {
   const known = isToolError(error) ? error : new Internal()
-  if (known !== error) log.error({ reqId: requestId, trace_id: traceId ?? undefined, err: error, tool }, 'a tool failed')
+  if (known !== error) {
+    log.error({ reqId: requestId, trace_id: traceId ?? undefined, err: error, tool }, 'a tool failed')
+  }
   return {
     content: [{ type: 'text', text: `${known.code}: ${known.message}` }],
     isError: true,

@@ -8,7 +8,12 @@ const POLL_INTERVAL_MS = 1_000
  * that is replaced by rename, or by the symlink swap of a Kubernetes volume, is a change like any other. A file that can't
  * be read for a while changes nothing.
  */
-export async function watchFile (path: string, current: Buffer, onChange: (content: Buffer) => void | Promise<void>, signal: AbortSignal): Promise<void> {
+export async function watchFile (
+  path: string,
+  current: Buffer,
+  onChange: (content: Buffer) => void | Promise<void>,
+  signal: AbortSignal
+): Promise<void> {
   let known = current
   while (!signal.aborted) {
     await delay(POLL_INTERVAL_MS, undefined, { signal, ref: false }).catch(() => {})

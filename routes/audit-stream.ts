@@ -22,7 +22,11 @@ const Filter = Type.Object({
   outcome: Type.Optional(Type.String()),
 }, { propertyNames: { enum: ['who', 'tool', 'event', 'outcome'] } })
 
-const NotAuditor = createError<[]>('PERMISSION_DENIED', 'The audit records are for principals with the role auditor.', 403)
+const NotAuditor = createError<[]>(
+  'PERMISSION_DENIED',
+  'The audit records are for principals with the role auditor.',
+  403
+)
 
 export interface AuditStreamOptions {
   /** Whether who asks has the role `auditor` now. */
@@ -39,27 +43,37 @@ export default async function auditStream (app: FastifyInstance, { mayRead }: Au
   app.addHook('preClose', async () => closing.abort())
   await app.register(fp(fastifySSE), { heartbeatInterval: HEARTBEAT_MS, serializer: String })
 
-  app.get<{ Querystring: Static<typeof Filter> }>('/audit/stream', { sse: 'only', schema: { querystring: Filter } }, async (request, reply) => {
-    if (!await mayRead(request)) throw new NotAuditor()
-    const { sse, raw } = reply
-    const ended = new AbortController()
-    const signal = AbortSignal.any([closing.signal, ended.signal])
-    // What waits for a client that takes nothing can only be thrown away.
-    signal.addEventListener('abort', () => { if (raw.writableNeedDrain) raw.destroy() })
-    let stalledChecks = 0
-    const check = setInterval(async () => {
-      stalledChecks = raw.writableNeedDrain ? stalledChecks + 1 : 0
-      if (stalledChecks > STALLED_CHECKS || !await mayStillRead(request)) ended.abort()
-    }, CHECK_INTERVAL_MS).unref()
-    sse.onClose(() => {
-      clearInterval(check)
-      ended.abort()
-    })
-    sse.sendHeaders()
-    raw.flushHeaders()
-    // A client that goes away is no error.
-    await pipeline(messages(app.audit.live.follow(sse.lastEventId, signal), request.query), sse.stream() as Transform, raw).catch(() => {})
-  })
+  app.get<{ Querystring: Static<typeof Filter> }>(
+    '/audit/stream',
+    { sse: 'only', schema: { querystring: Filter } },
+    async (request, reply) => {
+      if (!await mayRead(request)) throw new NotAuditor()
+      const { sse, raw } = reply
+      const ended = new AbortController()
+      const signal = AbortSignal.any([closing.signal, ended.signal])
+      // What waits for a client that takes nothing can only be thrown away.
+      signal.addEventListener('abort', () => {
+        if (raw.writableNeedDrain) raw.destroy()
+      })
+      let stalledChecks = 0
+      const check = setInterval(async () => {
+        stalledChecks = raw.writableNeedDrain ? stalledChecks + 1 : 0
+        if (stalledChecks > STALLED_CHECKS || !await mayStillRead(request)) ended.abort()
+      }, CHECK_INTERVAL_MS).unref()
+      sse.onClose(() => {
+        clearInterval(check)
+        ended.abort()
+      })
+      sse.sendHeaders()
+      raw.flushHeaders()
+      // A client that goes away is no error.
+      await pipeline(
+        messages(app.audit.live.follow(sse.lastEventId, signal), request.query),
+        sse.stream() as Transform,
+        raw
+      ).catch(() => {})
+    }
+  )
 
   async function mayStillRead (request: FastifyRequest): Promise<boolean> {
     try {

@@ -24,7 +24,11 @@ export default async function authenticated (app: FastifyInstance) {
     if (bearer !== undefined) reply.header('www-authenticate', bearer)
     if (statusCode === 503 && !reply.hasHeader('retry-after')) reply.header('retry-after', RETRY_AFTER_S)
     const message = statusCode === 500 ? 'Internal error' : error.message
-    return reply.code(statusCode).send({ jsonrpc: '2.0', id: null, error: { code: statusCode >= 500 ? -32603 : -32600, message } })
+    return reply.code(statusCode).send({
+      jsonrpc: '2.0',
+      id: null,
+      error: { code: statusCode >= 500 ? -32603 : -32600, message },
+    })
   })
   await app.register(mcp)
   await app.register(auditStream, { mayRead: isAuditor(app) })
@@ -37,7 +41,9 @@ function signIn (app: FastifyInstance) {
       await app.authenticate(request, ask => app.limits.trySignIn(request, reply, ask))
     } catch (error) {
       app.telemetry.authenticationFailed(error)
-      if (error instanceof Unauthenticated || error instanceof RateLimited) await app.audit.authenticationFailure(failureEntry(request, error))
+      if (error instanceof Unauthenticated || error instanceof RateLimited) {
+        await app.audit.authenticationFailure(failureEntry(request, error))
+      }
       // An issuer that does not answer is not the caller's failure.
       if ((error as FastifyError).statusCode === 401) await app.limits.failedSignIn(request, reply)
       throw error
@@ -50,7 +56,13 @@ function failureEntry (request: FastifyRequest, { code, message, statusCode = 50
   const entry = ownEntry('authentication_failure', message)
   return {
     ...entry,
-    where: { ...entry.where, remote_address: request.ip, user_agent: request.headers['user-agent'] ?? null, request_id: request.id, trace_id: traceIdOf(request.headers) },
+    where: {
+      ...entry.where,
+      remote_address: request.ip,
+      user_agent: request.headers['user-agent'] ?? null,
+      request_id: request.id,
+      trace_id: traceIdOf(request.headers),
+    },
     outcome: statusCode < 500 ? 'denied' : 'error',
     error_code: code,
   }
@@ -60,6 +72,7 @@ function failureEntry (request: FastifyRequest, { code, message, statusCode = 50
 function isAuditor (app: FastifyInstance) {
   return async (request: FastifyRequest): Promise<boolean> => {
     const principal = await app.authenticate(request).catch(() => null)
-    return principal !== null && principal.scopes?.has(SCOPES.observe) !== false && app.authorize.roles(principal).includes('auditor')
+    return principal !== null && principal.scopes?.has(SCOPES.observe) !== false &&
+      app.authorize.roles(principal).includes('auditor')
   }
 }

@@ -1,4 +1,9 @@
-import { localhostAllowedHostnames, localhostAllowedOrigins, validateHostHeader, validateOriginHeader } from '@modelcontextprotocol/server'
+import {
+  localhostAllowedHostnames,
+  localhostAllowedOrigins,
+  validateHostHeader,
+  validateOriginHeader,
+} from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { isLoopback } from '../plugins/auth/mode.ts'
 
@@ -15,12 +20,16 @@ export function guard (app: FastifyInstance) {
 
   const checkOrigin = (origin: string | undefined): Check => {
     if (origin === undefined || allowedOrigins?.includes(origin)) return { ok: true }
-    return onLoopback && !allowedOrigins ? validateOriginHeader(origin, localhostAllowedOrigins()) : { ok: false, message: 'Invalid Origin' }
+    return onLoopback && !allowedOrigins
+      ? validateOriginHeader(origin, localhostAllowedOrigins())
+      : { ok: false, message: 'Invalid Origin' }
   }
 
   return async ({ headers, host }: FastifyRequest, reply: FastifyReply) => {
     const checks: Check[] = [hosts ? validateHostHeader(host, hosts) : { ok: true }, checkOrigin(headers.origin)]
     const refused = checks.find(check => !check.ok)
-    if (refused) return reply.code(403).send({ jsonrpc: '2.0', id: null, error: { code: -32000, message: refused.message } })
+    if (refused) {
+      return reply.code(403).send({ jsonrpc: '2.0', id: null, error: { code: -32000, message: refused.message } })
+    }
   }
 }

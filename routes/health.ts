@@ -19,7 +19,13 @@ export default async function health (app: FastifyInstance) {
         etcd: {
           state: state === 'synced' ? 'connected' : state,
           ...(reason !== undefined && { reason }),
-          ...(mirror && { revision: mirror.revision, age_ms: ageMs, keys: mirror.modRevisions.size, undecodable: mirror.undecodable.size }),
+          ...(mirror &&
+            {
+              revision: mirror.revision,
+              age_ms: ageMs,
+              keys: mirror.modRevisions.size,
+              undecodable: mirror.undecodable.size,
+            }),
           ...counters,
         },
         brokers: { state: brokerMetrics.state },
@@ -32,7 +38,12 @@ export default async function health (app: FastifyInstance) {
     const { mirror, ageMs, reason } = app.metadata
     if (!mirror) return reply.code(503).send({ status: 'not ready', reason })
     if (maxStaleness > 0 && ageMs > maxStaleness) {
-      return reply.code(503).send({ status: 'not ready', reason: `the metadata is ${ageMs} ms old, more than KAFSCALE_MCP_MAX_STALENESS: ${reason ?? 'the next probe of etcd is due'}` })
+      return reply.code(503).send({
+        status: 'not ready',
+        reason: `the metadata is ${ageMs} ms old, more than KAFSCALE_MCP_MAX_STALENESS: ${
+          reason ?? 'the next probe of etcd is due'
+        }`,
+      })
     }
     return { status: 'ready' }
   })

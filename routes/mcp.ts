@@ -13,7 +13,11 @@ import type { Caller } from '../plugins/tool-registry.ts'
 import { ExchangeTransport } from './mcp-exchange.ts'
 import { authInfoOf, McpToolServer } from './mcp-server.ts'
 
-const TooComplex = createError<[]>('TOO_COMPLEX', 'The request is nested deeper than 32 levels, or has a list of more than 10,000 items', 400)
+const TooComplex = createError<[]>(
+  'TOO_COMPLEX',
+  'The request is nested deeper than 32 levels, or has a list of more than 10,000 items',
+  400
+)
 
 const MODERN = '2026-07-28'
 /** Batches, which revision 2025-03-26 alone has, are answered all at once. */
@@ -33,13 +37,20 @@ interface Body { text: string, json: unknown }
  * the SDK's own HTTP entry, so the SDK alone says what is right.
  */
 export default async function mcp (app: FastifyInstance) {
-  const modern = createMcpHandler(() => new McpToolServer(app.tools), { legacy: 'reject', onerror: error => app.log.debug({ err: error }, 'mcp') })
+  const modern = createMcpHandler(() => new McpToolServer(app.tools), {
+    legacy: 'reject',
+    onerror: error => app.log.debug({ err: error }, 'mcp'),
+  })
   const modernExchange = await ExchangeTransport.connect(new McpToolServer(app.tools, MODERN))
   const legacyExchange = await ExchangeTransport.connect(new McpToolServer(app.tools))
   app.addHook('onClose', () => modern.close())
 
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'string' }, async (_: FastifyRequest, text: string) => ({ text, json: bounded(parseJson(text)) }))
+  app.addContentTypeParser(
+    '*',
+    { parseAs: 'string' },
+    async (_: FastifyRequest, text: string) => ({ text, json: bounded(parseJson(text)) })
+  )
 
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
     const message = request.body?.json
@@ -52,7 +63,10 @@ export default async function mcp (app: FastifyInstance) {
     const { signal } = aborts(reply)
     if (isPlain(request, message)) {
       const { [PROTOCOL_VERSION_META_KEY]: revision } = message.params?._meta ?? {}
-      const extra: MessageExtraInfo = { authInfo, ...(revision !== undefined && { classification: { era: 'modern', revision: MODERN } }) }
+      const extra: MessageExtraInfo = {
+        authInfo,
+        ...(revision !== undefined && { classification: { era: 'modern', revision: MODERN } }),
+      }
       const answer = await (revision === undefined ? legacyExchange : modernExchange).exchange(message, extra, signal)
       // An error of the protocol has an HTTP status of its own, which the SDK's entry knows.
       if (!isJSONRPCErrorResponse(answer)) return reply.type('application/json').send(serialize(answer))
@@ -64,17 +78,33 @@ export default async function mcp (app: FastifyInstance) {
   app.route({
     method: ['GET', 'DELETE'],
     url: '/mcp',
-    handler: async (_, reply) => reply.code(405).header('allow', 'POST')
-      .send({ jsonrpc: '2.0', id: null, error: { code: -32000, message: 'Method not allowed: send a POST. This server has no sessions.' } }),
+    handler: async (_, reply) =>
+      reply.code(405).header('allow', 'POST')
+        .send({
+          jsonrpc: '2.0',
+          id: null,
+          error: { code: -32000, message: 'Method not allowed: send a POST. This server has no sessions.' },
+        }),
   })
 
   /** Serves a request through the SDK's own HTTP entry, with a server of its own. */
-  async function serve (request: FastifyRequest<{ Body: Body | undefined }>, authInfo: AuthInfo, signal: AbortSignal): Promise<Response> {
+  async function serve (
+    request: FastifyRequest<{ Body: Body | undefined }>,
+    authInfo: AuthInfo,
+    signal: AbortSignal
+  ): Promise<Response> {
     const { text = '', json } = request.body ?? {}
     const headers = new Headers()
-    for (const [name, value] of Object.entries(request.headers)) if (value !== undefined) headers.set(name, String(value))
+    for (const [name, value] of Object.entries(request.headers)) {
+      if (value !== undefined) headers.set(name, String(value))
+    }
     // What was not parsed here is not to be parsed there either: no scope was checked.
-    const webRequest = new Request('http://localhost/mcp', { method: 'POST', headers, body: json === undefined ? '' : text, signal })
+    const webRequest = new Request('http://localhost/mcp', {
+      method: 'POST',
+      headers,
+      body: json === undefined ? '' : text,
+      signal,
+    })
     const parsed = { authInfo, ...(json !== undefined && { parsedBody: json }) }
     if (!await isLegacyRequest(webRequest, json)) return await modern.fetch(webRequest, parsed)
 
@@ -110,12 +140,18 @@ async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller
     const operation = typeof name === 'string' ? tools.operation(name) : undefined
     return { name, input, operation, callable: operation !== undefined && (input === undefined || isObject(input)) }
   })
-  const lacking = calls.some(({ name, operation }) => operation !== undefined && authorize.decide(caller.principal, { name: String(name), operation }).rule === NO_SCOPE)
+  const lacking = calls.some(({ name, operation }) =>
+    operation !== undefined && authorize.decide(caller.principal, { name: String(name), operation }).rule === NO_SCOPE
+  )
   for (const { name, input, callable } of calls) {
     if (!callable) await tools.refuse({ name, input, code: 'INVALID_PARAMS' }, caller)
     else if (lacking) await tools.refuse({ name, input, code: 'INSUFFICIENT_SCOPE' }, caller)
   }
-  if (lacking) throw new InsufficientScope([...new Set(calls.flatMap(({ operation }) => operation === undefined ? [] : SCOPES[operation]))])
+  if (lacking) {
+    throw new InsufficientScope([
+      ...new Set(calls.flatMap(({ operation }) => operation === undefined ? [] : SCOPES[operation])),
+    ])
+  }
 }
 
 function callsIn (message: unknown): { params?: unknown }[] {
@@ -127,7 +163,10 @@ function isObject (value: unknown): value is Record<string, unknown> {
 }
 
 function callerOf (request: FastifyRequest, message: unknown): Caller {
-  const { name, version } = (isJSONRPCRequest(message) ? message.params?._meta?.[CLIENT_INFO_META_KEY] ?? {} : {}) as { name?: unknown, version?: unknown }
+  const { name, version } = (isJSONRPCRequest(message) ? message.params?._meta?.[CLIENT_INFO_META_KEY] ?? {} : {}) as {
+    name?: unknown
+    version?: unknown
+  }
   return {
     principal: request.principal as Principal,
     receivedAt: new Date(),
@@ -141,19 +180,24 @@ function callerOf (request: FastifyRequest, message: unknown): Caller {
 
 /** Whether a request is written exactly as its revision says and is answered by one message. */
 function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSONRPCRequest {
-  if (!isJSONRPCRequest(message) || !ONE_MESSAGE_METHODS.has(message.method) || !isJsonContentType(headers['content-type'])) return false
+  if (
+    !isJSONRPCRequest(message) || !ONE_MESSAGE_METHODS.has(message.method) ||
+    !isJsonContentType(headers['content-type'])
+  ) return false
   const { method, params = {} } = message
   const { _meta: meta = {} } = params
   if ('inputResponses' in params || 'requestState' in params || 'progressToken' in meta) return false
 
   const version = headers['mcp-protocol-version']
   if (version === MODERN) {
-    return meta[PROTOCOL_VERSION_META_KEY] === MODERN && headers['mcp-method'] === method && headers['mcp-name'] === params.name
+    return meta[PROTOCOL_VERSION_META_KEY] === MODERN && headers['mcp-method'] === method &&
+      headers['mcp-name'] === params.name
   }
   const { accept = '' } = headers
   return (version === undefined || SUPPORTED_PROTOCOL_VERSIONS.includes(String(version))) &&
     !Object.keys(meta).some(key => key.startsWith('io.modelcontextprotocol/')) &&
-    headers['mcp-session-id'] === undefined && accept.includes('application/json') && accept.includes('text/event-stream')
+    headers['mcp-session-id'] === undefined && accept.includes('application/json') &&
+    accept.includes('text/event-stream')
 }
 
 /** Skips a byte order mark, as the SDK does. */
@@ -183,7 +227,9 @@ function serialize ({ id, result: { content, structuredContent, ...rest } }: JSO
   }
   const head = escapeUnprintable(JSON.stringify({ jsonrpc: '2.0', id, result: rest })).slice(0, -2)
   const comma = head.endsWith('{') ? '' : ','
-  return `${head}${comma}"content":[{"type":"text","text":${JSON.stringify(first.text)}}],"structuredContent":${first.text}}}`
+  return `${head}${comma}"content":[{"type":"text","text":${
+    JSON.stringify(first.text)
+  }}],"structuredContent":${first.text}}}`
 }
 
 async function sendResponse (reply: FastifyReply, response: Response): Promise<FastifyReply> {

@@ -12,7 +12,9 @@ export default async function metrics (app: FastifyInstance) {
   if (!telemetryAddr) return
   const server = createServer(async (request, response) => {
     if (request.url?.split('?')[0] !== '/metrics') return response.writeHead(404).end()
-    if (request.method !== 'GET' && request.method !== 'HEAD') return response.writeHead(405, { allow: 'GET, HEAD' }).end()
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      return response.writeHead(405, { allow: 'GET, HEAD' }).end()
+    }
     try {
       const { contentType, text } = await app.telemetry.page()
       response.writeHead(200, { 'content-type': contentType }).end(text)
@@ -41,9 +43,15 @@ export default async function metrics (app: FastifyInstance) {
       server.listen(port, host)
       await once(server, 'listening')
       const { address, family, port: bound } = server.address() as AddressInfo
-      app.log.info({ url: `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}/metrics` }, 'metrics are served')
+      app.log.info(
+        { url: `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}/metrics` },
+        'metrics are served'
+      )
     } catch (error) {
-      app.log.warn({ err: error }, 'KAFSCALE_MCP_TELEMETRY_ADDR can not be listened on, so there are no metrics: choose another port, or off')
+      app.log.warn(
+        { err: error },
+        'KAFSCALE_MCP_TELEMETRY_ADDR can not be listened on, so there are no metrics: choose another port, or off'
+      )
     }
   }
 }

@@ -39,15 +39,20 @@ export async function authority (t: Teardown, issuer = 'https://issuer.example')
       KAFSCALE_MCP_PUBLIC_URL: PUBLIC_URL,
       KAFSCALE_MCP_AUDIT_SINKS: `file:${records}`,
     },
-    token: async (sub, claims = { scope: 'kafscale:observe' }) => await new SignJWT({ ...claims, sub })
-      .setProtectedHeader({ alg: 'EdDSA', kid: 'a' }).setIssuer(issuer).setAudience(`${PUBLIC_URL}/mcp`).setIssuedAt().setExpirationTime('10m')
-      .sign(privateKey),
+    token: async (sub, claims = { scope: 'kafscale:observe' }) =>
+      await new SignJWT({ ...claims, sub })
+        .setProtectedHeader({ alg: 'EdDSA', kid: 'a' }).setIssuer(issuer).setAudience(`${PUBLIC_URL}/mcp`).setIssuedAt()
+        .setExpirationTime('10m')
+        .sign(privateKey),
     policyFile (policy) {
       const path = join(dir, 'policy.yaml')
       writeFileSync(path, typeof policy === 'string' ? policy : JSON.stringify(policy))
       return path
     },
-    recorded: event => readFileSync(records, 'utf8').trim().split('\n').map(line => JSON.parse(line) as AuditEntry).filter(entry => entry.event === event),
+    recorded: event =>
+      readFileSync(records, 'utf8').trim().split('\n').map(line => JSON.parse(line) as AuditEntry).filter(entry =>
+        entry.event === event
+      ),
   }
 }
 
@@ -65,7 +70,10 @@ export function clientOf (app: FastifyInstance, token?: string, form: typeof mod
   const client: Client = {
     async request (method, params) {
       const { headers, ...rest } = form(method, params)
-      return await app.inject({ ...rest, headers: { ...headers, ...token !== undefined && { authorization: `Bearer ${token}` } } })
+      return await app.inject({
+        ...rest,
+        headers: { ...headers, ...token !== undefined && { authorization: `Bearer ${token}` } },
+      })
     },
     async call (tool, input = {}) {
       return resultOf<ToolResult>(await client.request('tools/call', { name: tool, arguments: input }))

@@ -9,7 +9,11 @@ const README = join(CHART, 'README.md')
 /** The README with a table that is as values.yaml says. */
 export function readmeWithTable (readme: string, values: string): string {
   const rows = rowsOf(parseDocument(values).contents as YAMLMap)
-  const table = ['| value | default | meaning |', '|---|---|---|', ...rows.map(({ path, value, meaning }) => `| \`${path}\` | \`${JSON.stringify(value)}\` | ${meaning} |`)]
+  const table = [
+    '| value | default | meaning |',
+    '|---|---|---|',
+    ...rows.map(({ path, value, meaning }) => `| \`${path}\` | \`${JSON.stringify(value)}\` | ${meaning} |`),
+  ]
   return readme.replace(/(?<=<!-- values -->\n)[^]*(?=<!-- end of values -->)/, () => table.join('\n') + '\n')
 }
 
@@ -23,7 +27,13 @@ function rowsOf (map: YAMLMap, above: string[] = []): Row[] {
     // What stands in front of a map's first key belongs to the map.
     const comment = (index === 0 ? map.commentBefore : undefined) ?? key.commentBefore ?? ''
     const meaning = comment.split('\n').find(line => line.startsWith(' -- '))?.slice(' -- '.length)
-    if (meaning !== undefined) return [{ path: path.join('.'), value: isMap(value) || !isScalar(value) ? JSON.parse(JSON.stringify(value)) : value.value, meaning }]
+    if (meaning !== undefined) {
+      return [{
+        path: path.join('.'),
+        value: isMap(value) || !isScalar(value) ? JSON.parse(JSON.stringify(value)) : value.value,
+        meaning,
+      }]
+    }
     if (!isMap(value)) throw new Error(`values.yaml: ${path.join('.')} has no comment`)
     return rowsOf(value, path)
   })

@@ -14,7 +14,18 @@ import { ServiceAccount } from 'kubernetes-models/v1/ServiceAccount'
 import type { Manifest } from './chart.ts'
 
 const MODELS = [
-  ConfigMap, Deployment, HorizontalPodAutoscaler, Ingress, Namespace, NetworkPolicy, PersistentVolumeClaim, Pod, PodDisruptionBudget, Secret, Service, ServiceAccount,
+  ConfigMap,
+  Deployment,
+  HorizontalPodAutoscaler,
+  Ingress,
+  Namespace,
+  NetworkPolicy,
+  PersistentVolumeClaim,
+  Pod,
+  PodDisruptionBudget,
+  Secret,
+  Service,
+  ServiceAccount,
 ]
 
 /**

@@ -14,17 +14,26 @@ export const CHART = join(import.meta.dirname, '..', 'chart')
 const goSum = readFileSync(join(import.meta.dirname, 'helm-3', 'go.sum'))
 
 /** Where `tests/setup.ts` puts the Helm that it builds; another go.sum has another place. */
-export const helm = join(import.meta.dirname, '..', '.cache', `helm-3-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`)
+export const helm = join(
+  import.meta.dirname,
+  '..',
+  '.cache',
+  `helm-3-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`
+)
 
 /** For tap: what needs Helm is skipped on a machine that can't have it. */
-export const withHelm = { skip: existsSync(helm) ? false : 'there is no Helm: node tests/setup.ts builds it where Go is there' }
+export const withHelm = {
+  skip: existsSync(helm) ? false : 'there is no Helm: node tests/setup.ts builds it where Go is there',
+}
 
 /** Values below `mcp`, or whole ones. */
 export type Values = { readonly [key: string]: unknown }
 
 interface Volume {
   name: string
-  projected?: { sources: { [kind in 'secret' | 'configMap']?: { name: string, items: { key: string, path: string }[] } }[] }
+  projected?: {
+    sources: { [kind in 'secret' | 'configMap']?: { name: string, items: { key: string, path: string }[] } }[]
+  }
   persistentVolumeClaim?: { claimName: string }
   emptyDir?: object
 }
@@ -60,8 +69,13 @@ export const LEAST = {
 } satisfies Values
 
 /** The objects of a release that is called `prod`, by default in a namespace other than the service's own. Rejects where Helm refuses. */
-export async function render (mcp: Values, { namespace = 'kafscale', chart = CHART, beside = {} }: { namespace?: string, chart?: string, beside?: Values } = {}): Promise<Manifest[]> {
-  const running = promisify(execFile)(helm, ['template', 'prod', chart, '--namespace', namespace, '--values', '-'], { maxBuffer: 2 ** 24 })
+export async function render (
+  mcp: Values,
+  { namespace = 'kafscale', chart = CHART, beside = {} }: { namespace?: string, chart?: string, beside?: Values } = {}
+): Promise<Manifest[]> {
+  const running = promisify(execFile)(helm, ['template', 'prod', chart, '--namespace', namespace, '--values', '-'], {
+    maxBuffer: 2 ** 24,
+  })
   running.child.stdin?.end(stringify({ mcp, ...beside }, { version: '1.1' }))
   const { stdout } = await running
   // Kubernetes reads YAML 1.1, to which `yes` and `0123` are no strings.
@@ -83,15 +97,27 @@ export async function refusal (mcp: Values): Promise<string> {
 export async function notes (t: Teardown, mcp: Values, namespace?: string): Promise<string> {
   const dir = temporaryFolder(t)
   cpSync(CHART, dir, { recursive: true })
-  writeFileSync(join(dir, 'templates/notes.yaml'), 'kind: Notes\ntext: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}\n')
-  const rendered = await render(mcp, { chart: dir, ...namespace !== undefined && { namespace } }) as (Manifest & { text: string })[]
+  writeFileSync(
+    join(dir, 'templates/notes.yaml'),
+    'kind: Notes\ntext: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}\n'
+  )
+  const rendered = await render(mcp, {
+    chart: dir,
+    ...namespace !== undefined && { namespace },
+  }) as (Manifest & { text: string })[]
   return rendered.find(({ kind }) => kind === 'Notes')?.text ?? ''
 }
 
 /** The one object of a kind, of those with this name. */
 export function only (objects: Manifest[], kind: string, name?: string): Manifest {
   const found = objects.filter(object => object.kind === kind && (name === undefined || object.metadata.name === name))
-  if (found.length !== 1) throw new Error(`${found.length} objects of the kind ${kind}: ${objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`).join(', ')}`)
+  if (found.length !== 1) {
+    throw new Error(
+      `${found.length} objects of the kind ${kind}: ${
+        objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`).join(', ')
+      }`
+    )
+  }
   return found[0] as Manifest
 }
 
@@ -104,18 +130,27 @@ export function podOf (objects: Manifest[]): PodSpec {
 export type Existing = Record<string, Record<string, string>>
 
 /** The environment that the kubelet gives a pod's first container, where its files are in a temporary folder. Throws where something is not there. */
-export function environmentOf (t: Teardown, { containers: [container], volumes = [] }: PodSpec, objects: Manifest[], existing: Existing = {}): Environment {
+export function environmentOf (
+  t: Teardown,
+  { containers: [container], volumes = [] }: PodSpec,
+  objects: Manifest[],
+  existing: Existing = {}
+): Environment {
   const contentOf = (kind: string, name: string, key: string): string => {
     const rendered = objects.find(object => object.kind === kind && object.metadata.name === name)?.data?.[key]
-    const content = existing[`${kind}/${name}`]?.[key] ?? (rendered !== undefined && kind === 'Secret' ? Buffer.from(rendered, 'base64').toString() : rendered)
+    const content = existing[`${kind}/${name}`]?.[key] ??
+      (rendered !== undefined && kind === 'Secret' ? Buffer.from(rendered, 'base64').toString() : rendered)
     if (content === undefined) throw new Error(`there is no key ${key} in ${kind} ${name}`)
     return content
   }
   const dir = temporaryFolder(t)
   const files = volumes.filter(({ projected }) => projected).flatMap(({ name, projected }) => {
     const mount = container.volumeMounts?.find(mount => mount.name === name)?.mountPath ?? ''
-    return projected?.sources.flatMap(({ secret, configMap }) => [['Secret', secret], ['ConfigMap', configMap]] as const).flatMap(([kind, source]) =>
-      source?.items.map(({ key, path }) => [join(mount, path), contentOf(kind, source.name, key)] as const) ?? []) ?? []
+    return projected?.sources.flatMap(({ secret, configMap }) =>
+      [['Secret', secret], ['ConfigMap', configMap]] as const
+    ).flatMap(([kind, source]) =>
+      source?.items.map(({ key, path }) => [join(mount, path), contentOf(kind, source.name, key)] as const) ?? []
+    ) ?? []
   })
   for (const [path, content] of files) {
     mkdirSync(dirname(join(dir, path)), { recursive: true })

@@ -12,7 +12,10 @@ import { startEtcd } from './etcd.ts'
 import { buildSyncedApp, fill, recordedKeyspace } from './helper.ts'
 
 const INFO = { name: 'test', version: '1' }
-const INPUTS: Record<string, Record<string, unknown>> = { describe_group: { group_id: 'billing' }, fetch_offsets: { group_id: 'analytics' } }
+const INPUTS: Record<string, Record<string, unknown>> = {
+  describe_group: { group_id: 'billing' },
+  fetch_offsets: { group_id: 'analytics' },
+}
 
 /** Keeps what kind of answer each request got. */
 function recordingFetch () {
@@ -27,9 +30,12 @@ function recordingFetch () {
 
 /** A broker's page of the recording, served as the broker does. */
 async function serveBrokerPage (t: Test): Promise<string> {
-  const [line = ''] = gunzipSync(readFileSync(new URL('fixtures/recording/metrics.jsonl.gz', import.meta.url))).toString().split('\n')
+  const [line = ''] = gunzipSync(readFileSync(new URL('fixtures/recording/metrics.jsonl.gz', import.meta.url)))
+    .toString().split('\n')
   const { body } = JSON.parse(line) as { body: string }
-  const server = createServer((_, response) => response.setHeader('content-type', 'text/plain; version=0.0.4').end(body)).listen(0, '127.0.0.1')
+  const server = createServer((_, response) =>
+    response.setHeader('content-type', 'text/plain; version=0.0.4').end(body)
+  ).listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.teardown(() => server.close())
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/metrics`
@@ -84,9 +90,15 @@ t.test('clients of both generations', async t => {
           const { isError, content, structuredContent } = await client.callTool({ name, arguments: INPUTS[name] ?? {} })
           t.notOk(isError, name)
           t.match(content, [{ type: 'text' }])
-          t.strictSame(structuredContent, JSON.parse((content as [{ text: string }])[0].text), `${name}: the text is the value`)
+          t.strictSame(
+            structuredContent,
+            JSON.parse((content as [{ text: string }])[0].text),
+            `${name}: the text is the value`
+          )
         }
-        t.match(await client.callTool({ name: 'cluster_metrics' }), { structuredContent: { s3_state: 'healthy', partial: false } })
+        t.match(await client.callTool({ name: 'cluster_metrics' }), {
+          structuredContent: { s3_state: 'healthy', partial: false },
+        })
       })
 
       t.test('are told of a tool\'s failure in the result', async t => {
@@ -96,12 +108,15 @@ t.test('clients of both generations', async t => {
           _meta: { 'kafscale-mcp/error': { code: 'GROUP_NOT_FOUND', retryable: false } },
         })
         t.match(await client.callTool({ name: 'list_topics', arguments: { limit: 'many' } }), {
-          isError: true, content: [{ text: 'INVALID_ARGUMENT: The input does not fit the tool\'s schema: "limit" must be integer.' }]
+          isError: true,
+          content: [{ text: 'INVALID_ARGUMENT: The input does not fit the tool\'s schema: "limit" must be integer.' }],
         })
       })
 
       t.test('are told by the protocol that there is no such tool', async t => {
-        await t.rejects(async () => { await client.callTool({ name: 'nope' }) }, { code: -32602, message: /There is no tool "nope"/ })
+        await t.rejects(async () => {
+          await client.callTool({ name: 'nope' })
+        }, { code: -32602, message: /There is no tool "nope"/ })
       })
 
       t.test('have got nothing but JSON', async t => {

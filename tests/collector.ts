@@ -42,13 +42,17 @@ export interface CollectedSpan {
 }
 
 /** Listens on a free port of loopback; `url` is what `OTEL_EXPORTER_OTLP_ENDPOINT` names. */
-export async function startCollector (t: Teardown): Promise<{ url: string, spans: CollectedSpan[], bodies: Buffer[], authorization: () => string | undefined }> {
+export async function startCollector (
+  t: Teardown
+): Promise<{ url: string, spans: CollectedSpan[], bodies: Buffer[], authorization: () => string | undefined }> {
   const spans: CollectedSpan[] = []
   const bodies: Buffer[] = []
   let authorization: string | undefined
   const server = createServer(async (request, response) => {
     const body = await buffer(request)
-    if (request.url !== '/v1/traces' || request.headers['content-type'] !== 'application/x-protobuf') return response.writeHead(400).end()
+    if (request.url !== '/v1/traces' || request.headers['content-type'] !== 'application/x-protobuf') {
+      return response.writeHead(400).end()
+    }
     authorization = request.headers.authorization
     bodies.push(body)
     spans.push(...decode(body))
@@ -59,15 +63,28 @@ export async function startCollector (t: Teardown): Promise<{ url: string, spans
     server.closeAllConnections()
     server.close()
   })
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, spans, bodies, authorization: () => authorization }
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    spans,
+    bodies,
+    authorization: () => authorization,
+  }
 }
 
 interface Message { [field: string]: unknown }
 
 function decode (body: Buffer): CollectedSpan[] {
-  const message = Request.toObject(Request.decode(body), { longs: String, bytes: String, arrays: true, defaults: true }) as Message
+  const message = Request.toObject(Request.decode(body), {
+    longs: String,
+    bytes: String,
+    arrays: true,
+    defaults: true,
+  }) as Message
   return list(message['resourceSpans']).flatMap(({ resource, scopeSpans }) =>
-    list(scopeSpans).flatMap(({ spans }) => list(spans).map(span => spanOf(span, attributes((resource as Message)['attributes'])))))
+    list(scopeSpans).flatMap(({ spans }) =>
+      list(spans).map(span => spanOf(span, attributes((resource as Message)['attributes'])))
+    )
+  )
 }
 
 function spanOf (span: Message, resource: Attributes): CollectedSpan {

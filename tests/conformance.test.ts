@@ -63,7 +63,11 @@ const NOT_PASSING: Record<string, Record<string, string[]>> = {
     'resources-subscribe': ['resources-subscribe'],
     'resources-unsubscribe': ['resources-unsubscribe'],
     'sep-2164-resource-not-found': ['sep-2164-error-code', 'sep-2164-data-uri'],
-    caching: ['sep-2549-resources-list-caching-hints', 'sep-2549-resources-templates-list-caching-hints', 'sep-2549-resources-read-caching-hints'],
+    caching: [
+      'sep-2549-resources-list-caching-hints',
+      'sep-2549-resources-templates-list-caching-hints',
+      'sep-2549-resources-read-caching-hints',
+    ],
   },
   'we have no completions': { 'completion-complete': ['completion-complete'] },
   'we send no log messages to clients': {
@@ -87,19 +91,29 @@ async function conformance (...args: string[]): Promise<string> {
 
 /** The names of the scenarios for servers. */
 async function scenariosOf (revision: string): Promise<string[]> {
-  return [...(await conformance('list', '--server', '--spec-version', revision)).matchAll(/^ +- ([\w-]+)/gm)].map(([, scenario = '']) => scenario).sort()
+  return [...(await conformance('list', '--server', '--spec-version', revision)).matchAll(/^ +- ([\w-]+)/gm)].map((
+    [, scenario = '']
+  ) => scenario).sort()
 }
 
 /** Runs every scenario for servers, and resolves to the checks of each. */
 async function run (url: string, revision: string, folder: string): Promise<Map<string, Check[]>> {
   await conformance('server', '--url', url, '--suite', 'all', '--spec-version', revision, '--output-dir', folder)
-  return new Map(readdirSync(folder).sort().map(name =>
-    [name.replace(/^server-(.*)-\d{4}-\d\d-\d\dT.*$/, '$1'), JSON.parse(readFileSync(join(folder, name, 'checks.json'), 'utf8'))]))
+  return new Map(
+    readdirSync(folder).sort().map(
+      name => [
+        name.replace(/^server-(.*)-\d{4}-\d\d-\d\dT.*$/, '$1'),
+        JSON.parse(readFileSync(join(folder, name, 'checks.json'), 'utf8')),
+      ]
+    )
+  )
 }
 
 t.test('every check passes but those that are listed here', async t => {
   const url = await startService(t).url
-  const listed = Object.values(NOT_PASSING).flatMap(scenarios => Object.entries(scenarios).flatMap(([scenario, ids]) => ids.map(id => `${scenario}: ${id}`)))
+  const listed = Object.values(NOT_PASSING).flatMap(scenarios =>
+    Object.entries(scenarios).flatMap(([scenario, ids]) => ids.map(id => `${scenario}: ${id}`))
+  )
   const met = new Set<string>()
   const ran = new Set<string>()
   for (const revision of REVISIONS) {
@@ -116,7 +130,17 @@ t.test('every check passes but those that are listed here', async t => {
     }
   }
   t.strictSame(listed.toSorted(), [...met].sort(), 'what is listed is there')
-  for (const scenario of ['server-initialize', 'server-stateless', 'ping', 'tools-list', 'dns-rebinding-protection', 'http-header-validation', 'caching']) {
+  for (
+    const scenario of [
+      'server-initialize',
+      'server-stateless',
+      'ping',
+      'tools-list',
+      'dns-rebinding-protection',
+      'http-header-validation',
+      'caching',
+    ]
+  ) {
     t.ok(ran.has(scenario), `${scenario} was run`)
   }
 })

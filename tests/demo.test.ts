@@ -42,20 +42,27 @@ t.test('the demo answers every tool from a cluster that moves, and Ctrl-C ends i
     const { tools } = await demo.request('tools/list') as { tools: { name: string }[] }
     t.ok(tools.length >= 9)
     for (const { name } of tools) {
-      const answer = await demo.request('tools/call', { name, arguments: GROUP_TOOLS.includes(name) ? { group_id: 'order-processing' } : {} })
+      const answer = await demo.request('tools/call', {
+        name,
+        arguments: GROUP_TOOLS.includes(name) ? { group_id: 'order-processing' } : {},
+      })
       t.notOk(answer.isError, name)
     }
   })
 
   t.test('there is something of every kind to see', async t => {
-    const { groups } = await demo.ask('list_groups') as { groups: { group_id: string, state: string, stale: boolean, member_count: number, total_lag: number }[] }
+    const { groups } = await demo.ask('list_groups') as {
+      groups: { group_id: string, state: string, stale: boolean, member_count: number, total_lag: number }[]
+    }
     const group = (id: string) => groups.find(({ group_id: groupId }) => groupId === id)
     t.match(group('nightly-report'), { state: 'empty', stale: false, member_count: 0 }, 'an idle group')
     t.match(group('legacy-billing'), { state: 'stable', stale: true }, 'a stale group')
     t.match(group('order-processing'), { state: 'stable', stale: false, member_count: 3 })
     t.ok(group('clickstream-analytics')!.total_lag > 1_000, 'a group that is behind')
 
-    const { configs } = await demo.ask('describe_configs', { topics: ['audit-log'] }) as { configs: { retention_ms: string }[] }
+    const { configs } = await demo.ask('describe_configs', { topics: ['audit-log'] }) as {
+      configs: { retention_ms: string }[]
+    }
     t.equal(configs[0]!.retention_ms, '9223372036854775807')
 
     const metrics = await demo.ask('cluster_metrics')
@@ -89,7 +96,11 @@ t.test('the demo listens on 8090 when that is free, else elsewhere; it never goe
     KAFSCALE_MCP_LOG_LEVEL: 'error',
   })
   t.not(demo.port, 8090, 'another port')
-  t.match(await demo.ask('cluster_status'), { cluster_name: 'demo', brokers_reachable: 3, etcd: { state: 'connected' } })
+  t.match(await demo.ask('cluster_status'), {
+    cluster_name: 'demo',
+    brokers_reachable: 3,
+    etcd: { state: 'connected' },
+  })
   t.equal(await demo.interrupt(), 0)
   t.equal(demo.errors(), '')
 
@@ -227,7 +238,8 @@ async function startDemo (t: Test, env: Record<string, string>) {
     port: Number(new URL(url).port),
     lineWith: (start: string) => output.split('\n').find(line => line.startsWith(start))!,
     request,
-    ask: async (name: string, input = {}) => (await request('tools/call', { name, arguments: input })).structuredContent as Answer,
+    ask: async (name: string, input = {}) =>
+      (await request('tools/call', { name, arguments: input })).structuredContent as Answer,
     /** Resolves with the exit code, or rejects if there is none within five seconds. */
     async interrupt (times = 1) {
       for (let i = 0; i < times; i++) child.kill('SIGINT')

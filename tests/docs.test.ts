@@ -23,15 +23,29 @@ async function folder (t: Test): Promise<string> {
   writeFileSync(join(dir, 'policy.yaml'), block('yaml policy orders'))
   await page.run(block('sh run keys'), { cwd: dir })
   await page.run(block('sh run tokens'), { cwd: dir })
-  await page.run('openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=test -keyout tls.key -out tls.crt', { cwd: dir })
+  await page.run(
+    'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=test -keyout tls.key -out tls.crt',
+    { cwd: dir }
+  )
   copyFileSync(join(dir, 'tls.crt'), join(dir, 'client-ca.crt'))
   return dir
 }
 
 t.test('every block is of a kind that is tried here', async t => {
   t.strictSame(page.kinds, [
-    'json answer', 'json record', 'sh env jwks', 'sh env oidc', 'sh env refused', 'sh env token', 'sh run keys', 'sh run review', 'sh run tokens', 'text sentence',
-    'yaml pod', 'yaml policy kubernetes', 'yaml policy orders',
+    'json answer',
+    'json record',
+    'sh env jwks',
+    'sh env oidc',
+    'sh env refused',
+    'sh env token',
+    'sh run keys',
+    'sh run review',
+    'sh run tokens',
+    'text sentence',
+    'yaml pod',
+    'yaml policy kubernetes',
+    'yaml policy orders',
   ])
 })
 
@@ -44,7 +58,8 @@ t.test('the links lead somewhere', async t => {
 
 t.test('what is to be set starts the service in the mode that is said, without a warning', async t => {
   const dir = await folder(t)
-  const config = (text: string) => readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379', ...page.environment(text, dir) })
+  const config = (text: string) =>
+    readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379', ...page.environment(text, dir) })
   for (const { mode, text } of settings) {
     const { authMode, warnings } = config(text)
     t.equal(authMode, mode)
@@ -76,22 +91,36 @@ t.test('the example of the policy reads as its table says', async t => {
   const etcd = await startEtcd(t)
   const topics = ['orders', 'orders-eu', 'orders-secret', 'payments', 'public-news']
   await fill(etcd, [
-    { key: '/kafscale/metadata/snapshot', value: JSON.stringify({ Topics: topics.map(name => ({ Topic: name, Partitions: [] })) }) },
-    ...['orders-1', 'billing'].map(group => ({ key: `/kafscale/consumers/${group}/offsets/orders/0`, value: '{"offset":1}' })),
+    {
+      key: '/kafscale/metadata/snapshot',
+      value: JSON.stringify({ Topics: topics.map(name => ({ Topic: name, Partitions: [] })) }),
+    },
+    ...['orders-1', 'billing'].map(group => ({
+      key: `/kafscale/consumers/${group}/offsets/orders/0`,
+      value: '{"offset":1}',
+    })),
   ])
-  const app = await buildSyncedApp(t, etcd, { ...env, KAFSCALE_MCP_POLICY_FILE: policyFile(block('yaml policy orders')), KAFSCALE_MCP_ENVIRONMENT: 'staging' })
+  const app = await buildSyncedApp(t, etcd, {
+    ...env,
+    KAFSCALE_MCP_POLICY_FILE: policyFile(block('yaml policy orders')),
+    KAFSCALE_MCP_ENVIRONMENT: 'staging',
+  })
   const scope = 'kafscale:observe'
   const client = async (sub: string, claims: object) => clientOf(app, await token(sub, { scope, ...claims }))
 
   const reader = await client('alice', { groups: ['team-orders'] })
   t.match(await reader.ask('list_topics'), { topics: [{ name: 'orders' }, { name: 'orders-eu' }], total: 2 })
-  t.match(await reader.ask('describe_topics', { names: ['orders-secret'] }), { topics: [{ error_code: 3, error: 'unknown topic' }] })
+  t.match(await reader.ask('describe_topics', { names: ['orders-secret'] }), {
+    topics: [{ error_code: 3, error: 'unknown topic' }],
+  })
   t.match(await reader.call('describe_group', { group_id: 'billing' }), { content: [{ text: /^GROUP_NOT_FOUND: / }] })
   t.match(await reader.ask('list_groups'), { groups: [{ group_id: 'orders-1' }], total: 1 })
   const denied = (rule: string) => ({ isError: true, content: [{ text: new RegExp(`^PERMISSION_DENIED: .*${rule}`) }] })
   t.match(await (await client('carol', {})).call('list_topics'), denied('a role that allows list_topics'))
   t.match(await (await client('bob', {})).call('list_topics'), denied('a binding'))
-  t.match(await (await client('eve', { realm_access: { roles: ['kafka-sre'] } })).ask('list_topics'), { total: topics.length })
+  t.match(await (await client('eve', { realm_access: { roles: ['kafka-sre'] } })).ask('list_topics'), {
+    total: topics.length,
+  })
   const contractor = await client('dan', { scope: `${scope} kafscale:contractor` })
   t.match(await contractor.ask('list_topics'), { topics: [{ name: 'public-news' }], total: 1 })
   t.match(await contractor.ask('cluster_status'), { topic_count: 1, group_count: 0 })
@@ -102,12 +131,16 @@ t.test('a pod is known by its service account', async t => {
   const [binding] = parsePolicy(block('yaml policy kubernetes'), []).bindings ?? []
   const { env, token, policyFile } = await authority(t, binding?.issuer)
   const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_POLICY_FILE: policyFile(block('yaml policy kubernetes')) })
-  const { serviceAccountToken: { audience, expirationSeconds } } = parse(block('yaml pod')).volumes[0].projected.sources[0]
+  const { serviceAccountToken: { audience, expirationSeconds } } =
+    parse(block('yaml pod')).volumes[0].projected.sources[0]
   t.equal(audience, `${env['KAFSCALE_MCP_PUBLIC_URL']}/mcp`)
   t.ok(expirationSeconds * 1_000 <= app.config.oidcMaxTokenLifetime)
   // What the API server puts in: no scope, and who the pod is.
-  const claims = (name: string) => ({ 'kubernetes.io': { namespace: 'agents', pod: { name: 'triage-0', uid: 'a' }, serviceaccount: { name, uid: 'b' } } })
-  const tools = async (name: string) => await clientOf(app, await token(`system:serviceaccount:agents:${name}`, claims(name))).tools()
+  const claims = (name: string) => ({
+    'kubernetes.io': { namespace: 'agents', pod: { name: 'triage-0', uid: 'a' }, serviceaccount: { name, uid: 'b' } },
+  })
+  const tools = async (name: string) =>
+    await clientOf(app, await token(`system:serviceaccount:agents:${name}`, claims(name))).tools()
   t.equal((await tools('triage')).length, 10)
   t.equal((await tools('default')).length, 0)
 })
@@ -120,14 +153,21 @@ t.test('from the keys to the review', async t => {
   const url = await service.url
   const call = async (name: string, input: object) => {
     const { headers, payload } = modern('tools/call', { name, arguments: input })
-    const response = await fetch(url, { method: 'POST', headers: { ...headers, authorization: `Bearer ${issued.trim()}` }, body: JSON.stringify(payload) })
+    const response = await fetch(url, {
+      method: 'POST',
+      headers: { ...headers, authorization: `Bearer ${issued.trim()}` },
+      body: JSON.stringify(payload),
+    })
     return (await response.json() as { result: { structuredContent: { tools: { name: string }[] } } }).result
   }
 
   t.test('explain_access answers alice what is shown', async t => {
     const { structuredContent: answer } = await call('explain_access', {})
     const shown = JSON.parse(block('json answer')) as typeof answer
-    t.strictSame({ ...answer, tools: answer.tools.filter(({ name }) => shown.tools.some(tool => tool.name === name)) }, shown)
+    t.strictSame(
+      { ...answer, tools: answer.tools.filter(({ name }) => shown.tools.some(tool => tool.name === name)) },
+      shown
+    )
   })
   await call('describe_topics', { names: ['orders'] })
   await call('explain_access', { more: 1 })
@@ -139,18 +179,35 @@ t.test('from the keys to the review', async t => {
       ? Object.fromEntries(Object.entries(value).map(([name, value]) => [name, fields(value)]))
       : null
     const shown = JSON.parse(block('json record'))
-    const recorded = readFileSync(join(dir, 'audit.jsonl'), 'utf8').trim().split('\n').map(line => JSON.parse(line)).find(({ what }) => what?.tool === 'describe_topics')
+    const recorded = readFileSync(join(dir, 'audit.jsonl'), 'utf8').trim().split('\n').map(line => JSON.parse(line))
+      .find(({ what }) => what?.tool === 'describe_topics')
     t.strictSame(fields(recorded), fields(shown))
-    t.match(page.text.split('| field |')[1]?.split('\n\n')[0], new RegExp(Object.keys(shown).map(name => `(?=[^]*\`${name}\`)`).join('')), 'and each is explained')
-    t.equal(service.output.stdout.split('\n').filter(line => line.includes('"describe_topics"')).length, 1, 'also on standard output')
+    t.match(
+      page.text.split('| field |')[1]?.split('\n\n')[0],
+      new RegExp(Object.keys(shown).map(name => `(?=[^]*\`${name}\`)`).join('')),
+      'and each is explained'
+    )
+    t.equal(
+      service.output.stdout.split('\n').filter(line => line.includes('"describe_topics"')).length,
+      1,
+      'also on standard output'
+    )
   })
 
   t.test('the review finds nothing but what was refused', async t => {
     const [verified = '', refused = '', alice = ''] = await page.run(block('sh run review'), { cwd: dir })
     t.match(verified, /, closed$[^]*^Signed by key \w+, which is trusted\.$[^]*^intact: records 1 to \d+$/m)
     t.equal(refused.trim().split('\n').length, 1, 'no record, but a line of titles')
-    t.match(alice.trim().split('\n').map(line => JSON.parse(line)), [{ who: { subject: 'alice' }, what: { tool: 'describe_topics' }, error_code: 'METADATA_UNAVAILABLE' }])
+    t.match(alice.trim().split('\n').map(line => JSON.parse(line)), [{
+      who: { subject: 'alice' },
+      what: { tool: 'describe_topics' },
+      error_code: 'METADATA_UNAVAILABLE',
+    }])
     writeFileSync(join(dir, 'audit.jsonl'), readFileSync(join(dir, 'audit.jsonl'), 'utf8').replace('"alice"', '"bob"'))
-    await t.rejects(page.run(block('sh run review'), { cwd: dir }), Object.assign(new Error(), { code: 1 }), 'unless somebody has changed it')
+    await t.rejects(
+      page.run(block('sh run review'), { cwd: dir }),
+      Object.assign(new Error(), { code: 1 }),
+      'unless somebody has changed it'
+    )
   })
 })

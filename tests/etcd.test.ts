@@ -12,8 +12,15 @@ function serviceClient (t: Test, { env }: Etcd, endpoint = env['KAFSCALE_MCP_ETC
   const pem = (name: string) => readFileSync(env[`KAFSCALE_MCP_ETCD_${name}_FILE`]!)
   const client = new Etcd3({
     hosts: endpoint,
-    ...env['KAFSCALE_MCP_ETCD_USERNAME'] && { auth: { username: env['KAFSCALE_MCP_ETCD_USERNAME'], password: env['KAFSCALE_MCP_ETCD_PASSWORD']! } },
-    ...env['KAFSCALE_MCP_ETCD_CA_FILE'] && { credentials: { rootCertificate: pem('CA'), ...env['KAFSCALE_MCP_ETCD_CERT_FILE'] && { certChain: pem('CERT'), privateKey: pem('KEY') } } },
+    ...env['KAFSCALE_MCP_ETCD_USERNAME'] &&
+      { auth: { username: env['KAFSCALE_MCP_ETCD_USERNAME'], password: env['KAFSCALE_MCP_ETCD_PASSWORD']! } },
+    ...env['KAFSCALE_MCP_ETCD_CA_FILE'] &&
+      {
+        credentials: {
+          rootCertificate: pem('CA'),
+          ...env['KAFSCALE_MCP_ETCD_CERT_FILE'] && { certChain: pem('CERT'), privateKey: pem('KEY') },
+        },
+      },
     defaultCallOptions: () => ({ deadline: Date.now() + 500 }),
     grpcOptions: { 'grpc.use_local_subchannel_pool': 1 },
     faultHandling: { global: noop, host: () => noop },
@@ -108,5 +115,7 @@ t.test('nothing is left of an etcd after its test, also when it was paused', asy
     t.equal(await left.client.get('/kafscale/a').string(), null)
     left.pause()
   })
-  await t.rejects(fetch(left!.endpoints[0]!, { signal: AbortSignal.timeout(1_000) }), { cause: { code: 'ECONNREFUSED' } })
+  await t.rejects(fetch(left!.endpoints[0]!, { signal: AbortSignal.timeout(1_000) }), {
+    cause: { code: 'ECONNREFUSED' },
+  })
 })

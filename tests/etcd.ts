@@ -17,7 +17,12 @@ export type EtcdVersion = '3.4' | '3.6'
 const goSum = readFileSync(join(import.meta.dirname, 'etcd-3.6', 'go.sum'))
 
 /** Where `tests/setup.ts` puts the etcd 3.6 that it builds; another go.sum has another place. */
-export const etcd36 = join(import.meta.dirname, '..', '.cache', `etcd-3.6-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`)
+export const etcd36 = join(
+  import.meta.dirname,
+  '..',
+  '.cache',
+  `etcd-3.6-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`
+)
 
 /** The versions that are there to test with: 3.4 always, 3.6 where it could be built. */
 export const etcdVersions: readonly EtcdVersion[] = existsSync(etcd36) ? ['3.4', '3.6'] : ['3.4']
@@ -117,11 +122,19 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
       { env: { PATH: process.env['PATH'], ETCD_UNSUPPORTED_ARCH: 'arm64' }, stdio: ['ignore', log, log] })
       closeSync(log)
     }
-    await Promise.all(targets.map(async ({ endpoint, metricsUrl, logFile }) =>
-      await waitFor(async () => await healthy(metricsUrl) || readFileSync(logFile, 'utf8').slice(-2_000), START_BOUND_MS, `etcd ${version} at ${endpoint}`)))
+    await Promise.all(
+      targets.map(async ({ endpoint, metricsUrl, logFile }) =>
+        await waitFor(
+          async () => await healthy(metricsUrl) || readFileSync(logFile, 'utf8').slice(-2_000),
+          START_BOUND_MS,
+          `etcd ${version} at ${endpoint}`
+        )
+      )
+    )
   }
   const some = (member?: number) => member === undefined ? members : members.slice(member, member + 1)
-  const running = () => members.filter(({ process }) => process && process.exitCode === null && process.signalCode === null)
+  const running = () =>
+    members.filter(({ process }) => process && process.exitCode === null && process.signalCode === null)
   const signal = (name: NodeJS.Signals, member?: number) => {
     for (const { process } of some(member)) process?.kill(name)
   }
@@ -177,7 +190,8 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
       KAFSCALE_MCP_ETCD_ENDPOINTS: endpoints.join(','),
       ...auth && { KAFSCALE_MCP_ETCD_USERNAME: READER.username, KAFSCALE_MCP_ETCD_PASSWORD: READER.password },
       ...pems && { KAFSCALE_MCP_ETCD_CA_FILE: pems.ca.cert },
-      ...pems && tls === 'mutual' && { KAFSCALE_MCP_ETCD_CERT_FILE: pems.client.cert, KAFSCALE_MCP_ETCD_KEY_FILE: pems.client.key },
+      ...pems && tls === 'mutual' &&
+        { KAFSCALE_MCP_ETCD_CERT_FILE: pems.client.cert, KAFSCALE_MCP_ETCD_KEY_FILE: pems.client.key },
     },
     client,
     kill,
@@ -201,8 +215,11 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
       return to
     },
     metric: async (name, labels = {}) => {
-      const pages = await Promise.all(running().map(async ({ metricsUrl }) => await (await fetch(`${metricsUrl}/metrics`)).text()))
-      const samples = pages.flatMap(page => parsePrometheusTextFormat(page)).filter(family => family.name === name).flatMap(({ metrics }) => metrics)
+      const pages = await Promise.all(
+        running().map(async ({ metricsUrl }) => await (await fetch(`${metricsUrl}/metrics`)).text())
+      )
+      const samples = pages.flatMap(page => parsePrometheusTextFormat(page)).filter(family => family.name === name)
+        .flatMap(({ metrics }) => metrics)
       return samples
         .filter(sample => Object.entries(labels).every(([label, value]) => sample.labels?.[label] === value))
         .reduce((sum, sample) => sum + Number(sample.value), 0)
@@ -231,13 +248,33 @@ interface Pem { cert: string, key: string }
 function certificates (dir: string): { ca: Pem, server: Pem, client: Pem } {
   const make = (name: string, ...args: string[]): Pem => {
     const pem = { cert: join(dir, `${name}.crt`), key: join(dir, `${name}.key`) }
-    execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-days', '1',
-      '-subj', `/CN=${name}`, '-keyout', pem.key, '-out', pem.cert, ...args], { stdio: 'pipe' })
+    execFileSync('openssl', [
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-noenc',
+      '-days',
+      '1',
+      '-subj',
+      `/CN=${name}`,
+      '-keyout',
+      pem.key,
+      '-out',
+      pem.cert,
+      ...args,
+    ], { stdio: 'pipe' })
     return pem
   }
   const ca = make('ca')
   const signed = ['-CA', ca.cert, '-CAkey', ca.key, '-addext', 'basicConstraints=critical,CA:FALSE']
-  return { ca, server: make('server', ...signed, '-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost'), client: make('client', ...signed) }
+  return {
+    ca,
+    server: make('server', ...signed, '-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost'),
+    client: make('client', ...signed),
+  }
 }
 
 // Below the range from which systems give out ports by themselves, so that nobody takes one while its etcd is down; each

@@ -35,7 +35,11 @@ function start (t: Test, endpoints: string): Service {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let output = ''
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text: string) => { output += text })
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output += text
+    })
+  }
   t.teardown(() => child.kill('SIGKILL'))
   return { process: child, output: () => output }
 }

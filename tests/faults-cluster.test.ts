@@ -3,7 +3,18 @@ import { Etcd3 } from 'etcd3'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { etcdVersions, startEtcd, type Etcd } from './etcd.ts'
-import { ages, askEveryTool, becomes, buildAskedApp, CLOSED_BOUND_MS, fillCluster, inSync, SILENCE_BOUND_MS, SYNC_BOUND_MS, writeGeneration } from './faults.ts'
+import {
+  ages,
+  askEveryTool,
+  becomes,
+  buildAskedApp,
+  CLOSED_BOUND_MS,
+  fillCluster,
+  inSync,
+  SILENCE_BOUND_MS,
+  SYNC_BOUND_MS,
+  writeGeneration,
+} from './faults.ts'
 import { buildTestApp } from './helper.ts'
 import { waitFor } from './wait-for.ts'
 
@@ -16,7 +27,11 @@ const PROBED_BOUND_MS = 4_000
 async function probed (app: FastifyInstance, times = 2): Promise<void> {
   for (let time = 0; time < times; time++) {
     const observedAt = app.metadata.observedAt
-    await waitFor(() => app.metadata.observedAt > observedAt || app.metadata.reason || app.metadata.ageMs, PROBED_BOUND_MS, 'a probe')
+    await waitFor(
+      () => app.metadata.observedAt > observedAt || app.metadata.reason || app.metadata.ageMs,
+      PROBED_BOUND_MS,
+      'a probe'
+    )
   }
 }
 
@@ -55,7 +70,11 @@ t.test('a cluster of three', async t => {
     const connected = (await etcd.leader() + 1) % 3
     const { app, caller } = await buildAskedApp(t, etcd, startingAt(etcd, connected))
     await etcd.kill(connected)
-    await waitFor(() => app.metadata.counters.loads === 2 || app.metadata.counters.loads, SYNC_BOUND_MS, 'another connection')
+    await waitFor(
+      () => app.metadata.counters.loads === 2 || app.metadata.counters.loads,
+      SYNC_BOUND_MS,
+      'another connection'
+    )
     await writeGeneration(etcd, ++generation)
     await inSync(app, etcd)
     t.strictSame(await caller.stop(), [])
@@ -88,7 +107,9 @@ t.test('a cluster of three', async t => {
   t.test('has no majority: what one member still knows is not the present', async t => {
     const alone = await etcd.leader()
     const others = [(alone + 1) % 3, (alone + 2) % 3]
-    const { app, caller } = await buildAskedApp(t, etcd, { KAFSCALE_MCP_ETCD_ENDPOINTS: etcd.endpoints[alone] as string })
+    const { app, caller } = await buildAskedApp(t, etcd, {
+      KAFSCALE_MCP_ETCD_ENDPOINTS: etcd.endpoints[alone] as string,
+    })
     for (const other of others) etcd.pause(other)
     caller.away(SILENCE_BOUND_MS)
     await becomes(app, 'stale', SILENCE_BOUND_MS)
@@ -120,7 +141,8 @@ for (const version of etcdVersions) {
     const etcd = await startEtcd(t, { version, auth: true, authTokenTtlSeconds: 1 })
     await fillCluster(etcd)
     const { app, caller } = await buildAskedApp(t, etcd)
-    const tokens = async () => await etcd.metric('grpc_server_handled_total', { grpc_method: 'Authenticate', grpc_code: 'OK' })
+    const tokens = async () =>
+      await etcd.metric('grpc_server_handled_total', { grpc_method: 'Authenticate', grpc_code: 'OK' })
 
     t.test('goes on when tokens expire', async t => {
       const before = await tokens()
@@ -160,7 +182,11 @@ t.test('credentials that etcd does not ask for yet, and then does', async t => {
   const anybody = new Etcd3({ hosts: etcd.endpoints })
   t.teardown(() => anybody.close())
   await anybody.auth.authEnable()
-  await waitFor(() => app.metadata.counters.loads === 2 || app.metadata.reason, SILENCE_BOUND_MS, 'a connection with a token')
+  await waitFor(
+    () => app.metadata.counters.loads === 2 || app.metadata.reason,
+    SILENCE_BOUND_MS,
+    'a connection with a token'
+  )
   await writeGeneration(etcd, 1)
   await t.resolves(inSync(app, etcd))
   t.strictSame(await caller.stop(), [])
@@ -171,7 +197,11 @@ t.test('a wrong password', async t => {
   await fillCluster(etcd)
   const password = 'wr0ng-Passw0rd'
   const written = t.capture(process.stderr, 'write', () => true)
-  const app = await buildTestApp(t, { ...etcd.env, KAFSCALE_MCP_ETCD_PASSWORD: password, KAFSCALE_MCP_LOG_LEVEL: 'trace' })
+  const app = await buildTestApp(t, {
+    ...etcd.env,
+    KAFSCALE_MCP_ETCD_PASSWORD: password,
+    KAFSCALE_MCP_LOG_LEVEL: 'trace',
+  })
   await app.ready()
   const reason = 'etcd refuses the credentials'
   await waitFor(() => app.metadata.reason === reason || app.metadata.reason, SYNC_BOUND_MS, 'the reason')
@@ -181,7 +211,9 @@ t.test('a wrong password', async t => {
   t.strictSame(ready.json(), { status: 'not ready', reason })
   const { cluster_metrics: _, explain_access: __, ...answers } = await askEveryTool(app)
   t.equal(Object.keys(answers).length, 8)
-  for (const answer of Object.values(answers)) t.match(answer, `METADATA_UNAVAILABLE: The cluster's metadata is not known: ${reason}.`)
+  for (const answer of Object.values(answers)) {
+    t.match(answer, `METADATA_UNAVAILABLE: The cluster's metadata is not known: ${reason}.`)
+  }
   const health = await app.inject('/healthz')
   t.match(health.json().dependencies.etcd, { state: 'unavailable', reason })
 
@@ -216,7 +248,11 @@ async function outlastsRestart (t: Test, etcd: Etcd): Promise<void> {
 async function neverSynced (t: Test, env: Record<string, string>): Promise<void> {
   const app = await buildTestApp(t, env)
   await app.ready()
-  await waitFor(() => app.metadata.reason === 'etcd can\'t be reached' || app.metadata.reason, SYNC_BOUND_MS, 'the reason')
+  await waitFor(
+    () => app.metadata.reason === "etcd can't be reached" || app.metadata.reason,
+    SYNC_BOUND_MS,
+    'the reason'
+  )
   t.equal(app.metadata.state, 'unavailable')
 }
 
@@ -229,7 +265,9 @@ t.test('TLS', async t => {
     await neverSynced(t, env)
   })
   t.test('is not left out when etcd wants it', async t => {
-    await neverSynced(t, { KAFSCALE_MCP_ETCD_ENDPOINTS: etcd.env['KAFSCALE_MCP_ETCD_ENDPOINTS']!.replace('https:', 'http:') })
+    await neverSynced(t, {
+      KAFSCALE_MCP_ETCD_ENDPOINTS: etcd.env['KAFSCALE_MCP_ETCD_ENDPOINTS']!.replace('https:', 'http:'),
+    })
   })
 })
 

@@ -7,7 +7,18 @@ import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { CompactedError, EtcdConnection } from '../plugins/etcd/connection.ts'
 import { etcdVersions, startEtcd } from './etcd.ts'
-import { ages, askEveryTool, becomes, buildAskedApp, CLOSED_BOUND_MS, fillCluster, inSync, SILENCE_BOUND_MS, SYNC_BOUND_MS, writeGeneration } from './faults.ts'
+import {
+  ages,
+  askEveryTool,
+  becomes,
+  buildAskedApp,
+  CLOSED_BOUND_MS,
+  fillCluster,
+  inSync,
+  SILENCE_BOUND_MS,
+  SYNC_BOUND_MS,
+  writeGeneration,
+} from './faults.ts'
 import { buildSyncedApp, buildTestApp } from './helper.ts'
 import { startProxy } from './proxy.ts'
 import { waitFor } from './wait-for.ts'
@@ -94,7 +105,10 @@ for (const version of etcdVersions) {
     write.catch(() => {}) // awaited below, unless the test fails before
     await ages(app, 3_000)
     t.strictSame(await askEveryTool(app), before, 'tools go on answering from the last state')
-    t.match((await app.inject('/healthz')).json(), { status: 'ok', dependencies: { etcd: { state: 'stale', reason: 'etcd can\'t be reached' } } })
+    t.match((await app.inject('/healthz')).json(), {
+      status: 'ok',
+      dependencies: { etcd: { state: 'stale', reason: "etcd can't be reached" } },
+    })
 
     caller.back()
     await etcd.restart()
@@ -136,7 +150,9 @@ for (const version of etcdVersions) {
     await etcd.compact()
     const connection = new EtcdConnection(etcd.endpoints[0] as string, grpc.credentials.createInsecure(), undefined)
     t.teardown(() => connection.close())
-    const error = await new Promise(resolve => connection.watch(2, { onOpen: () => {}, onEvents: resolve, onEnd: resolve }))
+    const error = await new Promise(resolve =>
+      connection.watch(2, { onOpen: () => {}, onEvents: resolve, onEnd: resolve })
+    )
     t.type(error, CompactedError)
   })
 }
@@ -161,7 +177,11 @@ t.test('an etcd that accepts connections and never answers', async t => {
   await app.ready()
   await waitFor(() => attempts > 4 || attempts, 15_000, 'attempts')
   await waitFor(() => open.size <= 1 || open.size, 1_000, 'the sockets of attempts that were given up to close')
-  t.strictSame(written().map(({ args }) => JSON.parse(String(args[0])).endpoint), endpoints, 'the log tells of each endpoint once')
+  t.strictSame(
+    written().map(({ args }) => JSON.parse(String(args[0])).endpoint),
+    endpoints,
+    'the log tells of each endpoint once'
+  )
   written.restore()
   await app.close()
   await waitFor(() => open.size === 0 || open.size, 1_000, 'the last socket to close')
@@ -171,10 +191,16 @@ t.test('an etcd that accepts connections and never answers', async t => {
 t.test('etcd absent at start', async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
-  for (const [how, { leave, comeBack, reason }] of Object.entries({
-    'nothing listens': { leave: etcd.kill, comeBack: etcd.restart, reason: 'etcd can\'t be reached' },
-    'it accepts connections and does not answer': { leave: etcd.pause, comeBack: etcd.resume, reason: 'etcd does not answer in time' },
-  })) {
+  for (
+    const [how, { leave, comeBack, reason }] of Object.entries({
+      'nothing listens': { leave: etcd.kill, comeBack: etcd.restart, reason: "etcd can't be reached" },
+      'it accepts connections and does not answer': {
+        leave: etcd.pause,
+        comeBack: etcd.resume,
+        reason: 'etcd does not answer in time',
+      },
+    })
+  ) {
     t.test(how, async t => {
       await leave()
       const app = await buildTestApp(t, etcd.env)
@@ -192,7 +218,11 @@ t.test('etcd absent at start', async t => {
       t.match(metrics, /^METRICS_NOT_CONFIGURED: /)
       t.equal(Object.keys(answers).length, 8)
       for (const [tool, answer] of Object.entries(answers)) {
-        t.equal(answer, `METADATA_UNAVAILABLE: The cluster's metadata is not known: ${reason}. Call again in a few seconds; an operator finds more under /healthz.`, tool)
+        t.equal(
+          answer,
+          `METADATA_UNAVAILABLE: The cluster's metadata is not known: ${reason}. Call again in a few seconds; an operator finds more under /healthz.`,
+          tool
+        )
       }
 
       await comeBack()
@@ -208,7 +238,8 @@ t.test('/readyz', async t => {
   const strict = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '4s' })
   const lenient = await buildSyncedApp(t, etcd)
   const never = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '0' })
-  const statuses = async () => await Promise.all([strict, lenient, never].map(async app => (await app.inject('/readyz')).statusCode))
+  const statuses = async () =>
+    await Promise.all([strict, lenient, never].map(async app => (await app.inject('/readyz')).statusCode))
   t.strictSame(await statuses(), [200, 200, 200], 'synced')
 
   await etcd.kill()

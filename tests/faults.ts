@@ -19,25 +19,41 @@ const PARTITIONS = 30
 const TOPICS = ['even', ...Array.from({ length: 9 }, (_, index) => `topic-${index}`)]
 /** Their offsets make a load of several pages. */
 const IDLE_GROUPS = Array.from({ length: 50 }, (_, index) => `idle-${index}`)
-const COUNTS = { topic_count: TOPICS.length, partition_count: TOPICS.length * PARTITIONS, group_count: IDLE_GROUPS.length + 1 }
+const COUNTS = {
+  topic_count: TOPICS.length,
+  partition_count: TOPICS.length * PARTITIONS,
+  group_count: IDLE_GROUPS.length + 1,
+}
 const ASK_INTERVAL_MS = 15
 /** Probes come every 2 s, and each may take its time: a connected mirror is no older. */
 const CONNECTED_AGE_MS = 5_000
 
 const partitions = Array.from({ length: PARTITIONS }, (_, partition) => partition)
-const commit = (group: string, topic: string, partition: number, offset: number) =>
-  ({ key: formatKey({ kind: 'committed-offset', group, topic, partition }), value: encodeCommittedOffset({ offset, metadata: '', committedAtMs: 0 }) })
+const commit = (group: string, topic: string, partition: number, offset: number) => ({
+  key: formatKey({ kind: 'committed-offset', group, topic, partition }),
+  value: encodeCommittedOffset({ offset, metadata: '', committedAtMs: 0 }),
+})
 
 /** Fills etcd with the cluster that {@link startCaller} expects, at generation 0. */
 export async function fillCluster (etcd: Etcd): Promise<void> {
   const topics = TOPICS.map(name => ({
     name,
     errorCode: 0,
-    partitions: partitions.map(partition =>
-      ({ partition, leaderId: 0, leaderEpoch: 0, replicaNodes: [0], isrNodes: [0], offlineReplicas: [], errorCode: 0 })),
+    partitions: partitions.map(partition => ({
+      partition,
+      leaderId: 0,
+      leaderEpoch: 0,
+      replicaNodes: [0],
+      isrNodes: [0],
+      offlineReplicas: [],
+      errorCode: 0,
+    })),
   }))
   await fill(etcd, [
-    { key: formatKey({ kind: 'snapshot' }), value: encodeSnapshot({ clusterName: null, clusterId: null, controllerId: 0, brokers: [], topics }) },
+    {
+      key: formatKey({ kind: 'snapshot' }),
+      value: encodeSnapshot({ clusterName: null, clusterId: null, controllerId: 0, brokers: [], topics }),
+    },
     ...IDLE_GROUPS.flatMap(group => partitions.map(partition => commit(group, 'topic-0', partition, 0))),
   ])
   await writeGeneration(etcd, 0)
@@ -55,7 +71,9 @@ export async function writeGeneration (etcd: Etcd, generation: number): Promise<
 export async function heldBy ({ client }: Etcd): Promise<Mirror> {
   const { header, kvs } = await client.getAll().prefix('/kafscale/').exec()
   const mirror = new Mirror()
-  for (const { key, value, mod_revision: modRevision } of kvs) mirror.apply({ type: 'put', key, value, modRevision: Number(modRevision) })
+  for (const { key, value, mod_revision: modRevision } of kvs) {
+    mirror.apply({ type: 'put', key, value, modRevision: Number(modRevision) })
+  }
   mirror.revision = Number(header.revision)
   return mirror
 }
@@ -74,13 +92,23 @@ export async function ages (app: FastifyInstance, ms: number): Promise<void> {
 export async function inSync (app: FastifyInstance, etcd: Etcd, boundMs = SYNC_BOUND_MS): Promise<void> {
   await becomes(app, 'synced', boundMs)
   const held = await heldBy(etcd)
-  await waitFor(() => (app.metadata.mirror?.revision ?? 0) >= held.revision || app.metadata.mirror?.revision, boundMs, 'caught up')
+  await waitFor(
+    () => (app.metadata.mirror?.revision ?? 0) >= held.revision || app.metadata.mirror?.revision,
+    boundMs,
+    'caught up'
+  )
   const differing = app.metadata.mirror?.differences(held)
-  if (differing?.length !== 0) throw new Error(`the mirror differs from etcd on ${differing?.length} keys, such as ${differing?.[0]}`)
+  if (differing?.length !== 0) {
+    throw new Error(`the mirror differs from etcd on ${differing?.length} keys, such as ${differing?.[0]}`)
+  }
 }
 
 /** The service over a cluster that has been filled, synced, with a caller that asks from now on. */
-export async function buildAskedApp (t: Teardown, etcd: Etcd, env: Record<string, string> = {}): Promise<{ app: FastifyInstance, caller: Caller }> {
+export async function buildAskedApp (
+  t: Teardown,
+  etcd: Etcd,
+  env: Record<string, string> = {}
+): Promise<{ app: FastifyInstance, caller: Caller }> {
   const app = await buildSyncedApp(t, etcd, env)
   return { app, caller: startCaller(t, app) }
 }
@@ -132,8 +160,13 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
     const status = await call('cluster_status', { limit: 1_000 })
     if (!status) return
     const { answer, away } = status
-    const { etcd, topics, observed_at: observedAt, ...counts } = answer as typeof answer & { etcd: { state: string, age_ms: number }, topics: unknown[] }
-    for (const [name, count] of Object.entries(COUNTS)) check(counts[name] === count, `${name} is not whole`, counts[name])
+    const { etcd, topics, observed_at: observedAt, ...counts } = answer as typeof answer & {
+      etcd: { state: string, age_ms: number }
+      topics: unknown[]
+    }
+    for (const [name, count] of Object.entries(COUNTS)) {
+      check(counts[name] === count, `${name} is not whole`, counts[name])
+    }
     check(topics.length === TOPICS.length, 'topics are not whole', topics.length)
     check(etcd.state !== 'connected' || etcd.age_ms < CONNECTED_AGE_MS, 'connected to what is old', etcd)
     if (!away) {
@@ -147,7 +180,9 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
     lastKnown = { observedAt, revision: answer.revision, ageMs: etcd.age_ms }
   }
   const askLag = async () => {
-    const { lag } = ((await call('consumer_lag', { group_id: 'even' }))?.answer ?? {}) as { lag?: { lag: number, committed_offset: number }[] }
+    const { lag } = ((await call('consumer_lag', { group_id: 'even' }))?.answer ?? {}) as {
+      lag?: { lag: number, committed_offset: number }[]
+    }
     if (!lag) return
     check(lag.length === PARTITIONS, 'consumer_lag is not whole', lag.length)
     check(lag.every(row => row.lag === 0), 'lag of two states', lag)
@@ -158,11 +193,23 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
     generation = offset
   }
   const askOffsets = async () => {
-    const { offsets } = ((await call('fetch_offsets', { group_id: 'even' }))?.answer ?? {}) as { offsets?: { lag: number }[] }
-    check(offsets === undefined || (offsets.length === PARTITIONS && offsets.every(row => row.lag === 0)), 'fetch_offsets is not whole', offsets)
+    const { offsets } = ((await call('fetch_offsets', { group_id: 'even' }))?.answer ?? {}) as {
+      offsets?: { lag: number }[]
+    }
+    check(
+      offsets === undefined || (offsets.length === PARTITIONS && offsets.every(row => row.lag === 0)),
+      'fetch_offsets is not whole',
+      offsets
+    )
   }
   const askTotals = async () => {
-    for (const [tool, total] of Object.entries({ list_groups: COUNTS.group_count, list_topics: COUNTS.topic_count, describe_topics: COUNTS.partition_count })) {
+    for (
+      const [tool, total] of Object.entries({
+        list_groups: COUNTS.group_count,
+        list_topics: COUNTS.topic_count,
+        describe_topics: COUNTS.partition_count,
+      })
+    ) {
       const answer = (await call(tool, { limit: 1 }))?.answer
       check(answer === undefined || answer['total'] === total, `${tool} is not whole`, answer)
     }

@@ -42,13 +42,70 @@ export function random (seed: number): Random {
 
 /** Names that sort, match, escape or collide differently in a careless reader. */
 export const oddNames = [
-  'orders', 'Orders', 'orders.dlq', 'payments', 'Zebra', 'apple', 'Äpfel', 'zulu', '10', '9', '-1', '01', 'a', 'A', 'a.b', 'a*b', 'a?b', '[a]',
-  'é', 'e\u0301', 'ß', 'ﬁ', '\uff5e', '😀', '😀😀', '\ufffd', '\ufeffbom', '\u202egnp.exe', '\u0085', '\u2028', 'a\u0000b', 'two\nlines', ' ', 'tab\t',
-  '"quoted"', '<b>&amp;</b>', '\\', '{}', '__proto__', 'constructor', 'toString', 'hasOwnProperty', 'length', 'null', 'undefined',
-  'metadata', 'offsets', 'config', 'partitions', 'next_offset', 'empty', 'n'.repeat(200)
+  'orders',
+  'Orders',
+  'orders.dlq',
+  'payments',
+  'Zebra',
+  'apple',
+  'Äpfel',
+  'zulu',
+  '10',
+  '9',
+  '-1',
+  '01',
+  'a',
+  'A',
+  'a.b',
+  'a*b',
+  'a?b',
+  '[a]',
+  'é',
+  'e\u0301',
+  'ß',
+  'ﬁ',
+  '\uff5e',
+  '😀',
+  '😀😀',
+  '\ufffd',
+  '\ufeffbom',
+  '\u202egnp.exe',
+  '\u0085',
+  '\u2028',
+  'a\u0000b',
+  'two\nlines',
+  ' ',
+  'tab\t',
+  '"quoted"',
+  '<b>&amp;</b>',
+  '\\',
+  '{}',
+  '__proto__',
+  'constructor',
+  'toString',
+  'hasOwnProperty',
+  'length',
+  'null',
+  'undefined',
+  'metadata',
+  'offsets',
+  'config',
+  'partitions',
+  'next_offset',
+  'empty',
+  'n'.repeat(200),
 ] as const
 
-const slashedNames = ['a/b c', 'x/partitions/0', 'x/config', '/', '//', 'orders/', '/orders', 'a/partitions/1/next_offset'] as const
+const slashedNames = [
+  'a/b c',
+  'x/partitions/0',
+  'x/config',
+  '/',
+  '//',
+  'orders/',
+  '/orders',
+  'a/partitions/1/next_offset',
+] as const
 
 // Wire formats
 
@@ -92,7 +149,9 @@ export function encodeTopicConfig (fields: TopicConfigFields): Buffer {
     integerField(5, fields.retentionBytes ?? 0n),
     integerField(6, fields.segmentBytes ?? 0n),
     textField(7, fields.createdAt ?? ''),
-    ...(fields.config ?? []).map(([key, value]) => bytesField(8, Buffer.concat([textField(1, key), textField(2, value)])))
+    ...(fields.config ?? []).map(([key, value]) =>
+      bytesField(8, Buffer.concat([textField(1, key), textField(2, value)]))
+    ),
   ])
 }
 
@@ -118,9 +177,12 @@ export interface ConsumerGroupFields {
 }
 
 export function encodeConsumerGroup (fields: ConsumerGroupFields): Buffer {
-  const partitionsField = (partitions: number[]): Buffer => fields.unpacked === true
-    ? Buffer.concat(partitions.flatMap(partition => [varint(BigInt(2 << 3)), varint(BigInt(partition))]))
-    : partitions.length === 0 ? Buffer.alloc(0) : bytesField(2, Buffer.concat(partitions.map(partition => varint(BigInt(partition)))))
+  const partitionsField = (partitions: number[]): Buffer =>
+    fields.unpacked === true
+      ? Buffer.concat(partitions.flatMap(partition => [varint(BigInt(2 << 3)), varint(BigInt(partition))]))
+      : partitions.length === 0
+        ? Buffer.alloc(0)
+        : bytesField(2, Buffer.concat(partitions.map(partition => varint(BigInt(partition)))))
   return Buffer.concat([
     textField(1, fields.groupId),
     textField(2, fields.state ?? ''),
@@ -155,14 +217,42 @@ const escaped = (unit: string): string => `\\u${unit.charCodeAt(0).toString(16).
 // Values
 
 const int64s = [
-  '0', '1', '-1', '5', '42', '1000', '9007199254740991', '9007199254740992', '9007199254740993', '-9007199254740991', '-9007199254740993',
-  '9223372036854775807', '-9223372036854775808'
+  '0',
+  '1',
+  '-1',
+  '5',
+  '42',
+  '1000',
+  '9007199254740991',
+  '9007199254740992',
+  '9007199254740993',
+  '-9007199254740991',
+  '-9007199254740993',
+  '9223372036854775807',
+  '-9223372036854775808',
 ] as const
 
 const int32s = [0, 0, 0, 1, 2, 3, -1, 2147483647, -2147483648] as const
 
 const nonNumbers = [
-  '', ' ', '-', '+5', ' 5', '5 ', '5\n', '1e3', '5.0', '0x10', '1_000', 'null', 'NaN', '9223372036854775808', '-9223372036854775809', '٣', '\ufeff5', '\u0000'
+  '',
+  ' ',
+  '-',
+  '+5',
+  ' 5',
+  '5 ',
+  '5\n',
+  '1e3',
+  '5.0',
+  '0x10',
+  '1_000',
+  'null',
+  'NaN',
+  '9223372036854775808',
+  '-9223372036854775809',
+  '٣',
+  '\ufeff5',
+  '\u0000',
 ] as const
 
 function decimal (from: Random): string {
@@ -175,20 +265,46 @@ function decimal (from: Random): string {
 function time (from: Random, now: Date): string {
   if (from.chance(0.1)) {
     return from.pick([
-      '', 'yesterday', '2026-07-16', '2026-07-16 08:51:40Z', '2026-07-16T08:51:40', '2026-07-16T08:51Z', '2026-02-30T00:00:00Z', '2025-02-29T00:00:00Z',
-      '2026-13-01T00:00:00Z', '2026-07-16T24:00:00Z', '2026-07-16T08:60:00Z', '2026-07-16T08:51:40.Z', '2026-07-16T08:51:40,5Z', '20260716T085140Z',
-      '2026-07-16T08:51:40+0200', '2026-07-16T08:51:40+24:00', '+012026-07-16T08:51:40Z', '0000-01-01T00:00:00+01:00', '9999-12-31T23:59:59-01:00',
-      ' 2026-07-16T08:51:40Z', '2026-07-16T08:51:40Z\n', 'Thu, 16 Jul 2026 08:51:40 GMT'
+      '',
+      'yesterday',
+      '2026-07-16',
+      '2026-07-16 08:51:40Z',
+      '2026-07-16T08:51:40',
+      '2026-07-16T08:51Z',
+      '2026-02-30T00:00:00Z',
+      '2025-02-29T00:00:00Z',
+      '2026-13-01T00:00:00Z',
+      '2026-07-16T24:00:00Z',
+      '2026-07-16T08:60:00Z',
+      '2026-07-16T08:51:40.Z',
+      '2026-07-16T08:51:40,5Z',
+      '20260716T085140Z',
+      '2026-07-16T08:51:40+0200',
+      '2026-07-16T08:51:40+24:00',
+      '+012026-07-16T08:51:40Z',
+      '0000-01-01T00:00:00+01:00',
+      '9999-12-31T23:59:59-01:00',
+      ' 2026-07-16T08:51:40Z',
+      '2026-07-16T08:51:40Z\n',
+      'Thu, 16 Jul 2026 08:51:40 GMT',
     ])
   }
   if (from.chance(0.1)) {
     return from.pick([
-      '0001-01-01T00:00:00Z', '2024-02-29T23:59:59Z', '2026-07-16T08:51:40+02:00', '2026-07-16T08:51:40.5-11:30', '1969-12-31T23:59:59.9999Z',
-      '2026-07-16T08:51:40.1Z', '2026-07-16T08:51:40.123456789123Z', '9999-12-31T23:59:59.999999999Z'
+      '0001-01-01T00:00:00Z',
+      '2024-02-29T23:59:59Z',
+      '2026-07-16T08:51:40+02:00',
+      '2026-07-16T08:51:40.5-11:30',
+      '1969-12-31T23:59:59.9999Z',
+      '2026-07-16T08:51:40.1Z',
+      '2026-07-16T08:51:40.123456789123Z',
+      '9999-12-31T23:59:59.999999999Z',
     ])
   }
   const moment = new Date(now.getTime() - from.int(120_000) + 10_000).toISOString()
-  return from.chance(0.5) ? moment.replace('Z', `${String(from.int(1_000_000)).padStart(6, '0')}Z`) : moment.replace(/\.\d+/, '')
+  return from.chance(0.5)
+    ? moment.replace('Z', `${String(from.int(1_000_000)).padStart(6, '0')}Z`)
+    : moment.replace(/\.\d+/, '')
 }
 
 /** A text that nothing but a reader shows: mostly short, sometimes around or over 4 KB with wide characters at the edge. */
@@ -199,15 +315,22 @@ function text (from: Random): string {
 }
 
 /** No wire type, a cut varint, cut bytes, field number 0, a text that is not UTF-8, the end of another group. */
-const brokenFields = [[0x0f], [0xff], [0x07, 0x01], [0x0a, 0x05, 0x61], [0x00, 0x00], [0x12, 0x02, 0xc3, 0x28], [0x0b, 0x14]]
+const brokenFields = [[0x0f], [0xff], [0x07, 0x01], [0x0a, 0x05, 0x61], [0x00, 0x00], [0x12, 0x02, 0xc3, 0x28], [
+  0x0b,
+  0x14,
+]]
 
 /** Damages a value so that it may no longer decode. */
 function damaged (from: Random, value: Buffer): Buffer {
   switch (from.int(4)) {
-    case 0: return Buffer.from(from.pick(['', 'null', '[]', '{', '{}', '42', '"text"', 'garbage', '\u0000', '\ufeff{}']))
-    case 1: return value.subarray(0, from.int(value.length + 1))
-    case 2: return Buffer.concat([value, Buffer.from(from.pick(brokenFields))])
-    default: return Buffer.from(Array.from({ length: from.int(12) }, () => from.int(256)))
+    case 0:
+      return Buffer.from(from.pick(['', 'null', '[]', '{', '{}', '42', '"text"', 'garbage', '\u0000', '\ufeff{}']))
+    case 1:
+      return value.subarray(0, from.int(value.length + 1))
+    case 2:
+      return Buffer.concat([value, Buffer.from(from.pick(brokenFields))])
+    default:
+      return Buffer.from(Array.from({ length: from.int(12) }, () => from.int(256)))
   }
 }
 
@@ -223,16 +346,33 @@ function protobuf (from: Random, value: Buffer): Buffer {
 }
 
 function committedOffset (from: Random, now: Date): Buffer {
-  if (from.chance(0.06)) return damaged(from, Buffer.from('{"offset":12,"metadata":"é","committed_at":"2026-07-16T08:51:40Z"}'))
+  if (from.chance(0.06)) {
+    return damaged(from, Buffer.from('{"offset":12,"metadata":"é","committed_at":"2026-07-16T08:51:40Z"}'))
+  }
   const offset = from.chance(0.06)
-    ? from.pick(['"5"', '5.0', '5e0', '1E400', 'null', 'true', '[5]', '{}', '9223372036854775808', '-9223372036854775809'])
-    : from.chance(0.2) ? from.pick(int64s) : String(from.int(500))
+    ? from.pick([
+      '"5"',
+      '5.0',
+      '5e0',
+      '1E400',
+      'null',
+      'true',
+      '[5]',
+      '{}',
+      '9223372036854775808',
+      '-9223372036854775809',
+    ])
+    : from.chance(0.2)
+      ? from.pick(int64s)
+      : String(from.int(500))
   const exact = from.chance(0.95)
   const names = exact ? ['offset', 'metadata', 'committed_at'] : ['OFFSET', 'Metadata', 'COMMITTED_AT']
   const members = [
     from.chance(0.03) ? null : `"${names[0]}":${offset}`,
     from.chance(0.05) ? null : `"${names[1]}":${json(text(from), from.chance(0.3))}`,
-    from.chance(0.05) ? null : `"${names[2]}":${from.chance(0.03) ? from.pick(['null', '0', '{}']) : json(time(from, now), false)}`,
+    from.chance(0.05)
+      ? null
+      : `"${names[2]}":${from.chance(0.03) ? from.pick(['null', '0', '{}']) : json(time(from, now), false)}`,
     from.chance(0.05) ? '"leader_epoch":{"deep":[1,2.5,"x"]}' : null,
     exact && from.chance(0.03) ? '"Offset":777' : null
   ].filter(member => member !== null)
@@ -248,37 +388,89 @@ function snapshot (from: Random, topics: readonly string[]): Buffer {
   function partition (number: unknown): unknown {
     const leader = from.chance(0.02) ? from.pick<unknown>(['0', 1.5, 2147483648, [], true]) : from.pick(int32s)
     const replicas: unknown = from.chance(0.02) ? from.pick<unknown>(['0', { 0: 1 }, ['0'], [0.5], 7]) : nodeList()
-    const rest = { ...(from.chance(0.9) ? { LeaderEpoch: from.pick(int32s) } : {}), ErrorCode: from.chance(0.9) ? 0 : from.pick([3, 5, -1]) }
+    const rest = {
+      ...(from.chance(0.9) ? { LeaderEpoch: from.pick(int32s) } : {}),
+      ErrorCode: from.chance(0.9) ? 0 : from.pick([3, 5, -1]),
+    }
     return legacy
-      ? { ...rest, PartitionIndex: number, LeaderID: leader, ReplicaNodes: replicas, ISRNodes: nodeList(), OfflineReplicas: nodeList() }
-      : { ...rest, Partition: number, Leader: leader, Replicas: replicas, ISR: nodeList(), OfflineReplicas: nodeList(), UnknownTags: {} }
+      ? {
+          ...rest,
+          PartitionIndex: number,
+          LeaderID: leader,
+          ReplicaNodes: replicas,
+          ISRNodes: nodeList(),
+          OfflineReplicas: nodeList(),
+        }
+      : {
+          ...rest,
+          Partition: number,
+          Leader: leader,
+          Replicas: replicas,
+          ISR: nodeList(),
+          OfflineReplicas: nodeList(),
+          UnknownTags: {},
+        }
   }
 
   function topic (name: unknown): unknown {
     const numbers: unknown[] = Array.from({ length: from.int(5) }, (_, index) => index)
     if (from.chance(0.3)) {
-      numbers.splice(from.int(numbers.length + 1), 0, from.pick<unknown>([-1, -1, 1.5, '1', 2147483648, 2147483647, 0, 1, 100, true, [0]]))
+      numbers.splice(
+        from.int(numbers.length + 1),
+        0,
+        from.pick<unknown>([-1, -1, 1.5, '1', 2147483648, 2147483647, 0, 1, 100, true, [0]])
+      )
     }
-    const partitions = from.chance(0.03) ? null : from.chance(0.3) ? from.some(numbers, 9).map(partition) : numbers.map(partition)
-    const errorCode = from.chance(0.02) ? from.pick<unknown>(['0', 0.5, {}]) : from.chance(0.1) ? from.pick([3, 29, -1]) : 0
+    const partitions = from.chance(0.03)
+      ? null
+      : from.chance(0.3)
+        ? from.some(numbers, 9).map(partition)
+        : numbers.map(partition)
+    const errorCode = from.chance(0.02)
+      ? from.pick<unknown>(['0', 0.5, {}])
+      : from.chance(0.1)
+        ? from.pick([3, 29, -1])
+        : 0
     const spelled = name === undefined ? {} : legacy ? { Name: name } : { Topic: name }
-    return { ErrorCode: errorCode, ...spelled, TopicID: Array(16).fill(7), IsInternal: false, Partitions: partitions, AuthorizedOperations: 0 }
+    return {
+      ErrorCode: errorCode,
+      ...spelled,
+      TopicID: Array(16).fill(7),
+      IsInternal: false,
+      Partitions: partitions,
+      AuthorizedOperations: 0,
+    }
   }
 
   const names: unknown[] = from.some(topics, from.int(topics.length + 1))
-  if (from.chance(0.15)) names.splice(from.int(names.length + 1), 0, from.pick<unknown>([undefined, null, 5, '', {}, names[0] ?? 'twice']))
+  if (from.chance(0.15)) {
+    names.splice(from.int(names.length + 1), 0, from.pick<unknown>([undefined, null, 5, '', {}, names[0] ?? 'twice']))
+  }
   const hosts = ['127.0.0.1', 'prod-broker-0.svc', '', 'ひ.example']
-  const broker = (id: unknown): unknown => ({ NodeID: id, Host: from.pick(hosts), Port: from.pick([9092, 0, 65535]), Rack: null })
+  const broker = (id: unknown): unknown => ({
+    NodeID: id,
+    Host: from.pick(hosts),
+    Port: from.pick([9092, 0, 65535]),
+    Rack: null,
+  })
   const brokers = nodes.map(broker)
   if (from.chance(0.1)) {
-    brokers.push(from.pick<unknown>([broker('1'), broker(0.5), { NodeID: 9, Port: '9092' }, { NodeID: 9, Host: 7 }, 'broker', { Host: 'zero' }]))
+    brokers.push(
+      from.pick<unknown>([broker('1'), broker(0.5), { NodeID: 9, Port: '9092' }, { NodeID: 9, Host: 7 }, 'broker', {
+        Host: 'zero',
+      }])
+    )
   }
   const document = {
-    Brokers: from.chance(0.05) ? null : brokers.filter((it, at) => brokers.findIndex(other => nodeId(other) === nodeId(it)) === at),
+    Brokers: from.chance(0.05)
+      ? null
+      : brokers.filter((it, at) => brokers.findIndex(other => nodeId(other) === nodeId(it)) === at),
     ...(from.chance(0.05) ? {} : { ControllerID: from.pick(int32s) }),
     Topics: from.chance(0.05) ? null : names.map(topic),
-    ...(from.chance(0.3) ? {} : { ClusterName: from.pick([null, 'prod', '\u202egnp']), ClusterID: from.pick([null, 'kafscale-cluster']) }),
-    Later: { Topics: [1, 2] }
+    ...(from.chance(0.3)
+      ? {}
+      : { ClusterName: from.pick([null, 'prod', '\u202egnp']), ClusterID: from.pick([null, 'kafscale-cluster']) }),
+    Later: { Topics: [1, 2] },
   }
   const stored = json(document, from.chance(0.3))
   const members = /"(Topic|Name|Partition|PartitionIndex|Leader|Replicas|ISR|Partitions|ControllerID)":/g
@@ -289,44 +481,58 @@ const nodeId = (broker: unknown): unknown =>
   typeof broker === 'object' && broker !== null && 'NodeID' in broker ? broker.NodeID : 0
 
 /** Keys of a map, now and then with one that is written a second time: the last counts. */
-const sometimesTwice = (from: Random, keys: string[]): string[] => from.chance(0.15) ? [...keys, ...from.some(keys, 1)] : keys
+const sometimesTwice = (from: Random, keys: string[]): string[] =>
+  from.chance(0.15) ? [...keys, ...from.some(keys, 1)] : keys
 
 function group (from: Random, now: Date, groupId: string, topics: readonly string[]): Buffer {
-  return protobuf(from, encodeConsumerGroup({
-    groupId: from.chance(0.9) ? groupId : 'another',
-    state: from.pick(['stable', 'stable', 'preparing_rebalance', 'completing_rebalance', 'empty', 'Dead', '']),
-    protocolType: from.chance(0.8) ? 'consumer' : text(from),
-    protocol: from.chance(0.8) ? 'range' : text(from),
-    leader: from.pick(oddNames),
-    generationId: from.pick(int32s),
-    rebalanceTimeoutMs: from.pick(int32s),
-    unpacked: from.chance(0.2),
-    members: sometimesTwice(from, from.some([...oddNames, 'm-1', 'm-2', 'm-3'], from.int(4))).map(memberId => ({
-      memberId,
-      clientId: text(from),
-      clientHost: text(from),
-      heartbeatAt: time(from, now),
-      sessionTimeoutMs: from.pick([0, 10_000, 30_000, 45_000, 60_000, 1, 2147483647]),
-      subscriptions: from.some(topics, from.int(4)),
-      assignments: from.some(topics, from.int(5)).map(topic => ({
-        topic,
-        partitions: [...from.some([0, 1, 2, 3, 4], 1 + from.int(4)), ...(from.chance(0.1) ? [from.pick([-1, 0, 0, 2147483647])] : [])]
-      }))
-    }))
-  }))
+  return protobuf(
+    from,
+    encodeConsumerGroup({
+      groupId: from.chance(0.9) ? groupId : 'another',
+      state: from.pick(['stable', 'stable', 'preparing_rebalance', 'completing_rebalance', 'empty', 'Dead', '']),
+      protocolType: from.chance(0.8) ? 'consumer' : text(from),
+      protocol: from.chance(0.8) ? 'range' : text(from),
+      leader: from.pick(oddNames),
+      generationId: from.pick(int32s),
+      rebalanceTimeoutMs: from.pick(int32s),
+      unpacked: from.chance(0.2),
+      members: sometimesTwice(from, from.some([...oddNames, 'm-1', 'm-2', 'm-3'], from.int(4))).map(memberId => ({
+        memberId,
+        clientId: text(from),
+        clientHost: text(from),
+        heartbeatAt: time(from, now),
+        sessionTimeoutMs: from.pick([0, 10_000, 30_000, 45_000, 60_000, 1, 2147483647]),
+        subscriptions: from.some(topics, from.int(4)),
+        assignments: from.some(topics, from.int(5)).map(topic => ({
+          topic,
+          partitions: [
+            ...from.some([0, 1, 2, 3, 4], 1 + from.int(4)),
+            ...(from.chance(0.1) ? [from.pick([-1, 0, 0, 2147483647])] : []),
+          ],
+        })),
+      })),
+    })
+  )
 }
 
 function config (from: Random, now: Date, name: string): Buffer {
-  return protobuf(from, encodeTopicConfig({
-    name,
-    partitions: from.pick(int32s),
-    replicationFactor: from.pick(int32s),
-    retentionMs: BigInt(from.pick(int64s)),
-    retentionBytes: BigInt(from.pick(int64s)),
-    segmentBytes: BigInt(from.pick(int64s)),
-    createdAt: time(from, now),
-    config: from.chance(0.6) ? [] : sometimesTwice(from, from.some(['cleanup.policy', 'zeta', '10', '9', ...oddNames], 1 + from.int(4))).map(key => [key, text(from)])
-  }))
+  return protobuf(
+    from,
+    encodeTopicConfig({
+      name,
+      partitions: from.pick(int32s),
+      replicationFactor: from.pick(int32s),
+      retentionMs: BigInt(from.pick(int64s)),
+      retentionBytes: BigInt(from.pick(int64s)),
+      segmentBytes: BigInt(from.pick(int64s)),
+      createdAt: time(from, now),
+      config: from.chance(0.6)
+        ? []
+        : sometimesTwice(from, from.some(['cleanup.policy', 'zeta', '10', '9', ...oddNames], 1 + from.int(4))).map(
+          key => [key, text(from)]
+        ),
+    })
+  )
 }
 
 /** A key that follows no known pattern, some by a hair. */
@@ -334,19 +540,48 @@ function strayKey (from: Random, groupId: string, topic: string): Buffer {
   const bytes = Buffer.from([0xff])
   return from.pick([
     ...[
-      '/kafscale/', '/kafscale/brokers/1', `/kafscale/assignments/${topic}/0`, '/kafscale/metadata/snapshot2', '/kafscale/metadata/snapshot/x',
-      '/kafscale/metadata', '/kafscale/topics/config', '/kafscale/topics//config', `/kafscale/topics/${topic}`, `/kafscale/topics/${topic}/Config`,
-      `/kafscale/topics/${topic}/config/`, `/kafscale/topics/${topic}/partitions/00/next_offset`, `/kafscale/topics/${topic}/partitions/-1/next_offset`,
-      `/kafscale/topics/${topic}/partitions/2147483648/next_offset`, `/kafscale/topics/${topic}/partitions/0/next_offset/`,
-      `/kafscale/topics/${topic}/partitions//next_offset`, `/kafscale/topics/${topic}/partition/0/next_offset`, '/kafscale/topics/partitions/0/next_offset',
-      `/kafscale/consumersX/${groupId}/metadata`, '/kafscale/consumers//metadata', '/kafscale/consumers/metadata', `/kafscale/consumers/${groupId}/x/metadata`,
-      `/kafscale/consumers/${groupId}/metadata/`, `/kafscale/consumers/${groupId}/offsets/${topic}/x/0`, `/kafscale/consumers/${groupId}/offsets/${topic}/0/x`,
+      '/kafscale/',
+      '/kafscale/brokers/1',
+      `/kafscale/assignments/${topic}/0`,
+      '/kafscale/metadata/snapshot2',
+      '/kafscale/metadata/snapshot/x',
+      '/kafscale/metadata',
+      '/kafscale/topics/config',
+      '/kafscale/topics//config',
+      `/kafscale/topics/${topic}`,
+      `/kafscale/topics/${topic}/Config`,
+      `/kafscale/topics/${topic}/config/`,
+      `/kafscale/topics/${topic}/partitions/00/next_offset`,
+      `/kafscale/topics/${topic}/partitions/-1/next_offset`,
+      `/kafscale/topics/${topic}/partitions/2147483648/next_offset`,
+      `/kafscale/topics/${topic}/partitions/0/next_offset/`,
+      `/kafscale/topics/${topic}/partitions//next_offset`,
+      `/kafscale/topics/${topic}/partition/0/next_offset`,
+      '/kafscale/topics/partitions/0/next_offset',
+      `/kafscale/consumersX/${groupId}/metadata`,
+      '/kafscale/consumers//metadata',
+      '/kafscale/consumers/metadata',
+      `/kafscale/consumers/${groupId}/x/metadata`,
+      `/kafscale/consumers/${groupId}/metadata/`,
+      `/kafscale/consumers/${groupId}/offsets/${topic}/x/0`,
+      `/kafscale/consumers/${groupId}/offsets/${topic}/0/x`,
       `/kafscale/consumers/${groupId}/offsets//0`,
-      `/kafscale/consumers//offsets/${topic}/0`, `/kafscale/consumers/${groupId}/offsets/${topic}/`, `/kafscale/consumers/${groupId}/offsets/${topic}/00`,
-      `/kafscale/consumers/${groupId}/offsets/${topic}/+1`, `/kafscale/consumers/${groupId}/offsets/${topic}/-1`, `/kafscale/consumers/${groupId}/offsets/${topic}/1e0`,
-      `/kafscale/consumers/${groupId}/offsets/${topic}/2147483648`, `/kafscale/consumers/${groupId}/offsets/${topic}`, `/kafscale/consumers/${groupId}/offset/${topic}/0`,
-      '/kafscale/partition-leases/0', '/kafscale/partition-leases', `/kafscale/partition-leases/${topic}/00`, `/kafscale/partition-leases/${topic}/`,
-      '/kafscale/group-leases/', '/kafscale/group-leases', `/kafscale/group-leases/${groupId}/x`
+      `/kafscale/consumers//offsets/${topic}/0`,
+      `/kafscale/consumers/${groupId}/offsets/${topic}/`,
+      `/kafscale/consumers/${groupId}/offsets/${topic}/00`,
+      `/kafscale/consumers/${groupId}/offsets/${topic}/+1`,
+      `/kafscale/consumers/${groupId}/offsets/${topic}/-1`,
+      `/kafscale/consumers/${groupId}/offsets/${topic}/1e0`,
+      `/kafscale/consumers/${groupId}/offsets/${topic}/2147483648`,
+      `/kafscale/consumers/${groupId}/offsets/${topic}`,
+      `/kafscale/consumers/${groupId}/offset/${topic}/0`,
+      '/kafscale/partition-leases/0',
+      '/kafscale/partition-leases',
+      `/kafscale/partition-leases/${topic}/00`,
+      `/kafscale/partition-leases/${topic}/`,
+      '/kafscale/group-leases/',
+      '/kafscale/group-leases',
+      `/kafscale/group-leases/${groupId}/x`,
     ].map(key => Buffer.from(key)),
     Buffer.concat([Buffer.from('/kafscale/consumers/'), bytes, Buffer.from('/metadata')]),
     Buffer.concat([Buffer.from('/kafscale/topics/'), bytes, Buffer.from('/config')]),
@@ -399,7 +634,10 @@ export function history (seed: number, length: number, now: Date): History {
     } else if (kind < 82) {
       put(`/kafscale/partition-leases/${topic}/${partition}`, from.chance(0.8) ? String(from.int(3)) : decimal(from))
     } else if (kind < 86) {
-      put(`/kafscale/group-leases/${groupId}`, from.chance(0.8) ? String(from.int(3)) : from.pick(['2147483647', '2147483648', '-1', 'x', '']))
+      put(
+        `/kafscale/group-leases/${groupId}`,
+        from.chance(0.8) ? String(from.int(3)) : from.pick(['2147483647', '2147483648', '-1', 'x', ''])
+      )
     } else if (kind < 88) {
       put(`/kafscale/topics/${topic}/partitions/${partition}`, Buffer.from('0a066f726465727310031a0130', 'hex'))
     } else if (kind < 91) {
@@ -407,7 +645,12 @@ export function history (seed: number, length: number, now: Date): History {
     } else if (kind < 99) {
       for (const key of from.some([...live.values()], 1)) remove(key)
     } else {
-      const prefixes = [`/kafscale/topics/${topic}/`, `/kafscale/consumers/${groupId}/`, '/kafscale/partition-leases/', '/kafscale/nothing']
+      const prefixes = [
+        `/kafscale/topics/${topic}/`,
+        `/kafscale/consumers/${groupId}/`,
+        '/kafscale/partition-leases/',
+        '/kafscale/nothing',
+      ]
       const prefix = Buffer.from(from.pick(prefixes))
       for (const key of live.values()) if (key.subarray(0, prefix.length).equals(prefix)) remove(key)
     }

@@ -25,7 +25,15 @@ const SYNC_BOUND_MS = 2_000
 /** Who calls where a test calls the registry itself: nobody in particular, as in the mode `none`. */
 export const CALLER: Caller = {
   principal: {
-    subject: 'anonymous', issuer: null, clientId: null, method: 'none', scopes: undefined, tokenId: null, expiresAt: null, claims: {}, clientCertificate: null,
+    subject: 'anonymous',
+    issuer: null,
+    clientId: null,
+    method: 'none',
+    scopes: undefined,
+    tokenId: null,
+    expiresAt: null,
+    claims: {},
+    clientCertificate: null,
   },
   receivedAt: new Date(),
   remoteAddress: '127.0.0.1',
@@ -53,7 +61,9 @@ export async function buildTestApp (t: Teardown, env: Environment = {}): Promise
 
 /** A test's standard output is tap's. Who authenticates callers says where their calls are recorded. */
 function withoutRecords (env: Environment): Environment {
-  return Object.keys(env).some(name => /^KAFSCALE_MCP_(?:AUTH|OIDC)_/.test(name)) ? {} : { KAFSCALE_MCP_AUDIT_SINKS: 'none' }
+  return Object.keys(env).some(name => /^KAFSCALE_MCP_(?:AUTH|OIDC)_/.test(name))
+    ? {}
+    : { KAFSCALE_MCP_AUDIT_SINKS: 'none' }
 }
 
 /** The service over a running etcd, synced. */
@@ -67,7 +77,11 @@ export async function buildSyncedApp (t: Teardown, { env }: Etcd, more: Environm
 /** Waits until the service shows everything that etcd holds now. */
 export async function caughtUp (app: FastifyInstance, { client }: Etcd): Promise<void> {
   const { header } = await client.kv.range({ key: Buffer.from('/kafscale/'), count_only: true })
-  await waitFor(() => (app.metadata.mirror?.revision ?? 0) >= Number(header.revision) || app.metadata.mirror?.revision, SYNC_BOUND_MS, 'caught up')
+  await waitFor(
+    () => (app.metadata.mirror?.revision ?? 0) >= Number(header.revision) || app.metadata.mirror?.revision,
+    SYNC_BOUND_MS,
+    'caught up'
+  )
 }
 
 /** The service as a user starts it. */
@@ -86,7 +100,13 @@ export function startService (t: Teardown, env: Environment = {}): Service {
   const [, ...args] = packageJson.scripts.start.split(' ')
   const process = spawn(globalThis.process.execPath, args, {
     cwd: join(import.meta.dirname, '..'),
-    env: { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD, KAFSCALE_MCP_TELEMETRY_ADDR: 'off', ...withoutRecords(env), ...env },
+    env: {
+      KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+      KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD,
+      KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+      ...withoutRecords(env),
+      ...env,
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const output = { stdout: '', stderr: '' }
@@ -106,7 +126,8 @@ export function startService (t: Teardown, env: Environment = {}): Service {
 
 /** Every key of the recorded cluster at the recording's beginning. */
 export function recordedKeyspace (): { key: string, value: Buffer }[] {
-  const [, ...lines] = readFileSync(join(import.meta.dirname, 'fixtures/recording/keyspace.jsonl'), 'utf8').trim().split('\n')
+  const [, ...lines] = readFileSync(join(import.meta.dirname, 'fixtures/recording/keyspace.jsonl'), 'utf8').trim()
+    .split('\n')
   return lines.map(line => {
     const { key, value } = JSON.parse(line) as { key: string, value: string }
     return { key, value: Buffer.from(value, 'base64') }
@@ -175,17 +196,29 @@ export function legacy (method: string, params: Record<string, unknown> = {}, id
 }
 
 /** Calls a tool in the form of revision 2026-07-28. Throws when the answer is not a tool's result, failed or not. */
-export async function callTool (app: FastifyInstance, name: string, input: Record<string, unknown> = {}): Promise<ToolResult> {
+export async function callTool (
+  app: FastifyInstance,
+  name: string,
+  input: Record<string, unknown> = {}
+): Promise<ToolResult> {
   return await resultOf(app, modern('tools/call', { name, arguments: input }))
 }
 
 /** Calls a tool in the form of the 2025 revisions. */
-export async function callTool2025 (app: FastifyInstance, name: string, input: Record<string, unknown> = {}): Promise<ToolResult> {
+export async function callTool2025 (
+  app: FastifyInstance,
+  name: string,
+  input: Record<string, unknown> = {}
+): Promise<ToolResult> {
   return await resultOf(app, legacy('tools/call', { name, arguments: input }))
 }
 
 /** What a tool answers. Throws with the tool's own text when it fails. */
-export async function ask (app: FastifyInstance, name: string, input: Record<string, unknown> = {}): Promise<Record<string, unknown>> {
+export async function ask (
+  app: FastifyInstance,
+  name: string,
+  input: Record<string, unknown> = {}
+): Promise<Record<string, unknown>> {
   const { isError, content, structuredContent } = await callTool(app, name, input)
   if (isError || !structuredContent) throw new Error(content[0]?.text)
   return structuredContent

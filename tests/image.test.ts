@@ -7,7 +7,18 @@ import packageJson from '../package.json' with { type: 'json' }
 import { readConfig } from '../plugins/config.ts'
 import { startEtcd } from './etcd.ts'
 import { fill } from './helper.ts'
-import { ask, buildContext, commandLine, contextNames, emptyFolder, PATH, ROOT, run, sources, start } from './packaging.ts'
+import {
+  ask,
+  buildContext,
+  commandLine,
+  contextNames,
+  emptyFolder,
+  PATH,
+  ROOT,
+  run,
+  sources,
+  start,
+} from './packaging.ts'
 
 interface Instruction { name: string, text: string }
 interface Stage { base: string, instructions: Instruction[] }
@@ -25,7 +36,12 @@ for (const line of dockerfile.replace(/^#.*\n/gm, '').replace(/\\\n\s*/g, '').sp
 }
 const image = stages.get('image')?.instructions ?? []
 const ofImage = (name: string) => image.filter(instruction => instruction.name === name).map(({ text }) => text)
-const pairs = (text = '') => Object.fromEntries([...text.matchAll(/([\w.]+)=("[^"]*"|\S+)/g)].map(([, name = '', value = '']) => [name, value.replace(/^"(.*)"$/, '$1')]))
+const pairs = (text = '') =>
+  Object.fromEntries(
+    [...text.matchAll(/([\w.]+)=("[^"]*"|\S+)/g)].map((
+      [, name = '', value = '']
+    ) => [name, value.replace(/^"(.*)"$/, '$1')])
+  )
 const [, ...startArguments] = packageJson.scripts.start.split(' ')
 const V8_OPTIONS = startArguments.slice(0, -1)
 /** Only root may run something as somebody else. */
@@ -33,7 +49,17 @@ const asRoot = process.getuid?.() === 0
 const entrypoint = JSON.parse(ofImage('ENTRYPOINT')[0] ?? '[]') as string[]
 
 t.test('it is built from what the build reads, and from nothing else', async t => {
-  t.strictSame(contextNames().sort(), [...new Set(sources().map(path => path.split('/')[0])), 'bin', 'package-lock.json', 'package.json', 'tsconfig.build.json', 'tsconfig.json'].sort())
+  t.strictSame(
+    contextNames().sort(),
+    [
+      ...new Set(sources().map(path => path.split('/')[0])),
+      'bin',
+      'package-lock.json',
+      'package.json',
+      'tsconfig.build.json',
+      'tsconfig.json',
+    ].sort()
+  )
 })
 
 t.test('it runs on a Node.js that the package is for, as somebody without rights', async t => {
@@ -67,8 +93,14 @@ t.test('what its steps make answers as uid 10001 from folders that it can\'t wri
   const cwd = join(root, workdir)
   t.strictSame(globSync('*', { cwd }).sort(), ['bin', 'dist', 'node_modules', 'package.json'])
   t.strictSame(globSync('**/*.ts', { cwd, exclude: ['node_modules'] }), [])
-  const locked = Object.entries(JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')).packages as Record<string, { dev?: true }>)
-  t.strictSame(locked.filter(([path, { dev }]) => dev && existsSync(join(cwd, path))), [], 'nothing that only development needs')
+  const locked = Object.entries(
+    JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')).packages as Record<string, { dev?: true }>
+  )
+  t.strictSame(
+    locked.filter(([path, { dev }]) => dev && existsSync(join(cwd, path))),
+    [],
+    'nothing that only development needs'
+  )
 
   // The base has Node.js there.
   mkdirSync(join(root, 'nodejs/bin'), { recursive: true })
@@ -77,7 +109,10 @@ t.test('what its steps make answers as uid 10001 from folders that it can\'t wri
   const { PATH: path = '', ...set } = pairs(ofImage('ENV').join(' '))
   t.match(path, /^\/nodejs\/bin:/)
   const etcd = await startEtcd(t)
-  await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: JSON.stringify({ Topics: [{ Topic: 'orders', Partitions: [] }] }) }])
+  await fill(etcd, [{
+    key: '/kafscale/metadata/snapshot',
+    value: JSON.stringify({ Topics: [{ Topic: 'orders', Partitions: [] }] }),
+  }])
   const port = /:(\d+)$/.exec(set['KAFSCALE_MCP_HTTP_ADDR'] ?? '')?.[1] ?? ''
   const env = {
     ...set,
@@ -88,17 +123,28 @@ t.test('what its steps make answers as uid 10001 from folders that it can\'t wri
     ...etcd.env,
   }
   const [node = '', ...args] = entrypoint
-  const service = await start(t, join(root, 'nodejs/bin', node), args, { cwd, env, ...asRoot && { uid: 10001, gid: 10001 } })
+  const service = await start(t, join(root, 'nodejs/bin', node), args, {
+    cwd,
+    env,
+    ...asRoot && { uid: 10001, gid: 10001 },
+  })
   t.match(await ask(service, 'list_topics', 'x'.repeat(32)), { topics: [{ name: 'orders' }], total: 1 })
   t.match(service.output.stdout, /"tool":"list_topics"/, 'records go to standard output')
   t.strictSame(commandLine(service.process.pid), args)
-  if (asRoot) t.match(readFileSync(`/proc/${service.process.pid}/status`, 'utf8'), /^Uid:(\t10001){4}$[^]*^Gid:(\t10001){4}$/m)
+  if (asRoot) {
+    t.match(readFileSync(`/proc/${service.process.pid}/status`, 'utf8'), /^Uid:(\t10001){4}$[^]*^Gid:(\t10001){4}$/m)
+  }
 
   t.test('its health check tells a service that runs from one that doesn\'t', async t => {
     const [, command = ''] = /^(?:--\S+ )*CMD (.*)$/.exec(ofImage('HEALTHCHECK')[0] ?? '') ?? []
     const [node = '', ...args] = JSON.parse(command) as string[]
     t.match(args.join(' '), `127.0.0.1:${port}/`)
-    const check = async () => await run(join(root, 'nodejs/bin', node), args.map(argument => argument.replace(port, new URL(service.url).port)), { cwd })
+    const check = async () =>
+      await run(
+        join(root, 'nodejs/bin', node),
+        args.map(argument => argument.replace(port, new URL(service.url).port)),
+        { cwd }
+      )
     t.equal(await check(), '')
     t.equal(await service.stop(), 0)
     await t.rejects(check(), { cause: 1 })
@@ -106,8 +152,19 @@ t.test('what its steps make answers as uid 10001 from folders that it can\'t wri
 })
 
 t.test('docker-compose.yaml brings an etcd and the service, on loopback only', async t => {
-  interface Service { image: string, ports: string[], environment?: Record<string, string>, depends_on?: Record<string, { condition: string }>, healthcheck?: { test: string[] }, command?: string[], volumes?: string[] }
-  const { services, volumes } = parse(readFileSync(join(ROOT, 'docker-compose.yaml'), 'utf8')) as { services: Record<'etcd' | 'kafscale-mcp', Service>, volumes: object }
+  interface Service {
+    image: string
+    ports: string[]
+    environment?: Record<string, string>
+    depends_on?: Record<string, { condition: string }>
+    healthcheck?: { test: string[] }
+    command?: string[]
+    volumes?: string[]
+  }
+  const { services, volumes } = parse(readFileSync(join(ROOT, 'docker-compose.yaml'), 'utf8')) as {
+    services: Record<'etcd' | 'kafscale-mcp', Service>
+    volumes: object
+  }
   for (const { ports } of Object.values(services)) for (const port of ports) t.match(port, /^127\.0\.0\.1:(\d+):\1$/)
   const { etcd, 'kafscale-mcp': service } = services
   t.match(etcd.image, /:v\d+\.\d+\.\d+$/)
@@ -123,9 +180,18 @@ t.test('docker-compose.yaml brings an etcd and the service, on loopback only', a
   })
 
   t.test('with settings that the service takes without a warning but that of a shared secret', async t => {
-    const given = Object.entries(service.environment ?? {}).map(([name, value]) => [name, value.replace(/\$\{\w+:\?[^}]*\}/, 'x'.repeat(64)).replace(/\$\{\w+:-([^}]*)\}/, '$1')])
-    const { authMode, httpAddr, etcdEndpoints, publicUrl, warnings } = readConfig({ ...pairs(ofImage('ENV').join(' ')), ...Object.fromEntries(given) })
-    t.match({ authMode, publicUrl, port: httpAddr.port }, { authMode: 'token', publicUrl: 'http://127.0.0.1:8090', port: 8090 })
+    const given = Object.entries(service.environment ?? {}).map((
+      [name, value]
+    ) => [name, value.replace(/\$\{\w+:\?[^}]*\}/, 'x'.repeat(64)).replace(/\$\{\w+:-([^}]*)\}/, '$1')])
+    const { authMode, httpAddr, etcdEndpoints, publicUrl, warnings } = readConfig({
+      ...pairs(ofImage('ENV').join(' ')),
+      ...Object.fromEntries(given),
+    })
+    t.match({ authMode, publicUrl, port: httpAddr.port }, {
+      authMode: 'token',
+      publicUrl: 'http://127.0.0.1:8090',
+      port: 8090,
+    })
     t.match(warnings, [/shared secret/])
     t.equal(warnings.length, 1)
     t.strictSame(etcdEndpoints, ['http://etcd:2379'], 'the etcd beside it')
@@ -144,7 +210,12 @@ async function follow (name: string, root: string, context: string): Promise<voi
   const { base, instructions } = stages.get(name) as Stage
   if (stages.has(base)) await follow(base, root, context)
   let workdir = '/'
-  for (const { name, text } of [...stages.get(base)?.instructions.filter(({ name }) => name === 'WORKDIR') ?? [], ...instructions]) {
+  for (
+    const { name, text } of [
+      ...stages.get(base)?.instructions.filter(({ name }) => name === 'WORKDIR') ?? [],
+      ...instructions,
+    ]
+  ) {
     const cwd = join(root, workdir)
     if (name === 'WORKDIR') {
       workdir = resolve(workdir, text)
@@ -154,7 +225,12 @@ async function follow (name: string, root: string, context: string): Promise<voi
       const origin = from === undefined ? context : await made(from, context)
       const names = paths.split(' ')
       const destination = join(cwd, names.pop() ?? '')
-      for (const path of names) cpSync(join(origin, path), names.length > 1 ? join(destination, path) : destination, { recursive: true, verbatimSymlinks: true })
+      for (const path of names) {
+        cpSync(join(origin, path), names.length > 1 ? join(destination, path) : destination, {
+          recursive: true,
+          verbatimSymlinks: true,
+        })
+      }
     } else if (name === 'RUN' && /^npm ci (?!.*--omit=dev)/.test(text)) {
       // What the tests run on was installed from the same lock.
       rmSync(join(cwd, 'node_modules'), { recursive: true, force: true })

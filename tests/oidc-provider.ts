@@ -96,15 +96,28 @@ export async function startProvider (t: { teardown (end: () => unknown): void },
       return (await response.json() as { access_token: string }).access_token
     },
     async opaqueToken (resource) {
-      const token = new provider.AccessToken({ accountId: ACCOUNT, client: await provider.Client.find(AGENT.id), scope: SCOPE, gty: 'authorization_code' })
-      token.resourceServer = new provider.ResourceServer(resource, { ...resourceServer(resource), accessTokenFormat: 'opaque' })
+      const token = new provider.AccessToken({
+        accountId: ACCOUNT,
+        client: await provider.Client.find(AGENT.id),
+        scope: SCOPE,
+        gty: 'authorization_code',
+      })
+      token.resourceServer = new provider.ResourceServer(resource, {
+        ...resourceServer(resource),
+        accessTokenFormat: 'opaque',
+      })
       return await token.save()
     },
     async revoke (token) {
       await post('/token/revocation', AGENT, { token })
     },
     async sign (claims, header = {}) {
-      return await new SignJWT(claims).setProtectedHeader({ alg: 'ES256', typ: 'at+jwt', kid: current().kid, ...header }).sign(current().private)
+      return await new SignJWT(claims).setProtectedHeader({
+        alg: 'ES256',
+        typ: 'at+jwt',
+        kid: current().kid,
+        ...header,
+      }).sign(current().private)
     },
   }
 }
@@ -114,11 +127,19 @@ function newKey (): Key {
 }
 
 function resourceServer (resource: string) {
-  return { scope: SCOPE, audience: resource, accessTokenTTL: 600, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'ES256' } } }
+  return {
+    scope: SCOPE,
+    audience: resource,
+    accessTokenTTL: 600,
+    accessTokenFormat: 'jwt',
+    jwt: { sign: { alg: 'ES256' } },
+  }
 }
 
 async function configuration (keys: Key[]): Promise<object> {
-  const jwks = await Promise.all(keys.map(async ({ private: key, kid }) => ({ ...await exportJWK(key), kid, alg: 'ES256', use: 'sig' })))
+  const jwks = await Promise.all(
+    keys.map(async ({ private: key, kid }) => ({ ...await exportJWK(key), kid, alg: 'ES256', use: 'sig' }))
+  )
   return {
     // Itself it would warn of.
     adapter: class extends MemoryAdapter {},
@@ -135,14 +156,27 @@ async function configuration (keys: Key[]): Promise<object> {
     cookies: { keys: [randomUUID()] },
     findAccount: (_: unknown, accountId: string) => ({ accountId, claims: () => ({ sub: accountId }) }),
     interactions: { url: (_: unknown, { uid }: { uid: string }) => `/interaction/${uid}` },
-    ttl: { AccessToken: 600, AuthorizationCode: 60, ClientCredentials: 600, Grant: 600, IdToken: 600, Interaction: 600, Session: 600, RefreshToken: 600 },
+    ttl: {
+      AccessToken: 600,
+      AuthorizationCode: 60,
+      ClientCredentials: 600,
+      Grant: 600,
+      IdToken: 600,
+      Interaction: 600,
+      Session: 600,
+      RefreshToken: 600,
+    },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
       registration: { enabled: true },
       revocation: { enabled: true, allowedPolicy: () => true },
       introspection: { enabled: true, allowedPolicy: () => true },
-      resourceIndicators: { enabled: true, useGrantedResource: () => true, getResourceServerInfo: (_: unknown, resource: string) => resourceServer(resource) },
+      resourceIndicators: {
+        enabled: true,
+        useGrantedResource: () => true,
+        getResourceServerInfo: (_: unknown, resource: string) => resourceServer(resource),
+      },
     },
   }
 }
@@ -153,5 +187,8 @@ async function consent (provider: Provider, request: IncomingMessage, response: 
   const grant = new provider.Grant({ accountId: ACCOUNT, clientId })
   grant.addOIDCScope(SCOPE)
   grant.addResourceScope(resource, SCOPE)
-  await provider.interactionFinished(request, response, { login: { accountId: ACCOUNT }, consent: { grantId: await grant.save() } })
+  await provider.interactionFinished(request, response, {
+    login: { accountId: ACCOUNT },
+    consent: { grantId: await grant.save() },
+  })
 }

@@ -84,7 +84,14 @@ function decimal (bytes: Uint8Array, bits: number): bigint {
 function instant (text: string): number | null {
   const match = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))$/.exec(text)
   if (match === null) return null
-  const [year, month, day, hour, minute, second] = match.slice(1, 7).map(Number) as [number, number, number, number, number, number]
+  const [year, month, day, hour, minute, second] = match.slice(1, 7).map(Number) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+    number
+  ]
   const [, , , , , , , fraction = '', sign = '+', offsetHour = '0', offsetMinute = '0'] = match
   const leap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)
   const days = [31, leap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month - 1]
@@ -510,7 +517,12 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
     }
     if (ofTopic !== undefined && ofTopic.at(-1) === 'next_offset' && ofTopic.at(-3) === 'partitions') {
       const partition = partitionNumber(ofTopic.at(-2) ?? '')
-      if (partition !== null) space.nextOffsets.set(key(ofTopic.slice(0, -3).join('/'), partition), orNull(() => decimal(value, 64)))
+      if (partition !== null) {
+        space.nextOffsets.set(
+          key(ofTopic.slice(0, -3).join('/'), partition),
+          orNull(() => decimal(value, 64))
+        )
+      }
     }
 
     const ofGroup = after('/kafscale/consumers/')?.split('/')
@@ -526,7 +538,12 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
     const partitionLease = after('/kafscale/partition-leases/')?.split('/')
     if (partitionLease !== undefined) {
       const partition = partitionNumber(partitionLease.at(-1) ?? '')
-      if (partition !== null) space.partitionLeases.set(key(partitionLease.slice(0, -1).join('/'), partition), orNull(() => decimal(value, 32)))
+      if (partition !== null) {
+        space.partitionLeases.set(
+          key(partitionLease.slice(0, -1).join('/'), partition),
+          orNull(() => decimal(value, 32))
+        )
+      }
     }
 
     const groupLease = after('/kafscale/group-leases/')
@@ -535,10 +552,13 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
   return space
 }
 
-const nodeOrNull = (lease: bigint | null | undefined): number | null => lease === null || lease === undefined ? null : Number(lease)
+const nodeOrNull = (lease: bigint | null | undefined): number | null =>
+  lease === null || lease === undefined ? null : Number(lease)
 
 function logEndOffset (space: Keyspace, topic: string, partition: number): bigint | null {
-  const inSnapshot = space.snapshot?.topics.some(it => it.name === topic && it.partitions.some(it => it.partition === partition))
+  const inSnapshot = space.snapshot?.topics.some(it =>
+    it.name === topic && it.partitions.some(it => it.partition === partition)
+  )
   return inSnapshot === true ? space.nextOffsets.get(key(topic, partition)) ?? null : null
 }
 
@@ -554,7 +574,10 @@ const stale = (member: Member, observedAt: Date): boolean =>
   member.heartbeatAt === null || age(observedAt, member.heartbeatAt) > (member.sessionTimeoutMs || 30_000)
 
 /** What `list_groups` and `describe_group` both say of a group. */
-function groupHead (group: Group, observedAt: Date): { state: string | null, stale: boolean | null, protocol_type: string | null } {
+function groupHead (
+  group: Group,
+  observedAt: Date
+): { state: string | null, stale: boolean | null, protocol_type: string | null } {
   if (group.metadata === null) return { state: null, stale: null, protocol_type: null }
   if (group.metadata === undefined) return { state: 'empty', stale: false, protocol_type: '' }
   const { state, members, protocolType } = group.metadata
@@ -574,7 +597,11 @@ const assigned = (group: Group): Array<{ memberId: string, topic: string, partit
 /** `content` is the page's when `rows` are those of the page. */
 interface Answer<Row> { rows: Row[], content: (rows: Row[]) => Record<string, unknown> }
 
-type Tool = (space: Keyspace, args: Arguments, observedAt: Date) => Expected | { page: (from: number, limit: number) => Expected }
+type Tool = (
+  space: Keyspace,
+  args: Arguments,
+  observedAt: Date,
+) => Expected | { page: (from: number, limit: number) => Expected }
 
 function paged<Row> ({ rows, content }: Answer<Row>): { page: (from: number, limit: number) => Expected } {
   return {
@@ -598,8 +625,12 @@ const named = (names: string[] | undefined, all: string[]): string[] =>
 const tools: Record<string, Tool> = {
   cluster_status (space) {
     const { snapshot } = space
-    const owned = (nodeId: number): number => (snapshot?.topics ?? []).flatMap(topic =>
-      topic.partitions.filter(({ partition }) => nodeOrNull(space.partitionLeases.get(key(topic.name, partition))) === nodeId)).length
+    const owned = (nodeId: number): number =>
+      (snapshot?.topics ?? []).flatMap(topic =>
+        topic.partitions.filter(({ partition }) =>
+          nodeOrNull(space.partitionLeases.get(key(topic.name, partition))) === nodeId
+        )
+      ).length
     return paged({
       rows: snapshot?.topics ?? [],
       content: topics => ({
@@ -643,7 +674,9 @@ const tools: Record<string, Tool> = {
         error_code: it.errorCode,
         log_end_offset: int64OrNull(logEndOffset(space, name, it.partition))
       }))
-      return partitions.length === 0 ? [{ head, partitions }] : partitions.map(partition => ({ head, partitions: [partition] }))
+      return partitions.length === 0
+        ? [{ head, partitions }]
+        : partitions.map(partition => ({ head, partitions: [partition] }))
     })
     return paged({
       rows,
@@ -731,7 +764,9 @@ const tools: Record<string, Tool> = {
     const unknown = space.snapshot === null
       ? []
       : topics.filter(name =>
-        !(space.snapshot?.topics ?? []).some(topic => topic.name === name) && !ofGroup.some(({ topic }) => topic === name))
+        !(space.snapshot?.topics ?? []).some(topic => topic.name === name) &&
+        !ofGroup.some(({ topic }) => topic === name)
+      )
     return paged({
       rows,
       content: rows => ({
@@ -786,19 +821,27 @@ const tools: Record<string, Tool> = {
   },
 
   consumer_lag (space, { group_id: onlyGroup, topic: onlyTopic, min_lag: minLag }, observedAt) {
-    const groups = [...space.groups].filter(([groupId]) => onlyGroup === undefined || groupId === onlyGroup).map(([groupId, group]) => ({
+    const groups = [...space.groups].filter(([groupId]) => onlyGroup === undefined || groupId === onlyGroup).map((
+      [groupId, group]
+    ) => ({
       groupId,
       group,
       offsets: group.offsets.filter(({ topic }) => onlyTopic === undefined || topic === onlyTopic)
     }))
-    const rows = groups.flatMap(({ groupId, group, offsets }) => offsets.flatMap(offset => {
-      const lag = lagOf(space, offset)
-      if (lag === null || offset.commit === null || (minLag !== undefined && lag < BigInt(minLag))) return []
-      const { topic, partition, commit } = offset
-      const members = assigned(group).filter(it => it.topic === topic && it.partition === partition).map(({ memberId }) => memberId)
-      return [{ groupId, topic, partition, commit, lag, memberId: members.sort(byCodeUnit)[0] ?? null }]
-    })).sort((a, b) => byNumber(b.lag, a.lag) || byCodeUnit(a.groupId, b.groupId) ||
-      byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition))
+    const rows = groups.flatMap(({ groupId, group, offsets }) =>
+      offsets.flatMap(offset => {
+        const lag = lagOf(space, offset)
+        if (lag === null || offset.commit === null || (minLag !== undefined && lag < BigInt(minLag))) return []
+        const { topic, partition, commit } = offset
+        const members = assigned(group).filter(it => it.topic === topic && it.partition === partition).map((
+          { memberId }
+        ) => memberId)
+        return [{ groupId, topic, partition, commit, lag, memberId: members.sort(byCodeUnit)[0] ?? null }]
+      })
+    ).sort((a, b) =>
+      byNumber(b.lag, a.lag) || byCodeUnit(a.groupId, b.groupId) ||
+      byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition)
+    )
     return paged({
       rows,
       content: rows => ({
@@ -849,5 +892,8 @@ export function expected (space: Keyspace, tool: string, args: Arguments, observ
   if ('kind' in answer) return answer
   const page = answer.page(from, args.limit ?? 100)
   if (page.kind === 'failure') return page
-  return { ...page, content: { observed_at: observedAt.toISOString(), revision: int64(space.revision), ...page.content } }
+  return {
+    ...page,
+    content: { observed_at: observedAt.toISOString(), revision: int64(space.revision), ...page.content },
+  }
 }

@@ -17,30 +17,58 @@ const source = buildContext(t)
 for (const name of DOCUMENTS) copyFileSync(join(ROOT, name), join(source, name))
 symlinkSync(join(ROOT, 'node_modules'), join(source, 'node_modules'))
 const packed = await run('npm', ['pack', '--json'], { cwd: source })
-const [{ filename, files }] = JSON.parse(packed.slice(packed.indexOf('[\n'))) as [{ filename: string, files: { path: string }[] }]
+const [{ filename, files }] = JSON.parse(packed.slice(packed.indexOf('[\n'))) as [
+  { filename: string, files: { path: string }[] }
+]
 
 const page = readPage('install.md')
 const dir = emptyFolder(t)
 copyFileSync(join(source, filename), join(dir, filename))
-await run('sh', ['-ec', page.block('sh package')], { cwd: dir, env: { npm_config_audit: 'false', npm_config_fund: 'false' } })
+await run('sh', ['-ec', page.block('sh package')], {
+  cwd: dir,
+  env: { npm_config_audit: 'false', npm_config_fund: 'false' },
+})
 const installed = join(dir, 'node_modules/kafscale-mcp')
 const server = join(installed, 'dist/server.js')
 
 t.test('it holds the launcher, each source as JavaScript, and nothing else', async t => {
-  t.strictSame(files.map(({ path }) => path).sort(), [
-    ...DOCUMENTS, 'package.json', 'bin/kafscale-mcp.js', 'dist/package.json', ...sources().map(path => `dist/${path.slice(0, -'.ts'.length)}.js`),
-  ].sort())
+  t.strictSame(
+    files.map(({ path }) => path).sort(),
+    [
+      ...DOCUMENTS,
+      'package.json',
+      'bin/kafscale-mcp.js',
+      'dist/package.json',
+      ...sources().map(path => `dist/${path.slice(0, -'.ts'.length)}.js`),
+    ].sort()
+  )
 })
 
 t.test('nothing that comes with it needs to run a script when it is installed', async t => {
-  const { packages } = JSON.parse(readFileSync(join(dir, 'node_modules/.package-lock.json'), 'utf8')) as { packages: Record<string, { hasInstallScript?: true }> }
-  t.strictSame(Object.keys(packages).filter(path => packages[path]?.hasInstallScript), ['node_modules/protobufjs'], 'but one that only warns of versions')
+  const { packages } = JSON.parse(readFileSync(join(dir, 'node_modules/.package-lock.json'), 'utf8')) as {
+    packages: Record<string, { hasInstallScript?: true }>
+  }
+  t.strictSame(
+    Object.keys(packages).filter(path => packages[path]?.hasInstallScript),
+    ['node_modules/protobufjs'],
+    'but one that only warns of versions'
+  )
 })
 
 t.test('it answers from a real etcd', async t => {
   const etcd = await startEtcd(t)
-  await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: JSON.stringify({ Topics: [{ Topic: 'orders', Partitions: [] }] }) }])
-  const env = { PATH, HOME: dir, KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_TELEMETRY_ADDR: 'off', KAFSCALE_MCP_AUDIT_SINKS: 'none', ...etcd.env }
+  await fill(etcd, [{
+    key: '/kafscale/metadata/snapshot',
+    value: JSON.stringify({ Topics: [{ Topic: 'orders', Partitions: [] }] }),
+  }])
+  const env = {
+    PATH,
+    HOME: dir,
+    KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+    KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+    KAFSCALE_MCP_AUDIT_SINKS: 'none',
+    ...etcd.env,
+  }
   const orders = { topics: [{ name: 'orders' }], total: 1 }
 
   const [byNpx = '', byNode = ''] = page.ofKind('sh start').map(text => text.trim().split('\n').at(-1) ?? '')
@@ -74,7 +102,18 @@ t.test('it answers from a real etcd', async t => {
     const npx = async (...args: string[]) => await run('npx', ['--offline', 'kafscale-mcp', ...args], { cwd: dir })
     await npx('token', 'keygen', '--key', 'token.key', '--jwks', 'jwks.json')
     const audience = 'https://kafscale-mcp.example/mcp'
-    const token = await npx('token', 'issue', '--key', 'token.key', '--audience', audience, '--subject', 'alice', '--scope', 'kafscale:observe')
+    const token = await npx(
+      'token',
+      'issue',
+      '--key',
+      'token.key',
+      '--audience',
+      audience,
+      '--subject',
+      'alice',
+      '--scope',
+      'kafscale:observe'
+    )
     const service = await start(t, 'node_modules/.bin/kafscale-mcp', [], {
       cwd: dir,
       env: {

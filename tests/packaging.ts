@@ -22,8 +22,12 @@ export function emptyFolder (t: Teardown): string {
 
 /** What `.dockerignore` lets through, which is a list of names and nothing more clever. */
 export function contextNames (): string[] {
-  const [first, ...names] = readFileSync(join(ROOT, '.dockerignore'), 'utf8').split('\n').filter(line => line !== '' && !line.startsWith('#'))
-  if (first !== '*' || !names.every(name => /^![\w.-]+$/.test(name))) throw new Error('.dockerignore: expected * and then !name lines')
+  const [first, ...names] = readFileSync(join(ROOT, '.dockerignore'), 'utf8').split('\n').filter(line =>
+    line !== '' && !line.startsWith('#')
+  )
+  if (first !== '*' || !names.every(name => /^![\w.-]+$/.test(name))) {
+    throw new Error('.dockerignore: expected * and then !name lines')
+  }
   return names.map(name => name.slice(1))
 }
 
@@ -41,7 +45,11 @@ export function buildContext (t: Teardown): string {
 }
 
 /** Runs a program to its end and gives what it has printed. @throws with what it printed when it fails */
-export async function run (file: string, args: string[], { cwd, env = {} }: { cwd: string, env?: Record<string, string> }): Promise<string> {
+export async function run (
+  file: string,
+  args: string[],
+  { cwd, env = {} }: { cwd: string, env?: Record<string, string> }
+): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>()
   execFile(file, args, { cwd, env: { ...npmEnvironment(), ...env } }, (error, stdout, stderr) => {
     if (error) reject(new Error(`${file} ${args.join(' ')}: ${error.code}\n${stdout}${stderr}`, { cause: error.code }))
@@ -52,23 +60,47 @@ export async function run (file: string, args: string[], { cwd, env = {} }: { cw
 
 /** npm as it is set up on this machine, not as the npm that runs the tests has set it for its scripts. */
 function npmEnvironment (): Record<string, string | undefined> {
-  return Object.fromEntries(Object.entries({ ...process.env, PATH, npm_config_update_notifier: 'false', npm_config_prefer_offline: 'true' })
-    .filter(([name]) => !/^(?:INIT_CWD|NODE_OPTIONS|NODE_V8_COVERAGE|TAP|npm_(?:package|lifecycle|command|execpath|node_execpath))/.test(name)))
+  return Object.fromEntries(
+    Object.entries({ ...process.env, PATH, npm_config_update_notifier: 'false', npm_config_prefer_offline: 'true' })
+      .filter(([name]) =>
+        !/^(?:INIT_CWD|NODE_OPTIONS|NODE_V8_COVERAGE|TAP|npm_(?:package|lifecycle|command|execpath|node_execpath))/
+          .test(name)
+      )
+  )
 }
 
 /** A service that was started, and what it has written. */
-export interface Started { process: ChildProcess, url: string, output: { stdout: string, stderr: string }, stop: () => Promise<number | NodeJS.Signals> }
+export interface Started {
+  process: ChildProcess
+  url: string
+  output: { stdout: string, stderr: string }
+  stop: () => Promise<number | NodeJS.Signals>
+}
 
 /** Starts the service by a command, with nothing in its environment but `env`, and waits until it listens. The teardown of `t` ends it, and what it has started. */
-export async function start (t: Teardown, file: string, args: string[], { env, ...options }: { cwd: string, env: Record<string, string | undefined>, uid?: number, gid?: number }): Promise<Started> {
+export async function start (
+  t: Teardown,
+  file: string,
+  args: string[],
+  { env, ...options }: { cwd: string, env: Record<string, string | undefined>, uid?: number, gid?: number }
+): Promise<Started> {
   // tap puts a module of its own into whatever is spawned, which would write beside the tests as nobody.
   const variables = Object.entries(env).flatMap(([name, value]) => value === undefined ? [] : `${name}=${value}`)
-  const child = spawn('/usr/bin/env', ['-i', ...variables, file, ...args], { ...options, env: {}, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn('/usr/bin/env', ['-i', ...variables, file, ...args], {
+    ...options,
+    env: {},
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const output = { stdout: '', stderr: '' }
   child.stdout.on('data', chunk => { output.stdout += chunk })
   child.stderr.on('data', chunk => { output.stderr += chunk })
   const exit = once(child, 'close').then(([code, signal]) => code ?? signal)
-  const signalGroup = (signal: NodeJS.Signals) => { if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) process.kill(-child.pid, signal) }
+  const signalGroup = (signal: NodeJS.Signals) => {
+    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) {
+      process.kill(-child.pid, signal)
+    }
+  }
   t.teardown(async () => {
     signalGroup('SIGKILL')
     await exit
@@ -93,7 +125,11 @@ export async function start (t: Teardown, file: string, args: string[], { env, .
 export async function ask ({ url }: Started, name: string, token?: string): Promise<unknown> {
   await waitFor(async () => (await fetch(new URL('/readyz', url))).status === 200, START_BOUND_MS, 'ready')
   const { headers, payload } = modern('tools/call', { name, arguments: {} })
-  const response = await fetch(url, { method: 'POST', headers: { ...headers, ...token && { authorization: `Bearer ${token}` } }, body: JSON.stringify(payload) })
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { ...headers, ...token && { authorization: `Bearer ${token}` } },
+    body: JSON.stringify(payload),
+  })
   const { result } = await response.json() as { result?: { structuredContent?: unknown } }
   return result?.structuredContent
 }

@@ -9,11 +9,25 @@ import { buildTestApp, CALLER, fill, recordedKeyspace, startService } from './he
 import { ROOT, run } from './packaging.ts'
 import { readPage } from './pages.ts'
 
-const pages = Object.fromEntries(readdirSync(join(ROOT, 'docs')).filter(name => name.endsWith('.md')).map(name => [name, readPage(name)]))
-const { 'install.md': install, 'configure.md': configure, 'connect.md': connect, 'upgrade.md': upgrade, 'troubleshooting.md': troubleshooting } =
-  pages as Record<string, ReturnType<typeof readPage>> & Record<'install.md' | 'configure.md' | 'connect.md' | 'upgrade.md' | 'troubleshooting.md', ReturnType<typeof readPage>>
+const pages = Object.fromEntries(
+  readdirSync(join(ROOT, 'docs')).filter(name => name.endsWith('.md')).map(name => [name, readPage(name)])
+)
+const {
+  'install.md': install,
+  'configure.md': configure,
+  'connect.md': connect,
+  'upgrade.md': upgrade,
+  'troubleshooting.md': troubleshooting,
+} = pages as
+  & Record<string, ReturnType<typeof readPage>>
+  & Record<
+    'install.md' | 'configure.md' | 'connect.md' | 'upgrade.md' | 'troubleshooting.md',
+    ReturnType<typeof readPage>
+  >
 const TOKEN = '0123456789abcdef'.repeat(2)
-const variables = Object.values<{ name: string, secret?: true }>(ConfigSchema).flatMap(({ name, secret }) => secret ? [name, `${name}_FILE`] : [name])
+const variables = Object.values<{ name: string, secret?: true }>(ConfigSchema).flatMap(({ name, secret }) =>
+  secret ? [name, `${name}_FILE`] : [name]
+)
 
 t.test('every block is of a kind that is tried', async t => {
   t.strictSame(install.kinds, ['sh compose', 'sh env none', 'sh etcd', 'sh image', 'sh look', 'sh package', 'sh start'])
@@ -38,7 +52,8 @@ t.test('every variable that is named is one, and each is named where configuring
     const named = new Set([...text.matchAll(/KAFSCALE_MCP_([A-Z_]*[A-Z])/g)].map(([, variable = '']) => variable))
     t.strictSame([...named].filter(variable => !variables.includes(variable)), [], name)
   }
-  const explained = Object.values(ConfigSchema).filter(({ name }) => !configure.text.includes(`KAFSCALE_MCP_${name}`)).map(({ name }) => name)
+  const explained = Object.values(ConfigSchema).filter(({ name }) => !configure.text.includes(`KAFSCALE_MCP_${name}`))
+    .map(({ name }) => name)
   t.strictSame(explained, [])
 })
 
@@ -51,7 +66,23 @@ async function folder (t: Test): Promise<string> {
   })
   t.same(parsePolicy(readFileSync(join(dir, 'policy.yaml'), 'utf8'), []).bindings?.length, 1)
   for (const name of ['tls', 'ca', 'etcd-ca']) {
-    await run('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-days', '1', '-subj', '/CN=test', '-keyout', `${name}.key`, '-out', `${name}.crt`], { cwd: dir })
+    await run('openssl', [
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-noenc',
+      '-days',
+      '1',
+      '-subj',
+      '/CN=test',
+      '-keyout',
+      `${name}.key`,
+      '-out',
+      `${name}.crt`,
+    ], { cwd: dir })
   }
   return dir
 }
@@ -61,7 +92,10 @@ t.test('what is to be set starts the service in the mode that is said, without a
   for (const [name, page] of Object.entries({ install, configure })) {
     for (const kind of page.kinds.filter(kind => kind.startsWith('sh env '))) {
       for (const text of page.ofKind(kind)) {
-        const { authMode, warnings } = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379', ...page.environment(text, dir) })
+        const { authMode, warnings } = readConfig({
+          KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379',
+          ...page.environment(text, dir),
+        })
         t.equal(authMode, kind.split(' ').at(-1), name)
         t.strictSame(warnings.filter(warning => !/shared secret/.test(warning)), [])
       }
@@ -83,8 +117,12 @@ t.test('the etcd user that is made can read what the service reads, and nothing 
   if (has.trim() === '') return
   await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: '{"Topics":[{"Topic":"orders"}]}' }])
   await install.runEach('sh etcd', { cwd: t.testdir({}), env: ETCDCTL })
-  await install.run('etcdctl user add root:root\netcdctl user grant-role root root\netcdctl auth enable', { cwd: t.testdirName, env: ETCDCTL })
-  const asReader = async (command: string) => await install.run(`etcdctl --user kafscale-mcp:read-only ${command}`, { cwd: t.testdirName, env: ETCDCTL })
+  await install.run('etcdctl user add root:root\netcdctl user grant-role root root\netcdctl auth enable', {
+    cwd: t.testdirName,
+    env: ETCDCTL,
+  })
+  const asReader = async (command: string) =>
+    await install.run(`etcdctl --user kafscale-mcp:read-only ${command}`, { cwd: t.testdirName, env: ETCDCTL })
   t.match(await asReader('get --prefix /kafscale/'), [/orders/])
   await t.rejects(asReader('get --prefix /'), /permission denied/)
   await t.rejects(asReader('put /kafscale/x y'), /permission denied/)
@@ -93,8 +131,13 @@ t.test('the etcd user that is made can read what the service reads, and nothing 
 t.test('the container is given nothing but what the service knows', async t => {
   const [build = '', serve = '', verify = ''] = install.block('sh image').trim().split('\n')
   t.match(build, /^docker build --tag kafscale-mcp \.$/)
-  const env = Object.fromEntries([...serve.matchAll(/--env ([A-Z_]+)(?:=(\S+))?/g)].map(([, name = '', value = TOKEN]) => [name, value]))
-  const { authMode, httpAddr, warnings } = readConfig({ KAFSCALE_MCP_HTTP_ADDR: /KAFSCALE_MCP_HTTP_ADDR=(\S+)/.exec(readFileSync(join(ROOT, 'Dockerfile'), 'utf8'))?.[1], ...env })
+  const env = Object.fromEntries(
+    [...serve.matchAll(/--env ([A-Z_]+)(?:=(\S+))?/g)].map(([, name = '', value = TOKEN]) => [name, value])
+  )
+  const { authMode, httpAddr, warnings } = readConfig({
+    KAFSCALE_MCP_HTTP_ADDR: /KAFSCALE_MCP_HTTP_ADDR=(\S+)/.exec(readFileSync(join(ROOT, 'Dockerfile'), 'utf8'))?.[1],
+    ...env,
+  })
   t.match({ authMode, httpAddr }, { authMode: 'token', httpAddr: { host: '::', port: 8090 } })
   t.match(warnings, [/shared secret/, /PUBLIC_URL is not set/])
   t.match(verify, /^docker run .* --entrypoint node .* kafscale-mcp bin\/kafscale-mcp\.js audit verify /)
@@ -106,19 +149,28 @@ t.test('a service with data', async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const dir = t.testdir({})
-  const service = startService(t, { ...etcd.env, KAFSCALE_MCP_AUTH_TOKEN: TOKEN, KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}/audit.jsonl` })
+  const service = startService(t, {
+    ...etcd.env,
+    KAFSCALE_MCP_AUTH_TOKEN: TOKEN,
+    KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}/audit.jsonl`,
+  })
   const url = await service.url
   const env = { KAFSCALE_TOKEN: TOKEN }
 
   t.test('shows that it works', async t => {
-    await install.run('curl --silent --fail --retry 20 --retry-all-errors --retry-delay 1 http://127.0.0.1:8090/readyz', { cwd: dir, url })
+    await install.run(
+      'curl --silent --fail --retry 20 --retry-all-errors --retry-delay 1 http://127.0.0.1:8090/readyz',
+      { cwd: dir, url }
+    )
     const [ready = '', health = ''] = await install.runEach('sh look', { cwd: dir, url })
     t.strictSame(JSON.parse(ready), { status: 'ready' })
     t.match(JSON.parse(health), { status: 'ok', dependencies: { etcd: { state: 'connected', keys: Number } } })
   })
 
   t.test('answers curl, in both forms', async t => {
-    const answers = (await connect.runEach('sh curl', { cwd: dir, url, env })).map(text => JSON.parse(text).result.structuredContent)
+    const answers = (await connect.runEach('sh curl', { cwd: dir, url, env })).map(text =>
+      JSON.parse(text).result.structuredContent
+    )
     t.equal(answers.length, 3)
     const [legacy, modern, access] = answers
     t.ok(legacy.lag.length > 0)
@@ -152,16 +204,24 @@ t.test('clients are told of the endpoint, and none is given a token in a file', 
 
 t.test('a client finds the identity provider from the URL', async t => {
   const dir = t.testdir({})
-  const service = startService(t, { KAFSCALE_MCP_OIDC_ISSUER: 'https://id.example/realms/main', KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}/audit.jsonl` })
+  const service = startService(t, {
+    KAFSCALE_MCP_OIDC_ISSUER: 'https://id.example/realms/main',
+    KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}/audit.jsonl`,
+  })
   const url = await service.url
   const [metadata = ''] = await connect.runEach('sh oauth', { cwd: dir, url })
-  t.strictSame(JSON.parse(metadata.replaceAll(new URL(url).origin, 'http://127.0.0.1:8090')), JSON.parse(connect.block('json oauth')))
+  t.strictSame(
+    JSON.parse(metadata.replaceAll(new URL(url).origin, 'http://127.0.0.1:8090')),
+    JSON.parse(connect.block('json oauth'))
+  )
 })
 
 t.test('every field of the Go service is one of the tool\'s here', async t => {
   interface Schema { properties?: Record<string, Schema>, items?: Schema }
   const app = await buildTestApp(t)
-  const tools = new Map(app.tools.list(CALLER.principal).map(({ name, outputSchema }) => [name, outputSchema as Schema]))
+  const tools = new Map(
+    app.tools.list(CALLER.principal).map(({ name, outputSchema }) => [name, outputSchema as Schema])
+  )
   const promised = JSON.parse(upgrade.block('json fields')) as Record<string, string[]>
   t.equal(Object.keys(promised).length, 8)
   for (const [tool, fields] of Object.entries(promised)) {

@@ -33,10 +33,15 @@ export function readPage (name: string): Page {
   const ofKind = (kind: string) => blocks.filter(block => block.kind === kind).map(({ text }) => text)
   const run: Page['run'] = async (text, { cwd, url = DEFAULT_ORIGIN, env = {} }) => {
     const path = [npx(cwd), PATH].join(delimiter)
-    const commands = text.replaceAll(DEFAULT_ORIGIN, new URL(url).origin).replaceAll(/ *\\\n */g, ' ').trim().split('\n')
+    const commands = text.replaceAll(DEFAULT_ORIGIN, new URL(url).origin).replaceAll(/ *\\\n */g, ' ').trim().split(
+      '\n'
+    )
     const printed = []
     for (const command of commands) {
-      const { stdout } = await promisify(execFile)('sh', ['-ec', command], { cwd, env: { ...env, PATH: path, HOME: cwd } })
+      const { stdout } = await promisify(execFile)('sh', ['-ec', command], {
+        cwd,
+        env: { ...env, PATH: path, HOME: cwd },
+      })
       printed.push(stdout)
     }
     return printed
@@ -47,19 +52,31 @@ export function readPage (name: string): Page {
     ofKind,
     block: kind => {
       const [block, ...more] = ofKind(kind)
-      if (block === undefined || more.length > 0) throw new Error(`${name}: expected one block ${kind}, and there are ${more.length + (block === undefined ? 0 : 1)}`)
+      if (block === undefined || more.length > 0) {
+        throw new Error(
+          `${name}: expected one block ${kind}, and there are ${more.length + (block === undefined ? 0 : 1)}`
+        )
+      }
       return block
     },
     rows: title => {
       const [, , ...rows] = text.slice(text.indexOf(`\n| ${title} |`) + 1).split('\n\n')[0]?.trim().split('\n') ?? []
       return rows.map(row => row.slice(1, -1).split('|').map(cell => cell.trim()))
     },
-    environment: (text, dir) => Object.fromEntries(text.trim().split('\n').map(line => /^([A-Z_]+)=(.*)$/.exec(line) ?? [])
-      .map(([, name = '', value = '']) => [name, value.replaceAll(/\/(?:etc|var\/log)\/kafscale-mcp(?=\/)/g, dir)])),
+    environment: (text, dir) =>
+      Object.fromEntries(
+        text.trim().split('\n').map(line => /^([A-Z_]+)=(.*)$/.exec(line) ?? [])
+          .map(([, name = '', value = '']) => [name, value.replaceAll(/\/(?:etc|var\/log)\/kafscale-mcp(?=\/)/g, dir)])
+      ),
     run,
     runEach: async (kind, options) => await run(ofKind(kind).join(''), options),
-    links: [...text.matchAll(/\]\(((?!https?:)[^)#]*)(?:#([^)]*))?\)/g)].map(([, path = '', anchor]) => ({ path, anchor })),
-    anchors: [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => heading.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-')),
+    links: [...text.matchAll(/\]\(((?!https?:)[^)#]*)(?:#([^)]*))?\)/g)].map(([, path = '', anchor]) => ({
+      path,
+      anchor,
+    })),
+    anchors: [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+      heading.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-')
+    ),
   }
 }
 
@@ -67,7 +84,10 @@ export function readPage (name: string): Page {
 function npx (cwd: string): string {
   const bin = join(cwd, '.bin')
   mkdirSync(bin, { recursive: true })
-  writeFileSync(join(bin, 'npx'), `#!/bin/sh\n[ "$1" = kafscale-mcp ] && shift && exec '${process.execPath}' '${ROOT}/bin/kafscale-mcp.js' "$@"\n`)
+  writeFileSync(
+    join(bin, 'npx'),
+    `#!/bin/sh\n[ "$1" = kafscale-mcp ] && shift && exec '${process.execPath}' '${ROOT}/bin/kafscale-mcp.js' "$@"\n`
+  )
   chmodSync(join(bin, 'npx'), 0o755)
   return bin
 }

@@ -17,16 +17,25 @@ t.test('.env.example lists every variable with its meaning and default', async t
     `# ${meaning}${required ? ' (required)' : ''}\n# ${variable}=${value}\n`,
     ...secret ? [`# A file with the value of ${variable}, instead of it\n# ${variable}_FILE=\n`] : [],
   ])
-  t.equal(read('.env.example'), `# For npm run dev: copy to .env, and take the # off what is to be set.\n\n${entries.join('\n')}`)
+  t.equal(
+    read('.env.example'),
+    `# For npm run dev: copy to .env, and take the # off what is to be set.\n\n${entries.join('\n')}`
+  )
 })
 
 t.test('the README', async t => {
   const readme = read('README.md')
 
   t.test('has every variable in its table, with its default and meaning', async t => {
-    const rows = readme.split('\n').filter(line => line.startsWith('| `KAFSCALE_MCP_')).map(line => line.split('|').slice(1, -1).map(cell => cell.trim()))
-    t.strictSame(rows, settings.map(({ variable, meaning, default: value, required }) =>
-      [`\`${variable}\``, required ? 'required' : value === undefined ? '' : `\`${value}\``, meaning]))
+    const rows = readme.split('\n').filter(line => line.startsWith('| `KAFSCALE_MCP_')).map(line =>
+      line.split('|').slice(1, -1).map(cell => cell.trim())
+    )
+    t.strictSame(
+      rows,
+      settings.map((
+        { variable, meaning, default: value, required }
+      ) => [`\`${variable}\``, required ? 'required' : value === undefined ? '' : `\`${value}\``, meaning])
+    )
   })
 
   t.test('links to what there is', async t => {
@@ -44,9 +53,15 @@ t.test('the README', async t => {
   t.test('shows of each tool an answer that it can give, if not the whole of it', async t => {
     const app = await buildTestApp(t)
     const ajv = new Ajv({ allowUnionTypes: true })
-    const examples = new Map([...readme.matchAll(/^\*\*`(\w+)`\*\*.*\n+```json\n(.*)\n```$/gm)].map(([, tool, answer = '']) => [tool, JSON.parse(answer)]))
+    const examples = new Map(
+      [...readme.matchAll(/^\*\*`(\w+)`\*\*.*\n+```json\n(.*)\n```$/gm)].map((
+        [, tool, answer = '']
+      ) => [tool, JSON.parse(answer)])
+    )
     t.strictSame([...examples.keys()].sort(), app.tools.list(CALLER.principal).map(({ name }) => name))
-    for (const { name, outputSchema } of app.tools.list(CALLER.principal)) t.ok(ajv.validate(partial(outputSchema), examples.get(name)), `${name}: ${ajv.errorsText()}`)
+    for (const { name, outputSchema } of app.tools.list(CALLER.principal)) {
+      t.ok(ajv.validate(partial(outputSchema), examples.get(name)), `${name}: ${ajv.errorsText()}`)
+    }
   })
 })
 
@@ -61,18 +76,32 @@ function partial (schema: unknown): object {
 t.test('the service starts from its sources, and .env is for development alone', async t => {
   t.match(packageJson.scripts.start, /^node (--\S+ )*server\.ts$/)
   t.equal(packageJson.scripts.dev, 'node --watch --env-file-if-exists=.env server.ts')
-  const readers = globSync('{*.ts,bin/*.js,{cli,kafscale,plugins,routes,tools}/**/*.ts}', { cwd: root }).filter(path => /process\.env|loadEnvFile/.test(read(path)))
+  const readers = globSync('{*.ts,bin/*.js,{cli,kafscale,plugins,routes,tools}/**/*.ts}', { cwd: root }).filter(path =>
+    /process\.env|loadEnvFile/.test(read(path))
+  )
   t.strictSame(readers, ['plugins/config.ts'], 'one file reads the environment')
 })
 
 t.test('tools have no way to secrets, requests or files', async t => {
-  const imports = globSync('tools/*.ts', { cwd: root }).flatMap(path => [...read(path).matchAll(/^(?:import|export|\}) (?!type ).*from '([^']*)'/gm)].map(([, specifier = '']) => specifier))
-  t.strictSame([...new Set(imports)].filter(specifier => /^node:(?!crypto$)|config\.ts$|auth\/|audit\//.test(specifier)), [])
+  const imports = globSync('tools/*.ts', { cwd: root }).flatMap(path =>
+    [...read(path).matchAll(/^(?:import|export|\}) (?!type ).*from '([^']*)'/gm)].map(([, specifier = '']) => specifier)
+  )
+  t.strictSame(
+    [...new Set(imports)].filter(specifier => /^node:(?!crypto$)|config\.ts$|auth\/|audit\//.test(specifier)),
+    []
+  )
 })
 
 t.test('what is imported is a dependency that package.json names', async t => {
-  const importsOf = (pattern: string) => [...new Set(globSync(pattern, { cwd: root }).flatMap(path => [...read(path).matchAll(/^(?:import|export|\}).* from '([^.'][^']*)'/gm)]
-    .map(([, specifier = '']) => /^(?:@[^/]+\/)?[^/]+/.exec(specifier)?.[0] ?? '')))].filter(name => !name.startsWith('node:')).sort()
+  const importsOf = (pattern: string) =>
+    [
+      ...new Set(
+        globSync(pattern, { cwd: root }).flatMap(path =>
+          [...read(path).matchAll(/^(?:import|export|\}).* from '([^.'][^']*)'/gm)]
+            .map(([, specifier = '']) => /^(?:@[^/]+\/)?[^/]+/.exec(specifier)?.[0] ?? '')
+        )
+      ),
+    ].filter(name => !name.startsWith('node:')).sort()
   const dependencies = Object.keys(packageJson.dependencies)
   const service = importsOf('{*.ts,bin/*.js,{cli,kafscale,plugins,routes,tools}/**/*.ts}')
   t.strictSame(service, dependencies.sort(), 'the service: neither more nor less')

@@ -23,7 +23,15 @@ async function startEcho (t: Test) {
   return { proxy: await startProxy(t, `http://localhost:${(server.address() as AddressInfo).port}`), accepted }
 }
 
-function open (t: Test, endpoint: string): { socket: Socket, events: string[], closed: Promise<void>, echo: (text: string, boundMs?: number) => Promise<string | undefined> } {
+function open (
+  t: Test,
+  endpoint: string
+): {
+    socket: Socket
+    events: string[]
+    closed: Promise<void>
+    echo: (text: string, boundMs?: number) => Promise<string | undefined>
+  } {
   const events: string[] = []
   const socket = connect(Number(new URL(endpoint).port), '127.0.0.1')
   t.teardown(() => socket.destroy())
@@ -32,7 +40,10 @@ function open (t: Test, endpoint: string): { socket: Socket, events: string[], c
   const closed = new Promise<void>(resolve => socket.once('close', () => resolve()))
   const echo = async (text: string, boundMs = ANSWER_BOUND_MS) => {
     socket.write(text)
-    return await Promise.race([once(socket, 'data').then(([data]) => String(data)), setTimeout(boundMs, undefined, { ref: false })])
+    return await Promise.race([
+      once(socket, 'data').then(([data]) => String(data)),
+      setTimeout(boundMs, undefined, { ref: false }),
+    ])
   }
   return { socket, events, closed, echo }
 }

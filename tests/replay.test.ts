@@ -17,7 +17,11 @@ const COMPARE_EVERY = 1_000
 const ASK_INTERVAL_MS = 20
 /** As of the recording, from its beginning or later; not all of them exist all the time. */
 const GROUPS = ['analytics', 'billing', 'nightly', 'stuck']
-const MAY_FAIL: Record<string, string> = { cluster_metrics: 'METRICS_NOT_CONFIGURED', describe_group: 'GROUP_NOT_FOUND', fetch_offsets: 'GROUP_NOT_FOUND' }
+const MAY_FAIL: Record<string, string> = {
+  cluster_metrics: 'METRICS_NOT_CONFIGURED',
+  describe_group: 'GROUP_NOT_FOUND',
+  fetch_offsets: 'GROUP_NOT_FOUND',
+}
 
 function recorded<Line> (name: string): Line[] {
   const bytes = readFileSync(new URL(`fixtures/recording/${name}`, import.meta.url))
@@ -43,19 +47,30 @@ async function write ({ client }: Etcd, { events }: WatchResponse): Promise<stri
 
 async function rangeRead ({ client }: Etcd, revision: string): Promise<Keyspace> {
   const { kvs } = await client.getAll().prefix('/kafscale/').revision(revision).exec()
-  return keyspace({ revision, kvs: kvs.map(({ key, value, mod_revision: modRevision }) => ({ key, value, modRevision })) })
+  return keyspace({
+    revision,
+    kvs: kvs.map(({ key, value, mod_revision: modRevision }) => ({ key, value, modRevision })),
+  })
 }
 
 /** Asks every tool, and lists the answers that aren't what the oracle computes from a range read at the answer's revision. */
 async function compare (app: FastifyInstance, etcd: Etcd): Promise<string[]> {
   const questions = answerable.flatMap((tool): [string, Arguments][] =>
-    tool === 'describe_group' || tool === 'fetch_offsets' ? GROUPS.map(group => [tool, { group_id: group, limit: 1_000 }]) : [[tool, { limit: 1_000 }]])
+    tool === 'describe_group' || tool === 'fetch_offsets'
+      ? GROUPS.map(group => [tool, { group_id: group, limit: 1_000 }])
+      : [[tool, { limit: 1_000 }]]
+  )
   const spaces = new Map<string, Keyspace>()
   const wrong: string[] = []
   for (const [tool, args] of questions) {
     const { revision, code, answer } = await askAt(app, tool, args)
     if (!spaces.has(revision)) spaces.set(revision, await rangeRead(etcd, revision))
-    const wanted = expected(spaces.get(revision) as Keyspace, tool, args, new Date(String(answer?.['observed_at'] ?? 0)))
+    const wanted = expected(
+      spaces.get(revision) as Keyspace,
+      tool,
+      args,
+      new Date(String(answer?.['observed_at'] ?? 0))
+    )
     const actual = stable(answer ? fromEtcd(answer) : code)
     const right = stable(wanted.kind === 'failure' ? wanted.code : wanted.content)
     if (actual !== right) wrong.push(`${tool} ${JSON.stringify(args)} at ${revision}: ${actual}, expected ${right}`)
@@ -64,16 +79,24 @@ async function compare (app: FastifyInstance, etcd: Etcd): Promise<string[]> {
 }
 
 /** An answer and its revision. A failure doesn't tell its own, so it is asked for until there was only one that it can be. */
-async function askAt (app: FastifyInstance, tool: string, args: Arguments): Promise<{ revision: string, code: string | undefined, answer: Record<string, unknown> | undefined }> {
+async function askAt (
+  app: FastifyInstance,
+  tool: string,
+  args: Arguments
+): Promise<{ revision: string, code: string | undefined, answer: Record<string, unknown> | undefined }> {
   for (;;) {
     const before = app.metadata.mirror?.revision
     const { content: [text], structuredContent: answer } = await callTool(app, tool, { ...args })
-    if (answer || app.metadata.mirror?.revision === before) return { revision: String(answer?.['revision'] ?? before), code: text?.text.split(':')[0], answer }
+    if (answer || app.metadata.mirror?.revision === before) {
+      return { revision: String(answer?.['revision'] ?? before), code: text?.text.split(':')[0], answer }
+    }
   }
 }
 
 /** The answer without what doesn't come from etcd's values. */
-function fromEtcd ({ etcd: _, s3: __, brokers_reachable: ___, ...answer }: Record<string, unknown>): Record<string, unknown> {
+function fromEtcd (
+  { etcd: _, s3: __, brokers_reachable: ___, ...answer }: Record<string, unknown>
+): Record<string, unknown> {
   if (!('controller_id' in answer)) return answer
   const brokers = answer['brokers'] as Record<string, unknown>[]
   return { ...answer, brokers: brokers.map(({ metrics: _, s3_state: __, ...broker }) => broker) }
@@ -87,7 +110,10 @@ function stable (value: unknown): string {
 }
 
 /** Asks every tool in turn until it is stopped; resolves to how often each was asked, and the failures that no tool's contract allows. */
-async function askUntil (app: FastifyInstance, stop: AbortSignal): Promise<{ asked: Record<string, number>, failures: string[] }> {
+async function askUntil (
+  app: FastifyInstance,
+  stop: AbortSignal
+): Promise<{ asked: Record<string, number>, failures: string[] }> {
   const asked: Record<string, number> = {}
   const failures: string[] = []
   let revision = 0
@@ -122,7 +148,9 @@ t.test('the recording, write by write', async t => {
   let written = 0
   for (const response of responses) {
     const revision = await write(etcd, response)
-    if (Number(revision) !== shifted(response.revision)) throw new Error(`revision ${response.revision} was written as ${revision}`)
+    if (Number(revision) !== shifted(response.revision)) {
+      throw new Error(`revision ${response.revision} was written as ${revision}`)
+    }
     written += response.events.length
     if (Number(response.revision) % COMPARE_EVERY > 0) continue
     comparing = comparing.then(async wrong => [...wrong, ...await compare(app, etcd)]) // while writes go on
@@ -138,9 +166,18 @@ t.test('the recording, write by write', async t => {
   const { kvs } = await etcd.client.getAll().prefix('/kafscale/').exec()
   const unwritten = (revision: string) => Number(revision) <= Number(recordedStart)
   t.strictSame(
-    kvs.map(({ key, value, mod_revision: revision }) => ({ key: key.toString(), value: value.toString('base64'), revision: Math.max(Number(revision), loaded) })),
-    keyspaceEnd.map(({ key, value, mod_revision: revision }) => ({ key, value, revision: unwritten(revision) ? loaded : shifted(revision) })),
-    'etcd holds exactly what the recorded one held at the end')
+    kvs.map(({ key, value, mod_revision: revision }) => ({
+      key: key.toString(),
+      value: value.toString('base64'),
+      revision: Math.max(Number(revision), loaded),
+    })),
+    keyspaceEnd.map(({ key, value, mod_revision: revision }) => ({
+      key,
+      value,
+      revision: unwritten(revision) ? loaded : shifted(revision),
+    })),
+    'etcd holds exactly what the recorded one held at the end'
+  )
   await inSync(app, etcd)
   t.match(app.metadata.counters, { events: written, loads: 1 }, 'the mirror came to hold the same by every event, once')
   t.strictSame(await compare(app, etcd), [])

@@ -62,16 +62,53 @@ async function apply (client: Etcd3, operations: Operation[], from: Random): Pro
 
 async function rangeRead (client: Etcd3, revision: string): Promise<Keyspace> {
   const { kvs } = await client.getAll().prefix(prefix).revision(revision).exec()
-  return keyspace({ revision, kvs: kvs.map(({ key, value, mod_revision: modRevision }) => ({ key, value, modRevision })) })
+  return keyspace({
+    revision,
+    kvs: kvs.map(({ key, value, mod_revision: modRevision }) => ({ key, value, modRevision })),
+  })
 }
 
 /** What an agent could ask now: every tool, every group, known and unknown names, with page sizes from one row on. */
-function questions (space: Keyspace, { topics, groups }: History, from: Random): Array<[tool: string, args: Arguments]> {
+function questions (
+  space: Keyspace,
+  { topics, groups }: History,
+  from: Random
+): Array<[tool: string, args: Arguments]> {
   const limit = (): Arguments => from.chance(0.3) ? {} : { limit: from.pick([1, 2, 3, 7, 50]) }
-  const named = (): string[] => from.some([...new Set([...topics, ...topicNames(space), 'nowhere', 'Nowhere'])], 1 + from.int(5))
-  const patterns = ['*', '?', '??', 'o*', 'O*', '*s', 'a*b', 'a?b', '[a]', '*\n*', '\\', '*.*', 'ORDERS', '(', '*😀', '**/**', '', ...topics, ...groups]
+  const named = (): string[] =>
+    from.some([...new Set([...topics, ...topicNames(space), 'nowhere', 'Nowhere'])], 1 + from.int(5))
+  const patterns = [
+    '*',
+    '?',
+    '??',
+    'o*',
+    'O*',
+    '*s',
+    'a*b',
+    'a?b',
+    '[a]',
+    '*\n*',
+    '\\',
+    '*.*',
+    'ORDERS',
+    '(',
+    '*😀',
+    '**/**',
+    '',
+    ...topics,
+    ...groups,
+  ]
     .filter(pattern => pattern !== '')
-  const states = ['stable', 'STABLE', 'empty', 'Empty', 'dead', 'preparing_rebalance', 'Completing_Rebalance', 'nonsense']
+  const states = [
+    'stable',
+    'STABLE',
+    'empty',
+    'Empty',
+    'dead',
+    'preparing_rebalance',
+    'Completing_Rebalance',
+    'nonsense',
+  ]
   const asked = [...groupIds(space), 'nobody']
   return [
     ['cluster_status', limit()],
@@ -96,18 +133,30 @@ function questions (space: Keyspace, { topics, groups }: History, from: Random):
     ...groupIds(space).map((groupId): [string, Arguments] => ['consumer_lag', { group_id: groupId, ...limit() }]),
     ...named().map((topic): [string, Arguments] => ['consumer_lag', { topic, ...limit() }]),
     ...[-100, 0, 1, 200].map((lag): [string, Arguments] => ['consumer_lag', { min_lag: lag, ...limit() }]),
-    ...from.some(groupIds(space), 1).map((groupId): [string, Arguments] => ['consumer_lag', { group_id: groupId, topic: from.pick(topics), min_lag: 0, ...limit() }])
+    ...from.some(groupIds(space), 1).map((
+      groupId
+    ): [string, Arguments] => ['consumer_lag', {
+      group_id: groupId,
+      topic: from.pick(topics),
+      min_lag: 0,
+      ...limit(),
+    }]),
   ]
 }
 
 /** Where two JSON values differ, as one line for each place. */
 function differences (actual: unknown, wanted: unknown, path = '$'): string[] {
-  if (typeof actual !== 'object' || typeof wanted !== 'object' || actual === null || wanted === null || Array.isArray(actual) !== Array.isArray(wanted)) {
-    const show = (value: unknown): string => (JSON.stringify(value) ?? 'nothing').replace(/^(.{60}).{20,}(.{60})$/s, '$1 ... $2')
+  if (
+    typeof actual !== 'object' || typeof wanted !== 'object' || actual === null || wanted === null ||
+    Array.isArray(actual) !== Array.isArray(wanted)
+  ) {
+    const show = (value: unknown): string =>
+      (JSON.stringify(value) ?? 'nothing').replace(/^(.{60}).{20,}(.{60})$/s, '$1 ... $2')
     if (wanted === anyText && typeof actual === 'string' && actual !== '') return []
     return actual === wanted ? [] : [`${path}: ${show(actual)}, expected ${show(wanted)}`]
   }
-  const own = (object: object, key: string): unknown => Object.hasOwn(object, key) ? object[key as keyof object] : undefined
+  const own = (object: object, key: string): unknown =>
+    Object.hasOwn(object, key) ? object[key as keyof object] : undefined
   return [...new Set([...Object.keys(actual), ...Object.keys(wanted)])].flatMap(key =>
     differences(own(actual, key), own(wanted, key), `${path}[${JSON.stringify(key)}]`))
 }
@@ -118,9 +167,17 @@ function withHealth (wanted: Record<string, unknown>, actual: Record<string, unk
   return {
     ...wanted,
     brokers_reachable: null,
-    brokers: (wanted['brokers'] as object[]).map(broker => ({ ...broker, metrics: 'not_configured', s3_state: 'unknown' })),
+    brokers: (wanted['brokers'] as object[]).map(broker => ({
+      ...broker,
+      metrics: 'not_configured',
+      s3_state: 'unknown',
+    })),
     s3: { state: 'unknown', latency_ms: null },
-    etcd: { state: 'connected', age_ms: typeof age === 'number' && age >= 0 ? age : 'a number', revision: wanted['revision'] }
+    etcd: {
+      state: 'connected',
+      age_ms: typeof age === 'number' && age >= 0 ? age : 'a number',
+      revision: wanted['revision'],
+    },
   }
 }
 
@@ -129,10 +186,19 @@ const rawControl = /[\u0080-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/
 const compact = (value: unknown): string => JSON.stringify(value)
 
 /** What is wrong with one page of an answer, and the cursor of the next. */
-async function checkPage (app: FastifyInstance, schemas: Validators, space: Keyspace, tool: string, args: Arguments, cursor: string | undefined, row: number):
-Promise<{ wrong: string[], next: string | undefined }> {
+async function checkPage (
+  app: FastifyInstance,
+  schemas: Validators,
+  space: Keyspace,
+  tool: string,
+  args: Arguments,
+  cursor: string | undefined,
+  row: number
+): Promise<{ wrong: string[], next: string | undefined }> {
   const before = Date.now()
-  const { body } = await app.inject(modern('tools/call', { name: tool, arguments: cursor === undefined ? args : { ...args, cursor } }))
+  const { body } = await app.inject(
+    modern('tools/call', { name: tool, arguments: cursor === undefined ? args : { ...args, cursor } })
+  )
   const { result } = JSON.parse(body) as { result?: ToolResult }
   if (result === undefined) return { wrong: [body], next: undefined }
   const { isError, content, structuredContent, _meta: meta } = result
@@ -144,26 +210,46 @@ Promise<{ wrong: string[], next: string | undefined }> {
   if (wanted.kind === 'failure' || isError === true || structuredContent === undefined) {
     const { code } = (meta?.['kafscale-mcp/error'] ?? {}) as { code?: string }
     const text = content[0]?.text ?? ''
-    const asWanted = wanted.kind === 'failure' && isError === true && code === wanted.code && text.startsWith(`${wanted.code}: `)
-    if (!asWanted) wrong.push(`answers ${text.slice(0, 300)} (${code}), expected ${wanted.kind === 'failure' ? wanted.code : compact(wanted.content).slice(0, 300)}`)
+    const asWanted = wanted.kind === 'failure' && isError === true && code === wanted.code &&
+      text.startsWith(`${wanted.code}: `)
+    if (!asWanted) {
+      wrong.push(
+        `answers ${text.slice(0, 300)} (${code}), expected ${
+          wanted.kind === 'failure' ? wanted.code : compact(wanted.content).slice(0, 300)
+        }`
+      )
+    }
     return { wrong, next: undefined }
   }
 
   const { next_cursor: next, ...actual } = structuredContent
-  wrong.push(...differences(actual, tool === 'cluster_status' ? withHealth(wanted.content, actual) : wanted.content).slice(0, 3))
-  if ((typeof next === 'string') !== wanted.more) wrong.push(`next_cursor is ${compact(next)}, expected ${wanted.more ? 'one' : 'none'}`)
-  if (observedAt.getTime() > Date.now() || observedAt.getTime() < before - 10_000) wrong.push(`observed at ${observedAt.toISOString()}`)
+  wrong.push(
+    ...differences(actual, tool === 'cluster_status' ? withHealth(wanted.content, actual) : wanted.content).slice(0, 3)
+  )
+  if ((typeof next === 'string') !== wanted.more) {
+    wrong.push(`next_cursor is ${compact(next)}, expected ${wanted.more ? 'one' : 'none'}`)
+  }
+  if (observedAt.getTime() > Date.now() || observedAt.getTime() < before - 10_000) {
+    wrong.push(`observed at ${observedAt.toISOString()}`)
+  }
 
   const schema = schemas.get(tool)
   if (schema?.validate(structuredContent) !== true) wrong.push(`against its schema: ${schema?.errors() ?? 'none'}`)
   const text = content[0]?.text ?? ''
   const blank = /\s/.test(text.replace(/"(?:[^"\\]|\\.)*"/g, '""'))
-  if (content.length !== 1 || blank || compact(JSON.parse(text)) !== compact(structuredContent)) wrong.push('its text is not the same value as compact JSON')
+  if (content.length !== 1 || blank || compact(JSON.parse(text)) !== compact(structuredContent)) {
+    wrong.push('its text is not the same value as compact JSON')
+  }
   return { wrong, next: typeof next === 'string' ? next : undefined }
 }
 
 /** Asks every question, page by page, and lists what is wrong with the answers. */
-async function checkAnswers (app: FastifyInstance, schemas: Validators, space: Keyspace, asked: Array<[string, Arguments]>): Promise<string[]> {
+async function checkAnswers (
+  app: FastifyInstance,
+  schemas: Validators,
+  space: Keyspace,
+  asked: Array<[string, Arguments]>
+): Promise<string[]> {
   const wrong: string[] = []
   for (const [tool, args] of asked) {
     let cursor: string | undefined
@@ -202,7 +288,11 @@ t.test('answers are what a range read at their revision says', async t => {
 
       const loaded = await buildSyncedApp(t, etcd)
       const space = await rangeRead(client, revision)
-      t.equal(report(await checkAnswers(loaded, schemas, space, questions(space, story, from))), '', 'at the end, by loading')
+      t.equal(
+        report(await checkAnswers(loaded, schemas, space, questions(space, story, from))),
+        '',
+        'at the end, by loading'
+      )
     })
   }
 

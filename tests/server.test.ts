@@ -30,14 +30,21 @@ async function slowBroker (t: Test) {
     server.close()
   })
   return {
-    env: { KAFSCALE_MCP_BROKER_METRICS_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}/metrics`, KAFSCALE_MCP_METRICS_MAX_AGE: '0' },
+    env: {
+      KAFSCALE_MCP_BROKER_METRICS_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}/metrics`,
+      KAFSCALE_MCP_METRICS_MAX_AGE: '0',
+    },
     asked: () => waiting.length,
     release: () => { for (const response of waiting.splice(0)) response.end() },
   }
 }
 
 /** Sends a request over a socket of its own, or one of an agent's; resolves to the response once it begins. */
-function post (url: string, { headers, payload }: ReturnType<typeof modern> | ReturnType<typeof legacy>, agent: Agent | false = false): Promise<IncomingMessage> {
+function post (
+  url: string,
+  { headers, payload }: ReturnType<typeof modern> | ReturnType<typeof legacy>,
+  agent: Agent | false = false
+): Promise<IncomingMessage> {
   const request = httpRequest(url, { method: 'POST', headers, agent })
   request.end(JSON.stringify(payload))
   return once(request, 'response').then(([response]) => response)
@@ -85,20 +92,34 @@ t.test('it starts without an etcd, and says what is missing', async t => {
 
   const health = await fetch(new URL('/healthz', url))
   t.equal(health.status, 200)
-  t.match(await health.json(), { status: 'ok', version: /^\d+\.\d+\.\d+$/, uptime_seconds: Number, dependencies: { etcd: { state: 'unavailable', reason: /./ }, brokers: { state: 'not_configured' } } })
+  t.match(await health.json(), {
+    status: 'ok',
+    version: /^\d+\.\d+\.\d+$/,
+    uptime_seconds: Number,
+    dependencies: { etcd: { state: 'unavailable', reason: /./ }, brokers: { state: 'not_configured' } },
+  })
   const ready = await fetch(new URL('/readyz', url))
   t.equal(ready.status, 503)
   t.match(await ready.json(), { status: 'not ready', reason: /./ })
   for (const form of [modern, legacy]) {
     t.match(await json(await post(url, form('tools/call', { name: 'list_topics', arguments: {} }))), {
-      result: { isError: true, content: [{ text: /^METADATA_UNAVAILABLE: / }], _meta: { 'kafscale-mcp/error': { code: 'METADATA_UNAVAILABLE', retryable: true, retry_after_ms: 2_000 } } }
+      result: {
+        isError: true,
+        content: [{ text: /^METADATA_UNAVAILABLE: / }],
+        _meta: { 'kafscale-mcp/error': { code: 'METADATA_UNAVAILABLE', retryable: true, retry_after_ms: 2_000 } },
+      },
     })
   }
 })
 
 t.test('it says on standard error where it listens, and what is doubtful; standard output is for audit records alone', async t => {
   const token = 'hunter2'.repeat(5)
-  const service = startService(t, { KAFSCALE_MCP_SESSION_TIMEOUT: '10m', KAFSCALE_MCP_AUTH_TOKEN: token, KAFSCALE_MCP_AUTH_TOKENS: token, KAFSCALE_MCP_AUDIT_SINKS: 'stdout' })
+  const service = startService(t, {
+    KAFSCALE_MCP_SESSION_TIMEOUT: '10m',
+    KAFSCALE_MCP_AUTH_TOKEN: token,
+    KAFSCALE_MCP_AUTH_TOKENS: token,
+    KAFSCALE_MCP_AUDIT_SINKS: 'stdout',
+  })
   const url = await service.url
   const lines = logged(service)
   t.match(lines.find(({ msg }) => msg === 'listening'), { url, level: INFO })
@@ -110,14 +131,21 @@ t.test('it says on standard error where it listens, and what is doubtful; standa
 
   const call = modern('tools/call', { name: 'list_topics', arguments: {} })
   t.equal((await post(url, call)).statusCode, 401)
-  t.equal((await post(url, { ...call, headers: { ...call.headers, authorization: `Bearer ${token}` } })).statusCode, 200)
+  t.equal(
+    (await post(url, { ...call, headers: { ...call.headers, authorization: `Bearer ${token}` } })).statusCode,
+    200
+  )
   service.process.kill('SIGTERM')
   t.equal(await service.exit, 0)
   const records = service.output.stdout.trim().split('\n').map(line => JSON.parse(line))
   for (const record of records) t.match(record, { schema: 1 })
   const events = ['start', 'authentication_failure', 'tool_call', 'stop']
   t.strictSame(records.map(({ event }) => event).filter(event => events.includes(event)), events)
-  t.match(records.find(({ event }) => event === 'tool_call'), { who: { subject: 'static-token', roles: ['observer'] }, what: { tool: 'list_topics' }, warning: /shared secret/ })
+  t.match(records.find(({ event }) => event === 'tool_call'), {
+    who: { subject: 'static-token', roles: ['observer'] },
+    what: { tool: 'list_topics' },
+    warning: /shared secret/,
+  })
   t.notMatch(service.output.stderr + service.output.stdout, 'hunter2')
 })
 
@@ -134,21 +162,30 @@ t.test('it is ready once it has loaded what etcd holds', async t => {
   await client.put('/kafscale/topics/orders/partitions/0/next_offset').value('5')
   const url = await startService(t, env).url
   await waitFor(async () => (await fetch(new URL('/readyz', url))).status === 200, ACT_BOUND_MS, 'ready')
-  t.match(await (await fetch(new URL('/healthz', url))).json(), { dependencies: { etcd: { state: 'connected', keys: 1, undecodable: 0 } } })
+  t.match(await (await fetch(new URL('/healthz', url))).json(), {
+    dependencies: { etcd: { state: 'connected', keys: 1, undecodable: 0 } },
+  })
 })
 
 t.test('it does not start with a value that is wrong: every one is named, each in a sentence', async t => {
-  t.strictSame(await refusal(t, { KAFSCALE_MCP_HTTP_ADDR: '0.0.0.0:8090', KAFSCALE_MCP_ETCD_ENDPOINTS: '', KAFSCALE_MCP_LOG_LEVEL: 'loud', KAFSCALE_MCP_ETCD_PASSWORD: 'hunter2' }), {
-    exit: REFUSED,
-    lines: [
-      'kafscale-mcp does not start:',
-      'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma separated; http or https, http when no scheme is given',
-      'KAFSCALE_MCP_LOG_LEVEL is "loud": expected one of fatal, error, warn, info, debug, trace, silent',
-      'KAFSCALE_MCP_ETCD_PASSWORD is set and KAFSCALE_MCP_ETCD_USERNAME is not: expected both or neither',
-      'KAFSCALE_MCP_HTTP_ADDR (0.0.0.0:8090) is no loopback address, and nothing says who may call: set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), ' +
+  t.strictSame(
+    await refusal(t, {
+      KAFSCALE_MCP_HTTP_ADDR: '0.0.0.0:8090',
+      KAFSCALE_MCP_ETCD_ENDPOINTS: '',
+      KAFSCALE_MCP_LOG_LEVEL: 'loud',
+      KAFSCALE_MCP_ETCD_PASSWORD: 'hunter2',
+    }),
+    {
+      exit: REFUSED,
+      lines: [
+        'kafscale-mcp does not start:',
+        'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma separated; http or https, http when no scheme is given',
+        'KAFSCALE_MCP_LOG_LEVEL is "loud": expected one of fatal, error, warn, info, debug, trace, silent',
+        'KAFSCALE_MCP_ETCD_PASSWORD is set and KAFSCALE_MCP_ETCD_USERNAME is not: expected both or neither',
+        'KAFSCALE_MCP_HTTP_ADDR (0.0.0.0:8090) is no loopback address, and nothing says who may call: set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), ' +
         'KAFSCALE_MCP_AUTH_JWKS_FILE and KAFSCALE_MCP_AUTH_JWKS_ISSUER (keys of your own) or KAFSCALE_MCP_AUTH_TOKEN (one shared secret); or listen on 127.0.0.1:8090',
-    ]
-  })
+      ]
+    })
 })
 
 t.test('it does not start with tools, keys or a policy that it does not understand', async t => {
@@ -160,10 +197,17 @@ t.test('it does not start with tools, keys or a policy that it does not understa
     t.strictSame([exit, first], [REFUSED, 'kafscale-mcp does not start:'])
     return rest
   }
-  t.match(await sentences({ KAFSCALE_MCP_TOOLS: 'list_topcis' }), [/^KAFSCALE_MCP_TOOLS .*"list_topcis": expected names of cluster_metrics, /])
-  t.match(await sentences({ KAFSCALE_MCP_POLICY_FILE: `${dir}/policy.yaml` }), [/^KAFSCALE_MCP_POLICY_FILE is ".*policy\.yaml": expected a policy without mistakes$/, /^line 3: .*topic/])
-  t.strictSame(await sentences({ KAFSCALE_MCP_AUDIT_SINKS: 'stdout', KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: `${dir}/ec.key` }),
-    [`KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is "${dir}/ec.key": expected a file with an unencrypted Ed25519 private key in PEM`])
+  t.match(await sentences({ KAFSCALE_MCP_TOOLS: 'list_topcis' }), [
+    /^KAFSCALE_MCP_TOOLS .*"list_topcis": expected names of cluster_metrics, /,
+  ])
+  t.match(await sentences({ KAFSCALE_MCP_POLICY_FILE: `${dir}/policy.yaml` }), [
+    /^KAFSCALE_MCP_POLICY_FILE is ".*policy\.yaml": expected a policy without mistakes$/,
+    /^line 3: .*topic/,
+  ])
+  t.strictSame(
+    await sentences({ KAFSCALE_MCP_AUDIT_SINKS: 'stdout', KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: `${dir}/ec.key` }),
+    [`KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is "${dir}/ec.key": expected a file with an unencrypted Ed25519 private key in PEM`]
+  )
 })
 
 t.test('it does not start where it can\'t listen, and says why in a sentence', async t => {
@@ -178,7 +222,10 @@ t.test('it does not start where it can\'t listen, and says why in a sentence', a
     t.equal(lines.length, 2)
     return lines[1]
   }
-  t.equal(await sentence(`127.0.0.1:${port}`), `KAFSCALE_MCP_HTTP_ADDR (127.0.0.1:${port}) is in use: stop what listens there, or choose another port.`)
+  t.equal(
+    await sentence(`127.0.0.1:${port}`),
+    `KAFSCALE_MCP_HTTP_ADDR (127.0.0.1:${port}) is in use: stop what listens there, or choose another port.`
+  )
   t.match(await sentence(`localhost:${port}`), /^KAFSCALE_MCP_HTTP_ADDR \(127\.0\.0\.1:\d+\) is in use: /)
 })
 
@@ -188,7 +235,11 @@ t.test('told to end, it finishes the calls in flight, takes no others, and exits
       const { env, asked, release } = await slowBroker(t)
       const service = startService(t, env)
       const url = await service.url
-      const forms = [modern, legacy].flatMap(form => [{}, { _meta: { progressToken: 1 } }].map(meta => form('tools/call', { name: 'cluster_metrics', arguments: {}, ...meta })))
+      const forms = [modern, legacy].flatMap(form =>
+        [{}, { _meta: { progressToken: 1 } }].map(meta =>
+          form('tools/call', { name: 'cluster_metrics', arguments: {}, ...meta })
+        )
+      )
       const responses = forms.map(request => post(url, request))
       await waitFor(() => asked() === 1 || asked(), ACT_BOUND_MS, 'the call is under way')
       await fetch(new URL('/healthz', url)) // by now it has read the others too
@@ -197,7 +248,9 @@ t.test('told to end, it finishes the calls in flight, takes no others, and exits
       await waitFor(async () => !await listens(url), ACT_BOUND_MS, 'it listens no more')
       t.equal(service.process.exitCode, null, 'it waits for the calls')
       release()
-      for (const response of responses) t.match(await json(await response), { result: { content: [{ text: /^METRICS_UNAVAILABLE: / }] } })
+      for (const response of responses) {
+        t.match(await json(await response), { result: { content: [{ text: /^METRICS_UNAVAILABLE: / }] } })
+      }
       t.equal(await service.exit, 0)
       t.equal(await listens(url), false)
     })
@@ -221,7 +274,11 @@ t.test('told to end, it does not wait for connections on which nothing is asked'
 t.test('told to end, it cuts what takes longer than 10 s', async t => {
   const service = startService(t)
   const url = await service.url
-  await begin(t, url, 'POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{')
+  await begin(
+    t,
+    url,
+    'POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{'
+  )
   await fetch(new URL('/healthz', url)) // by now it has begun to read the other
   const toldAtMs = performance.now()
   service.process.kill('SIGTERM')
@@ -281,7 +338,13 @@ t.test('once its app is closed, nothing keeps the process', async t => {
   `
   const child = spawn(process.execPath, ['--input-type=module', '--eval', script], {
     cwd: join(import.meta.dirname, '..'),
-    env: { KAFSCALE_MCP_LOG_LEVEL: 'silent', KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0', ...env, ...metrics },
+    env: {
+      KAFSCALE_MCP_LOG_LEVEL: 'silent',
+      KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+      KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0',
+      ...env,
+      ...metrics,
+    },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   t.teardown(() => child.kill('SIGKILL'))

@@ -13,14 +13,20 @@ import { etcd36 } from './etcd.ts'
 const exists = (command: string) => spawnSync(command, ['--version']).error === undefined
 const succeeds = (command: string, args: string[]) => spawnSync(command, args, { stdio: 'inherit' }).status === 0
 
-const missing = (packages: Record<string, string>) => Object.entries(packages).flatMap(([command, name]) => exists(command) ? [] : name)
+const missing = (packages: Record<string, string>) =>
+  Object.entries(packages).flatMap(([command, name]) => exists(command) ? [] : name)
 const needed = missing({ etcd: 'etcd-server', openssl: 'openssl', curl: 'curl' })
 const wanted = missing({ promtool: 'prometheus', etcdctl: 'etcd-client' })
 const install = ['apt-get', 'install', '-y', '--no-install-recommends', ...needed, ...wanted]
 if (needed.length + wanted.length > 0) {
-  const installed = process.getuid?.() === 0 && succeeds('apt-get', ['update']) && succeeds('env', ['DEBIAN_FRONTEND=noninteractive', ...install])
+  const installed = process.getuid?.() === 0 && succeeds('apt-get', ['update']) &&
+    succeeds('env', ['DEBIAN_FRONTEND=noninteractive', ...install])
   if (!installed) {
-    console.error(`${needed.length > 0 ? 'The tests' : 'Some tests'} need ${[...needed, ...wanted].join(' and ')}; install with: sudo ${install.join(' ')}`)
+    console.error(
+      `${needed.length > 0 ? 'The tests' : 'Some tests'} need ${
+        [...needed, ...wanted].join(' and ')
+      }; install with: sudo ${install.join(' ')}`
+    )
     if (needed.length > 0 || process.env['CI']) process.exit(1)
   }
 }
@@ -30,11 +36,17 @@ async function build (name: string, target: string, folder: string, main: string
   if (existsSync(target)) return []
   const unfinished = `${target}.${process.pid}`
   try {
-    await promisify(execFile)('go', ['build', '-buildvcs=false', '-ldflags=-s -w', '-o', unfinished, main], { cwd: join(import.meta.dirname, folder) })
+    await promisify(execFile)('go', ['build', '-buildvcs=false', '-ldflags=-s -w', '-o', unfinished, main], {
+      cwd: join(import.meta.dirname, folder),
+    })
     renameSync(unfinished, target)
     return []
   } catch (error) {
-    return [exists('go') ? `${name} could not be built: ${(error as Error).message}` : `There is no Go to build ${name} with.`]
+    return [
+      exists('go')
+        ? `${name} could not be built: ${(error as Error).message}`
+        : `There is no Go to build ${name} with.`,
+    ]
   }
 }
 

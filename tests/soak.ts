@@ -5,7 +5,17 @@
  */
 import { setTimeout } from 'node:timers/promises'
 import { startEtcd } from './etcd.ts'
-import { ages, becomes, buildAskedApp, CLOSED_BOUND_MS, fillCluster, inSync, SILENCE_BOUND_MS, SYNC_BOUND_MS, writeGeneration } from './faults.ts'
+import {
+  ages,
+  becomes,
+  buildAskedApp,
+  CLOSED_BOUND_MS,
+  fillCluster,
+  inSync,
+  SILENCE_BOUND_MS,
+  SYNC_BOUND_MS,
+  writeGeneration,
+} from './faults.ts'
 import { random } from './generate.ts'
 import { startProxy } from './proxy.ts'
 
@@ -64,7 +74,10 @@ console.log(`soak: ${minutes} minutes, seed ${seed}`)
 try {
   for (let round = 0; performance.now() < endsAtMs && caller.wrong.length === 0; round++) {
     const fault = faults[round] ?? pick(faults)
-    const cutMs = Math.min(round < 2 ? FIRST_CUT_MS : pick(CUTS_MS) + int(500), Math.max(0, endsAtMs - performance.now()))
+    const cutMs = Math.min(
+      round < 2 ? FIRST_CUT_MS : pick(CUTS_MS) + int(500),
+      Math.max(0, endsAtMs - performance.now())
+    )
     const stopWriting = startWriter()
 
     await fault.begin()
@@ -96,7 +109,9 @@ const sockets = process.getActiveResourcesInfo().filter(resource => resource ===
 for (const teardown of teardowns) await teardown()
 
 console.table(Object.fromEntries(summary))
-console.log(`${caller.answers} answers, ${generation} writes of many keys, ${events} events, ${loads} loads, ${differences} differences, ` +
-  `${sockets} sockets at the end, ${Math.round(process.memoryUsage.rss() / 2 ** 20)} MB`)
+console.log(
+  `${caller.answers} answers, ${generation} writes of many keys, ${events} events, ${loads} loads, ${differences} differences, ` +
+    `${sockets} sockets at the end, ${Math.round(process.memoryUsage.rss() / 2 ** 20)} MB`
+)
 for (const line of wrong) console.log(`WRONG: ${line}`)
 process.exit(wrong.length === 0 ? 0 : 1) // a writer may still be at it

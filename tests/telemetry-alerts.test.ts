@@ -5,16 +5,36 @@ import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import { experienced, promtool, promtoolMissing, samples } from './telemetry.ts'
 
-interface Rule { alert: string, expr: string, annotations: Record<string, string>, labels: Record<string, string> }
-interface Panel { type: string, title: string, datasource?: { uid: string }, gridPos: { x: number, y: number, w: number, h: number }, targets?: { expr: string, datasource: { uid: string } }[] }
-interface Dashboard { uid: string, title: string, templating: { list: { name: string, type: string, definition?: string }[] }, panels: Panel[] }
+interface Rule {
+  alert: string
+  expr: string
+  annotations: Record<string, string>
+  labels: Record<string, string>
+}
+interface Panel {
+  type: string
+  title: string
+  datasource?: { uid: string }
+  gridPos: { x: number, y: number, w: number, h: number }
+  targets?: { expr: string, datasource: { uid: string } }[]
+}
+interface Dashboard {
+  uid: string
+  title: string
+  templating: { list: { name: string, type: string, definition?: string }[] }
+  panels: Panel[]
+}
 
 const root = join(import.meta.dirname, '..')
 const alertsFile = join(root, 'chart/files/alerts.yaml')
 const rules: Rule[] = parse(readFileSync(alertsFile, 'utf8')).groups.flatMap(({ rules }: { rules: Rule[] }) => rules)
 const runbook = readFileSync(join(root, 'docs/runbook.md'), 'utf8')
-const dashboards = globSync('chart/files/dashboards/*.json', { cwd: root }).map(path => JSON.parse(readFileSync(join(root, path), 'utf8')) as Dashboard)
-const expressions = dashboards.flatMap(({ panels }) => panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr)))
+const dashboards = globSync('chart/files/dashboards/*.json', { cwd: root }).map(path =>
+  JSON.parse(readFileSync(join(root, path), 'utf8')) as Dashboard
+)
+const expressions = dashboards.flatMap(({ panels }) =>
+  panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr))
+)
 
 // --- What stands in each other's words
 
@@ -27,20 +47,30 @@ t.test('every metric that an alert or a dashboard asks for is on the page', asyn
   for (const { alert, expr } of rules) for (const name of asked(expr)) t.ok(names.has(name), `${alert}: ${name}`)
   const variables = dashboards.flatMap(({ templating }) => templating.list.map(({ definition = '' }) => definition))
   for (const name of [...expressions, ...variables].flatMap(asked)) t.ok(names.has(name), name)
-  t.strictSame([...names].filter(name => !expressions.join().includes(name ?? '') && !/_(?:sum|count)$/.test(name ?? '')), [], 'and every metric is on a dashboard')
+  t.strictSame(
+    [...names].filter(name => !expressions.join().includes(name ?? '') && !/_(?:sum|count)$/.test(name ?? '')),
+    [],
+    'and every metric is on a dashboard'
+  )
 })
 
 t.test('the error codes of an alert are ours', async t => {
   const source = readFileSync(join(root, 'errors.ts'), 'utf8')
-  const codes = rules.flatMap(({ expr }) => [...expr.matchAll(/code=~"([^"]+)"/g)].flatMap(([, list = '']) => list.split('|')))
+  const codes = rules.flatMap(({ expr }) =>
+    [...expr.matchAll(/code=~"([^"]+)"/g)].flatMap(([, list = '']) => list.split('|'))
+  )
   t.not(codes.length, 0)
   for (const code of codes) t.match(source, new RegExp(`createError<[^>]*>\\('${code}'`))
 })
 
 t.test('each alert has its section of the runbook, and each section its alert', async t => {
-  const sections = [...runbook.matchAll(/^### (KafscaleMcp\w+)\n([^]*?)(?=^#|$(?![^]))/gm)].map(([, name = '', text = '']) => ({ name, text }))
+  const sections = [...runbook.matchAll(/^### (KafscaleMcp\w+)\n([^]*?)(?=^#|$(?![^]))/gm)].map((
+    [, name = '', text = '']
+  ) => ({ name, text }))
   t.strictSame(sections.map(({ name }) => name), rules.map(({ alert }) => alert))
-  for (const { text, name } of sections) for (const part of ['**Meaning.**', '**Look.**', '**Do.**']) t.match(text, part, name)
+  for (const { text, name } of sections) {
+    for (const part of ['**Meaning.**', '**Look.**', '**Do.**']) t.match(text, part, name)
+  }
   for (const { alert, labels, annotations } of rules) {
     t.equal(annotations['runbook_url'], `docs/runbook.md#${alert.toLowerCase()}`)
     t.match(labels['severity'], /^(?:warning|critical)$/)
@@ -55,7 +85,9 @@ t.test('the links of the runbook lead somewhere', async t => {
     const file = join(root, 'docs', path === '' ? 'runbook.md' : path)
     t.ok(existsSync(file), path)
     if (anchor === undefined) continue
-    const headings = [...readFileSync(file, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => heading.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-'))
+    const headings = [...readFileSync(file, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+      heading.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-')
+    )
     t.ok(headings.includes(anchor), anchor)
   }
 })
@@ -67,9 +99,16 @@ t.test('a dashboard can be loaded anywhere: its source of data is a variable, an
     t.match(templating.list[0], { name: 'datasource', type: 'datasource' })
     for (const panel of panels.filter(({ type }) => type !== 'row')) {
       t.not(panel.targets?.length ?? 0, 0, panel.title)
-      for (const { uid } of [panel.datasource ?? { uid: '' }, ...panel.targets?.map(({ datasource }) => datasource) ?? []]) t.match(uid, /^\$\{datasource\}$/, panel.title)
+      for (
+        const { uid } of [
+          panel.datasource ?? { uid: '' },
+          ...panel.targets?.map(({ datasource }) => datasource) ?? [],
+        ]
+      ) t.match(uid, /^\$\{datasource\}$/, panel.title)
     }
-    const taken = panels.flatMap(({ gridPos: { x, y, w, h } }) => Array.from({ length: w * h }, (_, cell) => `${x + cell % w},${y + Math.floor(cell / w)}`))
+    const taken = panels.flatMap(({ gridPos: { x, y, w, h } }) =>
+      Array.from({ length: w * h }, (_, cell) => `${x + cell % w},${y + Math.floor(cell / w)}`)
+    )
     t.equal(new Set(taken).size, taken.length)
     t.ok(panels.every(({ gridPos: { x, w } }) => x + w <= 24))
   }
@@ -78,9 +117,19 @@ t.test('a dashboard can be loaded anywhere: its source of data is a variable, an
 t.test('rules and expressions are what Prometheus takes', { skip: promtoolMissing }, async t => {
   t.doesNotThrow(() => promtool(['check', 'rules', alertsFile]))
   const file = join(t.testdir(), 'expressions.yaml')
-  const write = (list: string[]) => writeFileSync(file, JSON.stringify({
-    groups: [{ name: 'dashboards', rules: list.map((expr, index) => ({ record: `test:panel:${index}`, expr: expr.replaceAll('$__rate_interval', '5m') })) }]
-  }))
+  const write = (list: string[]) =>
+    writeFileSync(
+      file,
+      JSON.stringify({
+        groups: [{
+          name: 'dashboards',
+          rules: list.map((expr, index) => ({
+            record: `test:panel:${index}`,
+            expr: expr.replaceAll('$__rate_interval', '5m'),
+          })),
+        }],
+      })
+    )
   write(expressions)
   t.doesNotThrow(() => promtool(['check', 'rules', file]))
   write([...expressions, 'sum by ('])
@@ -130,7 +179,10 @@ function firing (t: Test, series: Series, minute: number, expected: string[]): v
     evaluation_interval: '1m',
     tests: [{
       interval: '1m',
-      input_series: Object.entries(series).map(([name, values]) => ({ series: `kafscale_mcp_${labelled(name)}`, values })),
+      input_series: Object.entries(series).map(([name, values]) => ({
+        series: `kafscale_mcp_${labelled(name)}`,
+        values,
+      })),
       promql_expr_test: [{
         expr: 'count by (alertname) (ALERTS{alertstate="firing"})',
         eval_time: `${minute}m`,
@@ -145,13 +197,55 @@ function firing (t: Test, series: Series, minute: number, expected: string[]): v
 
 /** What goes wrong at minute 60, the alert, and by which minute it fires. */
 const failures: { what: string, series: Series, alert: string, by: number, notYet: number }[] = [
-  { what: 'etcd is away', series: { 'mirror_state{state="synced"}': '1x59 0x60', 'mirror_state{state="stale"}': '0x59 1x60' }, alert: 'KafscaleMcpMirrorStale', by: 63, notYet: 61 },
-  { what: 'etcd was never there', series: { 'mirror_state{state="synced"}': '0x120', 'mirror_state{state="unavailable"}': '1x120' }, alert: 'KafscaleMcpMirrorStale', by: 3, notYet: 1 },
-  { what: 'a sink takes nothing, and nobody asks', series: { 'audit_sink_up{sink="file"}': '1x59 0x60' }, alert: 'KafscaleMcpAuditFailing', by: 62, notYet: 60 },
-  { what: 'a sink misses a few records and goes on', series: { 'audit_records_total{sink="file",state="missed"}': '0x59 3x60' }, alert: 'KafscaleMcpAuditFailing', by: 62, notYet: 60 },
-  { what: 'records are lost', series: { audit_records_lost_total: '0x59 1+1x60' }, alert: 'KafscaleMcpAuditFailing', by: 62, notYet: 60 },
-  { what: 'somebody tries tokens', series: { 'authentication_failures_total{reason="invalid_token"}': '0+6x59 400+120x60' }, alert: 'KafscaleMcpAuthFailuresRising', by: 70, notYet: 62 },
-  { what: 'an issuer is away', series: { 'authentication_failures_total{reason="unverifiable"}': '0x59 0+120x60' }, alert: 'KafscaleMcpAuthFailuresRising', by: 70, notYet: 62 },
+  {
+    what: 'etcd is away',
+    series: { 'mirror_state{state="synced"}': '1x59 0x60', 'mirror_state{state="stale"}': '0x59 1x60' },
+    alert: 'KafscaleMcpMirrorStale',
+    by: 63,
+    notYet: 61,
+  },
+  {
+    what: 'etcd was never there',
+    series: { 'mirror_state{state="synced"}': '0x120', 'mirror_state{state="unavailable"}': '1x120' },
+    alert: 'KafscaleMcpMirrorStale',
+    by: 3,
+    notYet: 1,
+  },
+  {
+    what: 'a sink takes nothing, and nobody asks',
+    series: { 'audit_sink_up{sink="file"}': '1x59 0x60' },
+    alert: 'KafscaleMcpAuditFailing',
+    by: 62,
+    notYet: 60,
+  },
+  {
+    what: 'a sink misses a few records and goes on',
+    series: { 'audit_records_total{sink="file",state="missed"}': '0x59 3x60' },
+    alert: 'KafscaleMcpAuditFailing',
+    by: 62,
+    notYet: 60,
+  },
+  {
+    what: 'records are lost',
+    series: { audit_records_lost_total: '0x59 1+1x60' },
+    alert: 'KafscaleMcpAuditFailing',
+    by: 62,
+    notYet: 60,
+  },
+  {
+    what: 'somebody tries tokens',
+    series: { 'authentication_failures_total{reason="invalid_token"}': '0+6x59 400+120x60' },
+    alert: 'KafscaleMcpAuthFailuresRising',
+    by: 70,
+    notYet: 62,
+  },
+  {
+    what: 'an issuer is away',
+    series: { 'authentication_failures_total{reason="unverifiable"}': '0x59 0+120x60' },
+    alert: 'KafscaleMcpAuthFailuresRising',
+    by: 70,
+    notYet: 62,
+  },
   {
     what: 'calls take long',
     series: {
@@ -162,9 +256,27 @@ const failures: { what: string, series: Series, alert: string, by: number, notYe
     by: 75,
     notYet: 65
   },
-  { what: 'the service fails', series: { 'tool_errors_total{tool="list_topics",code="INTERNAL"}': '0+10x59 590+100x60' }, alert: 'KafscaleMcpErrorRate', by: 70, notYet: 62 },
-  { what: 'the service is overloaded', series: { 'http_responses_total{route="/mcp",status="503"}': '0+10x59 590+300x60' }, alert: 'KafscaleMcpErrorRate', by: 70, notYet: 62 },
-  { what: 'the connection to etcd fails again and again', series: { mirror_resyncs_total: '0x59 0+1x60' }, alert: 'KafscaleMcpResyncs', by: 66, notYet: 60 },
+  {
+    what: 'the service fails',
+    series: { 'tool_errors_total{tool="list_topics",code="INTERNAL"}': '0+10x59 590+100x60' },
+    alert: 'KafscaleMcpErrorRate',
+    by: 70,
+    notYet: 62,
+  },
+  {
+    what: 'the service is overloaded',
+    series: { 'http_responses_total{route="/mcp",status="503"}': '0+10x59 590+300x60' },
+    alert: 'KafscaleMcpErrorRate',
+    by: 70,
+    notYet: 62,
+  },
+  {
+    what: 'the connection to etcd fails again and again',
+    series: { mirror_resyncs_total: '0x59 0+1x60' },
+    alert: 'KafscaleMcpResyncs',
+    by: 66,
+    notYet: 60,
+  },
 ]
 
 t.test('what fires', { skip: promtoolMissing }, async t => {
@@ -179,7 +291,11 @@ t.test('what fires', { skip: promtoolMissing }, async t => {
       firing(t, changed, by, [alert])
     })
   }
-  t.strictSame([...new Set(failures.map(({ alert }) => alert))].sort(), rules.map(({ alert }) => alert).sort(), 'no alert is left out')
+  t.strictSame(
+    [...new Set(failures.map(({ alert }) => alert))].sort(),
+    rules.map(({ alert }) => alert).sort(),
+    'no alert is left out'
+  )
 })
 
 t.test('failed sign-ins that are as many every day are no rise', { skip: promtoolMissing }, async t => {
@@ -191,7 +307,8 @@ t.test('failed sign-ins that are as many every day are no rise', { skip: promtoo
 t.test('every series of these tests is one that the service has', async t => {
   const app = await experienced(t)
   const page = [...samples((await app.telemetry.page()).text).keys()]
-  const shape = (name: string) => `${name.split('{')[0]}{${[...name.matchAll(/(\w+)="/g)].map(([, label]) => label).sort().join()}}`
+  const shape = (name: string) =>
+    `${name.split('{')[0]}{${[...name.matchAll(/(\w+)="/g)].map(([, label]) => label).sort().join()}}`
   const known = new Set(page.map(shape))
   for (const name of Object.keys(HEALTHY)) t.ok(known.has(shape(`kafscale_mcp_${name}`)), name)
 })

@@ -9,7 +9,17 @@ import { Unauthenticated, Unverifiable } from '../errors.ts'
 import { authenticationFailure } from '../plugins/telemetry/authentication-failure.ts'
 import packageJson from '../package.json' with { type: 'json' }
 import { startEtcd } from './etcd.ts'
-import { buildSyncedApp, buildTestApp, CALLER, callTool, caughtUp, modern, startService, tool, type Service } from './helper.ts'
+import {
+  buildSyncedApp,
+  buildTestApp,
+  CALLER,
+  callTool,
+  caughtUp,
+  modern,
+  startService,
+  tool,
+  type Service,
+} from './helper.ts'
 import { experienced, promtool, promtoolMissing, samples } from './telemetry.ts'
 import { waitFor } from './wait-for.ts'
 
@@ -41,21 +51,35 @@ t.test('a page of everything that the service can tell of', async t => {
     t.not(helped.length, 0)
     t.strictSame(helped, typed)
     for (const name of helped) t.match(name, /^kafscale_mcp_[a-z_]+$/)
-    const told = [...readFileSync(join(root, 'docs/runbook.md'), 'utf8').matchAll(/^\| `(kafscale_mcp_\w+)` \|/gm)].map(([, name = '']) => name)
+    const told = [...readFileSync(join(root, 'docs/runbook.md'), 'utf8').matchAll(/^\| `(kafscale_mcp_\w+)` \|/gm)].map(
+      ([, name = '']) => name
+    )
     t.strictSame(told.sort(), helped.sort())
   })
 
   t.test('calls, by what became of them', async t => {
     t.equal(sample('tool_calls_total{tool="list_topics",outcome="ok"}'), 1)
-    t.equal(sample('tool_calls_total{tool="list_topics",outcome="denied"}'), 2, 'by the policy, and for want of a scope')
+    t.equal(
+      sample('tool_calls_total{tool="list_topics",outcome="denied"}'),
+      2,
+      'by the policy, and for want of a scope'
+    )
     t.equal(sample('tool_calls_total{tool="describe_group",outcome="error"}'), 1)
-    t.equal(sample('tool_calls_total{tool="consumer_lag",outcome="ok"}'), 0, 'nothing yet is 0, so that the first one is an increase')
+    t.equal(
+      sample('tool_calls_total{tool="consumer_lag",outcome="ok"}'),
+      0,
+      'nothing yet is 0, so that the first one is an increase'
+    )
     t.equal(sample('tool_errors_total{tool="describe_group",code="INVALID_ARGUMENT"}'), 1)
     t.equal(sample('tool_errors_total{tool="list_topics",code="PERMISSION_DENIED"}'), 1)
     t.equal(sample('tool_errors_total{tool="list_topics",code="INSUFFICIENT_SCOPE"}'), 1)
     t.equal(sample('denied_calls_total{rule="no-role"}'), 1)
     t.equal(sample('denied_calls_total{rule="no-scope"}'), 1)
-    t.equal(sample('tool_call_duration_seconds_count{tool="list_topics"}'), 2, 'what is refused before it begins took no time')
+    t.equal(
+      sample('tool_call_duration_seconds_count{tool="list_topics"}'),
+      2,
+      'what is refused before it begins took no time'
+    )
     t.ok((sample('tool_call_duration_seconds_sum{tool="list_topics"}') ?? 0) > 0)
     t.equal(sample('tool_call_duration_seconds_bucket{le="10",tool="list_topics"}'), 2)
     t.equal(sample('tool_calls_in_flight'), 0)
@@ -81,8 +105,14 @@ t.test('a page of everything that the service can tell of', async t => {
     t.equal(sample('mirror_revision'), app.metadata.mirror?.revision)
     t.ok((sample('mirror_age_seconds') ?? Infinity) < 5)
     t.equal(sample('mirror_resyncs_total'), 0)
-    t.ok([...samples(page)].some(([name, value]) => value === 1 && /^kafscale_mcp_broker_scrapes_total\{broker="127\.0\.0\.1:\d+",result="invalid"\}$/.test(name)))
-    for (const statistic of ['mean', 'p99', 'max']) t.ok(Number.isFinite(sample(`event_loop_delay_seconds{statistic="${statistic}"}`) ?? 0))
+    t.ok(
+      [...samples(page)].some(([name, value]) =>
+        value === 1 && /^kafscale_mcp_broker_scrapes_total\{broker="127\.0\.0\.1:\d+",result="invalid"\}$/.test(name)
+      )
+    )
+    for (const statistic of ['mean', 'p99', 'max']) {
+      t.ok(Number.isFinite(sample(`event_loop_delay_seconds{statistic="${statistic}"}`) ?? 0))
+    }
     t.equal(sample(`build_info{version="${packageJson.version}",node_version="${process.version}"}`), 1)
   })
 
@@ -94,7 +124,8 @@ t.test('a page of everything that the service can tell of', async t => {
 t.test('the event loop\'s delay is that of the time since it was last asked for', async t => {
   const app = await buildTestApp(t, { KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0' })
   await app.ready()
-  const max = async () => samples((await app.telemetry.page()).text).get('kafscale_mcp_event_loop_delay_seconds{statistic="max"}') ?? 0
+  const max = async () =>
+    samples((await app.telemetry.page()).text).get('kafscale_mcp_event_loop_delay_seconds{statistic="max"}') ?? 0
   await waitFor(async () => await max() > 0 || 'no sample', ACT_BOUND_MS, 'it is measured')
   let seen = 0
   await waitFor(async () => {
@@ -129,7 +160,10 @@ t.test('a call that goes on is in flight', async t => {
   released.resolve()
   t.match(await call, { isError: true })
   t.equal(await inFlight(), 0, 'and is none when it fails')
-  t.equal(samples((await app.telemetry.page()).text).get('kafscale_mcp_tool_errors_total{tool="wait",code="INTERNAL"}'), 1)
+  t.equal(
+    samples((await app.telemetry.page()).text).get('kafscale_mcp_tool_errors_total{tool="wait",code="INTERNAL"}'),
+    1
+  )
 })
 
 t.test('the mirror tells what etcd did, and nothing of a revision before it knows one', async t => {
@@ -168,7 +202,11 @@ t.test('a record that no sink takes is missed and lost', async t => {
   }
   t.equal(page.get('kafscale_mcp_audit_records_lost_total'), 2)
   t.equal(page.get('kafscale_mcp_tool_errors_total{tool="explain_access",code="AUDIT_UNAVAILABLE"}'), 1)
-  t.equal(page.get('kafscale_mcp_tool_calls_total{tool="explain_access",outcome="error"}'), 1, 'the caller has got no answer')
+  t.equal(
+    page.get('kafscale_mcp_tool_calls_total{tool="explain_access",outcome="error"}'),
+    1,
+    'the caller has got no answer'
+  )
 })
 
 t.test('labels stay few, whatever rules a policy has', async t => {
@@ -176,7 +214,9 @@ t.test('labels stay few, whatever rules a policy has', async t => {
   await app.ready()
   const decision = (rule: string) => ({ kind: 'denied', rule, needs: '' } as const)
   const denied = { content: [], isError: true as const, _meta: { 'kafscale-mcp/error': { code: 'PERMISSION_DENIED' } } }
-  for (let number = 0; number < 300; number++) await app.telemetry.call('list_topics', CALLER, decision(`role-${number}.deny[0]`), async () => denied)
+  for (let number = 0; number < 300; number++) {
+    await app.telemetry.call('list_topics', CALLER, decision(`role-${number}.deny[0]`), async () => denied)
+  }
   await app.telemetry.call('list_topics', CALLER, decision('role-7.deny[0]'), async () => denied)
   await app.telemetry.call('list_topics', CALLER, decision('"\n\ud800'.repeat(1_000)), async () => denied)
   const { text } = await app.telemetry.page()
@@ -226,7 +266,18 @@ t.test('the listener of the metrics', async t => {
       const refused = await fetch(url, { method })
       t.strictSame([refused.status, refused.headers.get('allow'), await refused.text()], [405, 'GET, HEAD', ''], method)
     }
-    for (const path of ['/', '/mcp', '/healthz', '/readyz', '/audit/stream', '/metrics/', '/metrics/a', '/.well-known/oauth-protected-resource']) {
+    for (
+      const path of [
+        '/',
+        '/mcp',
+        '/healthz',
+        '/readyz',
+        '/audit/stream',
+        '/metrics/',
+        '/metrics/a',
+        '/.well-known/oauth-protected-resource',
+      ]
+    ) {
       const missing = await fetch(new URL(path, url))
       t.strictSame([missing.status, await missing.text()], [404, ''], path)
     }
@@ -271,7 +322,11 @@ t.test('a service whose own address is the one of the metrics keeps it', async t
   const address = `127.0.0.1:${port}`
   const service = startService(t, { KAFSCALE_MCP_HTTP_ADDR: address, KAFSCALE_MCP_TELEMETRY_ADDR: address })
   t.equal(await service.url, `http://${address}/mcp`)
-  await waitFor(() => service.output.stderr.includes('can not be listened on') || service.output.stderr, ACT_BOUND_MS, 'the warning')
+  await waitFor(
+    () => service.output.stderr.includes('can not be listened on') || service.output.stderr,
+    ACT_BOUND_MS,
+    'the warning'
+  )
 })
 
 t.test('off is off', async t => {
@@ -287,15 +342,42 @@ t.test('a call is a line of the log at debug, with its request and trace, and no
   for (const [level, lines] of [['debug', 1], ['info', 0]] as const) {
     const service = startService(t, { KAFSCALE_MCP_LOG_LEVEL: level })
     const url = await service.url
-    const { headers, payload } = modern('tools/call', { name: 'list_topics', arguments: { pattern: 'a-secret-of-the-caller' } })
-    await (await fetch(url, { method: 'POST', headers: { ...headers, traceparent: `00-${trace}-${'b'.repeat(16)}-01` }, body: JSON.stringify(payload) })).text()
-    await waitFor(() => service.output.stderr.includes('etcd lost') || service.output.stderr, ACT_BOUND_MS, 'etcd is lost')
+    const { headers, payload } = modern('tools/call', {
+      name: 'list_topics',
+      arguments: { pattern: 'a-secret-of-the-caller' },
+    })
+    await (await fetch(url, {
+      method: 'POST',
+      headers: { ...headers, traceparent: `00-${trace}-${'b'.repeat(16)}-01` },
+      body: JSON.stringify(payload),
+    })).text()
+    await waitFor(
+      () => service.output.stderr.includes('etcd lost') || service.output.stderr,
+      ACT_BOUND_MS,
+      'etcd is lost'
+    )
     service.process.kill('SIGTERM')
     await service.exit
     const log = service.output.stderr.trim().split('\n').map(line => JSON.parse(line))
-    t.match(log.find(({ msg }) => msg === 'etcd lost'), { level: 40, endpoint: /^http:/, reason: /./ }, 'what is lost is told of with its cause')
+    t.match(
+      log.find(({ msg }) => msg === 'etcd lost'),
+      { level: 40, endpoint: /^http:/, reason: /./ },
+      'what is lost is told of with its cause'
+    )
     const called = log.filter(({ tool }) => tool !== undefined)
-    t.match(called, [{ level: 20, reqId: /^req-/, trace_id: trace, tool: 'list_topics', outcome: 'error', code: 'METADATA_UNAVAILABLE', duration_ms: Number, msg: 'tool called' }].slice(0, lines))
+    t.match(
+      called,
+      [{
+        level: 20,
+        reqId: /^req-/,
+        trace_id: trace,
+        tool: 'list_topics',
+        outcome: 'error',
+        code: 'METADATA_UNAVAILABLE',
+        duration_ms: Number,
+        msg: 'tool called',
+      }].slice(0, lines)
+    )
     t.equal(called.length, lines)
     t.notMatch(service.output.stderr, 'a-secret-of-the-caller')
   }

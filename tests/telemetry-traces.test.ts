@@ -46,8 +46,17 @@ async function traced (t: Test, more: Record<string, string> = {}) {
 type Request = ReturnType<typeof modern> | ReturnType<typeof legacy>
 
 /** Sends a request to a service with its token. */
-async function send (service: Service, { headers, payload }: Request, more: Record<string, string> = {}, query = ''): Promise<number> {
-  const response = await fetch(`${await service.url}${query}`, { method: 'POST', headers: { ...headers, authorization: `Bearer ${TOKEN}`, ...more }, body: JSON.stringify(payload) })
+async function send (
+  service: Service,
+  { headers, payload }: Request,
+  more: Record<string, string> = {},
+  query = ''
+): Promise<number> {
+  const response = await fetch(`${await service.url}${query}`, {
+    method: 'POST',
+    headers: { ...headers, authorization: `Bearer ${TOKEN}`, ...more },
+    body: JSON.stringify(payload),
+  })
   await response.text()
   return response.status
 }
@@ -58,26 +67,64 @@ async function arrived (spans: CollectedSpan[], count: number): Promise<Collecte
   return spans
 }
 
-const named = (spans: CollectedSpan[], name: string): CollectedSpan => spans.find(span => span.name === name) as CollectedSpan
+const named = (spans: CollectedSpan[], name: string): CollectedSpan =>
+  spans.find(span => span.name === name) as CollectedSpan
 const lines = (output: string) => output.trim().split('\n').map(line => JSON.parse(line))
 const calls = ({ output }: Service) => lines(output.stdout).filter(({ event }) => event === 'tool_call')
 
 t.test('a call is a span between its caller and what it waits for', async t => {
   const { service, spans } = await traced(t, { OTEL_RESOURCE_ATTRIBUTES: 'deployment.environment.name=test' })
-  await send(service, modern('tools/call', { name: 'cluster_metrics', arguments: {} }), { traceparent: parent(TRACE, SPAN), tracestate: 'vendor=1' })
+  await send(service, modern('tools/call', { name: 'cluster_metrics', arguments: {} }), {
+    traceparent: parent(TRACE, SPAN),
+    tracestate: 'vendor=1',
+  })
   await arrived(spans, 3)
-  const [http, tool, scrape] = ['POST /mcp', 'tools/call cluster_metrics', 'scrape'].map(name => named(spans, name)) as [CollectedSpan, CollectedSpan, CollectedSpan]
-  for (const span of [http, tool, scrape]) t.match(span, { traceId: TRACE, traceState: 'vendor=1', resource: { 'service.name': 'kafscale-mcp', 'service.version': /^\d/, 'deployment.environment.name': 'test' } })
-  t.match(http, { kind: 'server', parentSpanId: SPAN, failed: false, attributes: { 'http.request.method': 'POST', 'http.route': '/mcp', 'http.response.status_code': 200 } })
-  t.match(tool, { kind: 'internal', parentSpanId: http.spanId, failed: true, attributes: { 'mcp.method.name': 'tools/call', 'gen_ai.tool.name': 'cluster_metrics', 'error.type': 'METRICS_UNAVAILABLE' } })
-  t.match(scrape, { kind: 'client', parentSpanId: tool.spanId, failed: true, attributes: { 'server.address': /^127\.0\.0\.1:\d+$/, 'error.type': 'invalid' } })
+  const [http, tool, scrape] = ['POST /mcp', 'tools/call cluster_metrics', 'scrape'].map(name =>
+    named(spans, name)
+  ) as [CollectedSpan, CollectedSpan, CollectedSpan]
+  for (const span of [http, tool, scrape]) {
+    t.match(span, {
+      traceId: TRACE,
+      traceState: 'vendor=1',
+      resource: { 'service.name': 'kafscale-mcp', 'service.version': /^\d/, 'deployment.environment.name': 'test' },
+    })
+  }
+  t.match(http, {
+    kind: 'server',
+    parentSpanId: SPAN,
+    failed: false,
+    attributes: { 'http.request.method': 'POST', 'http.route': '/mcp', 'http.response.status_code': 200 },
+  })
+  t.match(tool, {
+    kind: 'internal',
+    parentSpanId: http.spanId,
+    failed: true,
+    attributes: {
+      'mcp.method.name': 'tools/call',
+      'gen_ai.tool.name': 'cluster_metrics',
+      'error.type': 'METRICS_UNAVAILABLE',
+    },
+  })
+  t.match(scrape, {
+    kind: 'client',
+    parentSpanId: tool.spanId,
+    failed: true,
+    attributes: { 'server.address': /^127\.0\.0\.1:\d+$/, 'error.type': 'invalid' },
+  })
   t.ok(http.durationMs >= tool.durationMs - 1 && tool.durationMs >= scrape.durationMs && scrape.durationMs > 0)
 
   t.test('and is found by its ids in the audit record and in the log', async t => {
     const [call] = calls(service)
-    t.match(call, { what: { tool: 'cluster_metrics' }, where: { trace_id: TRACE, request_id: http.attributes['kafscale_mcp.request_id'] } })
+    t.match(call, {
+      what: { tool: 'cluster_metrics' },
+      where: { trace_id: TRACE, request_id: http.attributes['kafscale_mcp.request_id'] },
+    })
     const log = lines(service.output.stderr)
-    t.match(log.find(({ msg }) => msg === 'tool called'), { reqId: call.where.request_id, trace_id: TRACE, span_id: http.spanId })
+    t.match(log.find(({ msg }) => msg === 'tool called'), {
+      reqId: call.where.request_id,
+      trace_id: TRACE,
+      span_id: http.spanId,
+    })
     t.match(log.find(({ msg }) => msg === 'broker scraped'), { trace_id: TRACE, span_id: tool.spanId })
   })
 })
@@ -110,7 +157,11 @@ t.test('whose trace a call is of', async t => {
     }
   })
   t.test('that of the headers, which a hop in between has written, with a link to the other', async t => {
-    t.match(await call(meta, { traceparent: parent(TRACE, SPAN) }), { traceId: TRACE, parentSpanId: SPAN, links: [{ traceId: OTHER_TRACE, spanId: OTHER_SPAN }] })
+    t.match(await call(meta, { traceparent: parent(TRACE, SPAN) }), {
+      traceId: TRACE,
+      parentSpanId: SPAN,
+      links: [{ traceId: OTHER_TRACE, spanId: OTHER_SPAN }],
+    })
     const http = await call(meta, { traceparent: parent(OTHER_TRACE, SPAN) })
     t.match(http, { traceId: OTHER_TRACE, parentSpanId: SPAN })
     t.strictSame(http.links, [], 'and none within one trace')
@@ -122,8 +173,12 @@ t.test('whose trace a call is of', async t => {
   t.test('one that the caller does not sample is not sent, and on record all the same', async t => {
     spans.length = 0
     service.output.stdout = ''
-    await send(service, modern('tools/call', { name: 'explain_access', arguments: {} }), { traceparent: parent(OTHER_TRACE, SPAN, '00') })
-    await send(service, modern('tools/call', { name: 'explain_access', arguments: {} }), { traceparent: parent(TRACE, SPAN) })
+    await send(service, modern('tools/call', { name: 'explain_access', arguments: {} }), {
+      traceparent: parent(OTHER_TRACE, SPAN, '00'),
+    })
+    await send(service, modern('tools/call', { name: 'explain_access', arguments: {} }), {
+      traceparent: parent(TRACE, SPAN),
+    })
     await arrived(spans, 2)
     t.strictSame(spans.map(({ traceId }) => traceId), [TRACE, TRACE])
     await waitFor(() => calls(service).length === 2 || service.output.stdout, ACT_BOUND_MS, 'the records')
@@ -133,29 +188,55 @@ t.test('whose trace a call is of', async t => {
     spans.length = 0
     const one = legacy('tools/call', { name: 'explain_access', arguments: {} })
     const payload = [one.payload, { ...one.payload, id: 2 }]
-    const response = await fetch(await service.url, { method: 'POST', headers: { ...one.headers, 'mcp-protocol-version': '2025-03-26', authorization: `Bearer ${TOKEN}` }, body: JSON.stringify(payload) })
+    const response = await fetch(await service.url, {
+      method: 'POST',
+      headers: { ...one.headers, 'mcp-protocol-version': '2025-03-26', authorization: `Bearer ${TOKEN}` },
+      body: JSON.stringify(payload),
+    })
     t.equal(response.status, 200)
     await response.text()
     await arrived(spans, 3)
-    t.strictSame(spans.map(({ name }) => name).sort(), ['POST /mcp', 'tools/call explain_access', 'tools/call explain_access'])
+    t.strictSame(spans.map(({ name }) => name).sort(), [
+      'POST /mcp',
+      'tools/call explain_access',
+      'tools/call explain_access',
+    ])
     t.equal(new Set(spans.map(({ traceId }) => traceId)).size, 1)
   })
 })
 
-t.test('spans tell nothing that is nobody\'s business', async t => {
-  const { service, spans, bodies, authorization } = await traced(t, { OTEL_EXPORTER_OTLP_HEADERS: 'authorization=Bearer of-the-collector' })
+t.test("spans tell nothing that is nobody's business", async t => {
+  const { service, spans, bodies, authorization } = await traced(t, {
+    OTEL_EXPORTER_OTLP_HEADERS: 'authorization=Bearer of-the-collector',
+  })
   const secret = 'a-topic-that-is-secret'
-  await send(service, modern('tools/call', { name: 'list_topics', arguments: { pattern: secret } }), { baggage: `user=${secret}` }, `?key=${secret}`)
-  t.equal(await send(service, modern('tools/call', { name: 'list_topics', arguments: {} }), { traceparent: parent(TRACE, SPAN) }, `?access_token=${TOKEN}`), 401)
+  await send(service, modern('tools/call', { name: 'list_topics', arguments: { pattern: secret } }), {
+    baggage: `user=${secret}`,
+  }, `?key=${secret}`)
+  t.equal(
+    await send(service, modern('tools/call', { name: 'list_topics', arguments: {} }), {
+      traceparent: parent(TRACE, SPAN),
+    }, `?access_token=${TOKEN}`),
+    401
+  )
   await fetch(new URL('/healthz', await service.url))
   await arrived(spans, 3)
-  t.match(spans.find(({ traceId }) => traceId === TRACE), { name: 'POST /mcp', parentSpanId: SPAN, failed: false, attributes: { 'http.response.status_code': 401 } }, 'a failed sign-in')
-  t.match(lines(service.output.stdout).find(({ event }) => event === 'authentication_failure'), { where: { trace_id: TRACE } })
+  t.match(spans.find(({ traceId }) => traceId === TRACE), {
+    name: 'POST /mcp',
+    parentSpanId: SPAN,
+    failed: false,
+    attributes: { 'http.response.status_code': 401 },
+  }, 'a failed sign-in')
+  t.match(lines(service.output.stdout).find(({ event }) => event === 'authentication_failure'), {
+    where: { trace_id: TRACE },
+  })
   service.process.kill('SIGTERM')
   t.equal(await service.exit, 0)
   t.equal(spans.length, 3, 'no probe is traced')
   const sent = Buffer.concat(bodies).toString('latin1')
-  for (const hidden of [secret, TOKEN, 'access_token', 'static-token', 'hunter2', 'of-the-collector']) t.notMatch(sent, hidden)
+  for (const hidden of [secret, TOKEN, 'access_token', 'static-token', 'hunter2', 'of-the-collector']) {
+    t.notMatch(sent, hidden)
+  }
   t.equal(authorization(), 'Bearer of-the-collector', 'a collector may ask for a token of its own')
   t.notMatch(service.output.stderr, 'of-the-collector')
   t.notMatch(service.output.stderr, secret)
@@ -169,10 +250,17 @@ t.test('a request whose client has gone away is a span too', async t => {
     broker.closeAllConnections()
     broker.close()
   })
-  const { service, spans } = await traced(t, { KAFSCALE_MCP_BROKER_METRICS_URL: `http://127.0.0.1:${(broker.address() as AddressInfo).port}/metrics` })
+  const { service, spans } = await traced(t, {
+    KAFSCALE_MCP_BROKER_METRICS_URL: `http://127.0.0.1:${(broker.address() as AddressInfo).port}/metrics`,
+  })
   const { headers, payload } = modern('tools/call', { name: 'cluster_metrics', arguments: {} })
   const client = new AbortController()
-  const call = fetch(await service.url, { method: 'POST', headers: { ...headers, authorization: `Bearer ${TOKEN}`, traceparent: parent(TRACE, SPAN) }, body: JSON.stringify(payload), signal: client.signal })
+  const call = fetch(await service.url, {
+    method: 'POST',
+    headers: { ...headers, authorization: `Bearer ${TOKEN}`, traceparent: parent(TRACE, SPAN) },
+    body: JSON.stringify(payload),
+    signal: client.signal,
+  })
   await asked.promise
   client.abort()
   await t.rejects(call)
@@ -204,8 +292,11 @@ t.test('a collector that takes nothing keeps no call and no end waiting, and is 
     refusing.close()
   })
   for (const [server, warnings] of [[silent, 0], [refusing, 1]] as const) {
-    const { service } = await traced(t, { OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(server.address() as AddressInfo).port}` })
-    const warned = () => service.output.stderr.split('\n').filter(line => line.includes('traces could not be sent')).length
+    const { service } = await traced(t, {
+      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    })
+    const warned = () =>
+      service.output.stderr.split('\n').filter(line => line.includes('traces could not be sent')).length
     for (let call = 0; call < 3; call++) {
       t.equal(await send(service, modern('tools/call', { name: 'explain_access', arguments: {} })), 200)
       await waitFor(() => warned() === warnings || service.output.stderr, ACT_BOUND_MS, 'the warning')
@@ -230,7 +321,10 @@ t.test('several services in one process send each their own', async t => {
   await apps[0].close()
   await callTool(apps[1], 'explain_access')
   await arrived(spans, 6)
-  t.strictSame(spans.map(({ name }) => name).sort(), [...Array(3).fill('POST /mcp'), ...Array(3).fill('tools/call explain_access')])
+  t.strictSame(spans.map(({ name }) => name).sort(), [
+    ...Array(3).fill('POST /mcp'),
+    ...Array(3).fill('tools/call explain_access'),
+  ])
 })
 
 t.test('where no traces are asked for', async t => {
@@ -244,7 +338,9 @@ t.test('where no traces are asked for', async t => {
     service.process.kill('SIGTERM')
     t.equal(await service.exit, 0)
     t.strictSame(calls(service).map(({ where }) => where.trace_id), [TRACE, OTHER_TRACE, null])
-    t.match(lines(service.output.stdout).find(({ event }) => event === 'authentication_failure'), { where: { trace_id: TRACE } })
+    t.match(lines(service.output.stdout).find(({ event }) => event === 'authentication_failure'), {
+      where: { trace_id: TRACE },
+    })
   })
 
   t.test('nothing of what sends them is loaded', async t => {
@@ -258,7 +354,13 @@ t.test('where no traces are asked for', async t => {
       `
       const child = spawn(process.execPath, ['--input-type=module', '--eval', script], {
         cwd: join(import.meta.dirname, '..'),
-        env: { KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_LOG_LEVEL: 'silent', KAFSCALE_MCP_AUDIT_SINKS: 'none', KAFSCALE_MCP_TELEMETRY_ADDR: 'off', ...env },
+        env: {
+          KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1',
+          KAFSCALE_MCP_LOG_LEVEL: 'silent',
+          KAFSCALE_MCP_AUDIT_SINKS: 'none',
+          KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+          ...env,
+        },
         stdio: ['ignore', 'pipe', 'inherit'],
       })
       t.teardown(() => child.kill('SIGKILL'))
@@ -271,15 +373,35 @@ t.test('where no traces are asked for', async t => {
 
 t.test('what asks for traces', async t => {
   const endpoint = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318' }
-  const on = [endpoint, { OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://collector:4318/v1/traces' }, { OTEL_TRACES_EXPORTER: 'otlp' }, { OTEL_TRACES_EXPORTER: 'console, otlp' },
-    { ...endpoint, OTEL_SDK_DISABLED: 'false' }, { ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'http/protobuf' },
-    { ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc', OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/protobuf' }]
+  const on = [
+    endpoint,
+    { OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://collector:4318/v1/traces' },
+    { OTEL_TRACES_EXPORTER: 'otlp' },
+    { OTEL_TRACES_EXPORTER: 'console, otlp' },
+    { ...endpoint, OTEL_SDK_DISABLED: 'false' },
+    { ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'http/protobuf' },
+    { ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc', OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/protobuf' },
+  ]
   for (const env of on) t.strictSame(tracesAskedFor(env), { tracing: true, warnings: [] }, JSON.stringify(env))
-  const off = [{}, { OTEL_EXPORTER_OTLP_ENDPOINT: '' }, { OTEL_SERVICE_NAME: 'a' }, { ...endpoint, OTEL_SDK_DISABLED: 'true' }, { ...endpoint, OTEL_SDK_DISABLED: 'TRUE' }, { ...endpoint, OTEL_TRACES_EXPORTER: 'none' }]
+  const off = [
+    {},
+    { OTEL_EXPORTER_OTLP_ENDPOINT: '' },
+    { OTEL_SERVICE_NAME: 'a' },
+    { ...endpoint, OTEL_SDK_DISABLED: 'true' },
+    { ...endpoint, OTEL_SDK_DISABLED: 'TRUE' },
+    { ...endpoint, OTEL_TRACES_EXPORTER: 'none' },
+  ]
   for (const env of off) t.strictSame(tracesAskedFor(env), { tracing: false, warnings: [] }, JSON.stringify(env))
-  t.strictSame(tracesAskedFor({ ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }),
-    { tracing: false, warnings: ['OTEL_EXPORTER_OTLP_PROTOCOL is "grpc": no traces are sent; expected http/protobuf, which collectors take on port 4318'] })
-  t.strictSame(tracesAskedFor({ ...endpoint, OTEL_TRACES_EXPORTER: 'zipkin' }), { tracing: false, warnings: ['OTEL_TRACES_EXPORTER is "zipkin": no traces are sent; expected otlp or none'] })
+  t.strictSame(tracesAskedFor({ ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }), {
+    tracing: false,
+    warnings: [
+      'OTEL_EXPORTER_OTLP_PROTOCOL is "grpc": no traces are sent; expected http/protobuf, which collectors take on port 4318',
+    ],
+  })
+  t.strictSame(tracesAskedFor({ ...endpoint, OTEL_TRACES_EXPORTER: 'zipkin' }), {
+    tracing: false,
+    warnings: ['OTEL_TRACES_EXPORTER is "zipkin": no traces are sent; expected otlp or none'],
+  })
   const service = startService(t, { ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' })
   await service.url
   t.match(service.output.stderr, /"level":40,.*OTEL_EXPORTER_OTLP_PROTOCOL is/, 'the log tells of it')
@@ -290,13 +412,43 @@ t.test('what a trace context is', async t => {
   t.strictSame(traceContext({ traceparent: parent(TRACE, SPAN) }), context)
   t.strictSame(traceContext({ traceparent: parent(TRACE, SPAN, '02') }), { ...context, sampled: false })
   t.strictSame(traceContext({ traceparent: `01-${TRACE}-${SPAN}-01-what-comes-later` }), context)
-  t.strictSame(traceContext({ traceparent: parent(TRACE, SPAN), tracestate: 'a=1,b=2' }), { ...context, state: 'a=1,b=2' })
-  for (const state of [1, 'a'.repeat(513)]) t.strictSame(traceContext({ traceparent: parent(TRACE, SPAN), tracestate: state }), context, 'no state, and the trace all the same')
-  for (const wrong of [undefined, null, 1, '', 'x', [parent(TRACE, SPAN)], parent(TRACE.toUpperCase(), SPAN), parent('0'.repeat(32), SPAN), parent(TRACE, '0'.repeat(16)), parent(TRACE, SPAN, '1'),
-    `ff-${TRACE}-${SPAN}-01`, `00-${TRACE}-${SPAN}-01-more`, ` ${parent(TRACE, SPAN)}`, `${parent(TRACE, SPAN)}, ${parent(TRACE, SPAN)}`, `${parent(TRACE, SPAN)}\n`]) {
+  t.strictSame(traceContext({ traceparent: parent(TRACE, SPAN), tracestate: 'a=1,b=2' }), {
+    ...context,
+    state: 'a=1,b=2',
+  })
+  for (const state of [1, 'a'.repeat(513)]) {
+    t.strictSame(
+      traceContext({ traceparent: parent(TRACE, SPAN), tracestate: state }),
+      context,
+      'no state, and the trace all the same'
+    )
+  }
+  for (
+    const wrong of [
+      undefined,
+      null,
+      1,
+      '',
+      'x',
+      [parent(TRACE, SPAN)],
+      parent(TRACE.toUpperCase(), SPAN),
+      parent('0'.repeat(32), SPAN),
+      parent(TRACE, '0'.repeat(16)),
+      parent(TRACE, SPAN, '1'),
+      `ff-${TRACE}-${SPAN}-01`,
+      `00-${TRACE}-${SPAN}-01-more`,
+      ` ${parent(TRACE, SPAN)}`,
+      `${parent(TRACE, SPAN)}, ${parent(TRACE, SPAN)}`,
+      `${parent(TRACE, SPAN)}\n`,
+    ]
+  ) {
     t.equal(traceContext({ traceparent: wrong }), undefined, JSON.stringify(wrong))
   }
-  for (const message of [undefined, null, 1, 'a', [], {}, { params: null }, { params: [] }, { params: { _meta: null } }, { params: { _meta: 'a' } }, [{ params: { _meta: { traceparent: parent(TRACE, SPAN) } } }]]) {
+  for (
+    const message of [undefined, null, 1, 'a', [], {}, { params: null }, { params: [] }, { params: { _meta: null } }, {
+      params: { _meta: 'a' },
+    }, [{ params: { _meta: { traceparent: parent(TRACE, SPAN) } } }]]
+  ) {
     t.equal(callerContext({}, message), undefined, JSON.stringify(message))
   }
 })

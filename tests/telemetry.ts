@@ -12,7 +12,15 @@ const TOKEN = 'a secret of no less than 32 characters'.replaceAll(' ', '-')
 const AUTHORIZED = { authorization: `Bearer ${TOKEN}` }
 
 /** Somebody whom no role is given. */
-export const NOBODY = { ...CALLER, principal: { ...CALLER.principal, subject: 'nobody-in-particular', method: 'oidc' as const, issuer: 'https://id.example' } }
+export const NOBODY = {
+  ...CALLER,
+  principal: {
+    ...CALLER.principal,
+    subject: 'nobody-in-particular',
+    method: 'oidc' as const,
+    issuer: 'https://id.example',
+  },
+}
 
 /** Somebody whose token has a scope claim, without the scope. */
 const WITHOUT_SCOPE = { ...CALLER, principal: { ...NOBODY.principal, scopes: new Set<string>() } }
@@ -46,7 +54,9 @@ export async function experienced (t: Test): Promise<FastifyInstance> {
 /** The samples of a page: what stands before each value, and the value. */
 export function samples (page: string): Map<string, number> {
   const lines = page.split('\n').filter(line => line !== '' && !line.startsWith('#'))
-  return new Map(lines.map(line => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]))
+  return new Map(
+    lines.map(line => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))])
+  )
 }
 
 /** Whether there is a promtool; where `CI` is set there must be. */

@@ -16,8 +16,16 @@ const page = readPage('troubleshooting.md')
 const TOKEN = '0123456789abcdef'.repeat(2)
 
 /** The codes of `errors.ts` as it is written, whatever its classes are given. */
-const codes = new Set([...readFileSync(join(ROOT, 'errors.ts'), 'utf8').matchAll(/createError<[^>]*>\('([A-Z_]+)'/g)].map(([, code = '']) => code))
-const sections = new Map([...page.text.matchAll(/^### `([A-Z_]+)`\n([^]*?)(?=^##|$(?![^]))/gm)].map(([, code = '', text = '']) => [code, text]))
+const codes = new Set(
+  [...readFileSync(join(ROOT, 'errors.ts'), 'utf8').matchAll(/createError<[^>]*>\('([A-Z_]+)'/g)].map(([, code = '']) =>
+    code
+  )
+)
+const sections = new Map(
+  [...page.text.matchAll(/^### `([A-Z_]+)`\n([^]*?)(?=^##|$(?![^]))/gm)].map((
+    [, code = '', text = '']
+  ) => [code, text])
+)
 
 t.test('each error code has a cause and a cure, and there are no others', async t => {
   t.ok(codes.size >= 13)
@@ -33,14 +41,21 @@ t.test('whether a call may succeed later is as the answer says it', async t => {
     // What is told at the door is told by HTTP.
     if (code === 'UNAUTHENTICATED' || code === 'INSUFFICIENT_SCOPE') continue
     const { retryable, retry_after_ms: retryAfterMs } = describeError({ code } as FastifyError)
-    const again = !retryable ? 'not as it is' : retryAfterMs === undefined ? 'at once' : `after ${retryAfterMs / 1_000} s`
+    const again = !retryable
+      ? 'not as it is'
+      : retryAfterMs === undefined
+        ? 'at once'
+        : `after ${retryAfterMs / 1_000} s`
     t.match(text, `- **Again**: ${again}.\n`, code)
   }
 })
 
 t.test('what stops the start is told in these words', async t => {
   const dir = t.testdir({})
-  await page.run('openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=test -keyout tls.key -out tls.crt', { cwd: dir })
+  await page.run(
+    'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=test -keyout tls.key -out tls.crt',
+    { cwd: dir }
+  )
   const sentences = page.ofKind('text sentence')
   const taken = createServer().listen(0, '127.0.0.1')
   await once(taken, 'listening')
@@ -69,17 +84,40 @@ t.test('each refusal of a request is provoked, and begins as in the table', asyn
   const call = modern('tools/call', { name: 'list_topics', arguments: {} })
   const list = legacy('tools/list')
   const authorization = `Bearer ${TOKEN}`
-  const request = (base: InjectOptions, headers: Record<string, string> = {}, payload = base.payload): InjectOptions =>
-    ({ ...base, headers: { ...base.headers as Record<string, string>, authorization, ...headers }, ...payload !== undefined && { payload } })
-  const get = (url: string): InjectOptions => ({ method: 'GET', url, headers: { authorization, accept: 'text/event-stream' } })
+  const request = (
+    base: InjectOptions,
+    headers: Record<string, string> = {},
+    payload = base.payload
+  ): InjectOptions => ({
+    ...base,
+    headers: { ...base.headers as Record<string, string>, authorization, ...headers },
+    ...payload !== undefined && { payload },
+  })
+  const get = (url: string): InjectOptions => ({
+    method: 'GET',
+    url,
+    headers: { authorization, accept: 'text/event-stream' },
+  })
 
-  const strict = await buildTestApp(t, { ...env, KAFSCALE_MCP_AUDIT_SINKS: `file:${t.testdirName}/more.jsonl`, KAFSCALE_MCP_MAX_AUTH_FAILURES: '1' })
+  const strict = await buildTestApp(t, {
+    ...env,
+    KAFSCALE_MCP_AUDIT_SINKS: `file:${t.testdirName}/more.jsonl`,
+    KAFSCALE_MCP_MAX_AUTH_FAILURES: '1',
+  })
   await strict.inject(call)
   const { env: jwks, token } = await authority(t, 'https://id.example')
   const scoped = await buildTestApp(t, jwks)
   const noScope = `Bearer ${await token('alice', { scope: 'other' })}`
-  const unreachable = await buildTestApp(t, { KAFSCALE_MCP_OIDC_ISSUER: 'http://127.0.0.1:1', KAFSCALE_MCP_PUBLIC_URL: 'https://kafscale-mcp.example', KAFSCALE_MCP_AUDIT_SINKS: `file:${t.testdirName}/oidc.jsonl` })
-  const ofUnreachable = `Bearer ${[{ alg: 'EdDSA', kid: 'a' }, { iss: 'http://127.0.0.1:1' }].map(part => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')}.c2ln`
+  const unreachable = await buildTestApp(t, {
+    KAFSCALE_MCP_OIDC_ISSUER: 'http://127.0.0.1:1',
+    KAFSCALE_MCP_PUBLIC_URL: 'https://kafscale-mcp.example',
+    KAFSCALE_MCP_AUDIT_SINKS: `file:${t.testdirName}/oidc.jsonl`,
+  })
+  const ofUnreachable = `Bearer ${
+    [{ alg: 'EdDSA', kid: 'a' }, { iss: 'http://127.0.0.1:1' }].map(part =>
+      Buffer.from(JSON.stringify(part)).toString('base64url')
+    ).join('.')
+  }.c2ln`
 
   const responses = await Promise.all([
     app.inject(request(list, {}, '{')),
@@ -125,16 +163,24 @@ async function tooBusy (app: FastifyInstance): Promise<LightMyRequestResponse> {
 }
 
 t.test('reasons and log lines are those that the service writes', async t => {
-  const source = globSync('{*.ts,{plugins,routes,tools}/**/*.ts}', { cwd: ROOT }).map(path => readFileSync(join(ROOT, path), 'utf8')).join('').replaceAll('\\\'', '\'')
-  const quoted = [...page.rows('reason'), ...page.rows('message')].flatMap(([cell = '']) => [...cell.matchAll(/`([^`]+)`/g)].map(([, text = '']) => text))
+  const source = globSync('{*.ts,{plugins,routes,tools}/**/*.ts}', { cwd: ROOT }).map(path =>
+    readFileSync(join(ROOT, path), 'utf8')
+  ).join('').replaceAll("\\'", "'")
+  const quoted = [...page.rows('reason'), ...page.rows('message')].flatMap(([cell = '']) =>
+    [...cell.matchAll(/`([^`]+)`/g)].map(([, text = '']) => text)
+  )
   t.ok(quoted.length > 15)
-  const causes = [...sections.get('UNAUTHENTICATED')?.matchAll(/`(the [^`]+)`/g) ?? []].map(([, text = '']) => text.replace(/\s+/g, ' '))
+  const causes = [...sections.get('UNAUTHENTICATED')?.matchAll(/`(the [^`]+)`/g) ?? []].map(([, text = '']) =>
+    text.replace(/\s+/g, ' ')
+  )
   for (const text of [...quoted, ...causes]) t.ok(source.includes(text), text)
 })
 
 t.test('the reasons are all there are', async t => {
-  const source = readFileSync(join(ROOT, 'plugins/metadata.ts'), 'utf8').replaceAll('\\\'', '\'')
-  const reasons = new Set([...source.matchAll(/(?:return|#failure =) '((?:etcd|the) .*?)'(?: \/\/|$)/gm)].map(([, reason = '']) => reason))
+  const source = readFileSync(join(ROOT, 'plugins/metadata.ts'), 'utf8').replaceAll("\\'", "'")
+  const reasons = new Set(
+    [...source.matchAll(/(?:return|#failure =) '((?:etcd|the) .*?)'(?: \/\/|$)/gm)].map(([, reason = '']) => reason)
+  )
   t.strictSame(page.rows('reason').map(([reason = '']) => reason.slice(1, -1)).sort(), [...reasons].sort())
 })
 

@@ -16,35 +16,69 @@ import { waitFor } from './wait-for.ts'
 
 const RELOAD_BOUND_MS = 5_000
 
-interface Rule { tools?: string[], topics?: string[], groups?: string[] }
-interface Role { allow: Rule[], deny: Rule[] }
+interface Rule {
+  tools?: string[]
+  topics?: string[]
+  groups?: string[]
+}
+interface Role {
+  allow: Rule[]
+  deny: Rule[]
+}
 
 /** Everything that is stored of a cluster, by the topics and groups that it is stored of. */
 interface Cluster {
   /** Instead of the snapshot: what nobody can decode. */
   damage?: string
-  topics: { name: string, inSnapshot: boolean, config?: Buffer, partitions: { number: number, nextOffset?: string, owner?: string }[] }[]
-  groups: { id: string, metadata?: ConsumerGroupFields, damage?: string, coordinator?: string, offsets: { topic: string, partition: number, value: string }[] }[]
+  topics: {
+    name: string
+    inSnapshot: boolean
+    config?: Buffer
+    partitions: { number: number, nextOffset?: string, owner?: string }[]
+  }[]
+  groups: {
+    id: string
+    metadata?: ConsumerGroupFields
+    damage?: string
+    coordinator?: string
+    offsets: { topic: string, partition: number, value: string }[]
+  }[]
 }
 
 /** A second reading of the policy, with nothing of the service in it. */
 function may (role: Role, tool: string, { topic, group }: { topic?: string, group?: string } = {}): boolean {
-  const matches = (globs: string[], name: string) => globs.some(glob =>
-    new RegExp(`^${glob.replace(/[\\^$.+()[\]{}|]/g, '\\$&').replaceAll('*', '[^]*').replaceAll('?', '[^]')}$`, 'u').test(name))
-  const denied = role.deny.some(({ tools, topics, groups }) => (!tools || tools.includes(tool)) &&
-    ((!topics && !groups) || (topics && topic !== undefined && matches(topics, topic)) || (groups && group !== undefined && matches(groups, group))))
-  return !denied && role.allow.some(({ tools, topics, groups }) => (!tools || tools.includes(tool)) &&
-    (!topics || topic === undefined || matches(topics, topic)) && (!groups || group === undefined || matches(groups, group)))
+  const matches = (globs: string[], name: string) =>
+    globs.some(glob =>
+      new RegExp(`^${glob.replace(/[\\^$.+()[\]{}|]/g, '\\$&').replaceAll('*', '[^]*').replaceAll('?', '[^]')}$`, 'u')
+        .test(name)
+    )
+  const denied = role.deny.some(({ tools, topics, groups }) =>
+    (!tools || tools.includes(tool)) &&
+    ((!topics && !groups) || (topics && topic !== undefined && matches(topics, topic)) ||
+      (groups && group !== undefined && matches(groups, group)))
+  )
+  return !denied && role.allow.some(({ tools, topics, groups }) =>
+    (!tools || tools.includes(tool)) &&
+    (!topics || topic === undefined || matches(topics, topic)) &&
+    (!groups || group === undefined || matches(groups, group))
+  )
 }
 
 /** The keys of a cluster, but for those of which a role may not see the topic, the group, or the topic together with the group. */
-function keysOf ({ damage, topics, groups }: Cluster, role: Role, tool: string): { key: string, value: string | Buffer }[] {
+function keysOf (
+  { damage, topics, groups }: Cluster,
+  role: Role,
+  tool: string
+): { key: string, value: string | Buffer }[] {
   const visible = topics.filter(({ name: topic }) => may(role, tool, { topic }))
   const snapshot = {
     Brokers: [{ NodeID: 0, Host: 'broker-0', Port: 9092 }, { NodeID: 1, Host: 'broker-1', Port: 9092 }],
     ControllerID: 0,
-    Topics: visible.filter(({ inSnapshot }) => inSnapshot).map(({ name, partitions }) =>
-      ({ Topic: name, ErrorCode: 0, Partitions: partitions.map(({ number }) => ({ Partition: number, Leader: 0, Replicas: [0], ISR: [0] })) })),
+    Topics: visible.filter(({ inSnapshot }) => inSnapshot).map(({ name, partitions }) => ({
+      Topic: name,
+      ErrorCode: 0,
+      Partitions: partitions.map(({ number }) => ({ Partition: number, Leader: 0, Replicas: [0], ISR: [0] })),
+    })),
     ClusterName: 'test',
   }
   return [
@@ -52,28 +86,66 @@ function keysOf ({ damage, topics, groups }: Cluster, role: Role, tool: string):
     ...visible.flatMap(({ name, config, partitions }) => [
       ...config ? [{ key: `/kafscale/topics/${name}/config`, value: config }] : [],
       ...partitions.flatMap(({ number, nextOffset, owner }) => [
-        ...nextOffset === undefined ? [] : [{ key: `/kafscale/topics/${name}/partitions/${number}/next_offset`, value: nextOffset }],
+        ...nextOffset === undefined
+          ? []
+          : [{ key: `/kafscale/topics/${name}/partitions/${number}/next_offset`, value: nextOffset }],
         ...owner === undefined ? [] : [{ key: `/kafscale/partition-leases/${name}/${number}`, value: owner }],
       ]),
     ]),
-    ...groups.filter(({ id: group }) => may(role, tool, { group })).flatMap(({ id: group, metadata, damage, coordinator, offsets }) => {
-      const sees = (topic: string) => may(role, tool, { topic, group })
-      const members = metadata?.members?.map(({ subscriptions = [], assignments = [], ...member }) =>
-        ({ ...member, subscriptions: subscriptions.filter(sees), assignments: assignments.filter(({ topic }) => sees(topic)) }))
-      return [
-        ...metadata ? [{ key: `/kafscale/consumers/${group}/metadata`, value: damage ?? encodeConsumerGroup({ ...metadata, members: members ?? [] }) }] : [],
-        ...coordinator === undefined ? [] : [{ key: `/kafscale/group-leases/${group}`, value: coordinator }],
-        ...offsets.filter(({ topic }) => sees(topic)).map(({ topic, partition, value }) => ({ key: `/kafscale/consumers/${group}/offsets/${topic}/${partition}`, value })),
-      ]
-    }),
+    ...groups.filter(({ id: group }) => may(role, tool, { group })).flatMap(
+      ({ id: group, metadata, damage, coordinator, offsets }) => {
+        const sees = (topic: string) => may(role, tool, { topic, group })
+        const members = metadata?.members?.map(({ subscriptions = [], assignments = [], ...member }) => ({
+          ...member,
+          subscriptions: subscriptions.filter(sees),
+          assignments: assignments.filter(({ topic }) => sees(topic)),
+        }))
+        return [
+          ...metadata
+            ? [{
+                key: `/kafscale/consumers/${group}/metadata`,
+                value: damage ?? encodeConsumerGroup({ ...metadata, members: members ?? [] }),
+              }]
+            : [],
+          ...coordinator === undefined ? [] : [{ key: `/kafscale/group-leases/${group}`, value: coordinator }],
+          ...offsets.filter(({ topic }) => sees(topic)).map(({ topic, partition, value }) => ({
+            key: `/kafscale/consumers/${group}/offsets/${topic}/${partition}`,
+            value,
+          })),
+        ]
+      }
+    ),
   ]
 }
 
 const EVERYTHING: Role = { allow: [{}], deny: [] }
 const TOPICS = ['orders', 'orders-eu', 'orders-secret', 'payments', 'a', 'a*b', 'Ä', '😀', '__proto__', 'x/config']
 const GROUPS = ['orders-1', 'orders-2', 'pay-1', 'billing', 'a', '😀', 'constructor']
-const GLOBS = ['*', 'orders*', 'orders-*', '*-secret', 'pay*', '?', '??', 'a', 'a*', '*a*', 'Orders', '__proto__', '*/*']
-const TOOLS = ['cluster_status', 'list_topics', 'describe_topics', 'describe_configs', 'list_groups', 'describe_group', 'fetch_offsets', 'consumer_lag']
+const GLOBS = [
+  '*',
+  'orders*',
+  'orders-*',
+  '*-secret',
+  'pay*',
+  '?',
+  '??',
+  'a',
+  'a*',
+  '*a*',
+  'Orders',
+  '__proto__',
+  '*/*',
+]
+const TOOLS = [
+  'cluster_status',
+  'list_topics',
+  'describe_topics',
+  'describe_configs',
+  'list_groups',
+  'describe_group',
+  'fetch_offsets',
+  'consumer_lag',
+]
 const HOUR_AGO = new Date(Date.now() - 3_600_000).toISOString()
 
 function anyCluster (from: Random): Cluster {
@@ -83,7 +155,12 @@ function anyCluster (from: Random): Cluster {
     topics: from.some(TOPICS, 9).map(name => ({
       name,
       inSnapshot: from.chance(0.8),
-      ...from.chance(0.5) && { config: from.chance(0.8) ? encodeTopicConfig({ name, retentionMs: BigInt(from.int(9)) }) : Buffer.from('damaged') },
+      ...from.chance(0.5) &&
+        {
+          config: from.chance(0.8)
+            ? encodeTopicConfig({ name, retentionMs: BigInt(from.int(9)) })
+            : Buffer.from('damaged'),
+        },
       partitions: [0, 1, 2].slice(from.int(3)).map(number => ({
         number,
         ...from.chance(0.8) && { nextOffset: from.chance(0.9) ? String(from.int(500)) : 'damaged' },
@@ -103,7 +180,10 @@ function anyCluster (from: Random): Cluster {
             heartbeatAt: HOUR_AGO,
             sessionTimeoutMs: from.pick([0, 86_400_000]),
             subscriptions: from.some(TOPICS, 3),
-            assignments: from.some(TOPICS, 3).map(topic => ({ topic, partitions: [...new Set([partition(), partition()])] })),
+            assignments: from.some(TOPICS, 3).map(topic => ({
+              topic,
+              partitions: [...new Set([partition(), partition()])],
+            })),
           })),
         },
         ...from.chance(0.1) && { damage: 'damaged' },
@@ -112,7 +192,9 @@ function anyCluster (from: Random): Cluster {
       offsets: from.some(TOPICS.filter(topic => !topic.includes('/')), from.int(5)).map(topic => ({
         topic,
         partition: partition(),
-        value: from.chance(0.9) ? JSON.stringify({ offset: from.int(500), metadata: '', committed_at: HOUR_AGO }) : 'damaged',
+        value: from.chance(0.9)
+          ? JSON.stringify({ offset: from.int(500), metadata: '', committed_at: HOUR_AGO })
+          : 'damaged',
       })),
     })),
   }
@@ -135,14 +217,29 @@ function questions (tool: string, from: Random): Record<string, unknown>[] {
   const topics = [...TOPICS, 'nowhere']
   const named = () => from.some(topics, 1 + from.int(4))
   switch (tool) {
-    case 'list_topics': return [{}, limit(), { pattern: from.pick(GLOBS), ...limit() }]
-    case 'describe_topics': return [limit(), { names: topics, ...limit() }, { names: named(), ...limit() }]
-    case 'describe_configs': return [limit(), { topics, ...limit() }, { topics: named(), ...limit() }]
-    case 'list_groups': return [limit(), { state: 'empty', ...limit() }, { state: 'stable' }, { pattern: from.pick(GLOBS) }]
-    case 'describe_group': return [...GROUPS, 'nobody'].map(group => ({ group_id: group, ...limit() }))
-    case 'fetch_offsets': return [...GROUPS, 'nobody'].flatMap(group => [{ group_id: group, ...limit() }, { group_id: group, topics: named(), ...limit() }])
-    case 'consumer_lag': return [limit(), { min_lag: 50 }, ...topics.map(topic => ({ topic, ...limit() })), ...[...GROUPS, 'nobody'].map(group => ({ group_id: group, ...limit() }))]
-    default: return [{}, limit()]
+    case 'list_topics':
+      return [{}, limit(), { pattern: from.pick(GLOBS), ...limit() }]
+    case 'describe_topics':
+      return [limit(), { names: topics, ...limit() }, { names: named(), ...limit() }]
+    case 'describe_configs':
+      return [limit(), { topics, ...limit() }, { topics: named(), ...limit() }]
+    case 'list_groups':
+      return [limit(), { state: 'empty', ...limit() }, { state: 'stable' }, { pattern: from.pick(GLOBS) }]
+    case 'describe_group':
+      return [...GROUPS, 'nobody'].map(group => ({ group_id: group, ...limit() }))
+    case 'fetch_offsets':
+      return [...GROUPS, 'nobody'].flatMap(
+        group => [{ group_id: group, ...limit() }, { group_id: group, topics: named(), ...limit() }]
+      )
+    case 'consumer_lag':
+      return [
+        limit(),
+        { min_lag: 50 },
+        ...topics.map(topic => ({ topic, ...limit() })),
+        ...[...GROUPS, 'nobody'].map(group => ({ group_id: group, ...limit() })),
+      ]
+    default:
+      return [{}, limit()]
   }
 }
 
@@ -150,7 +247,10 @@ function questions (tool: string, from: Random): Record<string, unknown>[] {
 async function answers (client: Client, tool: string, input: Record<string, unknown>): Promise<unknown[]> {
   const pages: unknown[] = []
   for (let cursor: unknown; ;) {
-    const { isError, content, structuredContent } = await client.call(tool, cursor === undefined ? input : { ...input, cursor })
+    const { isError, content, structuredContent } = await client.call(
+      tool,
+      cursor === undefined ? input : { ...input, cursor }
+    )
     if (isError) return [...pages, content]
     const observedAtMs = Date.parse(String(structuredContent?.['observed_at']))
     pages.push(JSON.parse(JSON.stringify(structuredContent, (name, value) => {
@@ -171,7 +271,10 @@ t.test('what is hidden is not there, in any answer', async t => {
   const from = random(7)
   const { env, token, policyFile } = await authority(t)
   const roles = new Map(Array.from({ length: 24 }, (_, index) => [`role-${index}`, anyRole(from)]))
-  const policy = policyFile({ roles: Object.fromEntries(roles), bindings: [...roles.keys()].map(role => ({ role, claim: 'sub', value: role })) })
+  const policy = policyFile({
+    roles: Object.fromEntries(roles),
+    bindings: [...roles.keys()].map(role => ({ role, claim: 'sub', value: role })),
+  })
   const [whole, rest] = await Promise.all([startEtcd(t), startEtcd(t)])
   const restricted = await buildSyncedApp(t, whole, { ...env, KAFSCALE_MCP_POLICY_FILE: policy })
   const open = await buildSyncedApp(t, rest)
@@ -191,7 +294,11 @@ t.test('what is hidden is not there, in any answer', async t => {
     let stored = ''
     for (const tool of TOOLS) {
       if (!may(role, tool)) {
-        t.match(await client.call(tool, questions(tool, from)[0]), { content: [{ text: /^PERMISSION_DENIED: / }] }, `${name} ${tool}`)
+        t.match(
+          await client.call(tool, questions(tool, from)[0]),
+          { content: [{ text: /^PERMISSION_DENIED: / }] },
+          `${name} ${tool}`
+        )
         continue
       }
       const keys = keysOf(cluster, role, tool)
@@ -205,7 +312,13 @@ t.test('what is hidden is not there, in any answer', async t => {
       for (const input of questions(tool, from)) {
         asked++
         const [given, expected] = await Promise.all([answers(client, tool, input), answers(anybody, tool, input)])
-        if (JSON.stringify(given) !== JSON.stringify(expected)) t.strictSame(given, expected, `${tool} ${JSON.stringify(input)} for ${JSON.stringify(role)} in ${JSON.stringify(cluster)}`)
+        if (JSON.stringify(given) !== JSON.stringify(expected)) {
+          t.strictSame(
+            given,
+            expected,
+            `${tool} ${JSON.stringify(input)} for ${JSON.stringify(role)} in ${JSON.stringify(cluster)}`
+          )
+        }
       }
     }
   }
@@ -218,18 +331,41 @@ t.test('the example of the documentation', async t => {
   const etcd = await startEtcd(t)
   const offset = JSON.stringify({ offset: 10, metadata: '', committed_at: '2026-07-16T08:51:40Z' })
   const topics = ['orders', 'orders-secret', 'payments']
-  await fill(etcd, keysOf({
-    topics: topics.map(name => ({ name, inSnapshot: true, partitions: [{ number: 0, nextOffset: '30', owner: '0' }, { number: 1, nextOffset: '40', owner: '1' }] })),
-    groups: [
+  await fill(
+    etcd,
+    keysOf(
       {
-        id: 'orders-1',
-        metadata: { groupId: 'orders-1', state: 'stable', members: [{ memberId: 'm', subscriptions: topics, assignments: topics.map(topic => ({ topic, partitions: [0, 1] })) }] },
-        offsets: [...topics.map(topic => ({ topic, partition: 0, value: offset })), { topic: 'orders-secret', partition: 1, value: offset.replace('16T', '17T') }],
+        topics: topics.map(name => ({
+          name,
+          inSnapshot: true,
+          partitions: [{ number: 0, nextOffset: '30', owner: '0' }, { number: 1, nextOffset: '40', owner: '1' }],
+        })),
+        groups: [
+          {
+            id: 'orders-1',
+            metadata: {
+              groupId: 'orders-1',
+              state: 'stable',
+              members: [{
+                memberId: 'm',
+                subscriptions: topics,
+                assignments: topics.map(topic => ({ topic, partitions: [0, 1] })),
+              }],
+            },
+            offsets: [...topics.map(topic => ({ topic, partition: 0, value: offset })), {
+              topic: 'orders-secret',
+              partition: 1,
+              value: offset.replace('16T', '17T'),
+            }],
+          },
+          { id: 'orders-ghost', offsets: [{ topic: 'orders-secret', partition: 0, value: offset }] },
+          { id: 'billing', offsets: [{ topic: 'orders', partition: 0, value: offset }] },
+        ],
       },
-      { id: 'orders-ghost', offsets: [{ topic: 'orders-secret', partition: 0, value: offset }] },
-      { id: 'billing', offsets: [{ topic: 'orders', partition: 0, value: offset }] },
-    ],
-  }, EVERYTHING, ''))
+      EVERYTHING,
+      ''
+    )
+  )
   const policy = policyFile(`
 roles:
   orders-reader:
@@ -243,38 +379,94 @@ bindings:
 
   t.test('lists, counts and sums', async t => {
     t.match(await ask('cluster_status'), {
-      topic_count: 1, partition_count: 2, group_count: 1, topics: [{ name: 'orders' }], total: 1, brokers: [{ partitions_owned: 1 }, { partitions_owned: 1 }],
+      topic_count: 1,
+      partition_count: 2,
+      group_count: 1,
+      topics: [{ name: 'orders' }],
+      total: 1,
+      brokers: [{ partitions_owned: 1 }, { partitions_owned: 1 }],
     })
     t.match(await ask('list_topics'), { topics: [{ name: 'orders' }], total: 1 })
     t.match(await ask('describe_topics'), { topics: [{ name: 'orders' }], total: 2 })
     t.match(await ask('describe_configs'), { configs: [{ name: 'orders' }], total: 1 })
-    t.match(await ask('list_groups'), { groups: [{ group_id: 'orders-1', committed_partitions: 1, total_lag: 20, last_commit_at: '2026-07-16T08:51:40.000Z' }], total: 1 })
-    t.match(await ask('describe_group', { group_id: 'orders-1' }), { total_lag: 20, members: [{ subscriptions: ['orders'], assignments: [{ topic: 'orders', lag: 20 }] }] })
-    t.match(await ask('fetch_offsets', { group_id: 'orders-1' }), { offsets: [{ topic: 'orders', partition: 0 }, { topic: 'orders', partition: 1 }], total: 2 })
-    t.match(await ask('consumer_lag', { limit: 1 }), { lag: [{ group_id: 'orders-1', topic: 'orders' }], groups: [{ total_lag: 20, partitions: 1 }], total: 1, next_cursor: undefined })
+    t.match(await ask('list_groups'), {
+      groups: [{
+        group_id: 'orders-1',
+        committed_partitions: 1,
+        total_lag: 20,
+        last_commit_at: '2026-07-16T08:51:40.000Z',
+      }],
+      total: 1,
+    })
+    t.match(await ask('describe_group', { group_id: 'orders-1' }), {
+      total_lag: 20,
+      members: [{ subscriptions: ['orders'], assignments: [{ topic: 'orders', lag: 20 }] }],
+    })
+    t.match(await ask('fetch_offsets', { group_id: 'orders-1' }), {
+      offsets: [{ topic: 'orders', partition: 0 }, { topic: 'orders', partition: 1 }],
+      total: 2,
+    })
+    t.match(await ask('consumer_lag', { limit: 1 }), {
+      lag: [{ group_id: 'orders-1', topic: 'orders' }],
+      groups: [{ total_lag: 20, partitions: 1 }],
+      total: 1,
+      next_cursor: undefined,
+    })
     for (const tool of TOOLS) {
-      const { content } = await call(tool, ['describe_group', 'fetch_offsets'].includes(tool) ? { group_id: 'orders-1' } : {})
+      const { content } = await call(
+        tool,
+        ['describe_group', 'fetch_offsets'].includes(tool) ? { group_id: 'orders-1' } : {}
+      )
       t.notMatch(content[0]?.text, /secret|payments|billing|ghost/, tool)
     }
   })
 
   t.test('a hidden name is answered as an unknown one', async t => {
     const answer = async (tool: string, input: object, name: string) =>
-      JSON.stringify(await call(tool, JSON.parse(JSON.stringify(input).replaceAll('NAME', name)))).replaceAll(name, 'NAME').replace(/\\?"observed_at\\?":.*?,/g, '')
-    for (const [tool, input] of [
-      ['describe_topics', { names: ['NAME', 'orders'] }], ['describe_configs', { topics: ['NAME'] }], ['list_topics', { pattern: 'NAME' }],
-      ['fetch_offsets', { group_id: 'orders-1', topics: ['NAME'] }], ['consumer_lag', { topic: 'NAME' }],
-    ] as const) for (const name of ['orders-secret', 'payments']) t.equal(await answer(tool, input, name), await answer(tool, input, 'orders-nowhere'), `${tool} ${name}`)
+      JSON.stringify(await call(tool, JSON.parse(JSON.stringify(input).replaceAll('NAME', name)))).replaceAll(
+        name,
+        'NAME'
+      ).replace(/\\?"observed_at\\?":.*?,/g, '')
+    for (
+      const [tool, input] of [
+        ['describe_topics', { names: ['NAME', 'orders'] }],
+        ['describe_configs', { topics: ['NAME'] }],
+        ['list_topics', { pattern: 'NAME' }],
+        ['fetch_offsets', { group_id: 'orders-1', topics: ['NAME'] }],
+        ['consumer_lag', { topic: 'NAME' }],
+      ] as const
+    ) {
+      for (const name of ['orders-secret', 'payments']) {
+        t.equal(await answer(tool, input, name), await answer(tool, input, 'orders-nowhere'), `${tool} ${name}`)
+      }
+    }
     for (const tool of ['describe_group', 'fetch_offsets', 'consumer_lag']) {
-      for (const name of ['billing', 'orders-ghost']) t.equal(await answer(tool, { group_id: 'NAME' }, name), await answer(tool, { group_id: 'NAME' }, 'nobody'), `${tool} ${name}`)
+      for (const name of ['billing', 'orders-ghost']) {
+        t.equal(
+          await answer(tool, { group_id: 'NAME' }, name),
+          await answer(tool, { group_id: 'NAME' }, 'nobody'),
+          `${tool} ${name}`
+        )
+      }
     }
   })
 
   t.test('what a new policy hides is hidden, and what it shows is seen', async t => {
     writeFileSync(policy, readFileSync(policy, 'utf8').replace('"orders*"', '"*"').replace('"orders-secret"', 'orders'))
-    const seen = async () => (await ask('list_topics') as { topics: { name: string }[] }).topics.map(({ name }) => name).join()
-    await waitFor(async () => { const names = await seen(); return names === 'orders-secret,payments' || names }, RELOAD_BOUND_MS, 'the new policy')
-    t.match(await ask('list_groups'), { groups: [{ group_id: 'orders-1', committed_partitions: 3 }, { group_id: 'orders-ghost' }], total: 2 })
+    const seen = async () =>
+      (await ask('list_topics') as { topics: { name: string }[] }).topics.map(({ name }) => name).join()
+    await waitFor(
+      async () => {
+        const names = await seen()
+        return names === 'orders-secret,payments' || names
+      },
+      RELOAD_BOUND_MS,
+      'the new policy'
+    )
+    t.match(await ask('list_groups'), {
+      groups: [{ group_id: 'orders-1', committed_partitions: 3 }, { group_id: 'orders-ghost' }],
+      total: 2,
+    })
   })
 })
 
@@ -286,7 +478,10 @@ t.test('the largest lag of all groups is for those who see them all', async t =>
   const { env, token, policyFile } = await authority(t)
   const roles = {
     all: { allow: [{ operations: ['observe'] }] },
-    stars: { allow: [{ topics: ['*'], groups: ['*'] }], deny: [{ operations: ['mutate'] }, { tools: ['list_topics'], topics: ['secret'] }] },
+    stars: {
+      allow: [{ topics: ['*'], groups: ['*'] }],
+      deny: [{ operations: ['mutate'] }, { tools: ['list_topics'], topics: ['secret'] }],
+    },
     some: { allow: [{ topics: ['orders*'] }] },
     few: { allow: [{ groups: ['orders*'] }] },
     less: { allow: [{ operations: ['observe'] }], deny: [{ topics: ['secret'] }] },
@@ -295,7 +490,10 @@ t.test('the largest lag of all groups is for those who see them all', async t =>
     ...env,
     KAFSCALE_MCP_BROKER_METRICS_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}/metrics`,
     KAFSCALE_MCP_METRICS_MAX_AGE: '1m',
-    KAFSCALE_MCP_POLICY_FILE: policyFile({ roles, bindings: Object.keys(roles).map(role => ({ role, claim: 'sub', value: role })) }),
+    KAFSCALE_MCP_POLICY_FILE: policyFile({
+      roles,
+      bindings: Object.keys(roles).map(role => ({ role, claim: 'sub', value: role })),
+    }),
   })
   const figures = async (role: string) => {
     const { observed_at: _, age_ms: __, ...figures } = await clientOf(app, await token(role)).ask('cluster_metrics')
@@ -305,6 +503,10 @@ t.test('the largest lag of all groups is for those who see them all', async t =>
   t.type(everything.consumer_lag_max, 'number')
   t.type(everything.brokers[0]?.consumer_lag_max, 'number')
   t.strictSame(await figures('stars'), everything)
-  const without = { ...everything, consumer_lag_max: null, brokers: everything.brokers.map(broker => ({ ...broker, consumer_lag_max: null })) }
+  const without = {
+    ...everything,
+    consumer_lag_max: null,
+    brokers: everything.brokers.map(broker => ({ ...broker, consumer_lag_max: null })),
+  }
   for (const role of ['some', 'few', 'less']) t.strictSame(await figures(role), without, role)
 })

@@ -10,11 +10,16 @@ interface Step { uses?: string, run?: string, with?: Record<string, unknown> }
 interface Job { permissions?: Record<string, string>, steps?: Step[], uses?: string, needs?: string }
 interface Workflow { on: Record<string, unknown>, permissions: object, jobs: Record<string, Job> }
 
-const texts = new Map(globSync('.github/workflows/*.yaml', { cwd: ROOT }).map(path => [basename(path), readFileSync(join(ROOT, path), 'utf8')]))
+const texts = new Map(
+  globSync('.github/workflows/*.yaml', { cwd: ROOT }).map(
+    path => [basename(path), readFileSync(join(ROOT, path), 'utf8')]
+  )
+)
 const workflows = new Map([...texts].map(([name, text]) => [name, parse(text) as Workflow]))
 
 t.test('actions are named by commit, and the version is said beside it', async t => {
-  const uses = [...texts.values()].flatMap(text => [...text.matchAll(/uses: (.*)/g)].map(([, action = '']) => action)).filter(action => !action.startsWith('./'))
+  const uses = [...texts.values()].flatMap(text => [...text.matchAll(/uses: (.*)/g)].map(([, action = '']) => action))
+    .filter(action => !action.startsWith('./'))
   t.ok(uses.length > 5)
   for (const action of uses) t.match(action, /^[\w-]+\/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/)
 })
@@ -26,7 +31,11 @@ t.test('a job may do what it needs, said of each, and no more than read unless i
       t.equal(permissions?.['contents'], 'read', `${name}: ${id}`)
       const publishes = name === 'release.yaml' && id !== 'test'
       t.equal(Object.values(permissions ?? {}).includes('write'), publishes, `${name}: ${id}`)
-      for (const { uses, with: inputs } of steps) if (uses?.startsWith('actions/checkout@')) t.equal(inputs?.['persist-credentials'], false, 'leaves no token behind')
+      for (const { uses, with: inputs } of steps) {
+        if (uses?.startsWith('actions/checkout@')) {
+          t.equal(inputs?.['persist-credentials'], false, 'leaves no token behind')
+        }
+      }
       for (const { run = '' } of steps) t.notMatch(run, /\$\{\{/, 'nothing is pasted into a shell')
     }
   }
@@ -49,6 +58,14 @@ t.test('a release is of a tag that is the version, tested, and says where it cam
     t.match(jobs[id]?.permissions, { 'id-token': 'write', attestations: 'write' })
     t.ok(jobs[id]?.steps?.some(({ uses }) => uses?.startsWith('actions/attest@')))
   }
-  t.ok(jobs['package']?.steps?.some(({ run }) => run === `npm publish --provenance --access public ./${packageJson.name}-*.tgz`))
-  t.match(jobs['image']?.steps?.find(({ uses }) => uses?.startsWith('docker/build-push-action@'))?.with, { provenance: 'mode=max', sbom: true, push: true })
+  t.ok(
+    jobs['package']?.steps?.some(({ run }) =>
+      run === `npm publish --provenance --access public ./${packageJson.name}-*.tgz`
+    )
+  )
+  t.match(jobs['image']?.steps?.find(({ uses }) => uses?.startsWith('docker/build-push-action@'))?.with, {
+    provenance: 'mode=max',
+    sbom: true,
+    push: true,
+  })
 })

@@ -7,7 +7,8 @@ import { flag, input, integer, integerOrNull, list, object, text, words } from '
 export default defineTool({
   name: 'cluster_metrics',
   title: 'Broker metrics',
-  description: 'Figures scraped from the brokers, for the cluster and for each: S3 state, latency and error rate (0 to 1), records/s produced and fetched, produce latency quantiles (ms), largest lag, admin requests, process use. partial: a broker gave none. States alone: cluster_status.',
+  description:
+    'Figures scraped from the brokers, for the cluster and for each: S3 state, latency and error rate (0 to 1), records/s produced and fetched, produce latency quantiles (ms), largest lag, admin requests, process use. partial: a broker gave none. States alone: cluster_status.',
   operation: 'observe',
   input: input({}),
   output: object({
@@ -27,7 +28,9 @@ export default defineTool({
   async answer (app, _, { visibility: { everything } }) {
     const { scrapedAt, ageMs, brokers, whole } = await app.brokerMetrics.scrape()
     if (!whole) {
-      const each = brokers.map(broker => `${broker.address} ${broker.state}${broker.state === 'ok' ? '' : ` (${broker.error})`}`)
+      const each = brokers.map(broker =>
+        `${broker.address} ${broker.state}${broker.state === 'ok' ? '' : ` (${broker.error})`}`
+      )
       throw new MetricsUnavailable(each.join(', ') || 'the snapshot lists no broker')
     }
     return {

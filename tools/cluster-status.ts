@@ -5,12 +5,26 @@ import { defineTool, type Host } from './define-tool.ts'
 import { summarize, topicSummary } from './list-topics.ts'
 import { mirrorOf, observedAt } from './observed.ts'
 import { paginate } from './paging.ts'
-import { input, int64, integer, integerOrNull, list, numberOrNull, object, observed, page, paged, text, words } from './schema.ts'
+import {
+  input,
+  int64,
+  integer,
+  integerOrNull,
+  list,
+  numberOrNull,
+  object,
+  observed,
+  page,
+  paged,
+  text,
+  words,
+} from './schema.ts'
 
 export default defineTool({
   name: 'cluster_status',
   title: 'Cluster status',
-  description: 'The cluster at a glance: brokers and whether their metrics answer, S3 and etcd state, counts, topics. Start here. etcd stale: the answer is as old as age_ms says. Figures: cluster_metrics.',
+  description:
+    'The cluster at a glance: brokers and whether their metrics answer, S3 and etcd state, counts, topics. Start here. etcd stale: the answer is as old as age_ms says. Figures: cluster_metrics.',
   operation: 'observe',
   input: input({ ...page }),
   output: object({
@@ -48,7 +62,9 @@ export default defineTool({
       brokers_reachable: metrics ? metrics.brokers.filter(({ state }) => state === 'ok').length : null,
       brokers: brokers(mirror, metrics),
       topic_count: snapshot ? mirror.topics.length : null,
-      partition_count: snapshot ? mirror.topics.reduce((count, { info }) => count + (info?.partitions.length ?? 0), 0) : null,
+      partition_count: snapshot
+        ? mirror.topics.reduce((count, { info }) => count + (info?.partitions.length ?? 0), 0)
+        : null,
       group_count: mirror.groups.length,
       topics: rows.map(summarize),
       s3: { state: metrics?.whole?.s3State ?? 'unknown' as const, latency_ms: metrics?.whole?.s3LatencyMs ?? null },
@@ -65,7 +81,9 @@ function etcdState ({ metadata }: Host): 'connected' | 'stale' {
 function brokers (mirror: MirrorView, metrics: MetricsSnapshot | undefined) {
   const owned = new Map<number | null, number>()
   for (const topic of mirror.topics) {
-    for (const { info, ownerId } of topic.partitions.values()) if (info) owned.set(ownerId, (owned.get(ownerId) ?? 0) + 1)
+    for (const { info, ownerId } of topic.partitions.values()) {
+      if (info) owned.set(ownerId, (owned.get(ownerId) ?? 0) + 1)
+    }
   }
   return (mirror.snapshot?.brokers ?? []).toSorted((a, b) => a.nodeId - b.nodeId).map(({ nodeId, host, port }) => {
     const result = metrics?.brokers.find(broker => broker.nodeId === nodeId)

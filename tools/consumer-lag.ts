@@ -7,7 +7,22 @@ import { groupOf } from './describe-group.ts'
 import { ageMs } from './members.ts'
 import { mirrorOf, observedAt } from './observed.ts'
 import { DEFAULT_LIMIT, readCursor, writeCursor, type Position } from './paging.ts'
-import { input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, object, observed, page, paged, text, textOrNull, time } from './schema.ts'
+import {
+  input,
+  int64,
+  int64OrNull,
+  int64OrNullJson,
+  integer,
+  integerOrNull,
+  list,
+  object,
+  observed,
+  page,
+  paged,
+  text,
+  textOrNull,
+  time,
+} from './schema.ts'
 
 /** A committed offset whose lag is known, and where it stands in the order: worst first, then by name. */
 interface Row { lag: Int64, group: string, topic: string, partition: number }
@@ -16,13 +31,18 @@ type CommitRow = Row & { of: GroupView, commit: Commit }
 export default defineTool({
   name: 'consumer_lag',
   title: 'Consumer lag, worst first',
-  description: 'Where consumers are behind: lag (records) by group, topic and partition over the whole cluster, largest first, also of groups without members. Narrow it by group_id, topic or min_lag. groups sums up the groups on the page.',
+  description:
+    'Where consumers are behind: lag (records) by group, topic and partition over the whole cluster, largest first, also of groups without members. Narrow it by group_id, topic or min_lag. groups sums up the groups on the page.',
   operation: 'observe',
   input: input({
     group_id: Type.Optional(Type.String()),
     topic: Type.Optional(Type.String()),
     min_lag: Type.Optional(Type.Unsafe<number | string>({
-      type: ['integer', 'string'], pattern: '^-?[0-9]+$', maxLength: 20, minimum: Number.MIN_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER
+      type: ['integer', 'string'],
+      pattern: '^-?[0-9]+$',
+      maxLength: 20,
+      minimum: Number.MIN_SAFE_INTEGER,
+      maximum: Number.MAX_SAFE_INTEGER,
     })),
     ...page,
   }),
@@ -50,7 +70,13 @@ export default defineTool({
     if (minLag === undefined && query.min_lag !== undefined) throw new InvalidArgument('"min_lag" must be an int64')
     const after = readCursor('consumer_lag', query)
 
-    const { rows, total, more } = worst(groups, query.topic, minLag, after && rowAt(after), query.limit ?? DEFAULT_LIMIT)
+    const { rows, total, more } = worst(
+      groups,
+      query.topic,
+      minLag,
+      after && rowAt(after),
+      query.limit ?? DEFAULT_LIMIT
+    )
     const onPage = [...new Set(rows.map(({ of }) => of))].sort((a, b) => compare(a.id, b.id))
     const members = new Map(onPage.map(group => [group, memberOf(mirror, group)]))
     const last = rows.at(-1)
@@ -78,7 +104,10 @@ export default defineTool({
         }
       }),
       total,
-      ...(more && last && { next_cursor: writeCursor('consumer_lag', query, [String(last.lag), last.group, last.topic, last.partition]) }),
+      ...(more && last &&
+        {
+          next_cursor: writeCursor('consumer_lag', query, [String(last.lag), last.group, last.topic, last.partition]),
+        }),
     }
   },
 })
@@ -88,7 +117,13 @@ function commitsOn (group: GroupView, topic: string | undefined): readonly Commi
 }
 
 /** The first `limit` rows after a position, without sorting them all: there may be tens of thousands. */
-function worst (groups: readonly GroupView[], topic: string | undefined, minLag: Int64 | undefined, after: Row | undefined, limit: number) {
+function worst (
+  groups: readonly GroupView[],
+  topic: string | undefined,
+  minLag: Int64 | undefined,
+  after: Row | undefined,
+  limit: number
+) {
   const rows: CommitRow[] = []
   let total = 0
   let remaining = 0
@@ -127,7 +162,10 @@ function order (a: Row, b: Row): number {
 
 /** @throws {InvalidCursor} */
 function rowAt ([lag, group, topic, partition]: Position): Row {
-  if (typeof lag !== 'string' || !/^-?[0-9]{1,20}$/.test(lag) || typeof group !== 'string' || typeof topic !== 'string' || typeof partition !== 'number') {
+  if (
+    typeof lag !== 'string' || !/^-?[0-9]{1,20}$/.test(lag) || typeof group !== 'string' || typeof topic !== 'string' ||
+    typeof partition !== 'number'
+  ) {
     throw new InvalidCursor()
   }
   return { lag: exact(BigInt(lag)), group, topic, partition }

@@ -4,7 +4,22 @@ import { toJson } from '../kafscale/int64.ts'
 import { defineTool } from './define-tool.ts'
 import { mirrorOf, observedAt, topicsOf } from './observed.ts'
 import { paginate } from './paging.ts'
-import { cut, flag, input, int64OrNull, integer, list, names, object, observed, page, paged, text, textOrNull, time } from './schema.ts'
+import {
+  cut,
+  flag,
+  input,
+  int64OrNull,
+  integer,
+  list,
+  names,
+  object,
+  observed,
+  page,
+  paged,
+  text,
+  textOrNull,
+  time,
+} from './schema.ts'
 
 type Source = 'stored' | 'default' | null
 const source = Type.Unsafe<Source>({ enum: ['stored', 'default', null] })
@@ -12,7 +27,8 @@ const source = Type.Unsafe<Source>({ enum: ['stored', 'default', null] })
 export default defineTool({
   name: 'describe_configs',
   title: 'Describe topic configs',
-  description: 'Topic settings: retention_ms, retention_bytes (-1: no limit), segment_bytes (0: the broker\'s own), and whether each is stored or a default. exists false: no such topic. All topics without topics.',
+  description:
+    "Topic settings: retention_ms, retention_bytes (-1: no limit), segment_bytes (0: the broker's own), and whether each is stored or a default. exists false: no such topic. All topics without topics.",
   operation: 'observe',
   input: input({ topics: names, ...page }),
   output: object({
@@ -26,7 +42,10 @@ export default defineTool({
       retention_bytes: int64OrNull,
       segment_bytes: int64OrNull,
       created_at: textOrNull,
-      config: Type.Unsafe<Record<string, string> | null>({ type: ['object', 'null'], additionalProperties: { type: 'string' } }),
+      config: Type.Unsafe<Record<string, string> | null>({
+        type: ['object', 'null'],
+        additionalProperties: { type: 'string' },
+      }),
       sources: object({ retention_ms: source, retention_bytes: source, segment_bytes: source }),
     })),
     ...paged,
@@ -58,17 +77,33 @@ function describe (name: string, topic: Topic | undefined) {
 
 function settings (config: Topic['config']) {
   if (config === null) {
-    return { retention_ms: null, retention_bytes: null, segment_bytes: null, created_at: null, config: null, sources: sources(null) }
+    return {
+      retention_ms: null,
+      retention_bytes: null,
+      segment_bytes: null,
+      created_at: null,
+      config: null,
+      sources: sources(null),
+    }
   }
   if (config === undefined) {
-    return { retention_ms: -1, retention_bytes: -1, segment_bytes: 0, created_at: null, config: {}, sources: sources('default') }
+    return {
+      retention_ms: -1,
+      retention_bytes: -1,
+      segment_bytes: 0,
+      created_at: null,
+      config: {},
+      sources: sources('default'),
+    }
   }
   return {
     retention_ms: toJson(config.retentionMs),
     retention_bytes: toJson(config.retentionBytes),
     segment_bytes: toJson(config.segmentBytes),
     created_at: time(config.createdAtMs),
-    config: Object.fromEntries([...config.config].sort(([a], [b]) => a < b ? -1 : 1).map(([key, value]) => [key, cut(value)])),
+    config: Object.fromEntries(
+      [...config.config].sort(([a], [b]) => a < b ? -1 : 1).map(([key, value]) => [key, cut(value)])
+    ),
     sources: sources('stored'),
   }
 }

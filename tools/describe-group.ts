@@ -6,8 +6,22 @@ import { ageMs, groupState, isStale } from './members.ts'
 import { mirrorOf, observedAt } from './observed.ts'
 import { paginate } from './paging.ts'
 import {
-  cut, flag, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, object, observed, page, paged, text,
-  textOrNull, time
+  cut,
+  flag,
+  flagOrNull,
+  input,
+  int64OrNull,
+  int64OrNullJson,
+  integer,
+  integerOrNull,
+  list,
+  object,
+  observed,
+  page,
+  paged,
+  text,
+  textOrNull,
+  time,
 } from './schema.ts'
 
 /** @throws {GroupNotFound} */
@@ -20,7 +34,8 @@ export function groupOf (mirror: MirrorView, id: string): GroupView {
 export default defineTool({
   name: 'describe_group',
   title: 'Describe a consumer group',
-  description: 'One group with its members: heartbeat age (ms), subscriptions, assigned partitions and their lag (records). A group without members is empty. Offsets by partition: fetch_offsets.',
+  description:
+    'One group with its members: heartbeat age (ms), subscriptions, assigned partitions and their lag (records). A group without members is empty. Offsets by partition: fetch_offsets.',
   operation: 'observe',
   input: input({ group_id: Type.String(), ...page }),
   output: object({

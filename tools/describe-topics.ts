@@ -4,7 +4,20 @@ import type { SnapshotPartition } from '../kafscale/records.ts'
 import { defineTool } from './define-tool.ts'
 import { mirrorOf, observedAt, topicsOf } from './observed.ts'
 import { paginate } from './paging.ts'
-import { input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, names, object, observed, page, paged, text } from './schema.ts'
+import {
+  input,
+  int64OrNull,
+  int64OrNullJson,
+  integer,
+  integerOrNull,
+  list,
+  names,
+  object,
+  observed,
+  page,
+  paged,
+  text,
+} from './schema.ts'
 
 const UNKNOWN_TOPIC_OR_PARTITION = 3
 
@@ -14,7 +27,8 @@ type Row = { name: string, topic: Topic | undefined, info?: SnapshotPartition }
 export default defineTool({
   name: 'describe_topics',
   title: 'Describe topics',
-  description: 'Partitions of topics: leader_id (from the snapshot, static), owner_id (the broker that writes it now, null: nobody), replicas, log end offset (next offset, null: nothing flushed). All topics without names. For names alone list_topics is smaller.',
+  description:
+    'Partitions of topics: leader_id (from the snapshot, static), owner_id (the broker that writes it now, null: nobody), replicas, log end offset (next offset, null: nothing flushed). All topics without names. For names alone list_topics is smaller.',
   operation: 'observe',
   input: input({ names, ...page }),
   output: object({
@@ -40,7 +54,12 @@ export default defineTool({
   }),
   answer (app, query, context) {
     const mirror = mirrorOf(app, context)
-    const { rows, ...rest } = paginate('describe_topics', query, rowsOf(mirror, query.names), ({ name, info }) => [name, info?.partition ?? -1])
+    const { rows, ...rest } = paginate(
+      'describe_topics',
+      query,
+      rowsOf(mirror, query.names),
+      ({ name, info }) => [name, info?.partition ?? -1]
+    )
     const byTopic = Map.groupBy(rows, ({ name }) => name)
     return { ...observedAt(app, mirror), topics: [...byTopic].map(([name, rows]) => describe(name, rows)), ...rest }
   },

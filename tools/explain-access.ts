@@ -4,7 +4,8 @@ import { flag, input, list, object, text, textOrNull } from './schema.ts'
 export default defineTool({
   name: 'explain_access',
   title: 'Explain my access',
-  description: 'Who the service takes the caller for, the caller\'s roles, and for each tool whether it is allowed, by which rule, and what would change that.',
+  description:
+    "Who the service takes the caller for, the caller's roles, and for each tool whether it is allowed, by which rule, and what would change that.",
   operation: 'observe',
   input: input({}),
   output: object({
@@ -21,7 +22,12 @@ export default defineTool({
         const operation = app.tools.operation(name)
         if (operation === undefined) return []
         const decision = app.authorize.decide(principal, { name, operation })
-        return [{ name, allowed: decision.kind === 'allowed', rule: decision.rule, needs: decision.kind === 'denied' ? decision.needs : null }]
+        return [{
+          name,
+          allowed: decision.kind === 'allowed',
+          rule: decision.rule,
+          needs: decision.kind === 'denied' ? decision.needs : null,
+        }]
       }),
     }
   },

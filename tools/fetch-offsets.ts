@@ -4,7 +4,22 @@ import { defineTool } from './define-tool.ts'
 import { groupOf } from './describe-group.ts'
 import { mirrorOf, observedAt } from './observed.ts'
 import { paginate } from './paging.ts'
-import { cut, input, int64OrNull, int64OrNullJson, integer, list, names, object, observed, page, paged, text, textOrNull, time } from './schema.ts'
+import {
+  cut,
+  input,
+  int64OrNull,
+  int64OrNullJson,
+  integer,
+  list,
+  names,
+  object,
+  observed,
+  page,
+  paged,
+  text,
+  textOrNull,
+  time,
+} from './schema.ts'
 
 /** A partition that the group has to do with; the parts that are known. */
 interface Row { topic: string, partition: number, commit: Commit | undefined, known: Partition | undefined }
@@ -12,7 +27,8 @@ interface Row { topic: string, partition: number, commit: Commit | undefined, kn
 export default defineTool({
   name: 'fetch_offsets',
   title: 'Fetch committed offsets',
-  description: 'A group\'s committed offset, log end offset and lag (records) by partition: of the given topics, else of all that it has offsets on or is assigned. offset null: nothing committed, lag null: not known.',
+  description:
+    "A group's committed offset, log end offset and lag (records) by partition: of the given topics, else of all that it has offsets on or is assigned. offset null: nothing committed, lag null: not known.",
   operation: 'observe',
   input: input({ group_id: Type.String(), topics: names, ...page }),
   output: object({

@@ -6,14 +6,29 @@ import { mirrorOf, observedAt } from './observed.ts'
 import { matcher } from '../kafscale/glob.ts'
 import { paginate } from './paging.ts'
 import {
-  cut, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, object, observed, page, paged, pattern, text,
-  textOrNull, time
+  cut,
+  flagOrNull,
+  input,
+  int64OrNull,
+  int64OrNullJson,
+  integer,
+  integerOrNull,
+  list,
+  object,
+  observed,
+  page,
+  paged,
+  pattern,
+  text,
+  textOrNull,
+  time,
 } from './schema.ts'
 
 export default defineTool({
   name: 'list_groups',
   title: 'List consumer groups',
-  description: 'Consumer groups, also those with nothing but committed offsets (state empty), with members and total lag in records. stale: all members stopped sending heartbeats. Members: describe_group; lag by partition: consumer_lag.',
+  description:
+    'Consumer groups, also those with nothing but committed offsets (state empty), with members and total lag in records. stale: all members stopped sending heartbeats. Members: describe_group; lag by partition: consumer_lag.',
   operation: 'observe',
   input: input({
     state: Type.Optional(Type.String({ description: 'stable, preparing_rebalance, completing_rebalance or empty' })),
@@ -55,7 +70,12 @@ export default defineTool({
         coordinator_id: mirror.coordinatorId(group.id),
         committed_partitions: commits.length,
         total_lag: int64OrNullJson(totalLag(commits)),
-        last_commit_at: time(commits.reduce<number | null>((last, { committedAtMs: at }) => at !== null && (last === null || at > last) ? at : last, null)),
+        last_commit_at: time(
+          commits.reduce<number | null>(
+            (last, { committedAtMs: at }) => at !== null && (last === null || at > last) ? at : last,
+            null
+          )
+        ),
       }
     })
     return { ...observedAt(app, mirror), groups, ...rest }

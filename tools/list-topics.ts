@@ -14,7 +14,8 @@ export function summarize ({ name, info }: Topic): { name: string, partition_cou
 export default defineTool({
   name: 'list_topics',
   title: 'List topics',
-  description: 'Names of topics with their partition counts. For partitions, leaders and offsets use describe_topics, for settings describe_configs.',
+  description:
+    'Names of topics with their partition counts. For partitions, leaders and offsets use describe_topics, for settings describe_configs.',
   operation: 'observe',
   input: input({ pattern, ...page }),
   output: object({ ...observed, topics: list(topicSummary), ...paged }),

@@ -21,7 +21,10 @@ export function stateOf ({ metadata }: GroupView): string | null {
 }
 
 /** What is known of a group whether it has members, only committed offsets (`empty`), or undecodable metadata (`null`). */
-export function groupState (group: GroupView, observedAtMs: number): { state: string | null, stale: boolean | null, protocol_type: string | null } {
+export function groupState (
+  group: GroupView,
+  observedAtMs: number
+): { state: string | null, stale: boolean | null, protocol_type: string | null } {
   const { metadata } = group
   if (metadata === null) return { state: null, stale: null, protocol_type: null }
   if (metadata === undefined) return { state: stateOf(group), stale: false, protocol_type: '' }

@@ -35,12 +35,20 @@ export function runtime (of: BrokerPage | undefined) {
   }
 }
 
-function quantiles ({ produceLatencyMs }: Figures): { p50: number | null, p95: number | null, p99: number | null } | null {
+function quantiles (
+  { produceLatencyMs }: Figures
+): { p50: number | null, p95: number | null, p99: number | null } | null {
   if ((produceLatencyMs.at(-1)?.count ?? 0) === 0) return null
-  return { p50: quantile(produceLatencyMs, 0.5), p95: quantile(produceLatencyMs, 0.95), p99: quantile(produceLatencyMs, 0.99) }
+  return {
+    p50: quantile(produceLatencyMs, 0.5),
+    p95: quantile(produceLatencyMs, 0.95),
+    p99: quantile(produceLatencyMs, 0.99),
+  }
 }
 
-const s3State = Type.Unsafe<ReturnType<typeof figures>['s3_state']>({ enum: ['healthy', 'degraded', 'unavailable', null] })
+const s3State = Type.Unsafe<ReturnType<typeof figures>['s3_state']>({
+  enum: ['healthy', 'degraded', 'unavailable', null],
+})
 const latency = Type.Unsafe<ReturnType<typeof figures>['produce_latency_ms']>({
   ...object({ p50: numberOrNull, p95: numberOrNull, p99: numberOrNull }), type: ['object', 'null']
 })

@@ -13,7 +13,9 @@ export function mirrorOf (app: Host, { visibility }: CallContext): MirrorView {
 
 /** The topics of the snapshot. @throws {MetadataUnavailable} when the snapshot can't be decoded: that is not "no topics" */
 export function topicsOf (mirror: MirrorView): readonly Topic[] {
-  if (!mirror.snapshot) throw new MetadataUnavailable('the stored snapshot can\'t be decoded, so the topics are not known')
+  if (!mirror.snapshot) {
+    throw new MetadataUnavailable("the stored snapshot can't be decoded, so the topics are not known")
+  }
   return mirror.topics
 }
 

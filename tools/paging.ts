@@ -22,7 +22,12 @@ export interface Page<Row> {
  * Cuts one page out of rows that are sorted by their position.
  * @throws {InvalidCursor} when the cursor is malformed, or of another tool or other arguments
  */
-export function paginate<Row> (tool: string, query: Query, rows: readonly Row[], positionOf: (row: Row) => Position): Page<Row> {
+export function paginate<Row> (
+  tool: string,
+  query: Query,
+  rows: readonly Row[],
+  positionOf: (row: Row) => Position
+): Page<Row> {
   const after = readCursor(tool, query)
   const start = after ? firstAfter(rows, row => comparePositions(positionOf(row), after)) : 0
   const end = start + (query.limit ?? DEFAULT_LIMIT)
@@ -50,7 +55,10 @@ export function readCursor (tool: string, query: Query): Position | undefined {
   } catch {
     throw new InvalidCursor()
   }
-  if (!Array.isArray(content) || content.length < 2 || encode(content) !== query.cursor || content.shift() !== digest(tool, query)) throw new InvalidCursor()
+  if (
+    !Array.isArray(content) || content.length < 2 || encode(content) !== query.cursor ||
+    content.shift() !== digest(tool, query)
+  ) throw new InvalidCursor()
   return content
 }
 

@@ -64,7 +64,12 @@ export function chain ({ hash: prev, sequence }: End, body: Body): { line: strin
 }
 
 /** The body of a checkpoint behind the end of a chain; without a key, one that nobody has signed. */
-export function checkpoint ({ hash: prev, sequence }: End, body: Omit<Body, 'event'>, closing: boolean, key?: KeyObject): Body {
+export function checkpoint (
+  { hash: prev, sequence }: End,
+  body: Omit<Body, 'event'>,
+  closing: boolean,
+  key?: KeyObject
+): Body {
   const publicKey = key ? createPublicKey(key).export({ type: 'spki', format: 'der' }).toString('hex') : null
   const unsealed = { ...body, event: 'checkpoint', checkpoint: { closing, public_key: publicKey } }
   const statement = canonical({ ...unsealed, prev, schema: SCHEMA, sequence: sequence + 1 })
@@ -80,14 +85,18 @@ export function checkpointProblem (record: ChainRecord): string | undefined {
   const given = record['checkpoint'] as Partial<Checkpoint> | null | undefined
   const { hash: stated, signature, ...unsealed } = given ?? {}
   const { closing, public_key: publicKey } = unsealed
-  if (typeof closing !== 'boolean' || publicKey === undefined || signature === undefined) return 'the checkpoint is incomplete'
+  if (typeof closing !== 'boolean' || publicKey === undefined || signature === undefined) {
+    return 'the checkpoint is incomplete'
+  }
   const statement = canonical({ ...record, checkpoint: unsealed })
   if (sha256(statement) !== stated) return 'the checkpoint was changed'
   if (publicKey === null && signature === null) return
   if (!isHex(publicKey) || !isHex(signature)) return 'the checkpoint\'s signature is malformed'
   try {
     const key = createPublicKey({ key: Buffer.from(publicKey, 'hex'), type: 'spki', format: 'der' })
-    if (key.asymmetricKeyType === 'ed25519' && verify(null, Buffer.from(statement), key, Buffer.from(signature, 'hex'))) return
+    if (
+      key.asymmetricKeyType === 'ed25519' && verify(null, Buffer.from(statement), key, Buffer.from(signature, 'hex'))
+    ) return
   } catch {
     // A key that can't be read has signed nothing.
   }
@@ -119,7 +128,10 @@ export function headerOf (record: ChainRecord | undefined): { number: number, be
   const file = record?.['file'] as Record<string, unknown> | null | undefined
   if (record?.event !== 'header' || !file) return
   const { number, previous_hash: hash, previous_sequence: sequence } = file
-  if (typeof number !== 'number' || !Number.isSafeInteger(number) || hash !== record.prev || sequence !== record.sequence - 1) return
+  if (
+    typeof number !== 'number' || !Number.isSafeInteger(number) || hash !== record.prev ||
+    sequence !== record.sequence - 1
+  ) return
   const before = { hash, sequence }
   const isFirst = hash === BEGINNING.hash && sequence === BEGINNING.sequence
   return number >= 1 && isFirst === (number === 1) ? { number, before } : undefined

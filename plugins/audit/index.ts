@@ -13,7 +13,9 @@ import { REPLICA, Sink, type Medium } from './sinks/sink.ts'
 import { stdoutMedium } from './sinks/stdout.ts'
 
 declare module 'fastify' {
-  interface FastifyInstance { audit: Audit }
+  interface FastifyInstance {
+    audit: Audit
+  }
 }
 
 /** Failed sign-ins are recorded one by one up to so many in an interval. */
@@ -24,7 +26,9 @@ const FAILURES_INTERVAL_MS = 10_000
 export default fp(async function audit (app) {
   const { auditSinks, auditSigningKeyFile, auditFailMode, auditRedact } = app.config
   const key = auditSigningKeyFile === undefined ? undefined : readSigningKey(auditSigningKeyFile)
-  const sinks = auditSinks.filter(({ kind }) => kind !== 'none').map(setting => new Sink(mediumOf(setting), { key, log: app.log }))
+  const sinks = auditSinks.filter(({ kind }) => kind !== 'none').map(setting =>
+    new Sink(mediumOf(setting), { key, log: app.log })
+  )
   const redact = redactor(auditRedact)
   const live = new LiveRecords()
   let lost = 0
@@ -54,16 +58,24 @@ export default fp(async function audit (app) {
   /** What is kept of an entry: no secrets, nothing large, the replica. A promise where there is a large value to digest. */
   function cleanse (entry: AuditEntry): AuditEntry | Promise<AuditEntry> {
     const { what, when, where, who, diff, warning } = entry
-    const parts = [what && redact(what.arguments), what?.resources, diff === null ? null : redact(diff), warning, where, who].map(shrink)
-    const assemble = ([args, resources, diff, warning, where, who]: unknown[]) => ({
-      ...entry,
-      what: what && { ...what, arguments: args, resources },
-      when: { ...when, duration_ms: Math.round(when.duration_ms * 1_000) / 1_000 },
-      where: { ...where as AuditEntry['where'], replica: REPLICA },
-      who,
-      diff,
+    const parts = [
+      what && redact(what.arguments),
+      what?.resources,
+      diff === null ? null : redact(diff),
       warning,
-    }) as AuditEntry
+      where,
+      who,
+    ].map(shrink)
+    const assemble = ([args, resources, diff, warning, where, who]: unknown[]) =>
+      ({
+        ...entry,
+        what: what && { ...what, arguments: args, resources },
+        when: { ...when, duration_ms: Math.round(when.duration_ms * 1_000) / 1_000 },
+        where: { ...where as AuditEntry['where'], replica: REPLICA },
+        who,
+        diff,
+        warning,
+      }) as AuditEntry
     return parts.some(part => part instanceof Promise) ? Promise.all(parts).then(assemble) : assemble(parts)
   }
 
@@ -99,7 +111,9 @@ export default fp(async function audit (app) {
   let started = false
   app.addHook('onReady', async () => {
     started = true
-    await record(ownEntry('start', key || sinks.length === 0 ? null : 'checkpoints are not signed: no signing key is set')).catch(() => {})
+    await record(
+      ownEntry('start', key || sinks.length === 0 ? null : 'checkpoints are not signed: no signing key is set')
+    ).catch(() => {})
   })
   app.addHook('onClose', async () => {
     await failures.close()
@@ -110,10 +124,14 @@ export default fp(async function audit (app) {
 
 function mediumOf (setting: AuditSink): Medium {
   switch (setting.kind) {
-    case 'stdout': return stdoutMedium()
-    case 'file': return new FileMedium(setting.path)
-    case 'http': return httpMedium(setting.url)
-    default: throw new Error(`no medium ${setting.kind}`)
+    case 'stdout':
+      return stdoutMedium()
+    case 'file':
+      return new FileMedium(setting.path)
+    case 'http':
+      return httpMedium(setting.url)
+    default:
+      throw new Error(`no medium ${setting.kind}`)
   }
 }
 
@@ -125,7 +143,11 @@ function readSigningKey (path: string): KeyObject {
   } catch {
     // What is wrong with it is no help, and might show some of it.
   }
-  throw new ConfigError(`KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is ${quote(path)}: expected a file with an unencrypted Ed25519 private key in PEM`)
+  throw new ConfigError(
+    `KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is ${
+      quote(path)
+    }: expected a file with an unencrypted Ed25519 private key in PEM`
+  )
 }
 
 /** What the service itself does. */
@@ -159,7 +181,11 @@ function countFailures (record: (entry: AuditEntry) => Promise<void>) {
     const count = seen - FAILURES_ONE_BY_ONE
     seen = 0
     if (!last) return
-    const entry = { ...last, count, warning: `${count} failures within ${FAILURES_INTERVAL_MS / 1_000} s, of which this is the last` }
+    const entry = {
+      ...last,
+      count,
+      warning: `${count} failures within ${FAILURES_INTERVAL_MS / 1_000} s, of which this is the last`,
+    }
     last = undefined
     await record(entry)
   }

@@ -9,11 +9,30 @@ export type AuditEvent = 'tool_call' | 'intent' | 'authentication_failure' | 'po
 /** What a part of the service tells of one event; time, sequence, replica and hash are added by the chain. */
 export interface AuditEntry {
   event: AuditEvent
-  who: { subject: string, issuer: string | null, client_id: string | null, roles: readonly string[], method: AuthMethod, token_id: string | null, client_certificate: string | null } | null
+  who: {
+    subject: string
+    issuer: string | null
+    client_id: string | null
+    roles: readonly string[]
+    method: AuthMethod
+    token_id: string | null
+    client_certificate: string | null
+  } | null
   /** A tool that does not exist has no operation, and one that was not named no name. */
-  what: { tool: string | null, operation: Operation | null, arguments: unknown, resources: { topics?: string[], groups?: string[] } } | null
+  what: {
+    tool: string | null
+    operation: Operation | null
+    arguments: unknown
+    resources: { topics?: string[], groups?: string[] }
+  } | null
   when: { received: string, finished: string, duration_ms: number }
-  where: { remote_address: string | null, user_agent: string | null, mcp_client: string | null, request_id: string | null, trace_id: string | null }
+  where: {
+    remote_address: string | null
+    user_agent: string | null
+    mcp_client: string | null
+    request_id: string | null
+    trace_id: string | null
+  }
   decision: 'allowed' | 'denied' | null
   /** The rule that decided. */
   rule: string | null

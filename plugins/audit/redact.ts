@@ -9,7 +9,18 @@ const MAX_DEPTH = 64
 /** What stands in the place of a secret. */
 export const REDACTED = '[redacted]'
 /** A member whose name contains one of these, whatever its case and separators, is a secret. */
-const SECRETS = ['password', 'passwd', 'passphrase', 'secret', 'token', 'credential', 'authorization', 'apikey', 'privatekey', 'sasl.jaas.config']
+const SECRETS = [
+  'password',
+  'passwd',
+  'passphrase',
+  'secret',
+  'token',
+  'credential',
+  'authorization',
+  'apikey',
+  'privatekey',
+  'sasl.jaas.config',
+]
 /** How a configuration entry names itself, and where it has its value. */
 const NAMES = ['name', 'key', 'path']
 const VALUES = new Set(['value', 'before', 'after', 'old', 'new', 'old_value', 'new_value', 'default'])
@@ -73,7 +84,9 @@ async function replaceLarge (value: unknown): Promise<unknown> {
   if (typeof value === 'object' && value !== null) {
     const smaller = Array.isArray(value)
       ? await Promise.all(value.map(shrink))
-      : Object.fromEntries(await Promise.all(Object.entries(value).map(async ([key, member]) => [key, await shrink(member)] as const)))
+      : Object.fromEntries(
+        await Promise.all(Object.entries(value).map(async ([key, member]) => [key, await shrink(member)] as const))
+      )
     if (Buffer.byteLength(canonical(smaller)) <= MAX_VALUE_BYTES) return smaller
   }
   return { bytes: text.length, sha256: await digest(text) }

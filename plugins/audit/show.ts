@@ -15,7 +15,10 @@ export interface Filter {
 }
 
 /** Whether a filter lets a record through. Records of the chain itself are of nobody and no tool. */
-export function matches (record: Partial<AuditEntry> & { time?: string }, { who, tool, event, outcome, since, until }: Filter): boolean {
+export function matches (
+  record: Partial<AuditEntry> & { time?: string },
+  { who, tool, event, outcome, since, until }: Filter
+): boolean {
   const { subject, client_id: clientId, token_id: tokenId } = record.who ?? {}
   return (who === undefined || [subject, clientId, tokenId].includes(who)) &&
     (tool === undefined || record.what?.tool === tool) &&
@@ -31,12 +34,27 @@ const COLUMNS = ['TIME', 'SEQUENCE', 'EVENT', 'WHO', 'TOOL', 'OUTCOME', 'CODE', 
 export function table (records: readonly ChainRecord[]): string {
   const rows = [COLUMNS, ...records.map(cells)]
   const widths = COLUMNS.map((_, column) => Math.max(...rows.map(row => row[column]?.length ?? 0)))
-  return rows.map(row => `${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd()}\n`).join('')
+  return rows.map(row => `${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd()}\n`).join(
+    ''
+  )
 }
 
 function cells (record: ChainRecord): string[] {
-  const { time, sequence, event, who, what, outcome, error_code: code, rule, when, count } = record as ChainRecord & Partial<AuditEntry>
+  const { time, sequence, event, who, what, outcome, error_code: code, rule, when, count } = record as
+    & ChainRecord
+    & Partial<AuditEntry>
   const { topics = [], groups = [] } = what?.resources ?? {}
-  return [time, sequence, count === undefined ? event : `${event} ×${count}`, who?.subject, what?.tool, outcome, code, when?.duration_ms, rule, [...topics, ...groups].join(' ')]
+  return [
+    time,
+    sequence,
+    count === undefined ? event : `${event} ×${count}`,
+    who?.subject,
+    what?.tool,
+    outcome,
+    code,
+    when?.duration_ms,
+    rule,
+    [...topics, ...groups].join(' '),
+  ]
     .map(cell => escapeUnprintable(String(cell ?? '-')) || '-')
 }

@@ -2,7 +2,15 @@
 import { createPublicKey } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { quote } from '../../errors.ts'
-import { checkpointProblem, headerOf, parseRecord, sha256, type ChainRecord, type Checkpoint, type End } from './chain.ts'
+import {
+  checkpointProblem,
+  headerOf,
+  parseRecord,
+  sha256,
+  type ChainRecord,
+  type Checkpoint,
+  type End,
+} from './chain.ts'
 import { linesOf } from './lines.ts'
 
 /** The service writes a checkpoint at the latest behind so many records, those of the chain itself among them. */
@@ -58,7 +66,10 @@ export interface Verdict {
  * whoever may write it; the verdict says so. What it does not promise: that an open end was not cut off, or that the last
  * record of an open file is as it was, for nothing comes after it.
  */
-export async function verifyFiles (paths: readonly string[], { publicKeys, expectSequence }: VerifyOptions = {}): Promise<Verdict> {
+export async function verifyFiles (
+  paths: readonly string[],
+  { publicKeys, expectSequence }: VerifyOptions = {}
+): Promise<Verdict> {
   const findings: string[] = []
   const problems: Problem[] = []
   const reports: FileReport[] = []
@@ -87,10 +98,21 @@ export async function verifyFiles (paths: readonly string[], { publicKeys, expec
   if (problems.length === 0 && unreadable === 0) problems.push(...misplaced(reports))
   if (problems.length === 0 && unreadable === 0 && publicKeys) problems.push(...neverSigned(reports))
   const last = reports.at(-1)
-  if (problems.length === 0 && unreadable === 0 && last && expectSequence !== undefined && last.end.sequence < expectSequence) {
-    problems.push({ path: last.path, line: last.lines, what: `the log ends with record ${last.end.sequence}, and record ${expectSequence} is expected: its end was cut off` })
+  if (
+    problems.length === 0 && unreadable === 0 && last && expectSequence !== undefined &&
+    last.end.sequence < expectSequence
+  ) {
+    problems.push({
+      path: last.path,
+      line: last.lines,
+      what:
+        `the log ends with record ${last.end.sequence}, and record ${expectSequence} is expected: its end was cut off`,
+    })
   }
-  findings.push(...reports.flatMap(report => [describe(report), ...report.notes]), ...problems.map(({ path, line, what }) => `${path}:${line}: altered: ${what}`))
+  findings.push(
+    ...reports.flatMap(report => [describe(report), ...report.notes]),
+    ...problems.map(({ path, line, what }) => `${path}:${line}: altered: ${what}`)
+  )
   if (problems.length > 0) return { exitCode: 1, findings, problems }
   if (unreadable > 0 || !last) return { exitCode: 2, findings, problems }
   findings.push(...summary(reports as [FileReport, ...FileReport[]], publicKeys !== undefined))
@@ -120,7 +142,12 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
   for await (const { number: line, bytes, torn } of linesOf(path)) {
     const record = torn ? undefined : parseRecord(bytes)
     if (suspect) return changed(record?.prev === suspect.hash ? suspect.line - 1 : suspect.line)
-    if (torn) return problem(line, 'the line is cut off. A crash leaves such a line too: the service sets it aside when it starts again')
+    if (torn) {
+      return problem(
+        line,
+        'the line is cut off. A crash leaves such a line too: the service sets it aside when it starts again'
+      )
+    }
     if (!record) return problem(line, 'the line is not a record in canonical JSON')
     const wrong = record.event === 'checkpoint' ? checkpointProblem(record) : undefined
     if (wrong) return problem(line, wrong)
@@ -130,13 +157,30 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
       const header = headerOf(record)
       if (!header) return problem(line, 'the file does not begin with a header')
       sealedSequence = record.sequence
-      report = { ...header, path, end: { hash, sequence: record.sequence }, lines: 1, records: 0, closed: false, signedLines: 0, signedSequence: 0, checkpoints: 0, unsigned: 0, signers: new Set(), notes: [] }
+      report = {
+        ...header,
+        path,
+        end: { hash, sequence: record.sequence },
+        lines: 1,
+        records: 0,
+        closed: false,
+        signedLines: 0,
+        signedSequence: 0,
+        checkpoints: 0,
+        unsigned: 0,
+        signers: new Set(),
+        notes: [],
+      }
       continue
     }
     const { end } = report
     if (record.event === 'header') return problem(line, 'a header stands within the file')
-    if (record.sequence > end.sequence + 1) return problem(line, `${record.sequence - end.sequence - 1} records are missing before this one`)
-    if (record.sequence <= end.sequence) return problem(line, `record ${record.sequence} comes after record ${end.sequence}: it was inserted, or moved`)
+    if (record.sequence > end.sequence + 1) {
+      return problem(line, `${record.sequence - end.sequence - 1} records are missing before this one`)
+    }
+    if (record.sequence <= end.sequence) {
+      return problem(line, `record ${record.sequence} comes after record ${end.sequence}: it was inserted, or moved`)
+    }
     if (record.prev !== end.hash) {
       // A checkpoint has proved itself already.
       if (record.event === 'checkpoint') return changed(line - 1)
@@ -150,7 +194,12 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
     if (note !== undefined) report.notes.push(`${path}:${line}: ${note}`)
     if (!OF_THE_CHAIN.has(record.event)) {
       report.records++
-      if (++unsealed > CHECKPOINT_RECORDS) return problem(line, `more than ${CHECKPOINT_RECORDS} records in a row are without a checkpoint: the service writes one before`)
+      if (++unsealed > CHECKPOINT_RECORDS) {
+        return problem(
+          line,
+          `more than ${CHECKPOINT_RECORDS} records in a row are without a checkpoint: the service writes one before`
+        )
+      }
     }
     if (record.event !== 'checkpoint') continue
     unsealed = 0
@@ -158,7 +207,9 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
     const { closing, public_key: publicKey } = record['checkpoint'] as Checkpoint
     const signer = publicKey === null ? undefined : sha256(Buffer.from(publicKey, 'hex'))
     if (trusted && !signer) return problem(line, 'the checkpoint is not signed')
-    if (trusted && !trusted.includes(signer ?? '')) return problem(line, `the checkpoint is signed by another key, ${signer}`)
+    if (trusted && !trusted.includes(signer ?? '')) {
+      return problem(line, `the checkpoint is signed by another key, ${signer}`)
+    }
     report.closed = closing
     report.checkpoints++
     if (signer) {
@@ -177,14 +228,20 @@ async function verifyFile (path: string, trusted: readonly string[] | undefined)
 function noteOf ({ event, sequence, gap, torn, found }: ChainRecord, sealedSequence: number): string | undefined {
   if (event === 'gap') {
     const { records, reason } = (gap ?? {}) as { records?: unknown, reason?: unknown }
-    return `a gap: ${typeof records === 'number' ? records : 'an unknown number of'} records are missing, and the service says so: ${quote(String(reason))}`
+    return `a gap: ${
+      typeof records === 'number' ? records : 'an unknown number of'
+    } records are missing, and the service says so: ${quote(String(reason))}`
   }
   if (event === 'torn_line') {
     const { bytes, set_aside: aside } = (torn ?? {}) as { bytes?: unknown, set_aside?: unknown }
-    return `${Number(bytes)} bytes that were no record stood at the end when the service started, and are set aside as ${quote(String(aside))}`
+    return `${
+      Number(bytes)
+    } bytes that were no record stood at the end when the service started, and are set aside as ${quote(String(aside))}`
   }
   if (event !== 'checkpoint' || found !== true) return undefined
-  return `records ${sealedSequence + 1} to ${sequence - 1} had no checkpoint when the service started: a crash leaves such records, and so does whoever writes or cuts while the service is down`
+  return `records ${sealedSequence + 1} to ${
+    sequence - 1
+  } had no checkpoint when the service started: a crash leaves such records, and so does whoever writes or cuts while the service is down`
 }
 
 /** Files that don't follow one another. */
@@ -196,12 +253,31 @@ function misplaced (reports: readonly FileReport[]): Problem[] {
     if (!before) break
     const at = (what: string) => [{ path, line: 1, what }]
     if (number === before.number) return at(`it is file ${number}, and so is ${before.path}`)
-    if (number > before.number + 1) return at(`it is file ${number}, and the one before it, ${before.path}, is file ${before.number}: what was between them is missing`)
-    if (report.before.sequence > before.end.sequence) {
-      return [{ path: before.path, line: before.lines, what: `it ends with record ${before.end.sequence}, and by the header of ${path} with record ${report.before.sequence}: its end was cut off` }]
+    if (number > before.number + 1) {
+      return at(
+        `it is file ${number}, and the one before it, ${before.path}, is file ${before.number}: what was between them is missing`
+      )
     }
-    if (report.before.sequence < before.end.sequence) return at(`by its header the file before ends with record ${report.before.sequence}, and ${before.path} goes on to record ${before.end.sequence}`)
-    if (report.before.hash !== before.end.hash) return [{ path: before.path, line: before.lines, what: `the record was changed: the header of ${path} has another hash of it` }]
+    if (report.before.sequence > before.end.sequence) {
+      return [{
+        path: before.path,
+        line: before.lines,
+        what:
+          `it ends with record ${before.end.sequence}, and by the header of ${path} with record ${report.before.sequence}: its end was cut off`,
+      }]
+    }
+    if (report.before.sequence < before.end.sequence) {
+      return at(
+        `by its header the file before ends with record ${report.before.sequence}, and ${before.path} goes on to record ${before.end.sequence}`
+      )
+    }
+    if (report.before.hash !== before.end.hash) {
+      return [{
+        path: before.path,
+        line: before.lines,
+        what: `the record was changed: the header of ${path} has another hash of it`,
+      }]
+    }
     before = report
   }
   return []
@@ -217,25 +293,45 @@ function neverSigned (reports: readonly FileReport[]): Problem[] {
 }
 
 function describe ({ path, number, before, end, lines, closed }: FileReport): string {
-  return `${path}: file ${number}, records ${before.sequence + 1} to ${end.sequence} on ${lines} lines, ${closed ? 'closed' : 'open: it does not end with a closing checkpoint'}`
+  return `${path}: file ${number}, records ${before.sequence + 1} to ${end.sequence} on ${lines} lines, ${
+    closed ? 'closed' : 'open: it does not end with a closing checkpoint'
+  }`
 }
 
 function summary (reports: [FileReport, ...FileReport[]], checked: boolean): string[] {
   const said: string[] = []
   const [first] = reports
   const last = reports.at(-1) as FileReport
-  if (first.number > 1) said.push(`The log goes further back: it is intact from file ${first.number} on, and the files before it were not given.`)
+  if (first.number > 1) {
+    said.push(
+      `The log goes further back: it is intact from file ${first.number} on, and the files before it were not given.`
+    )
+  }
   const checkpoints = reports.reduce((sum, report) => sum + report.checkpoints, 0)
   const unsigned = reports.reduce((sum, report) => sum + report.unsigned, 0)
   const signers = new Set(reports.flatMap(report => [...report.signers]))
-  if (unsigned > 0) said.push(`${unsigned === checkpoints ? 'The' : `${unsigned} of ${checkpoints}`} checkpoints are unsigned: whoever may write the files can have written them anew.`)
-  for (const signer of signers) said.push(`Signed by key ${signer}${checked ? ', which is trusted' : ': compare it, or give --public-key'}.`)
+  if (unsigned > 0) {
+    said.push(
+      `${
+        unsigned === checkpoints ? 'The' : `${unsigned} of ${checkpoints}`
+      } checkpoints are unsigned: whoever may write the files can have written them anew.`
+    )
+  }
+  for (const signer of signers) {
+    said.push(`Signed by key ${signer}${checked ? ', which is trusted' : ': compare it, or give --public-key'}.`)
+  }
   const newest = reports.findLast(({ signedLines }) => signedLines > 0)
-  if (signers.size > 0 && (newest !== last || newest.signedLines < last.lines)) said.push(`No signature covers what comes behind ${newest?.path}:${newest?.signedLines} yet.`)
+  if (signers.size > 0 && (newest !== last || newest.signedLines < last.lines)) {
+    said.push(`No signature covers what comes behind ${newest?.path}:${newest?.signedLines} yet.`)
+  }
   const notSigned = last.end.sequence - (newest?.signedSequence ?? first.before.sequence)
-  if (checked && notSigned > 0) said.push(notSigned === 1 ? '1 record is not signed yet.' : `${notSigned} records are not signed yet.`)
+  if (checked && notSigned > 0) {
+    said.push(notSigned === 1 ? '1 record is not signed yet.' : `${notSigned} records are not signed yet.`)
+  }
   if (checkpoints === 0) said.push('There is no checkpoint yet: nothing vouches for the records but their own chain.')
-  if (!last.closed) said.push('The end is open: whether records were cut off there, a following file or --expect-sequence tells.')
+  if (!last.closed) {
+    said.push('The end is open: whether records were cut off there, a following file or --expect-sequence tells.')
+  }
   said.push(`intact: records ${first.before.sequence + 1} to ${last.end.sequence}`)
   return said
 }

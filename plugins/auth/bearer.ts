@@ -8,10 +8,15 @@ import { Unauthenticated } from '../../errors.ts'
  */
 export function bearerToken ({ raw: { rawHeaders }, query }: FastifyRequest): string {
   if (Object.keys(query as object).some(name => name.toLowerCase() === 'access_token')) {
-    throw new Unauthenticated('a token in the query string is not accepted, since it ends up in logs; send it in the Authorization header', 'invalid_request')
+    throw new Unauthenticated(
+      'a token in the query string is not accepted, since it ends up in logs; send it in the Authorization header',
+      'invalid_request'
+    )
   }
   // Node.js keeps the first of several in `headers`.
-  const [header, ...more] = rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === 'authorization')
+  const [header, ...more] = rawHeaders.filter((_, index) =>
+    index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === 'authorization'
+  )
   if (more.length > 0) throw new Unauthenticated('there is more than one Authorization header', 'invalid_request')
   const [, credentials] = /^bearer(?: +(.*))?$/i.exec(header ?? '') ?? []
   if (!credentials) throw new Unauthenticated('no bearer token was sent')

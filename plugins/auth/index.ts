@@ -48,7 +48,9 @@ export default fp(async function auth (app) {
   app.decorateRequest('principal', null)
   app.decorate('authenticate', async (request, ask = askAnyhow) => {
     const principal = verify ? await verify(bearerToken(request), ask) : ANONYMOUS
-    request.principal = tlsClientCaFile === undefined ? principal : { ...principal, clientCertificate: clientCertificate(request.socket) }
+    request.principal = tlsClientCaFile === undefined
+      ? principal
+      : { ...principal, clientCertificate: clientCertificate(request.socket) }
     return request.principal
   })
 }, { name: 'auth', dependencies: ['config'] })
@@ -93,7 +95,10 @@ function oidc (app: FastifyInstance, signal: AbortSignal): Verify {
 
 async function jwks (app: FastifyInstance, signal: AbortSignal): Promise<Verify> {
   const { log, config: { authJwksFile, authJwksIssuer } } = app
-  const { verify, forget } = remembering('jwks', token => verifySigned(token, key, expected(app, authJwksIssuer as string)))
+  const { verify, forget } = remembering(
+    'jwks',
+    token => verifySigned(token, key, expected(app, authJwksIssuer as string))
+  )
   const key = await keysFromFile(authJwksFile as string, { onChange: forget, log, signal })
   return verify
 }
@@ -109,7 +114,10 @@ function expected (app: FastifyInstance, issuer: string): Expected {
 }
 
 /** `verify` finds out once whom a token stands for; after `forget`, anew. */
-function remembering (method: AuthMethod, verifyOnce: (token: string, ask: Ask) => Promise<Verified>): { verify: Verify, forget: () => void } {
+function remembering (
+  method: AuthMethod,
+  verifyOnce: (token: string, ask: Ask) => Promise<Verified>
+): { verify: Verify, forget: () => void } {
   let verified = new VerifiedTokens()
   return {
     verify: async (token, ask) => {
@@ -135,13 +143,25 @@ function withoutToken (claims: Claims, token: string): Claims {
 function staticToken (secret: string): Verify {
   const digest = hash('sha256', secret, 'buffer')
   return token => {
-    if (!timingSafeEqual(hash('sha256', token, 'buffer'), digest)) throw new Unauthenticated('the token is not the one that is expected', 'invalid_token')
+    if (!timingSafeEqual(hash('sha256', token, 'buffer'), digest)) {
+      throw new Unauthenticated('the token is not the one that is expected', 'invalid_token')
+    }
     return STATIC_TOKEN
   }
 }
 
 function nobody (method: AuthMethod, subject: string): Principal {
-  return Object.freeze({ subject, issuer: null, clientId: null, method, scopes: undefined, tokenId: null, expiresAt: null, claims: {}, clientCertificate: null })
+  return Object.freeze({
+    subject,
+    issuer: null,
+    clientId: null,
+    method,
+    scopes: undefined,
+    tokenId: null,
+    expiresAt: null,
+    claims: {},
+    clientCertificate: null,
+  })
 }
 
 const ANONYMOUS = nobody('none', 'anonymous')

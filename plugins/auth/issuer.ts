@@ -112,7 +112,9 @@ export class Issuer {
       if (!this.#reachable) log.info({ issuer: this.identifier }, 'the issuer of tokens is known')
       this.#reachable = true
     } catch (error) {
-      if (this.#reachable !== false) log.warn({ issuer: this.identifier, reason: reasonOf(error) }, 'the issuer of tokens is not reached')
+      if (this.#reachable !== false) {
+        log.warn({ issuer: this.identifier, reason: reasonOf(error) }, 'the issuer of tokens is not reached')
+      }
       this.#reachable = false
     }
   }
@@ -120,12 +122,24 @@ export class Issuer {
   async #discover (): Promise<Configuration> {
     const url = new URL(this.identifier)
     const { client } = this.#options
-    const options = { timeout: REQUEST_TIMEOUT_MS / 1_000, execute: url.protocol === 'http:' ? [allowInsecureRequests] : [] }
+    const options = {
+      timeout: REQUEST_TIMEOUT_MS / 1_000,
+      execute: url.protocol === 'http:' ? [allowInsecureRequests] : [],
+    }
     const discover = (algorithm: 'oidc' | 'oauth2') =>
-      discovery(url, client?.id ?? 'kafscale-mcp', undefined, client ? clientSecret(client.secret) : None(), { ...options, algorithm })
-    const server = await discover('oidc').catch(error => discover('oauth2').catch(() => { throw error }))
+      discovery(url, client?.id ?? 'kafscale-mcp', undefined, client ? clientSecret(client.secret) : None(), {
+        ...options,
+        algorithm,
+      })
+    const server = await discover('oidc').catch(error =>
+      discover('oauth2').catch(() => {
+        throw error
+      })
+    )
     const { issuer, jwks_uri: jwksUri } = server.serverMetadata()
-    if (issuer !== this.identifier) throw new Error(`it calls itself ${quote(issuer)}: KAFSCALE_MCP_OIDC_ISSUER must say exactly that`)
+    if (issuer !== this.identifier) {
+      throw new Error(`it calls itself ${quote(issuer)}: KAFSCALE_MCP_OIDC_ISSUER must say exactly that`)
+    }
     if (jwksUri === undefined || !isConfidential(jwksUri)) throw new Error('it names no https URL of its keys')
     return server
   }

@@ -2,7 +2,19 @@ import { errors, jwtVerify, type JWTPayload, type JWTVerifyGetKey } from 'jose'
 import { Unauthenticated } from '../../errors.ts'
 
 /** Asymmetric ones only: with any other, whoever verifies could sign. */
-const ALGORITHMS: JWSAlgorithm[] = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']
+const ALGORITHMS: JWSAlgorithm[] = [
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+  'Ed25519',
+]
 type JWSAlgorithm = NonNullable<NonNullable<Parameters<typeof jwtVerify>[2]>['algorithms']>[number]
 
 /** Access tokens of RFC 9068, and what issued them before it. An ID token or a logout token is neither. */
@@ -25,7 +37,11 @@ export interface Claims extends JWTPayload { sub: string, exp: number, iat: numb
  * algorithm, type, issuer, audience, times, lifetime and subject.
  * @throws {Unauthenticated}
  */
-export async function verifyJwt (token: string, key: JWTVerifyGetKey, { issuer, audience, maxLifetimeMs }: Expected): Promise<Claims> {
+export async function verifyJwt (
+  token: string,
+  key: JWTVerifyGetKey,
+  { issuer, audience, maxLifetimeMs }: Expected
+): Promise<Claims> {
   const { payload, protectedHeader: { typ } } = await jwtVerify(token, key, {
     algorithms: ALGORITHMS,
     issuer,
@@ -36,9 +52,13 @@ export async function verifyJwt (token: string, key: JWTVerifyGetKey, { issuer, 
     requiredClaims: ['sub', 'exp'],
     currentDate: new Date(),
   }).catch((error: unknown) => {
-    throw error instanceof Unauthenticated ? error : new Unauthenticated(reasonOf(error), 'invalid_token', error instanceof errors.JWTExpired)
+    throw error instanceof Unauthenticated
+      ? error
+      : new Unauthenticated(reasonOf(error), 'invalid_token', error instanceof errors.JWTExpired)
   })
-  if (typ !== undefined && !TYPES.has(String(typ).toLowerCase())) throw new Unauthenticated('the token is no access token', 'invalid_token')
+  if (typ !== undefined && !TYPES.has(String(typ).toLowerCase())) {
+    throw new Unauthenticated('the token is no access token', 'invalid_token')
+  }
   return checked(payload, maxLifetimeMs)
 }
 
@@ -63,7 +83,10 @@ function checked (claims: JWTPayload, maxLifetimeMs: number): Claims {
   const { sub, exp, iat } = claims as Claims
   if (typeof sub !== 'string' || sub === '') throw new Unauthenticated('the token has no subject', 'invalid_token')
   if (!((exp - iat) * 1_000 <= maxLifetimeMs)) {
-    throw new Unauthenticated(`the token lives longer than the ${maxLifetimeMs / 1_000} s that are accepted`, 'invalid_token')
+    throw new Unauthenticated(
+      `the token lives longer than the ${maxLifetimeMs / 1_000} s that are accepted`,
+      'invalid_token'
+    )
   }
   return claims as Claims
 }
@@ -82,9 +105,13 @@ const CLAIMS: ReadonlyMap<string, string> = new Map([
 /** The errors of jose as sentences; their own hold the token's claims. */
 function reasonOf (error: unknown): string {
   if (error instanceof errors.JWTExpired) return EXPIRED
-  if (error instanceof errors.JWTClaimValidationFailed) return CLAIMS.get(error.claim) ?? 'a claim of the token is not valid'
+  if (error instanceof errors.JWTClaimValidationFailed) {
+    return CLAIMS.get(error.claim) ?? 'a claim of the token is not valid'
+  }
   if (error instanceof errors.JOSEAlgNotAllowed) return 'the token is signed by an algorithm that is not accepted'
-  if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys) return 'the token names no key of its issuer'
+  if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys) {
+    return 'the token names no key of its issuer'
+  }
   if (error instanceof errors.JWSSignatureVerificationFailed) return 'the token is not signed by its issuer'
   return 'the token is no JWT that can be verified'
 }

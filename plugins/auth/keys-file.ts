@@ -8,7 +8,10 @@ import { watchFile } from '../watched-file.ts'
  * Public keys from a JWKS file, and again whenever it changes. A new version that is broken is not taken.
  * @throws an `Error` whose message says what was expected
  */
-export async function keysFromFile (path: string, { onChange, log, signal }: { onChange: () => void, log: FastifyBaseLogger, signal: AbortSignal }): Promise<JWTVerifyGetKey> {
+export async function keysFromFile (
+  path: string,
+  { onChange, log, signal }: { onChange: () => void, log: FastifyBaseLogger, signal: AbortSignal }
+): Promise<JWTVerifyGetKey> {
   const content = await readFile(path)
   let keys = createLocalJWKSet(parseJwks(content))
   watchFile(path, content, content => {
@@ -17,7 +20,10 @@ export async function keysFromFile (path: string, { onChange, log, signal }: { o
       onChange()
       log.info({ file: path }, 'the keys of tokens have been read anew')
     } catch (error) {
-      log.error({ file: path, reason: `expected ${(error as Error).message}` }, 'the new keys of tokens are not taken: the old ones stay')
+      log.error(
+        { file: path, reason: `expected ${(error as Error).message}` },
+        'the new keys of tokens are not taken: the old ones stay'
+      )
     }
   }, signal)
   return (header, token) => keys(header, token)

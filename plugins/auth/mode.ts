@@ -56,20 +56,28 @@ const MODES: Readonly<Record<AuthMethod, { needs: Key[], takes: Key[] }>> = {
  */
 export function resolveMode (settings: AuthSettings): ResolvedMode {
   const isSet = (key: Key) => settings[key] !== undefined
-  const configured = (['oidc', 'jwks', 'token'] as const).filter(mode => [...MODES[mode].needs, ...MODES[mode].takes].some(isSet))
+  const configured = (['oidc', 'jwks', 'token'] as const).filter(mode =>
+    [...MODES[mode].needs, ...MODES[mode].takes].some(isSet)
+  )
   const mode = settings.authMode ?? configured[0] ?? 'none'
   const wrong = [
     ...contradictions(settings, mode, configured, isSet),
-    ...MODES[mode].needs.filter(key => !isSet(key)).map(key => `${VARIABLES[key]} is not set: expected it in the mode ${mode}`),
+    ...MODES[mode].needs.filter(key => !isSet(key)).map(key =>
+      `${VARIABLES[key]} is not set: expected it in the mode ${mode}`
+    ),
     ...unpaired(isSet, 'oidcClientId', 'oidcClientSecret'),
     ...unpaired(isSet, 'tlsCertFile', 'tlsKeyFile'),
     ...isSet('tlsClientCaFile') && !isSet('tlsCertFile')
-      ? [`${VARIABLES.tlsClientCaFile} is set and ${VARIABLES.tlsCertFile} is not: expected a certificate of this service, since only TLS asks for the client's`]
+      ? [
+        `${VARIABLES.tlsClientCaFile} is set and ${VARIABLES.tlsCertFile} is not: expected a certificate of this service, since only TLS asks for the client's`,
+        ]
       : [],
     ...(settings.oidcIssuer ?? []).filter(issuer => !isConfidential(issuer)).map(issuer =>
       `${VARIABLES.oidcIssuer} is ${quote(issuer)}: expected an https URL; http is accepted on loopback only`),
     ...settings.authToken !== undefined && !isSendable(settings.authToken)
-      ? [`${VARIABLES.authToken} is not valid: expected at least ${MIN_TOKEN_LENGTH} characters, all of them visible ASCII`]
+      ? [
+        `${VARIABLES.authToken} is not valid: expected at least ${MIN_TOKEN_LENGTH} characters, all of them visible ASCII`,
+        ]
       : [],
     ...exposed(settings, mode),
   ]
@@ -87,14 +95,27 @@ export function isConfidential (url: string): boolean {
   return parsed?.protocol === 'https:' || (parsed?.protocol === 'http:' && isLoopback(parsed.hostname))
 }
 
-function contradictions ({ authMode }: AuthSettings, mode: AuthMethod, configured: AuthMethod[], isSet: (key: Key) => boolean): string[] {
+function contradictions (
+  { authMode }: AuthSettings,
+  mode: AuthMethod,
+  configured: AuthMethod[],
+  isSet: (key: Key) => boolean
+): string[] {
   const variables = configured.filter(other => other !== mode)
     .map(other => VARIABLES[[...MODES[other].needs, ...MODES[other].takes].find(isSet) as Key])
-  if (authMode !== undefined) return variables.map(variable => `${variable} is set and ${PREFIX}AUTH_MODE is ${authMode}: expected one or the other`)
+  if (authMode !== undefined) {
+    return variables.map(variable =>
+      `${variable} is set and ${PREFIX}AUTH_MODE is ${authMode}: expected one or the other`
+    )
+  }
   const own = [...MODES[mode].needs, ...MODES[mode].takes].find(isSet)
   return own === undefined
     ? []
-    : variables.map(variable => `${VARIABLES[own]} and ${variable} are both set: expected one way to authenticate, or ${PREFIX}AUTH_MODE and what belongs to it`)
+    : variables.map(variable =>
+      `${
+        VARIABLES[own]
+      } and ${variable} are both set: expected one way to authenticate, or ${PREFIX}AUTH_MODE and what belongs to it`
+    )
 }
 
 function unpaired (isSet: (key: Key) => boolean, ...pair: [Key, Key]): string[] {
@@ -112,17 +133,27 @@ function isSendable (token: string): boolean {
 function exposed ({ httpAddr }: AuthSettings, mode: AuthMethod): string[] {
   if (mode !== 'none' || !httpAddr || isLoopback(httpAddr.host)) return []
   const host = httpAddr.host.includes(':') ? `[${httpAddr.host}]` : httpAddr.host
-  return [`${PREFIX}HTTP_ADDR (${host}:${httpAddr.port}) is no loopback address, and nothing says who may call: set ${VARIABLES.oidcIssuer} (an identity provider), ` +
-    `${VARIABLES.authJwksFile} and ${VARIABLES.authJwksIssuer} (keys of your own) or ${VARIABLES.authToken} (one shared secret); or listen on 127.0.0.1:${httpAddr.port}`]
+  return [
+    `${PREFIX}HTTP_ADDR (${host}:${httpAddr.port}) is no loopback address, and nothing says who may call: set ${VARIABLES.oidcIssuer} (an identity provider), ` +
+    `${VARIABLES.authJwksFile} and ${VARIABLES.authJwksIssuer} (keys of your own) or ${VARIABLES.authToken} (one shared secret); or listen on 127.0.0.1:${httpAddr.port}`,
+  ]
 }
 
 function warnings ({ httpAddr, publicUrl }: AuthSettings, mode: AuthMethod): string[] {
   if (mode === 'none') return []
   const found = []
-  if (mode === 'token') found.push(`${VARIABLES.authToken} is a shared secret: whoever has it is static-token, and nobody can tell who that was`)
-  if (publicUrl !== undefined && !isConfidential(publicUrl)) found.push(`${PREFIX}PUBLIC_URL is not https: tokens can be read on the way`)
+  if (mode === 'token') {
+    found.push(
+      `${VARIABLES.authToken} is a shared secret: whoever has it is static-token, and nobody can tell who that was`
+    )
+  }
+  if (publicUrl !== undefined && !isConfidential(publicUrl)) {
+    found.push(`${PREFIX}PUBLIC_URL is not https: tokens can be read on the way`)
+  }
   if (publicUrl === undefined && httpAddr && (httpAddr.host === '::' || httpAddr.host === '0.0.0.0')) {
-    found.push(`${PREFIX}PUBLIC_URL is not set: clients are sent to the address that this service listens on, which is nobody's`)
+    found.push(
+      `${PREFIX}PUBLIC_URL is not set: clients are sent to the address that this service listens on, which is nobody's`
+    )
   }
   return found
 }

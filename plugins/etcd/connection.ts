@@ -1,7 +1,16 @@
 import type { Socket } from 'node:net'
 import * as grpc from '@grpc/grpc-js'
 import { PREFIX } from '../../kafscale/keyspace.ts'
-import { authenticate, range, watch, type KeyValue, type RangeRequest, type RangeResponse, type Rpc, type WatchResponse } from './messages.ts'
+import {
+  authenticate,
+  range,
+  watch,
+  type KeyValue,
+  type RangeRequest,
+  type RangeResponse,
+  type Rpc,
+  type WatchResponse,
+} from './messages.ts'
 
 /**
  * How long each kind of call may take; a half-open connection shows as a call that takes longer. A connection begins with
@@ -174,7 +183,10 @@ export class EtcdConnection {
     const metadata = new grpc.Metadata()
     if (this.#credentials) {
       const { username: name, password } = this.#credentials
-      this.#token ??= this.#call(authenticate, { name, password }, metadata, AUTHENTICATE_TIMEOUT_MS).then(({ token }) => token, unlessNotEnabled)
+      this.#token ??= this.#call(authenticate, { name, password }, metadata, AUTHENTICATE_TIMEOUT_MS).then(
+        ({ token }) => token,
+        unlessNotEnabled
+      )
       const token = await this.#token
       if (token !== undefined) metadata.set('token', token)
     }
@@ -186,11 +198,19 @@ export class EtcdConnection {
   ): Promise<Response> {
     return new Promise((resolve, reject) => {
       const options = { deadline: Date.now() + timeoutMs }
-      const call = this.#client.makeUnaryRequest(rpc.path, rpc.serialize, rpc.deserialize, request, metadata, options, (error, response) => {
-        this.#calls.delete(call)
-        if (error) reject(error)
-        else resolve(response as Response)
-      })
+      const call = this.#client.makeUnaryRequest(
+        rpc.path,
+        rpc.serialize,
+        rpc.deserialize,
+        request,
+        metadata,
+        options,
+        (error, response) => {
+          this.#calls.delete(call)
+          if (error) reject(error)
+          else resolve(response as Response)
+        }
+      )
       this.#calls.add(call)
     })
   }

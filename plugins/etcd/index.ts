@@ -22,7 +22,9 @@ export default fp(async function etcd (app) {
   const read = (path: string | undefined) => path === undefined ? null : readFileSync(path)
   const tls = grpc.credentials.createSsl(read(etcdCaFile), read(etcdKeyFile), read(etcdCertFile))
   const plain = grpc.credentials.createInsecure()
-  const credentials = etcdUsername === undefined ? undefined : { username: etcdUsername, password: secretsOf(app.config).etcdPassword ?? '' }
+  const credentials = etcdUsername === undefined
+    ? undefined
+    : { username: etcdUsername, password: secretsOf(app.config).etcdPassword ?? '' }
 
   let next = 0
   app.decorate('etcd', {

@@ -16,9 +16,19 @@ export interface RangeRequest {
   keysOnly?: boolean
   minModRevision?: number
 }
-export interface RangeResponse { header: ResponseHeader, kvs: KeyValue[], more: boolean, count: number }
-export interface WatchRequest { createRequest: { key: Buffer, rangeEnd: Buffer, startRevision: number, fragment: boolean } }
-export interface WatchEvent { type: 'PUT' | 'DELETE', kv: KeyValue }
+export interface RangeResponse {
+  header: ResponseHeader
+  kvs: KeyValue[]
+  more: boolean
+  count: number
+}
+export interface WatchRequest {
+  createRequest: { key: Buffer, rangeEnd: Buffer, startRevision: number, fragment: boolean }
+}
+export interface WatchEvent {
+  type: 'PUT' | 'DELETE'
+  kv: KeyValue
+}
 export interface WatchResponse {
   created: boolean
   canceled: boolean
@@ -38,7 +48,8 @@ export interface Rpc<Request, Response> {
 
 export const authenticate: Rpc<{ name: string, password: string }, { token: string }> = {
   path: '/etcdserverpb.Auth/Authenticate',
-  serialize: ({ name, password }) => finish(new protobuf.Writer().uint32(0x0a).string(name).uint32(0x12).string(password)),
+  serialize: ({ name, password }) =>
+    finish(new protobuf.Writer().uint32(0x0a).string(name).uint32(0x12).string(password)),
   deserialize (bytes) {
     const response = { token: '' }
     decodeFields(bytes, (tag, reader) => {
@@ -54,7 +65,11 @@ export const range: Rpc<RangeRequest, RangeResponse> = {
   serialize ({ key, rangeEnd, limit = 0, revision = 0, keysOnly = false, minModRevision = 0 }) {
     const writer = new protobuf.Writer().uint32(0x0a).bytes(key)
     if (rangeEnd) writer.uint32(0x12).bytes(rangeEnd)
-    return finish(writer.uint32(0x18).int64(limit).uint32(0x20).int64(revision).uint32(0x40).bool(keysOnly).uint32(0x50).int64(minModRevision))
+    return finish(
+      writer.uint32(0x18).int64(limit).uint32(0x20).int64(revision).uint32(0x40).bool(keysOnly).uint32(0x50).int64(
+        minModRevision
+      )
+    )
   },
   deserialize (bytes) {
     const response: RangeResponse = { header: { revision: 0 }, kvs: [], more: false, count: 0 }
@@ -73,8 +88,13 @@ export const range: Rpc<RangeRequest, RangeResponse> = {
 
 export const watch: Rpc<WatchRequest, WatchResponse> = {
   path: '/etcdserverpb.Watch/Watch',
-  serialize: ({ createRequest: { key, rangeEnd, startRevision, fragment } }) => finish(new protobuf.Writer().uint32(0x0a).fork()
-    .uint32(0x0a).bytes(key).uint32(0x12).bytes(rangeEnd).uint32(0x18).int64(startRevision).uint32(0x40).bool(fragment).ldelim()),
+  serialize: ({ createRequest: { key, rangeEnd, startRevision, fragment } }) =>
+    finish(
+      new protobuf.Writer().uint32(0x0a).fork()
+        .uint32(0x0a).bytes(key).uint32(0x12).bytes(rangeEnd).uint32(0x18).int64(startRevision).uint32(0x40).bool(
+          fragment
+        ).ldelim()
+    ),
   deserialize (bytes) {
     const response: WatchResponse = {
       created: false, canceled: false, compactRevision: 0, cancelReason: '', fragment: false, events: []

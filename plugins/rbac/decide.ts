@@ -54,13 +54,15 @@ export function decide (policy: Policy, roles: readonly string[], question: Ques
 
 /** Whether a rule is about this tool here, whatever the topics and groups. Pure. */
 export function concerns (rule: Rule, { tool, environment }: Pick<Question, 'tool' | 'environment'>): boolean {
-  return (rule.operations?.includes(tool.operation) ?? true) && (rule.tools?.includes(tool.name) ?? true) && matchesAny(rule.environments, environment, true)
+  return (rule.operations?.includes(tool.operation) ?? true) && (rule.tools?.includes(tool.name) ?? true) &&
+    matchesAny(rule.environments, environment, true)
 }
 
 function allows (rule: Rule, question: Question): boolean {
   const { topic, group } = question
   return concerns(rule, question) &&
-    (topic === undefined || matchesAny(rule.topics, topic, true)) && (group === undefined || matchesAny(rule.groups, group, true))
+    (topic === undefined || matchesAny(rule.topics, topic, true)) &&
+    (group === undefined || matchesAny(rule.groups, group, true))
 }
 
 /** A rule that names topics or groups denies those, and only of the operations, tools and environments that it names. */
@@ -68,7 +70,8 @@ function denies (rule: Rule, question: Question): boolean {
   const { topic, group } = question
   if (!concerns(rule, question)) return false
   if (rule.topics === undefined && rule.groups === undefined) return true
-  return (topic !== undefined && matchesAny(rule.topics, topic, false)) || (group !== undefined && matchesAny(rule.groups, group, false))
+  return (topic !== undefined && matchesAny(rule.topics, topic, false)) ||
+    (group !== undefined && matchesAny(rule.groups, group, false))
 }
 
 function matchesAny (globs: readonly string[] | undefined, name: string, absent: boolean): boolean {
@@ -86,6 +89,11 @@ function isBound ({ claim, value, issuer }: Binding, { claims, issuer: own }: Pr
 /** A claim by its exact name, else as a path of names with dots. */
 function lookUp (claims: Readonly<Record<string, unknown>>, claim: string): unknown {
   if (Object.hasOwn(claims, claim)) return claims[claim]
-  return claim.split('.').reduce<unknown>((value, name) =>
-    typeof value === 'object' && value !== null && Object.hasOwn(value, name) ? value[name as keyof typeof value] : undefined, claims)
+  return claim.split('.').reduce<unknown>(
+    (value, name) =>
+      typeof value === 'object' && value !== null && Object.hasOwn(value, name)
+        ? value[name as keyof typeof value]
+        : undefined,
+    claims
+  )
 }

@@ -54,9 +54,14 @@ export default fp(async function rbac (app) {
         if (!(error instanceof PolicyError)) throw error
         warning = error.message
       }
-      app.log[warning === null ? 'info' : 'error']({ mistakes: warning }, warning === null ? 'policy reloaded' : 'the new policy is refused, the old one stays')
+      app.log[warning === null ? 'info' : 'error'](
+        { mistakes: warning },
+        warning === null ? 'policy reloaded' : 'the new policy is refused, the old one stays'
+      )
       // A sink that is slow keeps no later policy waiting.
-      app.audit.record({ ...ownEntry('policy_reload', warning), outcome: warning === null ? 'ok' : 'error' }).catch(() => {})
+      app.audit.record({ ...ownEntry('policy_reload', warning), outcome: warning === null ? 'ok' : 'error' }).catch(
+        () => {}
+      )
     }
     app.addHook('onReady', async () => { watchFile(policyFile, content, reload, closing.signal) })
     app.addHook('onClose', async () => closing.abort())
@@ -92,7 +97,8 @@ export default fp(async function rbac (app) {
     roles: principal => accessOf(principal).roles,
     decide (principal, tool) {
       const { roles, decisions } = accessOf(principal)
-      const decision = decisions.get(tool.name) ?? lackedScope(principal, tool) ?? decide(policy, roles, { tool, environment })
+      const decision = decisions.get(tool.name) ?? lackedScope(principal, tool) ??
+        decide(policy, roles, { tool, environment })
       decisions.set(tool.name, decision)
       return decision
     },
@@ -132,6 +138,8 @@ function firstPolicy (path: string, content: Buffer, tools: readonly string[]): 
     return parsePolicy(content.toString(), tools)
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error
-    throw new ConfigError(`KAFSCALE_MCP_POLICY_FILE is ${quote(path)}: expected a policy without mistakes\n${error.message}`)
+    throw new ConfigError(
+      `KAFSCALE_MCP_POLICY_FILE is ${quote(path)}: expected a policy without mistakes\n${error.message}`
+    )
   }
 }

@@ -70,19 +70,27 @@ export function parsePolicy (text: string, tools: readonly string[]): Policy {
     }
     return 1
   }
-  const mistakes = [...document.errors.map(({ pos: [offset], message }) => ({ offset, message })), ...unknownAliases(document)]
+  const mistakes = [
+    ...document.errors.map(({ pos: [offset], message }) => ({ offset, message })),
+    ...unknownAliases(document),
+  ]
     .map(({ offset, message }) => ({ line: lines.linePos(offset).line, message }))
   const content: unknown = mistakes.length > 0 ? undefined : contentOf(document)
   if (mistakes.length === 0 && !validate(content)) {
     for (const { instancePath, message, params } of validate.errors ?? []) {
       const path = instancePath.split('/').slice(1).map(part => part.replaceAll('~1', '/').replaceAll('~0', '~'))
       const name = params.additionalProperty ?? params.missingProperty
-      mistakes.push({ line: at(path), message: `${path.join('.') || 'the policy'} ${message}${name === undefined ? '' : ` (${name})`}` })
+      mistakes.push({
+        line: at(path),
+        message: `${path.join('.') || 'the policy'} ${message}${name === undefined ? '' : ` (${name})`}`,
+      })
     }
   }
   if (mistakes.length === 0) mistakes.push(...unknownNames(content as Static<typeof PolicySchema>, tools, at))
   if (mistakes.length > 0) {
-    throw new PolicyError(mistakes.sort((a, b) => a.line - b.line).map(({ line, message }) => `line ${line}: ${message}`).join('\n'))
+    throw new PolicyError(
+      mistakes.sort((a, b) => a.line - b.line).map(({ line, message }) => `line ${line}: ${message}`).join('\n')
+    )
   }
   const { roles = {}, bindings } = content as Static<typeof PolicySchema>
   const own = Object.entries(roles).map(([name, { allow = [], deny = [] }]): [string, Role] => [name, { allow, deny }])
@@ -102,26 +110,41 @@ function unknownAliases (document: Document.Parsed): { offset: number, message: 
   const mistakes: { offset: number, message: string }[] = []
   visit(document, {
     Alias (_, alias) {
-      if (!alias.resolve(document)) mistakes.push({ offset: alias.range?.[0] ?? 0, message: `there is no anchor ${alias.source}` })
-    }
+      if (!alias.resolve(document)) {
+        mistakes.push({ offset: alias.range?.[0] ?? 0, message: `there is no anchor ${alias.source}` })
+      }
+    },
   })
   return mistakes
 }
 
-function unknownNames ({ roles = {}, bindings }: Static<typeof PolicySchema>, tools: readonly string[], at: (path: (string | number)[]) => number) {
+function unknownNames (
+  { roles = {}, bindings }: Static<typeof PolicySchema>,
+  tools: readonly string[],
+  at: (path: (string | number)[]) => number
+) {
   const mistakes: { line: number, message: string }[] = []
   for (const [name, role] of Object.entries(roles)) {
-    if (PREDEFINED.has(name)) mistakes.push({ line: at(['roles', name]), message: `the role ${name} is predefined: choose another name` })
+    if (PREDEFINED.has(name)) {
+      mistakes.push({ line: at(['roles', name]), message: `the role ${name} is predefined: choose another name` })
+    }
     for (const kind of ['allow', 'deny'] as const) {
       for (const [index, rule] of role[kind]?.entries() ?? []) {
         for (const [position, tool] of rule.tools?.entries() ?? []) {
-          if (!tools.includes(tool)) mistakes.push({ line: at(['roles', name, kind, index, 'tools', position]), message: `there is no tool ${tool}` })
+          if (!tools.includes(tool)) {
+            mistakes.push({
+              line: at(['roles', name, kind, index, 'tools', position]),
+              message: `there is no tool ${tool}`,
+            })
+          }
         }
       }
     }
   }
   for (const [index, { role }] of bindings.entries()) {
-    if (!PREDEFINED.has(role) && !Object.hasOwn(roles, role)) mistakes.push({ line: at(['bindings', index, 'role']), message: `there is no role ${role}` })
+    if (!PREDEFINED.has(role) && !Object.hasOwn(roles, role)) {
+      mistakes.push({ line: at(['bindings', index, 'role']), message: `there is no role ${role}` })
+    }
   }
   return mistakes
 }

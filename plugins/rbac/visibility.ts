@@ -13,11 +13,22 @@ export interface Visibility {
   topicsOf: (group: string) => (topic: string) => boolean
 }
 
-export const EVERYTHING: Visibility = { everything: true, topic: () => true, group: () => true, topicsOf: () => () => true }
+export const EVERYTHING: Visibility = {
+  everything: true,
+  topic: () => true,
+  group: () => true,
+  topicsOf: () => () => true,
+}
 
 /** Whether no rule of these roles hides a topic or group from a tool that they allow. Pure; `false` when in doubt. */
-export function seesEverything (policy: Policy, roles: readonly string[], tool: { name: string, operation: Operation }, environment: string): boolean {
-  const rules = (kind: 'allow' | 'deny') => roles.flatMap(role => policy.roles.get(role)?.[kind] ?? []).filter(rule => concerns(rule, { tool, environment }))
+export function seesEverything (
+  policy: Policy,
+  roles: readonly string[],
+  tool: { name: string, operation: Operation },
+  environment: string
+): boolean {
+  const rules = (kind: 'allow' | 'deny') =>
+    roles.flatMap(role => policy.roles.get(role)?.[kind] ?? []).filter(rule => concerns(rule, { tool, environment }))
   const isAll = (globs: readonly string[] | undefined) => globs === undefined || globs.includes('*')
   return rules('deny').length === 0 && rules('allow').some(({ topics, groups }) => isAll(topics) && isAll(groups))
 }

@@ -25,7 +25,10 @@ export interface Telemetry {
   refused: (call: { tool: string | null, outcome: Outcome, rule: string | null, code: string }, caller: Caller) => void
   authenticationFailed: (error: unknown) => void
   /** Runs the scrape of one broker's page. */
-  scrape: (target: { nodeId: number | null, address: string }, run: () => Promise<BrokerResult>) => Promise<BrokerResult>
+  scrape: (
+    target: { nodeId: number | null, address: string },
+    run: () => Promise<BrokerResult>,
+  ) => Promise<BrokerResult>
 }
 
 export default fp(async function telemetry (app) {
@@ -43,7 +46,13 @@ export default fp(async function telemetry (app) {
     async call (tool, caller, decision, run) {
       const startedMs = performance.now()
       metrics.inFlight++
-      const result = await traced(`tools/call ${tool}`, 'internal', { 'mcp.method.name': 'tools/call', 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': tool }, run, codeOf)
+      const result = await traced(
+        `tools/call ${tool}`,
+        'internal',
+        { 'mcp.method.name': 'tools/call', 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': tool },
+        run,
+        codeOf
+      )
         .finally(() => metrics.inFlight--)
       const durationMs = performance.now() - startedMs
       const code = codeOf(result)
@@ -68,15 +77,29 @@ export default fp(async function telemetry (app) {
     },
 
     async scrape ({ nodeId, address }, run) {
-      const result = await traced('scrape', 'client', { 'server.address': address }, run, ({ state }) => state === 'ok' ? undefined : state)
+      const result = await traced(
+        'scrape',
+        'client',
+        { 'server.address': address },
+        run,
+        ({ state }) => state === 'ok' ? undefined : state
+      )
       metrics.scrape(nodeId === null ? address : String(nodeId), result.state)
-      app.log.debug({ broker: nodeId, address, state: result.state, reason: result.state === 'ok' ? undefined : result.error }, 'broker scraped')
+      app.log.debug({
+        broker: nodeId,
+        address,
+        state: result.state,
+        reason: result.state === 'ok' ? undefined : result.error,
+      }, 'broker scraped')
       return result
     },
   })
 
   /** At `debug`, for the audit record is a line for each call already, and one more costs as much as a small tool. */
-  function log ({ requestId, traceId }: Caller, call: { tool: string, outcome: string, code: string | undefined, duration_ms?: number }): void {
+  function log (
+    { requestId, traceId }: Caller,
+    call: { tool: string, outcome: string, code: string | undefined, duration_ms?: number }
+  ): void {
     app.log.debug({ reqId: requestId, trace_id: traceId ?? undefined, ...call }, 'tool called')
   }
 }, { name: 'telemetry', dependencies: ['config'] })

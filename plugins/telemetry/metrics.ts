@@ -25,7 +25,11 @@ export class Metrics {
   inFlight = 0
 
   readonly #calls = this.#counter('tool_calls_total', 'Tool calls by outcome.', ['tool', 'outcome'])
-  readonly #errors = this.#counter('tool_errors_total', 'Tool calls that failed or were denied, by error code.', ['tool', 'code'])
+  readonly #errors = this.#counter('tool_errors_total', 'Tool calls that failed or were denied, by error code.', [
+    'tool',
+    'code',
+  ])
+
   readonly #duration = new Histogram({
     name: 'kafscale_mcp_tool_call_duration_seconds',
     help: 'Time from the call of a tool to its result, its audit record included.',
@@ -34,15 +38,37 @@ export class Metrics {
     registers: [this.registry],
   })
 
-  readonly #denials = this.#counter('denied_calls_total', 'Calls that the policy denied, by the rule that decided.', ['rule'])
-  readonly #authenticationFailures = this.#counter('authentication_failures_total', 'Requests whose sender could not be authenticated.', ['reason'])
-  readonly #responses = this.#counter('http_responses_total', 'HTTP responses by route and status.', ['route', 'status'])
-  readonly #scrapes = this.#counter('broker_scrapes_total', 'Scrapes of a broker\'s metrics page by result.', ['broker', 'result'])
+  readonly #denials = this.#counter('denied_calls_total', 'Calls that the policy denied, by the rule that decided.', [
+    'rule',
+  ])
+
+  readonly #authenticationFailures = this.#counter(
+    'authentication_failures_total',
+    'Requests whose sender could not be authenticated.',
+    ['reason']
+  )
+
+  readonly #responses = this.#counter('http_responses_total', 'HTTP responses by route and status.', [
+    'route',
+    'status',
+  ])
+
+  readonly #scrapes = this.#counter('broker_scrapes_total', "Scrapes of a broker's metrics page by result.", [
+    'broker',
+    'result',
+  ])
+
   readonly #rule = bounded(MAX_RULES)
   readonly #broker = bounded(MAX_BROKERS)
 
   constructor (app: FastifyInstance) {
-    this.#read(Gauge, 'build_info', 'Always 1; what is running.', ['version', 'node_version'], () => [[1, { version: packageJson.version, node_version: process.version }]])
+    this.#read(
+      Gauge,
+      'build_info',
+      'Always 1; what is running.',
+      ['version', 'node_version'],
+      () => [[1, { version: packageJson.version, node_version: process.version }]]
+    )
     this.#read(Gauge, 'tool_calls_in_flight', 'Tool calls that have begun and not ended.', [], () => [[this.inFlight]])
     this.#readMirror(app)
     this.#readAudit(app)
@@ -88,11 +114,13 @@ export class Metrics {
   }
 
   #readMirror (app: FastifyInstance): void {
-    const ofMirror = (name: string, help: string, value: () => number | undefined) => this.#read(Gauge, `mirror_${name}`, help, [], () => {
-      const now = app.metadata.mirror && value()
-      return now === undefined ? [] : [[now]]
-    })
-    const counted = (name: string, help: string, count: () => number) => this.#read(Counter, `mirror_${name}_total`, help, [], () => [[count()]])
+    const ofMirror = (name: string, help: string, value: () => number | undefined) =>
+      this.#read(Gauge, `mirror_${name}`, help, [], () => {
+        const now = app.metadata.mirror && value()
+        return now === undefined ? [] : [[now]]
+      })
+    const counted = (name: string, help: string, count: () => number) =>
+      this.#read(Counter, `mirror_${name}_total`, help, [], () => [[count()]])
 
     this.#read(Gauge, 'mirror_state', '1 for the state that the mirror is in.', ['state'], () =>
       ['synced', 'stale', 'unavailable'].map(state => [app.metadata.state === state ? 1 : 0, { state }]))
@@ -101,22 +129,53 @@ export class Metrics {
     ofMirror('keys', 'Keys that the mirror holds.', () => app.metadata.mirror?.modRevisions.size)
     ofMirror('undecodable_values', 'Keys whose value can not be decoded.', () => app.metadata.mirror?.undecodable.size)
     counted('events', 'Changes that the watch brought.', () => app.metadata.counters.events)
-    counted('resyncs', 'Loads of the whole keyspace after the first one.', () => Math.max(0, app.metadata.counters.loads - 1))
+    counted(
+      'resyncs',
+      'Loads of the whole keyspace after the first one.',
+      () => Math.max(0, app.metadata.counters.loads - 1)
+    )
     counted('verifications', 'Comparisons of the mirror with a fresh load.', () => app.metadata.counters.verifications)
     counted('differences', 'Keys on which a comparison found a difference.', () => app.metadata.counters.differences)
   }
 
   #readAudit (app: FastifyInstance): void {
     /** Sinks of one kind are told apart by number: their paths and addresses are nobody's business here. */
-    const sinks = () => app.audit.state.sinks.map((sink, index, all) => {
-      const before = all.slice(0, index).filter(({ kind }) => kind === sink.kind).length
-      return { ...sink, name: before === 0 ? sink.kind : `${sink.kind}-${before + 1}` }
-    })
-    this.#read(Gauge, 'audit_sink_up', '1 while a sink takes audit records.', ['sink'], () => sinks().map(({ name, state }) => [state === 'ok' ? 1 : 0, { sink: name }]))
-    this.#read(Counter, 'audit_records_total', 'Audit records that a sink has written, or has missed.', ['sink', 'state'], () =>
-      sinks().flatMap(({ name: sink, written, missed }): Sample[] => [[written, { sink, state: 'written' }], [missed, { sink, state: 'missed' }]]))
-    this.#read(Counter, 'audit_gaps_total', 'Gaps that a sink\'s chain tells of.', ['sink'], () => sinks().map(({ name, gaps }) => [gaps, { sink: name }]))
-    this.#read(Counter, 'audit_records_lost_total', 'Audit records that no sink took.', [], () => [[app.audit.state.lost]])
+    const sinks = () =>
+      app.audit.state.sinks.map((sink, index, all) => {
+        const before = all.slice(0, index).filter(({ kind }) => kind === sink.kind).length
+        return { ...sink, name: before === 0 ? sink.kind : `${sink.kind}-${before + 1}` }
+      })
+    this.#read(
+      Gauge,
+      'audit_sink_up',
+      '1 while a sink takes audit records.',
+      ['sink'],
+      () => sinks().map(({ name, state }) => [state === 'ok' ? 1 : 0, { sink: name }])
+    )
+    this.#read(
+      Counter,
+      'audit_records_total',
+      'Audit records that a sink has written, or has missed.',
+      ['sink', 'state'],
+      () =>
+        sinks().flatMap((
+          { name: sink, written, missed }
+        ): Sample[] => [[written, { sink, state: 'written' }], [missed, { sink, state: 'missed' }]])
+    )
+    this.#read(
+      Counter,
+      'audit_gaps_total',
+      "Gaps that a sink's chain tells of.",
+      ['sink'],
+      () => sinks().map(({ name, gaps }) => [gaps, { sink: name }])
+    )
+    this.#read(
+      Counter,
+      'audit_records_lost_total',
+      'Audit records that no sink took.',
+      [],
+      () => [[app.audit.state.lost]]
+    )
   }
 
   #readEventLoop (app: FastifyInstance): void {
@@ -124,30 +183,46 @@ export class Metrics {
     app.addHook('onReady', async () => { delay.enable() })
     app.addHook('onClose', async () => { delay.disable() })
     const seconds = (ns: number) => Math.max(0, ns / 1e9 - EVENT_LOOP_RESOLUTION_MS / 1e3)
-    this.#read(Gauge, 'event_loop_delay_seconds', 'How late the event loop was since the last scrape.', ['statistic'], () => {
-      if (delay.count === 0) return []
-      const samples: Sample[] = [[seconds(delay.mean), { statistic: 'mean' }], [seconds(delay.percentile(99)), { statistic: 'p99' }], [seconds(delay.max), { statistic: 'max' }]]
-      delay.reset()
-      return samples
-    })
+    this.#read(
+      Gauge,
+      'event_loop_delay_seconds',
+      'How late the event loop was since the last scrape.',
+      ['statistic'],
+      () => {
+        if (delay.count === 0) return []
+        const samples: Sample[] = [[seconds(delay.mean), { statistic: 'mean' }], [seconds(delay.percentile(99)), {
+          statistic: 'p99',
+        }], [seconds(delay.max), { statistic: 'max' }]]
+        delay.reset()
+        return samples
+      }
+    )
   }
 
   #counter<L extends string> (name: string, help: string, labelNames: L[]): Counter<L> {
     return new Counter({ name: `kafscale_mcp_${name}`, help, labelNames, registers: [this.registry] })
   }
 
-  #read (Kind: typeof Counter | typeof Gauge, name: string, help: string, labelNames: string[], samples: () => Iterable<Sample>): void {
-    this.registry.registerMetric(new Kind({
-      name: `kafscale_mcp_${name}`,
-      help,
-      labelNames,
-      registers: [],
-      collect () {
-        this.reset()
-        if (labelNames.length === 0) this.remove({})
-        for (const [value, labels = {}] of samples()) this.inc(labels, value)
-      },
-    }))
+  #read (
+    Kind: typeof Counter | typeof Gauge,
+    name: string,
+    help: string,
+    labelNames: string[],
+    samples: () => Iterable<Sample>
+  ): void {
+    this.registry.registerMetric(
+      new Kind({
+        name: `kafscale_mcp_${name}`,
+        help,
+        labelNames,
+        registers: [],
+        collect () {
+          this.reset()
+          if (labelNames.length === 0) this.remove({})
+          for (const [value, labels = {}] of samples()) this.inc(labels, value)
+        },
+      })
+    )
   }
 }
 

@@ -1,5 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { createTraceState, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace, TraceFlags, type Attributes, type Context, type Span, type SpanContext } from '@opentelemetry/api'
+import {
+  createTraceState,
+  ROOT_CONTEXT,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+  TraceFlags,
+  type Attributes,
+  type Context,
+  type Span,
+  type SpanContext,
+} from '@opentelemetry/api'
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import { defaultResource, detectResources, envDetector, resourceFromAttributes } from '@opentelemetry/resources'
 import { BasicTracerProvider, BatchSpanProcessor, type SpanExporter } from '@opentelemetry/sdk-trace-node'
@@ -15,7 +26,13 @@ const TRACED_ROUTE = '/mcp'
  * Runs within a span, the child of the one that goes on.
  * @param failed the class of error that a result stands for
  */
-export type Traced = <T>(name: string, kind: 'internal' | 'client', attributes: Attributes, run: () => Promise<T>, failed: (result: T) => string | undefined) => Promise<T>
+export type Traced = <T>(
+  name: string,
+  kind: 'internal' | 'client',
+  attributes: Attributes,
+  run: () => Promise<T>,
+  failed: (result: T) => string | undefined,
+) => Promise<T>
 
 /**
  * Sends traces as the `OTEL_*` variables say. A provider of its own, not the process's: nothing else in it is traced, and
@@ -66,7 +83,9 @@ export function startTracing (app: FastifyInstance): Traced {
         'kafscale_mcp.request_id': request.id,
       },
       // Where a hop in between has begun a trace of its own, the agent's is still to be found.
-      links: ofHeaders && ofMessage && ofHeaders.traceId !== ofMessage.traceId ? [{ context: spanContext(ofMessage) }] : [],
+      links: ofHeaders && ofMessage && ofHeaders.traceId !== ofMessage.traceId
+        ? [{ context: spanContext(ofMessage) }]
+        : [],
     }, parent ? trace.setSpanContext(ROOT_CONTEXT, spanContext(parent)) : ROOT_CONTEXT)
   }
 
@@ -79,7 +98,11 @@ export function startTracing (app: FastifyInstance): Traced {
   }
 
   return async (name, kind, attributes, run, failed) => {
-    const span = tracer.startSpan(name, { kind: kind === 'client' ? SpanKind.CLIENT : SpanKind.INTERNAL, attributes }, contextOf(activeSpan.getStore()))
+    const span = tracer.startSpan(
+      name,
+      { kind: kind === 'client' ? SpanKind.CLIENT : SpanKind.INTERNAL, attributes },
+      contextOf(activeSpan.getStore())
+    )
     try {
       const result = await activeSpan.run(span, run)
       const error = failed(result)

@@ -23,7 +23,15 @@ async function writeLog (t: Test) {
   const path = join(dir, 'audit.jsonl')
   const app = await buildAudit(t, { auditSinks: [{ kind: 'file', path }], auditSigningKeyFile: keys.keyFile })
   await app.audit.record(entry())
-  await app.audit.record(entry({ who: { ...entry().who!, subject: 'bob\u001b[2J\nline' }, what: { ...entry().what!, tool: 'list_groups' }, outcome: 'denied', error_code: 'PERMISSION_DENIED', rule: 'no role' }))
+  await app.audit.record(
+    entry({
+      who: { ...entry().who!, subject: 'bob\u001b[2J\nline' },
+      what: { ...entry().what!, tool: 'list_groups' },
+      outcome: 'denied',
+      error_code: 'PERMISSION_DENIED',
+      rule: 'no role',
+    })
+  )
   await app.audit.record(entry({ event: 'authentication_failure', who: null, what: null, outcome: 'denied', count: 7 }))
   await app.close()
   return { ...keys, dir, path }
@@ -37,16 +45,30 @@ t.test('verify: 0 and what is known, when a log is intact', async t => {
   t.match(stdout, /Signed by key [0-9a-f]{64}: compare it, or give --public-key\.\n/)
   t.ok(stdout.endsWith('\nintact: records 1 to 7\n'))
   t.equal(stderr, '')
-  t.match(await run('verify', '--public-key', publicKeyFile, '--expect-sequence', '7', path), { code: 0, stdout: 'which is trusted' })
+  t.match(await run('verify', '--public-key', publicKeyFile, '--expect-sequence', '7', path), {
+    code: 0,
+    stdout: 'which is trusted',
+  })
 })
 
 t.test('verify: 1 with file and line, when it is altered', async t => {
   const { dir, path } = await writeLog(t)
   const other = signingKey(dir, 'other')
-  t.match(await run('verify', '--public-key', other.publicKeyFile, path), { code: 1, stdout: '', stderr: /audit\.jsonl:7: altered: the checkpoint is signed by another key/ })
-  t.match(await run('verify', '--expect-sequence', '8', path), { code: 1, stderr: /audit\.jsonl:7: altered: the log ends with record 7, and record 8 is expected/ })
+  t.match(await run('verify', '--public-key', other.publicKeyFile, path), {
+    code: 1,
+    stdout: '',
+    stderr: /audit\.jsonl:7: altered: the checkpoint is signed by another key/,
+  })
+  t.match(await run('verify', '--expect-sequence', '8', path), {
+    code: 1,
+    stderr: /audit\.jsonl:7: altered: the log ends with record 7, and record 8 is expected/,
+  })
   writeFileSync(path, readFileSync(path, 'utf8').replace('"limit":3', '"limit":4'))
-  t.match(await run('verify', path), { code: 1, stdout: '', stderr: /audit\.jsonl:3: altered: the record was changed\n/ })
+  t.match(await run('verify', path), {
+    code: 1,
+    stdout: '',
+    stderr: /audit\.jsonl:3: altered: the record was changed\n/,
+  })
 })
 
 t.test('verify: 2 when there is nothing to be read', async t => {
@@ -54,7 +76,17 @@ t.test('verify: 2 when there is nothing to be read', async t => {
   t.match(await run('verify', join(dir, 'missing')), { code: 2, stderr: /missing: unreadable: ENOENT/ })
   t.match(await run('verify', '--public-key', join(dir, 'missing'), path), { code: 2, stderr: 'ENOENT' })
   t.match(await run('verify', '--public-key', path, path), { code: 2, stderr: 'the public key can not be read' })
-  for (const args of [['verify'], ['verify', path, '--expect-sequence', 'many'], ['verify', path, '--deep'], ['prove'], [], ['show'], ['show', path, '--since', 'yesterday']]) {
+  for (
+    const args of [
+      ['verify'],
+      ['verify', path, '--expect-sequence', 'many'],
+      ['verify', path, '--deep'],
+      ['prove'],
+      [],
+      ['show'],
+      ['show', path, '--since', 'yesterday'],
+    ]
+  ) {
     t.match(await run(...args), { code: 2, stdout: '', stderr: 'Usage:' }, args.join(' '))
   }
   t.match(await run('--help'), { code: 0, stdout: 'Usage:' })
@@ -75,7 +107,8 @@ t.test('show: a table in which nothing can be taken for another line', async t =
 
 t.test('show: filtered by who, tool, event, outcome and time, as JSON', async t => {
   const { path } = await writeLog(t)
-  const shown = async (...filter: string[]) => (await run('show', path, '--json', ...filter)).stdout.split('\n').slice(0, -1).map(line => JSON.parse(line))
+  const shown = async (...filter: string[]) =>
+    (await run('show', path, '--json', ...filter)).stdout.split('\n').slice(0, -1).map(line => JSON.parse(line))
   const records = recordsOf(path)
   const sequences = async (...filter: string[]) => (await shown(...filter)).map(({ sequence }) => sequence)
   t.strictSame(await shown(), records)
@@ -92,5 +125,9 @@ t.test('show: filtered by who, tool, event, outcome and time, as JSON', async t 
 t.test('show: a line that is no record is named', async t => {
   const { path } = await writeLog(t)
   appendFileSync(path, '{"torn')
-  t.match(await run('show', path, '--who', 'alice'), { code: 1, stdout: 'list_topics', stderr: /audit\.jsonl:8: this line is no record: run audit verify/ })
+  t.match(await run('show', path, '--who', 'alice'), {
+    code: 1,
+    stdout: 'list_topics',
+    stderr: /audit\.jsonl:8: this line is no record: run audit verify/,
+  })
 })

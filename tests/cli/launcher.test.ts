@@ -18,9 +18,18 @@ const NO_ETCD = {
 }
 
 /** Runs a program to its end, with nothing in its environment but what is given. */
-async function run (file: string, args: string[], { cwd = ROOT, env = {} }: { cwd?: string, env?: Record<string, string> } = {}) {
+async function run (
+  file: string,
+  args: string[],
+  { cwd = ROOT, env = {} }: { cwd?: string, env?: Record<string, string> } = {}
+) {
   const { promise, resolve } = Promise.withResolvers<{ code: unknown, stdout: string, stderr: string }>()
-  execFile(file, args, { cwd, env }, (error, stdout, stderr) => resolve({ code: error ? error.code : 0, stdout, stderr }))
+  execFile(
+    file,
+    args,
+    { cwd, env },
+    (error, stdout, stderr) => resolve({ code: error ? error.code : 0, stdout, stderr })
+  )
   return await promise
 }
 
@@ -34,7 +43,10 @@ function checkout (t: Test): { dir: string, launch: (...args: string[]) => Retur
 
 /** Starts the service by the launcher, asks it how it is, and ends it. */
 async function startAndEnd (t: Test, dir: string): Promise<void> {
-  const service = spawn(process.execPath, [join(dir, 'bin/kafscale-mcp.js')], { env: NO_ETCD, stdio: ['ignore', 'ignore', 'pipe'] })
+  const service = spawn(process.execPath, [join(dir, 'bin/kafscale-mcp.js')], {
+    env: NO_ETCD,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
   t.teardown(() => service.kill('SIGKILL'))
   const exit = new Promise(resolve => service.once('exit', resolve))
   let log = ''
@@ -51,8 +63,15 @@ t.test('without a command it runs the service', async t => await startAndEnd(t, 
 t.test('token and audit are commands; what they say and exit with is theirs', async t => {
   const { dir, launch } = checkout(t)
   t.match(await launch('token', '--help'), { code: 0, stdout: /kafscale-mcp token issue/, stderr: '' })
-  t.match(await launch('token', 'keygen', '--key', join(dir, 'key'), '--jwks', join(dir, 'jwks')), { code: 0, stdout: /kid: / })
-  t.match(await launch('token', 'issue', '--key', join(dir, 'key'), '--subject', 'alice'), { code: 0, stdout: /^[\w-]+\.[\w-]+\.[\w-]+\n$/, stderr: '' })
+  t.match(await launch('token', 'keygen', '--key', join(dir, 'key'), '--jwks', join(dir, 'jwks')), {
+    code: 0,
+    stdout: /kid: /,
+  })
+  t.match(await launch('token', 'issue', '--key', join(dir, 'key'), '--subject', 'alice'), {
+    code: 0,
+    stdout: /^[\w-]+\.[\w-]+\.[\w-]+\n$/,
+    stderr: '',
+  })
   t.match(await launch('token', 'issue', '--key', join(dir, 'missing'), '--subject', 'alice'), { code: 1, stdout: '' })
   writeFileSync(join(dir, 'audit.log'), 'not a record\n')
   t.match(await launch('audit', 'verify', join(dir, 'audit.log')), { code: 1, stdout: '' })
@@ -62,7 +81,11 @@ t.test('token and audit are commands; what they say and exit with is theirs', as
 t.test('a command that there is not is refused in a sentence', async t => {
   const { launch } = checkout(t)
   for (const command of ['serve', '', '--version', 'toString', '\u202e']) {
-    t.match(await launch(command), { code: 2, stdout: '', stderr: `kafscale-mcp: there is no command ${JSON.stringify(command)}\nUsage:` })
+    t.match(await launch(command), {
+      code: 2,
+      stdout: '',
+      stderr: `kafscale-mcp: there is no command ${JSON.stringify(command)}\nUsage:`,
+    })
   }
   t.match(await launch('--help'), { code: 0, stdout: /^Usage:\n {2}kafscale-mcp +runs the service/, stderr: '' })
 })
@@ -70,16 +93,29 @@ t.test('a command that there is not is refused in a sentence', async t => {
 t.test('what was built goes before the sources', async t => {
   const { dir, launch } = checkout(t)
   mkdirSync(join(dir, 'dist/cli'), { recursive: true })
-  writeFileSync(join(dir, 'dist/cli/token.js'), 'export async function token (args) { console.log("built", args.join()); return 7 }')
+  writeFileSync(
+    join(dir, 'dist/cli/token.js'),
+    'export async function token (args) { console.log("built", args.join()); return 7 }'
+  )
   t.strictSame(await launch('token', 'a', 'b'), { code: 7, stdout: 'built a,b\n', stderr: '' })
 })
 
 t.test('a Node.js that is too old says which is needed', async t => {
   const { dir } = checkout(t)
-  const launchOn = async (version: string) => await run(process.execPath,
-    ['--import', `data:text/javascript,Object.defineProperty(process.versions, 'node', { value: '${version}' })`, join(dir, 'bin/kafscale-mcp.js'), 'token', '--help'])
+  const launchOn = async (version: string) =>
+    await run(process.execPath, [
+      '--import',
+      `data:text/javascript,Object.defineProperty(process.versions, 'node', { value: '${version}' })`,
+      join(dir, 'bin/kafscale-mcp.js'),
+      'token',
+      '--help',
+    ])
   for (const version of ['18.0.0', '20.20.2', '22.21.9']) {
-    t.strictSame(await launchOn(version), { code: 2, stdout: '', stderr: `kafscale-mcp needs Node.js 22.22 or newer, and this is ${version}.\n` })
+    t.strictSame(await launchOn(version), {
+      code: 2,
+      stdout: '',
+      stderr: `kafscale-mcp needs Node.js 22.22 or newer, and this is ${version}.\n`,
+    })
   }
   for (const version of ['22.22.0', '24.0.0']) t.match(await launchOn(version), { code: 0 })
   t.equal(packageJson.engines.node, '>=22.22')
@@ -88,21 +124,37 @@ t.test('a Node.js that is too old says which is needed', async t => {
 t.test('a package, which has no sources, runs what was built', async t => {
   const dir = join(t.testdir({}), 'node_modules/kafscale-mcp')
   mkdirSync(dir, { recursive: true })
-  const { code, stdout } = await run(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json', '--outDir', join(dir, 'dist')])
+  const { code, stdout } = await run(process.execPath, [
+    join(ROOT, 'node_modules/typescript/bin/tsc'),
+    '-p',
+    'tsconfig.build.json',
+    '--outDir',
+    join(dir, 'dist'),
+  ])
   t.equal(code, 0, stdout)
   for (const name of ['bin', 'package.json']) cpSync(join(ROOT, name), join(dir, name), { recursive: true })
   symlinkSync(join(ROOT, 'node_modules'), join(dir, 'node_modules'))
   await startAndEnd(t, dir)
   for (const command of ['token', 'audit']) {
-    t.match(await run(process.execPath, [join(dir, 'bin/kafscale-mcp.js'), command, '--help']), { code: 0, stdout: `kafscale-mcp ${command}` })
+    t.match(await run(process.execPath, [join(dir, 'bin/kafscale-mcp.js'), command, '--help']), {
+      code: 0,
+      stdout: `kafscale-mcp ${command}`,
+    })
   }
 })
 
-t.test('npx finds it in a checkout, and runs it on the Node.js that came with the packages, whichever is the machine\'s own', async t => {
+t.test("npx finds it in a checkout, and runs it on the Node.js that came with the packages, whichever is the machine's own", async t => {
   const own = (process.env.PATH ?? '').split(delimiter).filter(path => !path.includes('node_modules'))
-  const npx = async (...args: string[]) => await run('npx', args, {
-    env: { PATH: own.join(delimiter), HOME: t.testdirName, npm_config_cache: join(t.testdirName, 'npm'), npm_config_offline: 'true', npm_config_update_notifier: 'false' },
-  })
+  const npx = async (...args: string[]) =>
+    await run('npx', args, {
+      env: {
+        PATH: own.join(delimiter),
+        HOME: t.testdirName,
+        npm_config_cache: join(t.testdirName, 'npm'),
+        npm_config_offline: 'true',
+        npm_config_update_notifier: 'false',
+      },
+    })
   t.testdir({})
   const { code, stdout, stderr } = await npx('kafscale-mcp', 'token', '--help')
   t.match({ code, stdout }, { code: 0, stdout: /^Usage:\n {2}kafscale-mcp token keygen/ }, stderr)

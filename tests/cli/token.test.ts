@@ -14,7 +14,10 @@ function setUp (t: Test) {
     const stdout = t.capture(process.stdout, 'write', () => true)
     const stderr = t.capture(process.stderr, 'write', () => true)
     const code = await token(argv)
-    const [out, err] = [stdout, stderr].map(captured => captured().map(({ args: [text] }) => text).join('')) as [string, string]
+    const [out, err] = [stdout, stderr].map(captured => captured().map(({ args: [text] }) => text).join('')) as [
+      string,
+      string
+    ]
     stdout.restore()
     stderr.restore()
     return { code, out, err }
@@ -27,14 +30,39 @@ t.test('a token that is issued is one that the service takes', async t => {
   const { jwks, keygen, issue } = setUp(t)
   t.match(await keygen(), { code: 0, err: '' })
   const { url } = await startAuthApp(t, { config: { authMode: 'jwks', authJwksFile: jwks, authJwksIssuer: 'ops' } })
-  const { code, out } = await issue('--subject', 'alice', '--ttl', '15m', '--scope', 'kafscale:observe', '--issuer', 'ops', '--audience', url,
-    '--claim', 'groups=team-orders', '--claim', 'groups=team-x', '--claim', 'note=a=b')
+  const { code, out } = await issue(
+    '--subject',
+    'alice',
+    '--ttl',
+    '15m',
+    '--scope',
+    'kafscale:observe',
+    '--issuer',
+    'ops',
+    '--audience',
+    url,
+    '--claim',
+    'groups=team-orders',
+    '--claim',
+    'groups=team-x',
+    '--claim',
+    'note=a=b'
+  )
   t.equal(code, 0)
   t.match(await ask(url, out.trim()), {
     status: 200,
-    principal: { subject: 'alice', issuer: 'ops', method: 'jwks', scopes: ['kafscale:observe'], claims: { groups: ['team-orders', 'team-x'], note: 'a=b' } },
+    principal: {
+      subject: 'alice',
+      issuer: 'ops',
+      method: 'jwks',
+      scopes: ['kafscale:observe'],
+      claims: { groups: ['team-orders', 'team-x'], note: 'a=b' },
+    },
   })
-  t.equal((await ask(url, (await issue('--subject', 'alice', '--issuer', 'other', '--audience', url)).out.trim())).status, 401)
+  t.equal(
+    (await ask(url, (await issue('--subject', 'alice', '--issuer', 'other', '--audience', url)).out.trim())).status,
+    401
+  )
 })
 
 t.test('keygen writes a private key for its owner alone and a public key with a kid', async t => {
@@ -61,7 +89,10 @@ t.test('a new key joins those that are there', async t => {
   t.equal(parseJwks(readFileSync(jwks)).keys.length, 2)
 
   writeFileSync(jwks, '{}')
-  t.match(await run('keygen', '--key', `${dir}/third.key`, '--jwks', jwks), { code: 1, err: `kafscale-mcp token: ${jwks}: expected a JWKS: a JSON object with keys\n` })
+  t.match(await run('keygen', '--key', `${dir}/third.key`, '--jwks', jwks), {
+    code: 1,
+    err: `kafscale-mcp token: ${jwks}: expected a JWKS: a JSON object with keys\n`,
+  })
   t.equal(readFileSync(jwks, 'utf8'), '{}', 'what is not understood is left alone')
 })
 
@@ -71,7 +102,11 @@ t.test('what a token says', async t => {
   const { out } = await issue('--subject', 'alice')
   const { iat, exp, jti, ...claims } = decodeJwt(out)
   t.strictSame(decodeProtectedHeader(out), { alg: 'EdDSA', typ: 'at+jwt', kid })
-  t.strictSame(claims, { iss: 'kafscale-mcp', sub: 'alice', aud: 'http://127.0.0.1:8090/mcp' }, 'no scope that was not asked for')
+  t.strictSame(
+    claims,
+    { iss: 'kafscale-mcp', sub: 'alice', aud: 'http://127.0.0.1:8090/mcp' },
+    'no scope that was not asked for'
+  )
   t.equal(Number(exp) - Number(iat), 900)
   t.match(jti, /^[\da-f-]{36}$/)
   const lifetime = async (ttl: string) => {
@@ -91,13 +126,25 @@ t.test('what is not understood exits 2 and says how it goes', async t => {
     [['sign'], 'there is no command "sign"'],
     [['issue'], '--subject is not set: expected who the token is for'],
     [['issue', '--subject', ''], '--subject is not set: expected who the token is for'],
-    [['keygen', '--bits', '1'], 'Unknown option \'--bits\''],
-    ...['61m', '0', '999ms', '1d', '-5m', ''].map((ttl): [string[], string] =>
-      [['issue', '--subject', 'a', `--ttl=${ttl}`], `--ttl is ${JSON.stringify(ttl)}: expected a duration such as 15m, from 1s to 1h`]),
-    ...['groups', '=x', ''].map((claim): [string[], string] =>
-      [['issue', '--subject', 'a', `--claim=${claim}`], `--claim is ${JSON.stringify(claim)}: expected name=value`]),
-    ...['sub=root', 'exp=9999999999', 'aud=x', 'iss=x', 'scope=x', 'iat=0', 'nbf=0', 'jti=x'].map((claim): [string[], string] =>
-      [['issue', '--subject', 'a', '--claim', claim], `--claim is ${JSON.stringify(claim)}: expected a claim that the command doesn't set itself`]),
+    [['keygen', '--bits', '1'], "Unknown option '--bits'"],
+    ...['61m', '0', '999ms', '1d', '-5m', ''].map((
+      ttl
+    ): [string[], string] => [
+      ['issue', '--subject', 'a', `--ttl=${ttl}`],
+      `--ttl is ${JSON.stringify(ttl)}: expected a duration such as 15m, from 1s to 1h`,
+    ]),
+    ...['groups', '=x', ''].map((
+      claim
+    ): [string[], string] => [
+      ['issue', '--subject', 'a', `--claim=${claim}`],
+      `--claim is ${JSON.stringify(claim)}: expected name=value`,
+    ]),
+    ...['sub=root', 'exp=9999999999', 'aud=x', 'iss=x', 'scope=x', 'iat=0', 'nbf=0', 'jti=x'].map((
+      claim
+    ): [string[], string] => [
+      ['issue', '--subject', 'a', '--claim', claim],
+      `--claim is ${JSON.stringify(claim)}: expected a claim that the command doesn't set itself`,
+    ]),
   ]
   for (const [argv, message] of refused) {
     const { code, out, err } = await run(...argv)
@@ -113,9 +160,16 @@ t.test('what is not understood exits 2 and says how it goes', async t => {
 t.test('a key that is none fails', async t => {
   const { key, issue } = setUp(t)
   t.match(await issue('--subject', 'a'), { code: 1, err: /ENOENT/, out: '' })
-  const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
+  const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({
+    type: 'pkcs8',
+    format: 'pem',
+  }) as string
   for (const content of ['garbage', rsa]) {
     writeFileSync(key, content)
-    t.match(await issue('--subject', 'a'), { code: 1, err: `kafscale-mcp token: ${key}: expected an Ed25519 private key in PEM, as keygen writes it\n`, out: '' })
+    t.match(await issue('--subject', 'a'), {
+      code: 1,
+      err: `kafscale-mcp token: ${key}: expected an Ed25519 private key in PEM, as keygen writes it\n`,
+      out: '',
+    })
   }
 })

@@ -3,8 +3,9 @@ import { gunzipSync } from 'node:zlib'
 import t from 'tap'
 import { aggregate, parseBrokerPage, quantile, type BrokerPage } from '../../kafscale/broker-metrics.ts'
 
-const recorded: { at_ms: number, broker: number, body?: string }[] =
-  gunzipSync(readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url))).toString().trim().split('\n').map(line => JSON.parse(line))
+const recorded: { at_ms: number, broker: number, body?: string }[] = gunzipSync(
+  readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url))
+).toString().trim().split('\n').map(line => JSON.parse(line))
 const pages = recorded.flatMap(({ body }) => body ?? [])
 const page = pages[9] as string
 const invalid = { name: 'InvalidPageError' }
@@ -51,8 +52,10 @@ ${after}`)
 })
 
 t.test('denials are counted by the unlabelled line, of which the others are parts', async t => {
-  const denied = page.replace('kafscale_authz_denied_total 0\n',
-    'kafscale_authz_denied_total 3\nkafscale_authz_denied_total{action="admin",resource="cluster"} 1\nkafscale_authz_denied_total{action="fetch",resource="topic"} 2\n')
+  const denied = page.replace(
+    'kafscale_authz_denied_total 0\n',
+    'kafscale_authz_denied_total 3\nkafscale_authz_denied_total{action="admin",resource="cluster"} 1\nkafscale_authz_denied_total{action="fetch",resource="topic"} 2\n'
+  )
   t.equal(parseBrokerPage(denied).authzDenied, 3)
 })
 
@@ -62,22 +65,27 @@ t.test('a page without admin requests has no latency of them', async t => {
 })
 
 t.test('a page that is not what a broker serves is refused', async t => {
-  for (const [what, text] of Object.entries({
-    empty: '',
-    HTML: '<!doctype html><html><body>502</body></html>\n',
-    JSON: '{"status":"ok"}\n',
-    'NaN where a number belongs': page.replace('kafscale_produce_rps 28.116667', 'kafscale_produce_rps NaN'),
-    'no number': page.replace('kafscale_broker_goroutines 39', 'kafscale_broker_goroutines many'),
-    infinite: page.replace('kafscale_s3_error_rate 0.000000', 'kafscale_s3_error_rate +Inf'),
-    'two S3 states': page.replace('{state="degraded"} 0', '{state="degraded"} 1'),
-    'no S3 state': page.replace('{state="healthy"} 1', '{state="healthy"} 0'),
-    'an unknown S3 state': page.replace('{state="healthy"} 1', '{state="fine"} 1'),
-    'a histogram without its end': page.replace(/kafscale_produce_latency_ms_bucket\{le="\+Inf"\} \d+\n/, ''),
-    'a histogram that falls': page.replace(/(kafscale_produce_latency_ms_bucket\{le="100"\}) \d+/, '$1 1'),
-    'a broken label': page.replace('{state="healthy"} 1', '{state"healthy"} 1'),
-    'a labelled value alone': page.replace('kafscale_authz_denied_total 0', 'kafscale_authz_denied_total{action="x"} 0'),
-    'too many lines': page + '\n'.repeat(20_000),
-  })) t.throws(() => parseBrokerPage(text), invalid, what)
+  for (
+    const [what, text] of Object.entries({
+      empty: '',
+      HTML: '<!doctype html><html><body>502</body></html>\n',
+      JSON: '{"status":"ok"}\n',
+      'NaN where a number belongs': page.replace('kafscale_produce_rps 28.116667', 'kafscale_produce_rps NaN'),
+      'no number': page.replace('kafscale_broker_goroutines 39', 'kafscale_broker_goroutines many'),
+      infinite: page.replace('kafscale_s3_error_rate 0.000000', 'kafscale_s3_error_rate +Inf'),
+      'two S3 states': page.replace('{state="degraded"} 0', '{state="degraded"} 1'),
+      'no S3 state': page.replace('{state="healthy"} 1', '{state="healthy"} 0'),
+      'an unknown S3 state': page.replace('{state="healthy"} 1', '{state="fine"} 1'),
+      'a histogram without its end': page.replace(/kafscale_produce_latency_ms_bucket\{le="\+Inf"\} \d+\n/, ''),
+      'a histogram that falls': page.replace(/(kafscale_produce_latency_ms_bucket\{le="100"\}) \d+/, '$1 1'),
+      'a broken label': page.replace('{state="healthy"} 1', '{state"healthy"} 1'),
+      'a labelled value alone': page.replace(
+        'kafscale_authz_denied_total 0',
+        'kafscale_authz_denied_total{action="x"} 0'
+      ),
+      'too many lines': page + '\n'.repeat(20_000),
+    })
+  ) t.throws(() => parseBrokerPage(text), invalid, what)
 })
 
 t.test('a page that is cut off anywhere is refused, but where nothing that counts is missing', async t => {
@@ -95,9 +103,39 @@ t.test('a page that is cut off anywhere is refused, but where nothing that count
 t.test('the whole comes from its parts', async t => {
   const part = (figures: Partial<BrokerPage>): BrokerPage => ({ ...parseBrokerPage(page), ...figures })
   const whole = aggregate([
-    part({ s3State: 'healthy', s3LatencyMs: 10, s3ErrorRate: 0, produceRps: 90, fetchRps: 210, consumerLagMax: 7, adminRequests: 1, adminRequestLatencyMs: 30, authzDenied: 1 }),
-    part({ s3State: 'degraded', s3LatencyMs: 50, s3ErrorRate: 0.4, produceRps: 60, fetchRps: 40, consumerLagMax: 9, adminRequests: 3, adminRequestLatencyMs: 10, authzDenied: 2 }),
-    part({ s3State: 'healthy', s3LatencyMs: 0, s3ErrorRate: 0, produceRps: 0, fetchRps: 600, consumerLagMax: 9, adminRequests: 0, adminRequestLatencyMs: null, authzDenied: 0 }),
+    part({
+      s3State: 'healthy',
+      s3LatencyMs: 10,
+      s3ErrorRate: 0,
+      produceRps: 90,
+      fetchRps: 210,
+      consumerLagMax: 7,
+      adminRequests: 1,
+      adminRequestLatencyMs: 30,
+      authzDenied: 1,
+    }),
+    part({
+      s3State: 'degraded',
+      s3LatencyMs: 50,
+      s3ErrorRate: 0.4,
+      produceRps: 60,
+      fetchRps: 40,
+      consumerLagMax: 9,
+      adminRequests: 3,
+      adminRequestLatencyMs: 10,
+      authzDenied: 2,
+    }),
+    part({
+      s3State: 'healthy',
+      s3LatencyMs: 0,
+      s3ErrorRate: 0,
+      produceRps: 0,
+      fetchRps: 600,
+      consumerLagMax: 9,
+      adminRequests: 0,
+      adminRequestLatencyMs: null,
+      authzDenied: 0,
+    }),
   ])
   t.match(whole, {
     s3State: 'degraded',
@@ -113,8 +151,14 @@ t.test('the whole comes from its parts', async t => {
   t.strictSame(whole.produceLatencyMs.at(-1), { le: Infinity, count: 3 * 1138 })
 
   t.equal(aggregate([part({ s3State: 'unavailable' }), part({ s3State: 'degraded' })]).s3State, 'unavailable')
-  t.match(aggregate([part({ s3LatencyMs: 10, produceRps: 0, fetchRps: 0 }), part({ s3LatencyMs: 20, produceRps: 0, fetchRps: 0 })]), { s3LatencyMs: 15 },
-    'a plain mean where nobody has load')
+  t.match(
+    aggregate([
+      part({ s3LatencyMs: 10, produceRps: 0, fetchRps: 0 }),
+      part({ s3LatencyMs: 20, produceRps: 0, fetchRps: 0 }),
+    ]),
+    { s3LatencyMs: 15 },
+    'a plain mean where nobody has load'
+  )
   t.match(aggregate([part({ s3LatencyMs: 0, s3ErrorRate: 0 })]), { s3LatencyMs: 0, s3ErrorRate: 0 }, 'nobody uses S3')
 })
 
@@ -134,5 +178,8 @@ t.test('histograms with other bounds are merged at all of them', async t => {
     { ...one, produceLatencyMs: [{ le: 10, count: 4 }, { le: Infinity, count: 5 }] },
     { ...one, produceLatencyMs: [{ le: 5, count: 1 }, { le: 20, count: 3 }, { le: Infinity, count: 3 }] },
   ])
-  t.strictSame(whole.produceLatencyMs, [{ le: 5, count: 1 }, { le: 10, count: 5 }, { le: 20, count: 7 }, { le: Infinity, count: 8 }])
+  t.strictSame(whole.produceLatencyMs, [{ le: 5, count: 1 }, { le: 10, count: 5 }, { le: 20, count: 7 }, {
+    le: Infinity,
+    count: 8,
+  }])
 })

@@ -25,8 +25,14 @@ t.test('a glob is matched over the whole name', async t => {
 t.test('a glob means what the same regular expression means', async t => {
   const alphabet = fc.string({ unit: fc.constantFrom('a', 'b', '\u{1f600}'), maxLength: 8 })
   const glob = fc.string({ unit: fc.constantFrom('a', 'b', '\u{1f600}', '*', '?'), maxLength: 8 })
-  holds(t, 'for every name', fc.tuple(glob, alphabet), ([pattern, name]) =>
-    matcher(pattern)(name) === new RegExp(`^${pattern.replaceAll('*', '.*').replaceAll('?', '.')}$`, 'u').test(name), 3000)
+  holds(
+    t,
+    'for every name',
+    fc.tuple(glob, alphabet),
+    ([pattern, name]) =>
+      matcher(pattern)(name) === new RegExp(`^${pattern.replaceAll('*', '.*').replaceAll('?', '.')}$`, 'u').test(name),
+    3000
+  )
 })
 
 t.test('no glob takes more than its length times the name\'s', async t => {

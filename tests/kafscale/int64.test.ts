@@ -15,7 +15,24 @@ t.test('decimal text is -?[0-9]+ within int64 and nothing else', async t => {
   t.equal(parseInt64('9007199254740993'), 9007199254740993n)
   t.equal(parseInt64('9223372036854775807'), 9223372036854775807n)
   t.equal(parseInt64('-9223372036854775808'), -9223372036854775808n)
-  for (const text of ['', '-', '+1', ' 1', '1 ', '1\n', '1.0', '1e3', '0x1', '١', '9223372036854775808', '-9223372036854775809', '1'.repeat(5000), '0x' + '0'.repeat(20)]) {
+  for (
+    const text of [
+      '',
+      '-',
+      '+1',
+      ' 1',
+      '1 ',
+      '1\n',
+      '1.0',
+      '1e3',
+      '0x1',
+      '١',
+      '9223372036854775808',
+      '-9223372036854775809',
+      '1'.repeat(5000),
+      '0x' + '0'.repeat(20),
+    ]
+  ) {
     t.equal(parseInt64(text), undefined, JSON.stringify(text.slice(0, 30)))
   }
 })
@@ -34,7 +51,8 @@ t.test('sums and differences are exact, beyond int64 too', async t => {
 t.test('an answer carries a JSON integer within ±(2^53−1) and a decimal string beyond', async t => {
   holds(t, 'for every int64', anyInt64, value => {
     const json = toJson(int64(value))
-    return (typeof json === 'number') === (value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER) && BigInt(json) === value
+    return (typeof json === 'number') === (value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER) &&
+      BigInt(json) === value
   })
   t.equal(toJson(int64(9223372036854775807n)), '9223372036854775807')
 })

@@ -10,7 +10,12 @@ t.test('each key of the contract says what it stands for', async t => {
     ['/kafscale/topics/orders/partitions/3', { kind: 'partition-state', topic: 'orders', partition: 3 }],
     ['/kafscale/topics/orders/partitions/3/next_offset', { kind: 'next-offset', topic: 'orders', partition: 3 }],
     ['/kafscale/consumers/billing/metadata', { kind: 'group-metadata', group: 'billing' }],
-    ['/kafscale/consumers/billing/offsets/orders/3', { kind: 'committed-offset', group: 'billing', topic: 'orders', partition: 3 }],
+    ['/kafscale/consumers/billing/offsets/orders/3', {
+      kind: 'committed-offset',
+      group: 'billing',
+      topic: 'orders',
+      partition: 3,
+    }],
     ['/kafscale/partition-leases/orders/3', { kind: 'partition-lease', topic: 'orders', partition: 3 }],
     ['/kafscale/group-leases/billing', { kind: 'group-lease', group: 'billing' }],
   ]
@@ -21,23 +26,51 @@ t.test('each key of the contract says what it stands for', async t => {
 })
 
 t.test('a topic may hold slashes where a broker finds it all the same', async t => {
-  t.strictSame(parseKey('/kafscale/topics/a/b c/partitions/0/next_offset'), { kind: 'next-offset', topic: 'a/b c', partition: 0 })
+  t.strictSame(parseKey('/kafscale/topics/a/b c/partitions/0/next_offset'), {
+    kind: 'next-offset',
+    topic: 'a/b c',
+    partition: 0,
+  })
   t.strictSame(parseKey('/kafscale/partition-leases/a/b/0'), { kind: 'partition-lease', topic: 'a/b', partition: 0 })
   t.strictSame(parseKey('/kafscale/topics/x/partitions/0/config'), { kind: 'topic-config', topic: 'x/partitions/0' })
   t.strictSame(parseKey('/kafscale/group-leases/a/b'), { kind: 'group-lease', group: 'a/b' })
 })
 
 t.test('keys that follow no known pattern are nothing', async t => {
-  for (const key of [
-    '', '/kafscale/', '/kafscale/metadata/snapshot/x', '/kafscale/brokers/0', '/kafscale/assignments/orders/0', '/other/topics/a/config',
-    '/kafscale/topics//config', '/kafscale/topics/config', '/kafscale/topics/orders', '/kafscale/topics/orders/partitions/',
-    '/kafscale/topics/orders/partitions/-1', '/kafscale/topics/orders/partitions/01', '/kafscale/topics/orders/partitions/2147483648',
-    '/kafscale/topics/orders/partitions/1/other', '/kafscale/topics//partitions/0', '/kafscale/topics/partitions/0/next_offset',
-    '/kafscale/consumers/g', '/kafscale/consumers//metadata', '/kafscale/consumers/a/b/metadata', '/kafscale/consumers/g/metadata/x',
-    '/kafscale/consumers/g/offsets/t', '/kafscale/consumers/g/offsets/a/b/0', '/kafscale/consumers/g/offsets//0',
-    '/kafscale/consumers/g/offsets/t/x', '/kafscale/consumers/g/other/t/0', '/kafscale/consumersX/g/metadata',
-    '/kafscale/partition-leases/orders', '/kafscale/partition-leases//0', '/kafscale/partition-leases/orders/x', '/kafscale/group-leases/',
-  ]) t.equal(parseKey(key), undefined, key)
+  for (
+    const key of [
+      '',
+      '/kafscale/',
+      '/kafscale/metadata/snapshot/x',
+      '/kafscale/brokers/0',
+      '/kafscale/assignments/orders/0',
+      '/other/topics/a/config',
+      '/kafscale/topics//config',
+      '/kafscale/topics/config',
+      '/kafscale/topics/orders',
+      '/kafscale/topics/orders/partitions/',
+      '/kafscale/topics/orders/partitions/-1',
+      '/kafscale/topics/orders/partitions/01',
+      '/kafscale/topics/orders/partitions/2147483648',
+      '/kafscale/topics/orders/partitions/1/other',
+      '/kafscale/topics//partitions/0',
+      '/kafscale/topics/partitions/0/next_offset',
+      '/kafscale/consumers/g',
+      '/kafscale/consumers//metadata',
+      '/kafscale/consumers/a/b/metadata',
+      '/kafscale/consumers/g/metadata/x',
+      '/kafscale/consumers/g/offsets/t',
+      '/kafscale/consumers/g/offsets/a/b/0',
+      '/kafscale/consumers/g/offsets//0',
+      '/kafscale/consumers/g/offsets/t/x',
+      '/kafscale/consumers/g/other/t/0',
+      '/kafscale/consumersX/g/metadata',
+      '/kafscale/partition-leases/orders',
+      '/kafscale/partition-leases//0',
+      '/kafscale/partition-leases/orders/x',
+      '/kafscale/group-leases/',
+    ]
+  ) t.equal(parseKey(key), undefined, key)
 })
 
 t.test('every identity has one key, and every key one identity', async t => {
@@ -47,7 +80,11 @@ t.test('every identity has one key, and every key one identity', async t => {
   const plain = { noNullPrototype: true }
   const anyKey: fc.Arbitrary<Key> = fc.oneof(
     fc.record({ kind: fc.constant('topic-config' as const), topic: name }, plain),
-    fc.record({ kind: fc.constantFrom('partition-state' as const, 'next-offset' as const, 'partition-lease' as const), topic: name, partition }, plain),
+    fc.record({
+      kind: fc.constantFrom('partition-state' as const, 'next-offset' as const, 'partition-lease' as const),
+      topic: name,
+      partition,
+    }, plain),
     fc.record({ kind: fc.constant('group-lease' as const), group: name }, plain),
     fc.record({ kind: fc.constant('group-metadata' as const), group: plainName }, plain),
     fc.record({ kind: fc.constant('committed-offset' as const), group: plainName, topic: plainName, partition }, plain)

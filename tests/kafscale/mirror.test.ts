@@ -3,9 +3,18 @@ import { gunzipSync } from 'node:zlib'
 import t from 'tap'
 import { compare, Mirror, totalLag, type KeyEvent } from '../../kafscale/mirror.ts'
 
-const put = (key: string | Buffer, value: string | Buffer, modRevision = 1): KeyEvent =>
-  ({ type: 'put', key: Buffer.from(key), value: Buffer.from(value), modRevision })
-const remove = (key: string, modRevision = 1): KeyEvent => ({ type: 'delete', key: Buffer.from(key), value: Buffer.alloc(0), modRevision })
+const put = (key: string | Buffer, value: string | Buffer, modRevision = 1): KeyEvent => ({
+  type: 'put',
+  key: Buffer.from(key),
+  value: Buffer.from(value),
+  modRevision,
+})
+const remove = (key: string, modRevision = 1): KeyEvent => ({
+  type: 'delete',
+  key: Buffer.from(key),
+  value: Buffer.alloc(0),
+  modRevision,
+})
 
 function mirrorOf (...events: KeyEvent[]): Mirror {
   const mirror = new Mirror()
@@ -13,12 +22,23 @@ function mirrorOf (...events: KeyEvent[]): Mirror {
   return mirror
 }
 
-const snapshot = (...topics: [string, number][]) => put('/kafscale/metadata/snapshot', JSON.stringify({
-  Topics: topics.map(([Topic, count]) => ({ Topic, Partitions: Array.from({ length: count }, (_, Partition) => ({ Partition })) }))
-}))
+const snapshot = (...topics: [string, number][]) =>
+  put(
+    '/kafscale/metadata/snapshot',
+    JSON.stringify({
+      Topics: topics.map(([Topic, count]) => ({
+        Topic,
+        Partitions: Array.from({ length: count }, (_, Partition) => ({ Partition })),
+      })),
+    })
+  )
 const committed = (group: string, topic: string, partition: number, offset: number) =>
-  put(`/kafscale/consumers/${group}/offsets/${topic}/${partition}`, `{"offset":${offset},"metadata":"","committed_at":""}`)
-const end = (topic: string, partition: number, offset: string) => put(`/kafscale/topics/${topic}/partitions/${partition}/next_offset`, offset)
+  put(
+    `/kafscale/consumers/${group}/offsets/${topic}/${partition}`,
+    `{"offset":${offset},"metadata":"","committed_at":""}`
+  )
+const end = (topic: string, partition: number, offset: string) =>
+  put(`/kafscale/topics/${topic}/partitions/${partition}/next_offset`, offset)
 
 const fixture = (name: string) => readFileSync(new URL(`../fixtures/recording/${name}`, import.meta.url))
 const lines = (text: string) => text.trim().split('\n').map(line => JSON.parse(line))
@@ -42,18 +62,35 @@ t.test('the recording, replayed event by event, ends in exactly the keyspace tha
 })
 
 t.test('lag is the log end offset minus the committed offset', async t => {
-  const mirror = mirrorOf(snapshot(['orders', 3]), end('orders', 0, '10'), end('orders', 1, '5'),
-    committed('g', 'orders', 0, 4), committed('g', 'orders', 1, 8), committed('g', 'orders', 2, 1), committed('g', 'gone', 0, 1))
+  const mirror = mirrorOf(
+    snapshot(['orders', 3]),
+    end('orders', 0, '10'),
+    end('orders', 1, '5'),
+    committed('g', 'orders', 0, 4),
+    committed('g', 'orders', 1, 8),
+    committed('g', 'orders', 2, 1),
+    committed('g', 'gone', 0, 1)
+  )
   const commits = mirror.group('g')?.commits ?? []
-  t.strictSame(commits.map(({ partition, lag }) => [partition.topic.name, partition.number, lag]),
-    [['gone', 0, null], ['orders', 0, 6], ['orders', 1, -3], ['orders', 2, null]], 'null where a side is unknown; negative as it is')
+  t.strictSame(commits.map(({ partition, lag }) => [partition.topic.name, partition.number, lag]), [
+    ['gone', 0, null],
+    ['orders', 0, 6],
+    ['orders', 1, -3],
+    ['orders', 2, null],
+  ], 'null where a side is unknown; negative as it is')
   t.equal(totalLag(commits), 3)
   t.equal(totalLag(commits.filter(({ lag }) => lag === null)), null, 'no known lag, no total')
 })
 
 t.test('sums are exact and may exceed int64', async t => {
   const most = '9223372036854775807'
-  const mirror = mirrorOf(snapshot(['orders', 2]), end('orders', 0, most), end('orders', 1, most), committed('g', 'orders', 0, -1), committed('g', 'orders', 1, 0))
+  const mirror = mirrorOf(
+    snapshot(['orders', 2]),
+    end('orders', 0, most),
+    end('orders', 1, most),
+    committed('g', 'orders', 0, -1),
+    committed('g', 'orders', 1, 0)
+  )
   t.equal(totalLag(mirror.group('g')?.commits ?? []), 18446744073709551615n)
 })
 
@@ -70,7 +107,11 @@ t.test('a log end offset needs a partition in the snapshot', async t => {
 })
 
 t.test('a topic exists only in the snapshot, a group only by metadata or an offset', async t => {
-  const mirror = mirrorOf(end('a', 0, '1'), put('/kafscale/partition-leases/a/0', '1'), put('/kafscale/group-leases/g', '1'))
+  const mirror = mirrorOf(
+    end('a', 0, '1'),
+    put('/kafscale/partition-leases/a/0', '1'),
+    put('/kafscale/group-leases/g', '1')
+  )
   t.strictSame([mirror.topics, mirror.groups], [[], []])
   t.equal(mirror.coordinatorId('g'), 1)
   mirror.apply(put('/kafscale/consumers/g/metadata', ''))
@@ -83,23 +124,56 @@ t.test('a topic exists only in the snapshot, a group only by metadata or an offs
 })
 
 t.test('what is gone from etcd is gone from memory', async t => {
-  const keys = ['/kafscale/topics/a/partitions/0/next_offset', '/kafscale/partition-leases/a/0', '/kafscale/topics/a/config', '/kafscale/consumers/g/offsets/a/0',
-    '/kafscale/metadata/snapshot', '/kafscale/group-leases/g', '/kafscale/consumers/g/metadata', '/kafscale/topics/a/partitions/0', '/kafscale/consumers/h/offsets/b/0']
-  const mirror = mirrorOf(snapshot(['a', 1]), end('a', 0, '1'), put('/kafscale/partition-leases/a/0', '1'), put('/kafscale/topics/a/config', ''),
-    committed('g', 'a', 0, 1), put('/kafscale/group-leases/g', '1'), put('/kafscale/consumers/g/metadata', ''), put('/kafscale/topics/a/partitions/0', ''),
-    committed('h', 'b', 0, 1))
+  const keys = [
+    '/kafscale/topics/a/partitions/0/next_offset',
+    '/kafscale/partition-leases/a/0',
+    '/kafscale/topics/a/config',
+    '/kafscale/consumers/g/offsets/a/0',
+    '/kafscale/metadata/snapshot',
+    '/kafscale/group-leases/g',
+    '/kafscale/consumers/g/metadata',
+    '/kafscale/topics/a/partitions/0',
+    '/kafscale/consumers/h/offsets/b/0',
+  ]
+  const mirror = mirrorOf(
+    snapshot(['a', 1]),
+    end('a', 0, '1'),
+    put('/kafscale/partition-leases/a/0', '1'),
+    put('/kafscale/topics/a/config', ''),
+    committed('g', 'a', 0, 1),
+    put('/kafscale/group-leases/g', '1'),
+    put('/kafscale/consumers/g/metadata', ''),
+    put('/kafscale/topics/a/partitions/0', ''),
+    committed('h', 'b', 0, 1)
+  )
   t.equal(mirror.modRevisions.size, keys.length)
   for (const key of keys) mirror.apply(remove(key))
   for (const key of keys) mirror.apply(remove(key))
   t.equal(mirror.modRevisions.size, 0)
-  t.strictSame([mirror.topic('a'), mirror.topic('b'), mirror.groups, mirror.topics, mirror.coordinatorId('g')], [undefined, undefined, [], [], null])
+  t.strictSame([mirror.topic('a'), mirror.topic('b'), mirror.groups, mirror.topics, mirror.coordinatorId('g')], [
+    undefined,
+    undefined,
+    [],
+    [],
+    null,
+  ])
   t.strictSame(mirror.differences(new Mirror()), [])
 })
 
 t.test('a value that can\'t be decoded costs only itself, and is never the value before it', async t => {
   const cases: [string, string, string, (mirror: Mirror) => unknown][] = [
-    ['/kafscale/consumers/g/offsets/orders/0', '{"offset":4,"metadata":"m","committed_at":""}', '{', mirror => mirror.group('g')?.commits[0]?.offset],
-    ['/kafscale/topics/orders/partitions/0/next_offset', '10', '10 ', mirror => mirror.topic('orders')?.partitions.get(0)?.nextOffset],
+    [
+      '/kafscale/consumers/g/offsets/orders/0',
+      '{"offset":4,"metadata":"m","committed_at":""}',
+      '{',
+      mirror => mirror.group('g')?.commits[0]?.offset,
+    ],
+    [
+      '/kafscale/topics/orders/partitions/0/next_offset',
+      '10',
+      '10 ',
+      mirror => mirror.topic('orders')?.partitions.get(0)?.nextOffset,
+    ],
     ['/kafscale/partition-leases/orders/0', '1', 'one', mirror => mirror.topic('orders')?.partitions.get(0)?.ownerId],
     ['/kafscale/group-leases/g', '1', '', mirror => mirror.coordinatorId('g')],
     ['/kafscale/consumers/g/metadata', '', '\x0a\x05g', mirror => mirror.group('g')?.metadata],
@@ -116,7 +190,11 @@ t.test('a value that can\'t be decoded costs only itself, and is never the value
     t.not(read(mirror), null)
     t.equal(mirror.undecodable.size, 0)
   }
-  t.strictSame(mirrorOf(put('/kafscale/topics/a/partitions/0', '\x0a\x05a')).undecodable.size, 1, 'also where nobody reads it')
+  t.strictSame(
+    mirrorOf(put('/kafscale/topics/a/partitions/0', '\x0a\x05a')).undecodable.size,
+    1,
+    'also where nobody reads it'
+  )
 })
 
 t.test('a group with an offset that can\'t be decoded still exists', async t => {
@@ -125,7 +203,10 @@ t.test('a group with an offset that can\'t be decoded still exists', async t => 
 })
 
 t.test('keys of no known pattern are counted as keys and otherwise nothing', async t => {
-  const mirror = mirrorOf(put('/kafscale/brokers/0', 'x'), put(Buffer.from('/kafscale/group-leases/\xff', 'latin1'), '1'))
+  const mirror = mirrorOf(
+    put('/kafscale/brokers/0', 'x'),
+    put(Buffer.from('/kafscale/group-leases/\xff', 'latin1'), '1')
+  )
   t.equal(mirror.modRevisions.size, 2)
   t.equal(mirror.undecodable.size, 0)
   t.equal(mirror.coordinatorId('\ufffd'), null, 'a key that is not UTF-8 is nobody\'s name')
@@ -133,7 +214,10 @@ t.test('keys of no known pattern are counted as keys and otherwise nothing', asy
 
 t.test('lists are sorted by code unit', async t => {
   const names = ['b', 'a', 'B', 'ä', 'z', '\u{1f600}', '\uffee']
-  const mirror = mirrorOf(snapshot(...names.map((name): [string, number] => [name, 1])), ...names.map(name => committed(name, 'a', 0, 1)))
+  const mirror = mirrorOf(
+    snapshot(...names.map((name): [string, number] => [name, 1])),
+    ...names.map(name => committed(name, 'a', 0, 1))
+  )
   const sorted = ['B', 'a', 'b', 'z', 'ä', '\u{1f600}', '\uffee']
   t.strictSame(mirror.topics.map(({ name }) => name), sorted)
   t.strictSame(mirror.groups.map(({ id }) => id), sorted)
@@ -142,18 +226,36 @@ t.test('lists are sorted by code unit', async t => {
 
 t.test('names that mean something to JavaScript mean nothing here', async t => {
   const names = ['__proto__', 'constructor', 'toString', 'hasOwnProperty']
-  const mirror = mirrorOf(snapshot(...names.map((name): [string, number] => [name, 1])), ...names.map(name => committed(name, name, 0, 1)))
+  const mirror = mirrorOf(
+    snapshot(...names.map((name): [string, number] => [name, 1])),
+    ...names.map(name => committed(name, name, 0, 1))
+  )
   t.equal(mirror.topics.length, names.length)
   t.strictSame(names.map(name => mirror.group(name)?.commits[0]?.partition.topic.name), names)
   t.equal(mirror.topic('valueOf'), undefined)
 })
 
 t.test('two mirrors of one revision are compared by what they hold', async t => {
-  const events = [snapshot(['a', 1]), end('a', 0, '5'), committed('g', 'a', 0, 1), put('/kafscale/consumers/g/metadata', ''), put('/kafscale/topics/a/config', ''),
-    put('/kafscale/partition-leases/a/0', '1'), put('/kafscale/group-leases/g', '1'), put('/kafscale/other', ''), put('/kafscale/topics/a/partitions/0', '')]
-  t.strictSame(mirrorOf(...events).differences(mirrorOf(...events.toReversed())), [], 'whatever the order of what they saw')
+  const events = [
+    snapshot(['a', 1]),
+    end('a', 0, '5'),
+    committed('g', 'a', 0, 1),
+    put('/kafscale/consumers/g/metadata', ''),
+    put('/kafscale/topics/a/config', ''),
+    put('/kafscale/partition-leases/a/0', '1'),
+    put('/kafscale/group-leases/g', '1'),
+    put('/kafscale/other', ''),
+    put('/kafscale/topics/a/partitions/0', ''),
+  ]
+  t.strictSame(
+    mirrorOf(...events).differences(mirrorOf(...events.toReversed())),
+    [],
+    'whatever the order of what they saw'
+  )
   for (const [index, { key }] of events.entries()) {
     t.strictSame(mirrorOf(...events).differences(mirrorOf(...events.toSpliced(index, 1))), [key.toString()])
   }
-  t.strictSame(mirrorOf(end('a', 0, '5')).differences(mirrorOf(end('a', 0, '6'))), ['/kafscale/topics/a/partitions/0/next_offset'], 'also where only the value differs')
+  t.strictSame(mirrorOf(end('a', 0, '5')).differences(mirrorOf(end('a', 0, '6'))), [
+    '/kafscale/topics/a/partitions/0/next_offset',
+  ], 'also where only the value differs')
 })

@@ -3,13 +3,27 @@ import fc from 'fast-check'
 import { holds, same } from '../property.ts'
 import { int64 } from '../../kafscale/int64.ts'
 import {
-  decodeCommittedOffset, decodeConsumerGroup, decodeLease, decodeNextOffset, decodePartitionState, decodeSnapshot, decodeTopicConfig,
-  encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, UndecodableError, type ConsumerGroup, type TopicConfig
+  decodeCommittedOffset,
+  decodeConsumerGroup,
+  decodeLease,
+  decodeNextOffset,
+  decodePartitionState,
+  decodeSnapshot,
+  decodeTopicConfig,
+  encodeCommittedOffset,
+  encodeConsumerGroup,
+  encodeSnapshot,
+  encodeTopicConfig,
+  UndecodableError,
+  type ConsumerGroup,
+  type TopicConfig,
 } from '../../kafscale/records.ts'
 
 // The contract's own vectors, section 1.3.
-const TOPIC_CONFIG = '0a066f726465727310031803208088b2a00228ffffffffffffffffff013a14323032362d30372d31365430383a35313a34305a'
-const CONSUMER_GROUP = '0a0267311206737461626c651a08636f6e73756d6572220572616e67652a0567312d343230013a420a0567312d343212391a1e323032362d30372d31365430383a35313a34302e3132333435363738395a220c0a066f7264657273120200012a066f726465727330904e40e0d403'
+const TOPIC_CONFIG =
+  '0a066f726465727310031803208088b2a00228ffffffffffffffffff013a14323032362d30372d31365430383a35313a34305a'
+const CONSUMER_GROUP =
+  '0a0267311206737461626c651a08636f6e73756d6572220572616e67652a0567312d343230013a420a0567312d343212391a1e323032362d30372d31365430383a35313a34302e3132333435363738395a220c0a066f7264657273120200012a066f726465727330904e40e0d403'
 const PARTITION_STATE = '0a066f726465727310031a0130'
 
 const refused = { name: 'UndecodableError' }
@@ -56,7 +70,9 @@ t.test('a partition state', async t => {
 
 t.test('a protobuf that is cut off anywhere is undecodable, or a shorter message, never another kind of failure', async t => {
   const decoders: [string, (value: Buffer) => unknown][] = [
-    [TOPIC_CONFIG, decodeTopicConfig], [CONSUMER_GROUP, value => decodeConsumerGroup(value, [])], [PARTITION_STATE, decodePartitionState]
+    [TOPIC_CONFIG, decodeTopicConfig],
+    [CONSUMER_GROUP, value => decodeConsumerGroup(value, [])],
+    [PARTITION_STATE, decodePartitionState],
   ]
   for (const [vector, decode] of decoders) {
     const whole = hex(vector)
@@ -76,7 +92,11 @@ t.test('a protobuf that is cut off anywhere is undecodable, or a shorter message
 
 t.test('a field of an unknown number, or of another wire type, is skipped as Go skips it', async t => {
   t.strictSame(decodePartitionState(hex('f80501' + PARTITION_STATE)).topic, 'orders')
-  t.strictSame(decodePartitionState(hex('0801' + '1201ff' + PARTITION_STATE)), { topic: 'orders', partition: 3, leaderBroker: '0' })
+  t.strictSame(decodePartitionState(hex('0801' + '1201ff' + PARTITION_STATE)), {
+    topic: 'orders',
+    partition: 3,
+    leaderBroker: '0',
+  })
   t.strictSame(decodeTopicConfig(hex('f80501')).partitions, 0)
 })
 
@@ -88,16 +108,25 @@ t.test('partitions may be packed or not, and a negative one is left out', async 
     return hex('3a' + (entry.length / 2).toString(16).padStart(2, '0') + entry)
   }
   const defects: string[] = []
-  t.strictSame(decodeConsumerGroup(group('0a0174' + '10051002'), defects).members.get('m')?.assignments, new Map([['t', [2, 5]]]))
+  t.strictSame(
+    decodeConsumerGroup(group('0a0174' + '10051002'), defects).members.get('m')?.assignments,
+    new Map([['t', [2, 5]]])
+  )
   t.strictSame(defects, [])
-  t.strictSame(decodeConsumerGroup(group('0a0174' + '120b' + '01' + 'ffffffffffffffffff01'), defects).members.get('m')?.assignments, new Map([['t', [1]]]))
+  t.strictSame(
+    decodeConsumerGroup(group('0a0174' + '120b' + '01' + 'ffffffffffffffffff01'), defects).members.get('m')
+      ?.assignments,
+    new Map([['t', [1]]])
+  )
   t.match(defects, [/negative/])
 })
 
 const anyInt64 = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }).map(int64)
 const int32 = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 })
 const text = fc.string({ unit: 'grapheme' })
-const instant = fc.option(fc.date({ min: new Date('1970-01-01'), max: new Date('9999-01-01'), noInvalidDate: true }).map(Number))
+const instant = fc.option(
+  fc.date({ min: new Date('1970-01-01'), max: new Date('9999-01-01'), noInvalidDate: true }).map(Number)
+)
 const partitions = fc.uniqueArray(fc.nat(2 ** 31 - 1)).map(list => list.sort((a, b) => a - b))
 
 t.test('what was written is read, with no integer rounded', async t => {
@@ -154,24 +183,69 @@ t.test('bytes of any kind are decoded or undecodable, never another failure', as
 t.test('a committed offset', async t => {
   const decode = (json: string) => decodeCommittedOffset(Buffer.from(json))
   const committedAtMs = Date.parse('2026-11-23T13:20:32.608Z')
-  t.strictSame(decode('{"offset":2,"metadata":"","committed_at":"2026-11-23T13:20:32.608073016Z"}'), { offset: 2, metadata: '', committedAtMs })
-  t.strictSame(decode('{"offset":9223372036854775807,"metadata":"\\u003cm\\u003e","committed_at":"2026-11-23T15:20:32.608+02:00"}'),
-    { offset: 9223372036854775807n, metadata: '<m>', committedAtMs })
-  t.strictSame(decode('{ "committed_at": "yesterday", "offset": -0 }'), { offset: 0, metadata: '', committedAtMs: null })
+  t.strictSame(decode('{"offset":2,"metadata":"","committed_at":"2026-11-23T13:20:32.608073016Z"}'), {
+    offset: 2,
+    metadata: '',
+    committedAtMs,
+  })
+  t.strictSame(
+    decode(
+      '{"offset":9223372036854775807,"metadata":"\\u003cm\\u003e","committed_at":"2026-11-23T15:20:32.608+02:00"}'
+    ),
+    { offset: 9223372036854775807n, metadata: '<m>', committedAtMs }
+  )
+  t.strictSame(decode('{ "committed_at": "yesterday", "offset": -0 }'), {
+    offset: 0,
+    metadata: '',
+    committedAtMs: null,
+  })
   t.strictSame(decode('{"offset":1,"committed_at":{}}'), { offset: 1, metadata: '', committedAtMs: null })
-  t.strictSame(decode('{"Offset":7,"metadata":null,"x":{"offset":1}}'), { offset: 7, metadata: '', committedAtMs: null })
-  for (const json of [
-    '', 'null', '[]', '7', '{}', '{"offset":"5"}', '{"offset":1.0}', '{"offset":1e3}', '{"offset":9223372036854775808}', '{"offset":null}',
-    '{"offset":1,"metadata":5}', '{"offset":1', '{"offset":01,"metadata":"","committed_at":""}',
-  ]) t.throws(() => decode(json), refused, json)
+  t.strictSame(decode('{"Offset":7,"metadata":null,"x":{"offset":1}}'), {
+    offset: 7,
+    metadata: '',
+    committedAtMs: null,
+  })
+  for (
+    const json of [
+      '',
+      'null',
+      '[]',
+      '7',
+      '{}',
+      '{"offset":"5"}',
+      '{"offset":1.0}',
+      '{"offset":1e3}',
+      '{"offset":9223372036854775808}',
+      '{"offset":null}',
+      '{"offset":1,"metadata":5}',
+      '{"offset":1',
+      '{"offset":01,"metadata":"","committed_at":""}',
+    ]
+  ) t.throws(() => decode(json), refused, json)
 })
 
 t.test('a time is one of the calendar, in a year of four digits, or null', async t => {
-  const read = (time: string) => decodeCommittedOffset(Buffer.from(JSON.stringify({ offset: 1, committed_at: time }))).committedAtMs
+  const read = (time: string) =>
+    decodeCommittedOffset(Buffer.from(JSON.stringify({ offset: 1, committed_at: time }))).committedAtMs
   t.equal(read('2024-02-29T23:59:59.999999999Z'), Date.parse('2024-02-29T23:59:59.999Z'))
   t.equal(read('0000-01-01T00:00:00Z'), -62167219200000)
-  for (const time of ['2026-02-30T00:00:00Z', '2025-02-29T00:00:00Z', '2026-01-01T24:00:00Z', '2026-13-01T00:00:00Z', '2026-01-01T00:60:00Z', '2026-00-01T00:00:00Z',
-    '2026-01-00T00:00:00Z', '2026-01-01 00:00:00Z', '2026-01-01T00:00:00', '2026-01-01', '0000-01-01T00:00:00+01:00', '9999-12-31T23:59:59-01:00', '12026-01-01T00:00:00Z']) {
+  for (
+    const time of [
+      '2026-02-30T00:00:00Z',
+      '2025-02-29T00:00:00Z',
+      '2026-01-01T24:00:00Z',
+      '2026-13-01T00:00:00Z',
+      '2026-01-01T00:60:00Z',
+      '2026-00-01T00:00:00Z',
+      '2026-01-00T00:00:00Z',
+      '2026-01-01 00:00:00Z',
+      '2026-01-01T00:00:00',
+      '2026-01-01',
+      '0000-01-01T00:00:00+01:00',
+      '9999-12-31T23:59:59-01:00',
+      '12026-01-01T00:00:00Z',
+    ]
+  ) {
     t.equal(read(time), null, time)
   }
 })
@@ -184,20 +258,32 @@ t.test('an int64 that is cut off is undecodable, wherever it is cut', async t =>
 })
 
 t.test('a field without a number, and a group that does not end, are undecodable', async t => {
-  for (const bytes of ['0001', '0b', '0b14', '0c', '0b0801', '0b'.repeat(100_000)]) t.throws(() => decodePartitionState(hex(bytes)), refused, bytes.slice(0, 10))
-  t.equal(decodePartitionState(hex('0b' + '0801' + '1b' + '1c' + '0c' + PARTITION_STATE)).partition, 3, 'a whole group is skipped')
+  for (const bytes of ['0001', '0b', '0b14', '0c', '0b0801', '0b'.repeat(100_000)]) {
+    t.throws(() => decodePartitionState(hex(bytes)), refused, bytes.slice(0, 10))
+  }
+  t.equal(
+    decodePartitionState(hex('0b' + '0801' + '1b' + '1c' + '0c' + PARTITION_STATE)).partition,
+    3,
+    'a whole group is skipped'
+  )
 })
 
 t.test('leases hold a broker id, next_offset an int64', async t => {
   t.equal(decodeLease(Buffer.from('2')), 2)
   t.equal(decodeNextOffset(Buffer.from('9223372036854775807')), 9223372036854775807n)
-  for (const text of ['', 'broker-2', '2.0', ' 2', '2\n', '4294967296']) t.throws(() => decodeLease(Buffer.from(text)), refused, text)
-  for (const text of ['', '12x', '１２', '9223372036854775808']) t.throws(() => decodeNextOffset(Buffer.from(text)), refused, text)
+  for (const text of ['', 'broker-2', '2.0', ' 2', '2\n', '4294967296']) {
+    t.throws(() => decodeLease(Buffer.from(text)), refused, text)
+  }
+  for (const text of ['', '12x', '１２', '9223372036854775808']) {
+    t.throws(() => decodeNextOffset(Buffer.from(text)), refused, text)
+  }
 })
 
 t.test('both spellings of the snapshot say the same', async t => {
-  const now = '{"Brokers":[{"NodeID":1,"Host":"b1","Port":9092,"Rack":null,"UnknownTags":{}}],"ControllerID":1,"Topics":[{"ErrorCode":0,"Topic":"orders","TopicID":[],"IsInternal":false,"Partitions":[{"ErrorCode":0,"Partition":1,"Leader":1,"LeaderEpoch":0,"Replicas":[1],"ISR":[1],"OfflineReplicas":null,"UnknownTags":{}}],"AuthorizedOperations":0,"UnknownTags":{}}],"ClusterName":"prod","ClusterID":null}'
-  const before = '{"Brokers":[{"NodeID":1,"Host":"b1","Port":9092,"Rack":null}],"ControllerID":1,"Topics":[{"ErrorCode":0,"Name":"orders","TopicID":[],"IsInternal":false,"Partitions":[{"ErrorCode":0,"PartitionIndex":1,"LeaderID":1,"LeaderEpoch":0,"ReplicaNodes":[1],"ISRNodes":[1],"OfflineReplicas":null}],"TopicAuthorizedOperations":0}],"ClusterName":"prod","ClusterID":null}'
+  const now =
+    '{"Brokers":[{"NodeID":1,"Host":"b1","Port":9092,"Rack":null,"UnknownTags":{}}],"ControllerID":1,"Topics":[{"ErrorCode":0,"Topic":"orders","TopicID":[],"IsInternal":false,"Partitions":[{"ErrorCode":0,"Partition":1,"Leader":1,"LeaderEpoch":0,"Replicas":[1],"ISR":[1],"OfflineReplicas":null,"UnknownTags":{}}],"AuthorizedOperations":0,"UnknownTags":{}}],"ClusterName":"prod","ClusterID":null}'
+  const before =
+    '{"Brokers":[{"NodeID":1,"Host":"b1","Port":9092,"Rack":null}],"ControllerID":1,"Topics":[{"ErrorCode":0,"Name":"orders","TopicID":[],"IsInternal":false,"Partitions":[{"ErrorCode":0,"PartitionIndex":1,"LeaderID":1,"LeaderEpoch":0,"ReplicaNodes":[1],"ISRNodes":[1],"OfflineReplicas":null}],"TopicAuthorizedOperations":0}],"ClusterName":"prod","ClusterID":null}'
   const anyCase = now.toLowerCase()
   const expected = {
     clusterName: 'prod',
@@ -207,7 +293,15 @@ t.test('both spellings of the snapshot say the same', async t => {
     topics: [{
       name: 'orders',
       errorCode: 0,
-      partitions: [{ partition: 1, leaderId: 1, leaderEpoch: 0, replicaNodes: [1], isrNodes: [1], offlineReplicas: [], errorCode: 0 }]
+      partitions: [{
+        partition: 1,
+        leaderId: 1,
+        leaderEpoch: 0,
+        replicaNodes: [1],
+        isrNodes: [1],
+        offlineReplicas: [],
+        errorCode: 0,
+      }],
     }],
   }
   for (const json of [now, before, anyCase]) {
@@ -216,30 +310,65 @@ t.test('both spellings of the snapshot say the same', async t => {
     t.strictSame(defects, [])
   }
   t.strictSame(decodeSnapshot(encodeSnapshot(expected), []), expected)
-  t.strictSame(JSON.parse(encodeSnapshot(expected).toString()).Topics[0].TopicID, [150, 88, 64, 56, 22, 64, 158, 102, 235, 162, 23, 95, 142, 255, 139, 83], 'the contract\'s own')
+  t.strictSame(JSON.parse(encodeSnapshot(expected).toString()).Topics[0].TopicID, [
+    150,
+    88,
+    64,
+    56,
+    22,
+    64,
+    158,
+    102,
+    235,
+    162,
+    23,
+    95,
+    142,
+    255,
+    139,
+    83,
+  ], "the contract's own")
 })
 
 t.test('a missing snapshot field is its zero value', async t => {
   const zero = { clusterName: null, clusterId: null, controllerId: 0, brokers: [], topics: [] }
   t.strictSame(decodeSnapshot(Buffer.from('{}'), []), zero)
-  t.strictSame(decodeSnapshot(Buffer.from('{"Brokers":null,"ControllerID":0,"Topics":null,"ClusterName":null,"ClusterID":null}'), []), zero)
+  t.strictSame(
+    decodeSnapshot(
+      Buffer.from('{"Brokers":null,"ControllerID":0,"Topics":null,"ClusterName":null,"ClusterID":null}'),
+      []
+    ),
+    zero
+  )
 })
 
 t.test('a part of the snapshot that can\'t be decoded costs only itself', async t => {
   const defects: string[] = []
-  const snapshot = decodeSnapshot(Buffer.from(JSON.stringify({
-    Brokers: [{ NodeID: 'one' }, { NodeID: 2 }, 5, { NodeID: 2, Host: 'again' }],
-    Topics: [
-      { Topic: null },
-      { Topic: 'orders', Partitions: [{ Partition: -1 }, { Partition: 2 }, { Partition: 0 }, { Partition: 0, Leader: 9 }, { Partition: 3, Replicas: ['x'] }] },
-      { Topic: 'odd', Partitions: {} },
-      { Topic: 'orders', Partitions: [] },
-      'topic',
-      { Topic: 'wrong', ErrorCode: 2 ** 40 },
-    ],
-  })), defects)
+  const snapshot = decodeSnapshot(
+    Buffer.from(JSON.stringify({
+      Brokers: [{ NodeID: 'one' }, { NodeID: 2 }, 5, { NodeID: 2, Host: 'again' }],
+      Topics: [
+        { Topic: null },
+        {
+          Topic: 'orders',
+          Partitions: [{ Partition: -1 }, { Partition: 2 }, { Partition: 0 }, { Partition: 0, Leader: 9 }, {
+            Partition: 3,
+            Replicas: ['x'],
+          }],
+        },
+        { Topic: 'odd', Partitions: {} },
+        { Topic: 'orders', Partitions: [] },
+        'topic',
+        { Topic: 'wrong', ErrorCode: 2 ** 40 },
+      ],
+    })),
+    defects
+  )
   t.strictSame(snapshot.brokers, [{ nodeId: 2, host: '', port: 0 }])
-  t.strictSame(snapshot.topics.map(({ name, partitions }) => [name, partitions.map(({ partition }) => partition)]), [['orders', [0, 2]]])
+  t.strictSame(snapshot.topics.map(({ name, partitions }) => [name, partitions.map(({ partition }) => partition)]), [[
+    'orders',
+    [0, 2],
+  ]])
   t.equal(defects.length, 8)
   t.match(defects.join('\n'), /topic 0: it has no name\n/)
   t.match(defects.join('\n'), /topic "orders": partition 0: its number is negative\n/)
@@ -247,8 +376,19 @@ t.test('a part of the snapshot that can\'t be decoded costs only itself', async 
 
 t.test('a name or controller that can\'t be decoded costs only itself', async t => {
   const defects: string[] = []
-  t.strictSame(decodeSnapshot(Buffer.from('{"ClusterName":5,"ClusterID":[],"ControllerID":"x","Topics":[{"Topic":"a"}]}'), defects),
-    { clusterName: null, clusterId: null, controllerId: null, brokers: [], topics: [{ name: 'a', errorCode: 0, partitions: [] }] })
+  t.strictSame(
+    decodeSnapshot(
+      Buffer.from('{"ClusterName":5,"ClusterID":[],"ControllerID":"x","Topics":[{"Topic":"a"}]}'),
+      defects
+    ),
+    {
+      clusterName: null,
+      clusterId: null,
+      controllerId: null,
+      brokers: [],
+      topics: [{ name: 'a', errorCode: 0, partitions: [] }],
+    }
+  )
   t.strictSame(defects, ['ClusterName is no text', 'ClusterID is no text', 'ControllerID is no int32'])
 })
 

@@ -8,7 +8,8 @@ import { buildApp } from '../../app.ts'
 import { startEtcd } from '../etcd.ts'
 import { waitFor } from '../wait-for.ts'
 
-const recorded = gunzipSync(readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url))).toString().trim().split('\n')
+const recorded = gunzipSync(readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url))).toString()
+  .trim().split('\n')
 const page = JSON.parse(recorded[9] as string).body as string
 
 /** A broker's metrics port; resolves to its `host:port`. */
@@ -22,7 +23,8 @@ async function serve (t: Test, answer: RequestListener): Promise<string> {
   return `127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
-const text = (body: string): RequestListener => (_, response) => response.setHeader('content-type', 'text/plain; version=0.0.4').end(body)
+const text = (body: string): RequestListener => (_, response) =>
+  response.setHeader('content-type', 'text/plain; version=0.0.4').end(body)
 
 /** An address at which nothing listens any more. */
 async function closedPort (): Promise<string> {
@@ -35,7 +37,9 @@ async function closedPort (): Promise<string> {
 }
 
 async function build (t: Test, env: Record<string, string>) {
-  const app = await buildApp({ env: { KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_LOG_LEVEL: 'silent', ...env } })
+  const app = await buildApp({
+    env: { KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_LOG_LEVEL: 'silent', ...env },
+  })
   t.teardown(() => app.close())
   return app
 }
@@ -46,9 +50,17 @@ t.test('brokers are scraped together, and one that fails costs only itself', asy
   const moved = await serve(t, (_, response) => response.writeHead(302, { location: `http://${good}/metrics` }).end())
   const broken = await serve(t, (_, response) => response.writeHead(500).end('out of order'))
   const large = await serve(t, text('#\n'.repeat(4 * 1024 * 1024 + 1)))
-  const cut = await serve(t, (_, response) => response.writeHead(200, { 'content-length': page.length }).write(page.slice(0, 1000), () => response.destroy()))
+  const cut = await serve(
+    t,
+    (_, response) =>
+      response.writeHead(200, { 'content-length': page.length }).write(page.slice(0, 1000), () => response.destroy())
+  )
   const gone = await closedPort()
-  const app = await build(t, { KAFSCALE_MCP_BROKER_METRICS_URL: [good, html, moved, broken, large, cut, gone].map(address => `http://${address}/metrics`).join(', ') })
+  const app = await build(t, {
+    KAFSCALE_MCP_BROKER_METRICS_URL: [good, html, moved, broken, large, cut, gone].map(address =>
+      `http://${address}/metrics`
+    ).join(', '),
+  })
   t.equal(app.brokerMetrics.state, 'not_scraped')
 
   const { brokers, whole } = await app.brokerMetrics.scrape()
@@ -72,7 +84,10 @@ t.test('however many callers ask, there is one scrape in flight, and one in METR
     scrapes++
     release = () => text(page)(request, response)
   })
-  const app = await build(t, { KAFSCALE_MCP_BROKER_METRICS_URL: `http://${address}/metrics`, KAFSCALE_MCP_METRICS_MAX_AGE: '300ms' })
+  const app = await build(t, {
+    KAFSCALE_MCP_BROKER_METRICS_URL: `http://${address}/metrics`,
+    KAFSCALE_MCP_METRICS_MAX_AGE: '300ms',
+  })
   const callers = Array.from({ length: 50 }, () => app.brokerMetrics.scrape())
   await waitFor(() => scrapes === 1, 2000, 'the scrape')
   release()
@@ -115,12 +130,18 @@ t.test('placeholders make a URL of each broker of the snapshot', async t => {
     text(page)(request, response)
   })
   const [host, port] = address.split(':') as [string, string]
-  const brokers = [{ NodeID: 0, Host: host }, { NodeID: 7, Host: host }, { NodeID: 8, Host: `${host}:1/x?` }, { NodeID: 9, Host: '::1' }]
+  const brokers = [{ NodeID: 0, Host: host }, { NodeID: 7, Host: host }, { NodeID: 8, Host: `${host}:1/x?` }, {
+    NodeID: 9,
+    Host: '::1',
+  }]
   await etcd.client.put('/kafscale/metadata/snapshot').value(JSON.stringify({ Brokers: brokers }))
   const unavailable = await build(t, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })
   await t.rejects(unavailable.brokerMetrics.scrape(), { code: 'METADATA_UNAVAILABLE' }, 'before there is a snapshot')
 
-  const app = await build(t, { ...etcd.env, KAFSCALE_MCP_BROKER_METRICS_URL: `http://{host}:${port}/{node_id}/metrics` })
+  const app = await build(t, {
+    ...etcd.env,
+    KAFSCALE_MCP_BROKER_METRICS_URL: `http://{host}:${port}/{node_id}/metrics`,
+  })
   await app.ready()
   await waitFor(() => app.metadata.state === 'synced', 5000, 'the mirror to sync')
   const { brokers: results } = await app.brokerMetrics.scrape()

@@ -17,17 +17,32 @@ async function start (t: Test, limits: Environment) {
   const { env, token, recorded } = await authority(t)
   const app = await buildTestApp(t, { ...env, ...limits })
   const ask = (token: string | undefined, { from = ALICE_ADDRESS, tool }: { from?: string, tool?: string } = {}) => {
-    const { headers, ...request } = tool === undefined ? modern('tools/list') : modern('tools/call', { name: tool, arguments: {} })
-    return app.inject({ ...request, headers: { ...headers, ...token !== undefined && { authorization: `Bearer ${token}` } }, remoteAddress: from })
+    const { headers, ...request } = tool === undefined
+      ? modern('tools/list')
+      : modern('tools/call', { name: tool, arguments: {} })
+    return app.inject({
+      ...request,
+      headers: { ...headers, ...token !== undefined && { authorization: `Bearer ${token}` } },
+      remoteAddress: from,
+    })
   }
   const [alice, bob] = [await token('alice'), await token('bob')]
-  return { app, alice, bob, token, ask, recorded, status: async (...args: Parameters<typeof ask>) => (await ask(...args)).statusCode }
+  return {
+    app,
+    alice,
+    bob,
+    token,
+    ask,
+    recorded,
+    status: async (...args: Parameters<typeof ask>) => (await ask(...args)).statusCode,
+  }
 }
 
 /** A service that asks a provider of opaque tokens, `known`, which is good and has been asked of, and `ask`, which calls it with a token. */
 async function startIntrospecting (t: Test, limits: Environment = {}) {
   const provider = await startProvider(t)
-  const { recorded, env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } = await authority(t)
+  const { recorded, env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } =
+    await authority(t)
   const app = await buildTestApp(t, {
     KAFSCALE_MCP_PUBLIC_URL: publicUrl,
     KAFSCALE_MCP_AUDIT_SINKS: auditSinks,
@@ -42,7 +57,13 @@ async function startIntrospecting (t: Test, limits: Environment = {}) {
   }
   const known = await provider.opaqueToken(`${publicUrl}/mcp`)
   t.equal((await ask(known)).statusCode, 200)
-  return { provider, known, ask, recorded, introspections: () => provider.requests.filter(path => path === '/token/introspection').length }
+  return {
+    provider,
+    known,
+    ask,
+    recorded,
+    introspections: () => provider.requests.filter(path => path === '/token/introspection').length,
+  }
 }
 
 /** Declares a tool whose calls wait until they are released. */
@@ -59,7 +80,8 @@ function declareWaitingTool (app: FastifyInstance) {
     },
   }))
   return {
-    underWay: async (count: number) => await waitFor(() => calls === count || calls, ACT_BOUND_MS, `${count} calls are under way`),
+    underWay: async (count: number) =>
+      await waitFor(() => calls === count || calls, ACT_BOUND_MS, `${count} calls are under way`),
     release: () => {
       released.resolve()
       released = Promise.withResolvers()
@@ -69,7 +91,14 @@ function declareWaitingTool (app: FastifyInstance) {
 
 const tooMany = (what: string) => ({
   statusCode: 429,
-  body: { jsonrpc: '2.0', id: null, error: { code: -32600, message: `There are too many calls: more than ${what}. Wait for those under way, then call again.` } },
+  body: {
+    jsonrpc: '2.0',
+    id: null,
+    error: {
+      code: -32600,
+      message: `There are too many calls: more than ${what}. Wait for those under way, then call again.`,
+    },
+  },
 })
 
 /** Whether a request is refused, and when it is worth another try. */
@@ -90,7 +119,11 @@ t.test('requests a minute', async t => {
     const { alice, bob, token, ask, status } = await start(t, { KAFSCALE_MCP_RATE_LIMIT: '3' })
     for (let request = 0; request < 3; request++) t.equal(await status(alice), 200)
     refused(t, await ask(alice), '3 in a minute')
-    refused(t, await ask(await token('alice', { scope: 'kafscale:observe', jti: 'another token' }), { from: '192.0.2.2' }), '3 in a minute')
+    refused(
+      t,
+      await ask(await token('alice', { scope: 'kafscale:observe', jti: 'another token' }), { from: '192.0.2.2' }),
+      '3 in a minute'
+    )
     t.equal(await status(bob), 200, 'another principal at the same address')
     wait(t, 60_001)
     t.equal(await status(alice), 200, 'a minute later')
@@ -113,7 +146,9 @@ t.test('requests a minute', async t => {
 
   t.test('are not limited unless that is asked for', async t => {
     const { alice, status } = await start(t, {})
-    for (let request = 0; request < 100; request++) if (await status(alice) !== 200) return t.fail(`request ${request} is refused`)
+    for (let request = 0; request < 100; request++) {
+      if (await status(alice) !== 200) return t.fail(`request ${request} is refused`)
+    }
     t.pass('100 requests')
   })
 })
@@ -129,7 +164,9 @@ t.test('calls at once', async t => {
     t.equal(await status(bob), 200)
     release()
     for (const call of calls) t.equal((await call).statusCode, 200)
-    for (let request = 0; request < 5; request++) t.equal(await status(alice), 200, 'what has ended, or was refused, takes nothing')
+    for (let request = 0; request < 5; request++) {
+      t.equal(await status(alice), 200, 'what has ended, or was refused, takes nothing')
+    }
   })
 
   t.test('from one address', async t => {
@@ -159,7 +196,9 @@ t.test('calls at once', async t => {
     const { underWay } = declareWaitingTool(app)
     const socket = await open(t, app)
     const body = JSON.stringify(legacy('tools/call', { name: 'wait', arguments: {} }).payload)
-    socket.write(`POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+    socket.write(
+      `POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: ${body.length}\r\n\r\n${body}`
+    )
     await underWay(1)
     t.equal((await app.inject(legacy('ping'))).statusCode, 429)
     socket.destroy()
@@ -185,7 +224,9 @@ t.test('failed sign-ins', async t => {
   })
 
   t.test('that were too many bother no issuer any more, and one that is down counts as none', async t => {
-    const { provider, known, ask, introspections } = await startIntrospecting(t, { KAFSCALE_MCP_MAX_AUTH_FAILURES: '2' })
+    const { provider, known, ask, introspections } = await startIntrospecting(t, {
+      KAFSCALE_MCP_MAX_AUTH_FAILURES: '2',
+    })
     await provider.stop()
     for (let attempt = 0; attempt < 3; attempt++) {
       const { statusCode, headers } = await ask('unknown')
@@ -212,7 +253,9 @@ t.test('failed sign-ins', async t => {
   t.test('of which many come at once ask an issuer of 16 tokens at a time, and of each once', async t => {
     const { ask, introspections, recorded } = await startIntrospecting(t)
     const before = introspections()
-    const statuses = await Promise.all(Array.from({ length: 100 }, async (_, index) => (await ask(`unknown-${index >> 1}`)).statusCode))
+    const statuses = await Promise.all(
+      Array.from({ length: 100 }, async (_, index) => (await ask(`unknown-${index >> 1}`)).statusCode)
+    )
     t.strictSame([...new Set(statuses)].sort(), [401, 429])
     t.equal(introspections() - before, 16)
     t.match(recorded('authentication_failure')[0], { error_code: 'RATE_LIMITED', outcome: 'denied' })
@@ -228,7 +271,9 @@ t.test('failed sign-ins', async t => {
 
 t.test('where nobody authenticates there is no limit by address: all are on this machine', async t => {
   const app = await buildTestApp(t, {
-    KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1', KAFSCALE_MCP_ADDRESS_MAX_CONCURRENT_CALLS: '1', KAFSCALE_MCP_MAX_AUTH_FAILURES: '1',
+    KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1',
+    KAFSCALE_MCP_ADDRESS_MAX_CONCURRENT_CALLS: '1',
+    KAFSCALE_MCP_MAX_AUTH_FAILURES: '1',
   })
   const { underWay, release } = declareWaitingTool(app)
   const calls = Array.from({ length: 5 }, () => app.inject(legacy('tools/call', { name: 'wait' })))
@@ -258,12 +303,17 @@ t.test('a body that is too large is refused, whether it says so or not', async t
   const padded = (bytes: number) => text + ' '.repeat(bytes - text.length)
   t.equal((await app.inject({ ...request, payload: padded(1_000) })).statusCode, 200)
   const response = await app.inject({ ...request, payload: padded(1_001) })
-  t.match({ status: response.statusCode, body: response.json() }, { status: 413, body: { jsonrpc: '2.0', error: { code: -32600 } } })
+  t.match({ status: response.statusCode, body: response.json() }, {
+    status: 413,
+    body: { jsonrpc: '2.0', error: { code: -32600 } },
+  })
 
   const socket = await open(t, app)
   const answer = read(socket)
-  socket.write('POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n' +
-    `3e9\r\n${padded(1_001)}\r\n0\r\n\r\n`)
+  socket.write(
+    'POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n' +
+      `3e9\r\n${padded(1_001)}\r\n0\r\n\r\n`
+  )
   await waitFor(() => /^HTTP\/1\.1 413 /.test(answer.text) || answer.text, ACT_BOUND_MS, 'refused')
 })
 
@@ -273,7 +323,11 @@ t.test('JSON that is nested too deep, or has too long a list, is refused', async
   const ask = async (body: string) => {
     const response = await app.inject({ ...request, payload: body })
     const { result, error } = response.json()
-    return { status: response.statusCode, answered: result !== undefined, tooComplex: /nested deeper than 32 levels, or has a list of more than 10,000 items/.test(error?.message ?? '') }
+    return {
+      status: response.statusCode,
+      answered: result !== undefined,
+      tooComplex: /nested deeper than 32 levels, or has a list of more than 10,000 items/.test(error?.message ?? ''),
+    }
   }
   const nested = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`
   const withArgument = (json: string) => JSON.stringify(payload).replace('"arguments":{}', `"arguments":{"a":${json}}`)
@@ -286,7 +340,10 @@ t.test('JSON that is nested too deep, or has too long a list, is refused', async
   t.strictSame(await ask(withArgument(`{"a":${nested(30)}}`)), refused)
   t.strictSame(await ask(withArgument(`[${items(10_000)}]`)), { status: 200, answered: true, tooComplex: false })
   t.strictSame(await ask(withArgument(`[${items(10_001)}]`)), refused)
-  t.strictSame(await ask(withArgument(`{${Array.from({ length: 10_001 }, (_, index) => `"${index}":0`).join()}}`)), refused)
+  t.strictSame(
+    await ask(withArgument(`{${Array.from({ length: 10_001 }, (_, index) => `"${index}":0`).join()}}`)),
+    refused
+  )
   t.strictSame(await ask(`[${items(10_001)}]`), refused, 'a batch')
   t.strictSame(await ask(nested(500_000)), refused)
 })
@@ -310,7 +367,12 @@ function read (socket: Awaited<ReturnType<typeof open>>): { text: string, ended:
 
 t.test('a request that takes too long to arrive is cut off, its headers or its body', async t => {
   const app = await buildTestApp(t, { KAFSCALE_MCP_REQUEST_TIMEOUT: '300ms' })
-  for (const beginning of ['POST /mcp HTTP/1.1\r\nhost: localhost\r\n', 'POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{']) {
+  for (
+    const beginning of [
+      'POST /mcp HTTP/1.1\r\nhost: localhost\r\n',
+      'POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{',
+    ]
+  ) {
     const socket = await open(t, app)
     const answer = read(socket)
     const sinceMs = performance.now()
@@ -324,7 +386,8 @@ t.test('a request that takes too long to arrive is cut off, its headers or its b
   const answer = read(socket)
   const { payload } = legacy('ping')
   const body = JSON.stringify(payload)
-  const beginning = `POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: ${body.length}\r\n\r\n`
+  const beginning =
+    `POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: ${body.length}\r\n\r\n`
   socket.write(beginning)
   socket.write(body)
   await waitFor(() => answer.text.includes('"result"') || answer.text, ACT_BOUND_MS, 'answered')
@@ -342,7 +405,10 @@ t.test('while the event loop is slow, requests are refused, and the service says
     await setImmediate()
     response = await app.inject(legacy('ping'))
   }
-  t.match({ status: response.statusCode, body: response.json() }, { status: 503, body: { jsonrpc: '2.0', id: null, error: { code: -32603 } } })
+  t.match({ status: response.statusCode, body: response.json() }, {
+    status: 503,
+    body: { jsonrpc: '2.0', id: null, error: { code: -32603 } },
+  })
   t.equal(response.headers['retry-after'], '5')
   t.equal((await app.inject('/readyz')).statusCode, 503)
   t.equal((await app.inject('/healthz')).statusCode, 200, 'it is not to be ended for being busy')
@@ -353,21 +419,40 @@ t.test('X-Forwarded-For is believed of a proxy that is trusted, and of nobody el
   const forwarded = async (t: Test, trusted: string | undefined, from: string, header: string) => {
     const { app, alice, recorded } = await start(t, { KAFSCALE_MCP_TRUSTED_PROXIES: trusted })
     const { headers, ...request } = modern('tools/call', { name: 'explain_access', arguments: {} })
-    const response = await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${alice}`, 'x-forwarded-for': header }, remoteAddress: from })
+    const response = await app.inject({
+      ...request,
+      headers: { ...headers, authorization: `Bearer ${alice}`, 'x-forwarded-for': header },
+      remoteAddress: from,
+    })
     t.equal(response.statusCode, 200)
     return recorded('tool_call').map(({ where }) => where.remote_address)
   }
   t.strictSame(await forwarded(t, undefined, '10.0.0.1', '198.51.100.7'), ['10.0.0.1'], 'nobody\'s by default')
   t.strictSame(await forwarded(t, '10.0.0.0/8', '10.0.0.1', '198.51.100.7'), ['198.51.100.7'])
   t.strictSame(await forwarded(t, '10.0.0.0/8', '192.0.2.1', '198.51.100.7'), ['192.0.2.1'], 'who is no proxy')
-  t.strictSame(await forwarded(t, '10.0.0.0/8', '10.0.0.1', '127.0.0.1, 198.51.100.7, 10.0.0.2'), ['198.51.100.7'], 'no more of it than proxies have written')
+  t.strictSame(
+    await forwarded(t, '10.0.0.0/8', '10.0.0.1', '127.0.0.1, 198.51.100.7, 10.0.0.2'),
+    ['198.51.100.7'],
+    'no more of it than proxies have written'
+  )
 })
 
 t.test('limits by address are of who is behind the proxy', async t => {
-  const { app, alice } = await start(t, { KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1', KAFSCALE_MCP_TRUSTED_PROXIES: '10.0.0.1' })
+  const { app, alice } = await start(t, {
+    KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1',
+    KAFSCALE_MCP_TRUSTED_PROXIES: '10.0.0.1',
+  })
   const status = async (client: string) => {
     const { headers, ...request } = modern('tools/list')
-    return (await app.inject({ ...request, headers: { ...headers, authorization: `Bearer ${alice}`, 'x-forwarded-for': client }, remoteAddress: '10.0.0.1' })).statusCode
+    return (await app.inject({
+      ...request,
+      headers: { ...headers, authorization: `Bearer ${alice}`, 'x-forwarded-for': client },
+      remoteAddress: '10.0.0.1',
+    })).statusCode
   }
-  t.strictSame([await status('198.51.100.7'), await status('198.51.100.8'), await status('198.51.100.7')], [200, 200, 429])
+  t.strictSame([await status('198.51.100.7'), await status('198.51.100.8'), await status('198.51.100.7')], [
+    200,
+    200,
+    429,
+  ])
 })

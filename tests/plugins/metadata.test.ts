@@ -15,7 +15,9 @@ import { waitFor } from '../wait-for.ts'
 async function readAll ({ client }: Etcd): Promise<Mirror> {
   const { header, kvs } = await client.getAll().prefix('/kafscale/').exec()
   const mirror = new Mirror()
-  for (const { key, value, mod_revision: modRevision } of kvs) mirror.apply({ type: 'put', key, value, modRevision: Number(modRevision) })
+  for (const { key, value, mod_revision: modRevision } of kvs) {
+    mirror.apply({ type: 'put', key, value, modRevision: Number(modRevision) })
+  }
   mirror.revision = Number(header.revision)
   return mirror
 }
@@ -39,11 +41,16 @@ const plain = grpc.credentials.createInsecure()
 
 t.test('writes that go on during the load are neither lost nor applied twice', async t => {
   const etcd = await startEtcd(t)
-  await fill(etcd, Array.from({ length: 4000 }, (_, index) => ({ key: `/kafscale/group-leases/g${index}`, value: '1' })))
+  await fill(
+    etcd,
+    Array.from({ length: 4000 }, (_, index) => ({ key: `/kafscale/group-leases/g${index}`, value: '1' }))
+  )
   const writing = new AbortController()
   let writes = 0
   const writer = (async () => {
-    while (!writing.signal.aborted) await etcd.client.put(`/kafscale/group-leases/g${writes++ % 5000}`).value(String(writes))
+    while (!writing.signal.aborted) {
+      await etcd.client.put(`/kafscale/group-leases/g${writes++ % 5000}`).value(String(writes))
+    }
   })()
   const app = await buildSyncedApp(t, etcd)
   await waitFor(() => app.metadata.counters.events >= 50 || app.metadata.counters.events, 5000, 'events')
@@ -69,7 +76,14 @@ t.test('a page that would be a message over 4 MB is asked for again, smaller', a
 t.test('an empty keyspace is a cluster without topics and groups', async t => {
   const app = await buildSyncedApp(t, await startEtcd(t))
   const { structuredContent: status } = await callTool(app, 'cluster_status')
-  t.match(status, { topic_count: 0, group_count: 0, controller_id: 0, topics: [], brokers: [], etcd: { state: 'connected' } })
+  t.match(status, {
+    topic_count: 0,
+    group_count: 0,
+    controller_id: 0,
+    topics: [],
+    brokers: [],
+    etcd: { state: 'connected' },
+  })
   for (const tool of ['list_topics', 'describe_topics', 'describe_configs', 'list_groups', 'consumer_lag']) {
     t.equal((await callTool(app, tool)).structuredContent?.total, 0, tool)
   }
@@ -116,18 +130,28 @@ t.test('the mirror is compared with a fresh load from time to time, and repaired
 
   const { mirror } = app.metadata
   for (const [name, value] of [['right', '2'], ['invented', '1']]) {
-    mirror?.apply({ type: 'put', key: Buffer.from(`/kafscale/group-leases/${name}`), value: Buffer.from(String(value)), modRevision: mirror.revision })
+    mirror?.apply({
+      type: 'put',
+      key: Buffer.from(`/kafscale/group-leases/${name}`),
+      value: Buffer.from(String(value)),
+      modRevision: mirror.revision,
+    })
   }
   await waitFor(() => counters.differences > 0, 5000, 'the differences to be found')
   t.equal(counters.differences, 2)
-  t.strictSame(written().map(({ args }) => JSON.parse(String(args[0])).key).sort(), ['"/kafscale/group-leases/invented"', '"/kafscale/group-leases/right"'])
+  t.strictSame(written().map(({ args }) => JSON.parse(String(args[0])).key).sort(), [
+    '"/kafscale/group-leases/invented"',
+    '"/kafscale/group-leases/right"',
+  ])
   written.restore()
   t.equal(app.metadata.state, 'stale', 'until it is repaired')
   await waitFor(() => app.metadata.state === 'synced', 2000, 'another load')
   t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
 
   const before = counters.verifications
-  for (let writes = 0; counters.verifications < before + 3; writes++) await etcd.client.put('/kafscale/group-leases/busy').value(String(writes))
+  for (let writes = 0; counters.verifications < before + 3; writes++) {
+    await etcd.client.put('/kafscale/group-leases/busy').value(String(writes))
+  }
   t.equal(counters.differences, 2, 'writes during a comparison are no differences')
 })
 
@@ -148,7 +172,11 @@ t.test('a live probe beside a dead watch never reads as synced', async t => {
     await write()
     await waitFor(() => app.metadata.state === 'stale' || app.metadata.state, 6000, `stale, after ${what}`)
     t.equal(app.metadata.mirror?.revision, before, what)
-    await waitFor(() => app.metadata.state === 'synced' && (app.metadata.mirror?.revision ?? 0) > before, 2000, 'synced by another connection')
+    await waitFor(
+      () => app.metadata.state === 'synced' && (app.metadata.mirror?.revision ?? 0) > before,
+      2000,
+      'synced by another connection'
+    )
     t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
     await app.close()
   }
@@ -177,7 +205,10 @@ t.test('an etcd that went back, as one restored from a backup, is loaded anew', 
 
 t.test('a load whose revision is compacted while it goes on starts again', async t => {
   const etcd = await startEtcd(t)
-  await fill(etcd, Array.from({ length: 2500 }, (_, index) => ({ key: `/kafscale/group-leases/g${index}`, value: '1' })))
+  await fill(
+    etcd,
+    Array.from({ length: 2500 }, (_, index) => ({ key: `/kafscale/group-leases/g${index}`, value: '1' }))
+  )
   const [endpoint] = etcd.endpoints as [string]
   const connection = new EtcdConnection(endpoint, plain, undefined)
   const load = connection.load.bind(connection)
@@ -204,7 +235,13 @@ t.test('a revision that is settled while the mirror is compared leaves the compa
   const late: (() => void)[] = []
   let loads = 0
   // The second load, a comparison, sees a key that is gone before the watch has told of it.
-  connection.watch = (revision, handlers) => watch(revision, { ...handlers, onEvents: events => { late.push(() => handlers.onEvents(events)) } })
+  connection.watch = (revision, handlers) =>
+    watch(revision, {
+      ...handlers,
+      onEvents: events => {
+        late.push(() => handlers.onEvents(events))
+      },
+    })
   connection.load = async onPage => {
     if (++loads === 2) await etcd.client.put('/kafscale/group-leases/passing').value('2')
     const position = await load(onPage)
@@ -236,10 +273,20 @@ t.test('what fails while events are applied ends the connection, not the service
   const [endpoint] = etcd.endpoints as [string]
   const connection = new EtcdConnection(endpoint, plain, undefined)
   const watch = connection.watch.bind(connection)
-  connection.watch = (revision, handlers) => watch(revision, { ...handlers, onEvents: () => { throw new Error('broken') } })
+  connection.watch = (revision, handlers) =>
+    watch(revision, {
+      ...handlers,
+      onEvents: () => {
+        throw new Error('broken')
+      },
+    })
   const app = await buildOver(t, [() => connection, () => new EtcdConnection(endpoint, plain, undefined)])
   await waitFor(() => app.metadata.state === 'synced', 2000, 'synced')
   await etcd.client.put('/kafscale/group-leases/a').value('1')
-  await waitFor(() => app.metadata.mirror?.coordinatorId('a') === 1 && app.metadata.state === 'synced', 2000, 'synced by another connection')
+  await waitFor(
+    () => app.metadata.mirror?.coordinatorId('a') === 1 && app.metadata.state === 'synced',
+    2000,
+    'synced by another connection'
+  )
   t.equal(app.metadata.counters.loads, 2)
 })

@@ -13,12 +13,51 @@ const RELOAD_BOUND_MS = 5_000
 /** A CA, and certificates that it has signed. */
 function authority (dir: string, name: string) {
   const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: dir, stdio: 'pipe' })
-  openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', `${name}.key`, '-out', `${name}.pem`, '-days', '1', '-subj', `/CN=${name}`)
+  openssl(
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-keyout',
+    `${name}.key`,
+    '-out',
+    `${name}.pem`,
+    '-days',
+    '1',
+    '-subj',
+    `/CN=${name}`
+  )
   return {
     ca: `${dir}/${name}.pem`,
     issue (subject: string, file: string) {
-      openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', `${file}.key`, '-out', `${file}.pem`, '-days', '1',
-        '-subj', subject, '-CA', `${name}.pem`, '-CAkey', `${name}.key`, '-addext', 'subjectAltName=IP:127.0.0.1', '-addext', 'basicConstraints=critical,CA:FALSE')
+      openssl(
+        'req',
+        '-x509',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:P-256',
+        '-nodes',
+        '-keyout',
+        `${file}.key`,
+        '-out',
+        `${file}.pem`,
+        '-days',
+        '1',
+        '-subj',
+        subject,
+        '-CA',
+        `${name}.pem`,
+        '-CAkey',
+        `${name}.key`,
+        '-addext',
+        'subjectAltName=IP:127.0.0.1',
+        '-addext',
+        'basicConstraints=critical,CA:FALSE'
+      )
       return { cert: `${dir}/${file}.pem`, key: `${dir}/${file}.key` }
     },
   }
@@ -46,9 +85,13 @@ function shown (url: string, ca: string): Promise<string> {
 function ask (url: string, tls: { ca: string, cert?: string, key?: string }): Promise<Principal> {
   const options = Object.fromEntries(Object.entries(tls).map(([name, file]) => [name, readFileSync(file)]))
   return new Promise((resolve, reject) => {
-    const sent = request(url, { method: 'POST', agent: false, headers: { 'content-length': '0' }, ...options }, async response => {
-      resolve(JSON.parse((await response.toArray()).join('')) as Principal)
-    })
+    const sent = request(
+      url,
+      { method: 'POST', agent: false, headers: { 'content-length': '0' }, ...options },
+      async response => {
+        resolve(JSON.parse((await response.toArray()).join('')) as Principal)
+      }
+    )
     sent.on('error', reject)
     sent.end()
   })
@@ -68,16 +111,22 @@ t.test('with a certificate the service speaks TLS, and its resource is https', a
   t.equal((await app.inject('/.well-known/oauth-protected-resource')).json<{ resource: string }>().resource, url)
 })
 
-t.test('a client\'s certificate is asked for where there is a CA for it, and its subject stands with the principal', async t => {
+t.test("a client's certificate is asked for where there is a CA for it, and its subject stands with the principal", async t => {
   const { dir, ca, files } = setUp(t)
   const clients = authority(dir, 'clients')
   const agent = clients.issue('/O=Example/OU=Agents/CN=triage', 'agent')
   const stranger = authority(dir, 'strangers').issue('/O=Example/OU=Agents/CN=triage', 'stranger')
   const { url, app } = await startAuthApp(t, { config: { ...files, tlsClientCaFile: clients.ca } })
-  t.match(await ask(url, { ca: ca.ca, ...agent }), { subject: 'anonymous', clientCertificate: 'O=Example, OU=Agents, CN=triage' })
+  t.match(await ask(url, { ca: ca.ca, ...agent }), {
+    subject: 'anonymous',
+    clientCertificate: 'O=Example, OU=Agents, CN=triage',
+  })
   await t.rejects(ask(url, { ca: ca.ca }), 'none')
   await t.rejects(ask(url, { ca: ca.ca, ...stranger }), 'of another CA')
-  await t.rejects(ask(url, { ca: ca.ca, cert: `${dir}/service.pem`, key: `${dir}/service.key` }), 'of the service\'s own CA')
+  await t.rejects(
+    ask(url, { ca: ca.ca, cert: `${dir}/service.pem`, key: `${dir}/service.key` }),
+    "of the service's own CA"
+  )
   t.match((await app.inject({ method: 'POST', url: '/mcp' })).json(), { clientCertificate: null })
 
   const unasked = await startAuthApp(t, { config: files })
@@ -111,5 +160,9 @@ t.test('the files are read anew when they change', async t => {
   replace(service.cert, next.cert)
 
   replace(caFile, authority(dir, 'others').ca)
-  await waitFor(async () => await ask(url, { ca: ca.ca, ...agent }).then(() => 'accepted', () => true), RELOAD_BOUND_MS, 'clients of a CA that is gone')
+  await waitFor(
+    async () => await ask(url, { ca: ca.ca, ...agent }).then(() => 'accepted', () => true),
+    RELOAD_BOUND_MS,
+    'clients of a CA that is gone'
+  )
 })

@@ -15,13 +15,25 @@ async function get (app: FastifyInstance, url: string) {
 }
 
 t.test('before the first load it is alive, not ready, and says why without an address', async t => {
-  const app = await buildTestApp(t, { KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_MAX_STALENESS: '0' })
+  const app = await buildTestApp(t, {
+    KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1',
+    KAFSCALE_MCP_MAX_STALENESS: '0',
+  })
   await app.ready()
   await waitFor(() => !/yet/.test(app.metadata.reason ?? 'yet') || app.metadata.reason, SYNC_BOUND_MS, 'etcd refuses')
   const health = await get(app, '/healthz')
   t.match(health, {
     status: 200,
-    body: { status: 'ok', version: packageJson.version, uptime_seconds: Number, dependencies: { etcd: { state: 'unavailable', reason: /./ }, brokers: { state: 'not_configured' }, audit: { state: 'ok', lost: 0, sinks: [] } } }
+    body: {
+      status: 'ok',
+      version: packageJson.version,
+      uptime_seconds: Number,
+      dependencies: {
+        etcd: { state: 'unavailable', reason: /./ },
+        brokers: { state: 'not_configured' },
+        audit: { state: 'ok', lost: 0, sinks: [] },
+      },
+    },
   })
   const ready = await get(app, '/readyz')
   t.strictSame(ready, { status: 503, body: { status: 'not ready', reason: health.body.dependencies.etcd.reason } })
@@ -43,26 +55,54 @@ t.test('over a running etcd', async t => {
       status: 200,
       body: {
         dependencies: {
-          etcd: { state: 'connected', revision: mirror?.revision, age_ms: Number, keys: recordedKeyspace().length + 2, undecodable: 1, events: 1, loads: 1, verifications: 0, differences: 0 }
-        }
-      }
+          etcd: {
+            state: 'connected',
+            revision: mirror?.revision,
+            age_ms: Number,
+            keys: recordedKeyspace().length + 2,
+            undecodable: 1,
+            events: 1,
+            loads: 1,
+            verifications: 0,
+            differences: 0,
+          },
+        },
+      },
     })
   })
 
   t.test('while etcd is away it is ready until the mirror is older than it may be', async t => {
     await etcd.kill()
-    await waitFor(async () => (await get(app, '/healthz')).body.dependencies.etcd.state === 'stale', OUTAGE_BOUND_MS, 'stale')
+    await waitFor(
+      async () => (await get(app, '/healthz')).body.dependencies.etcd.state === 'stale',
+      OUTAGE_BOUND_MS,
+      'stale'
+    )
     await waitFor(async () => (await get(app, '/readyz')).status === 503, OUTAGE_BOUND_MS, 'not ready')
     t.ok(app.metadata.ageMs > 2_500)
-    t.match(await get(app, '/readyz'), { status: 503, body: { status: 'not ready', reason: /^the metadata is \d+ ms old, more than KAFSCALE_MCP_MAX_STALENESS: ./ } })
-    t.match(await get(app, '/healthz'), { status: 200, body: { status: 'ok', dependencies: { etcd: { state: 'stale', reason: /./, age_ms: Number } } } })
-    t.match(await get(patient, '/readyz'), { status: 200, body: { status: 'ready' } }, 'unless it may be as old as it likes')
+    t.match(await get(app, '/readyz'), {
+      status: 503,
+      body: { status: 'not ready', reason: /^the metadata is \d+ ms old, more than KAFSCALE_MCP_MAX_STALENESS: ./ },
+    })
+    t.match(await get(app, '/healthz'), {
+      status: 200,
+      body: { status: 'ok', dependencies: { etcd: { state: 'stale', reason: /./, age_ms: Number } } },
+    })
+    t.match(
+      await get(patient, '/readyz'),
+      { status: 200, body: { status: 'ready' } },
+      'unless it may be as old as it likes'
+    )
   })
 
   t.test('and ready again once etcd is back', async t => {
     await etcd.restart()
     await waitFor(async () => (await get(app, '/readyz')).status === 200, SYNC_BOUND_MS, 'ready')
-    await waitFor(async () => (await get(app, '/healthz')).body.dependencies.etcd.state === 'connected', SYNC_BOUND_MS, 'connected')
+    await waitFor(
+      async () => (await get(app, '/healthz')).body.dependencies.etcd.state === 'connected',
+      SYNC_BOUND_MS,
+      'connected'
+    )
     t.equal((await get(app, '/readyz')).status, 200)
   })
 })

@@ -3,7 +3,11 @@
  * long-lived exchange is faster and nothing else.
  */
 import { setTimeout } from 'node:timers/promises'
-import { createMcpHandler, isLegacyRequest, WebStandardStreamableHTTPServerTransport } from '@modelcontextprotocol/server'
+import {
+  createMcpHandler,
+  isLegacyRequest,
+  WebStandardStreamableHTTPServerTransport,
+} from '@modelcontextprotocol/server'
 import { Type } from '@sinclair/typebox'
 import fc from 'fast-check'
 import type { FastifyInstance } from 'fastify'
@@ -39,21 +43,50 @@ t.test('whatever the request, the answer is the SDK\'s own', async t => {
 })
 
 function declareTestTools (app: FastifyInstance): void {
-  const tool = { title: 'For the test', description: 'For the test', operation: 'observe' as const, output: Type.Object({}) }
+  const tool = {
+    title: 'For the test',
+    description: 'For the test',
+    operation: 'observe' as const,
+    output: Type.Object({}),
+  }
   app.tools.declare({
-    ...tool, name: 'echo', input: Type.Object({ text: Type.Optional(Type.String()) }, { additionalProperties: true }), answer: (_, input) => input
+    ...tool,
+    name: 'echo',
+    input: Type.Object({ text: Type.Optional(Type.String()) }, { additionalProperties: true }),
+    answer: (_, input) => input,
   })
-  app.tools.declare({ ...tool, name: 'fails', input: Type.Object({}), answer: () => { throw new GroupNotFound('"a"') } })
-  app.tools.declare({ ...tool, name: 'breaks', input: Type.Object({}), answer: () => { throw new Error('internal') } })
+  app.tools.declare({
+    ...tool,
+    name: 'fails',
+    input: Type.Object({}),
+    answer: () => {
+      throw new GroupNotFound('"a"')
+    },
+  })
+  app.tools.declare({
+    ...tool,
+    name: 'breaks',
+    input: Type.Object({}),
+    answer: () => {
+      throw new Error('internal')
+    },
+  })
 }
 
 async function answer (app: FastifyInstance, { headers, body }: Request): Promise<Answer> {
-  const response = await Promise.race([app.inject({ method: 'POST', url: '/mcp', headers, payload: textOf(body) }), noAnswer()])
+  const response = await Promise.race([
+    app.inject({ method: 'POST', url: '/mcp', headers, payload: textOf(body) }),
+    noAnswer(),
+  ])
   return response ? read(response.statusCode, response.headers['content-type'], response.body) : UNANSWERED
 }
 
 /** As the SDK says that an endpoint for both eras is put together. */
-async function sdkAnswer (app: FastifyInstance, entry: ReturnType<typeof createMcpHandler>, { headers, body }: Request): Promise<Answer> {
+async function sdkAnswer (
+  app: FastifyInstance,
+  entry: ReturnType<typeof createMcpHandler>,
+  { headers, body }: Request
+): Promise<Answer> {
   const request = new Request('http://localhost/mcp', { method: 'POST', headers, body: Buffer.from(textOf(body)) })
   const authInfo = authInfoOf(CALLER)
   const serve = async () => {
@@ -63,7 +96,9 @@ async function sdkAnswer (app: FastifyInstance, entry: ReturnType<typeof createM
     return await transport.handleRequest(request, { authInfo })
   }
   const response = await Promise.race([serve(), noAnswer()])
-  return response ? read(response.status, response.headers.get('content-type') ?? undefined, await response.text()) : UNANSWERED
+  return response
+    ? read(response.status, response.headers.get('content-type') ?? undefined, await response.text())
+    : UNANSWERED
 }
 
 const UNANSWERED: Answer = { status: 0, type: undefined, body: 'no answer' }
@@ -81,7 +116,9 @@ function read (status: number, contentType: string | undefined, text: string): A
 function sorted (value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted)
   if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => a < b ? -1 : 1).map(([name, member]) => [name, sorted(member)]))
+  return Object.fromEntries(
+    Object.entries(value).sort(([a], [b]) => a < b ? -1 : 1).map(([name, member]) => [name, sorted(member)])
+  )
 }
 
 /** A body is JSON, unless it is the text itself. */
@@ -92,23 +129,52 @@ function textOf (body: unknown): string {
 // --- Requests: one as it should be, and up to three things done to it.
 
 const json = fc.constantFrom<unknown>(null, true, 0, -1, 1.5, 2 ** 53, '', 'text', [], [1], {}, { a: 1 })
-const text = fc.oneof(fc.constantFrom('', 'a', 'é', '\u0085\u202e', '__proto__', '2026-07-28', '=?base64?ZWNobw==?='), fc.string({ maxLength: 8 }))
+const text = fc.oneof(
+  fc.constantFrom('', 'a', 'é', '\u0085\u202e', '__proto__', '2026-07-28', '=?base64?ZWNobw==?='),
+  fc.string({ maxLength: 8 })
+)
 const toolName = fc.oneof(
   { weight: 4, arbitrary: fc.constantFrom<unknown>('echo', 'fails', 'breaks') },
   fc.constantFrom<unknown>('nope', '', '__proto__', 'constructor', 'toString', 5, null, {}, 'echo ', 'écho'))
 const input = fc.oneof(
-  fc.constant<unknown>(undefined), fc.record({ text }), fc.record({ text: json }), json, fc.dictionary(text, json, { maxKeys: 3 }))
-const id = fc.oneof({ weight: 3, arbitrary: fc.constantFrom<unknown>(1, 'one') },
-  fc.constantFrom<unknown>('', 0, -1, 1.5, 2 ** 53, 2 ** 53 - 1, null, true, {}, [], undefined))
-const method = fc.oneof({ weight: 6, arbitrary: fc.constantFrom('tools/call', 'tools/call', 'tools/list') },
-  fc.constantFrom('ping', 'initialize', 'server/discover', 'notifications/initialized', 'notifications/cancelled', 'notifications/roots/list_changed',
-    'resources/list', 'prompts/get', 'resources/read', 'logging/setLevel', 'completion/complete', 'tasks/get', 'sampling/createMessage', 'nope', ''))
+  fc.constant<unknown>(undefined),
+  fc.record({ text }),
+  fc.record({ text: json }),
+  json,
+  fc.dictionary(text, json, { maxKeys: 3 })
+)
+const id = fc.oneof(
+  { weight: 3, arbitrary: fc.constantFrom<unknown>(1, 'one') },
+  fc.constantFrom<unknown>('', 0, -1, 1.5, 2 ** 53, 2 ** 53 - 1, null, true, {}, [], undefined)
+)
+const method = fc.oneof(
+  { weight: 6, arbitrary: fc.constantFrom('tools/call', 'tools/call', 'tools/list') },
+  fc.constantFrom(
+    'ping',
+    'initialize',
+    'server/discover',
+    'notifications/initialized',
+    'notifications/cancelled',
+    'notifications/roots/list_changed',
+    'resources/list',
+    'prompts/get',
+    'resources/read',
+    'logging/setLevel',
+    'completion/complete',
+    'tasks/get',
+    'sampling/createMessage',
+    'nope',
+    ''
+  )
+)
 
-const wellFormed = fc.record({ form: fc.constantFrom(modern, legacy), method, name: toolName, input, id }).map(({ form, method, name, input, id }): Request => {
-  const params = method === 'tools/call' ? { name, ...input !== undefined && { arguments: input } } : {}
-  const { headers, payload } = form(method, params, id)
-  return { headers, body: payload }
-})
+const wellFormed = fc.record({ form: fc.constantFrom(modern, legacy), method, name: toolName, input, id }).map(
+  ({ form, method, name, input, id }): Request => {
+    const params = method === 'tools/call' ? { name, ...input !== undefined && { arguments: input } } : {}
+    const { headers, payload } = form(method, params, id)
+    return { headers, body: payload }
+  }
+)
 
 type Mutation = (request: Request) => Request
 
@@ -116,29 +182,70 @@ const headerValues = {
   // What is no media type at all, Fastify refuses in words of its own.
   'content-type': ['application/json; charset=utf-8', 'Application/JSON', 'application/jsonx', 'text/plain'],
   accept: ['application/json', 'text/event-stream', '*/*', 'text/event-stream,application/json;q=0.5', ''],
-  'mcp-protocol-version': ['2026-07-28', ' 2026-07-28 ', '2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05', '2024-10-07', '2099-01-01', '', '1, 2'],
+  'mcp-protocol-version': [
+    '2026-07-28',
+    ' 2026-07-28 ',
+    '2025-11-25',
+    '2025-06-18',
+    '2025-03-26',
+    '2024-11-05',
+    '2024-10-07',
+    '2099-01-01',
+    '',
+    '1, 2',
+  ],
   'mcp-method': ['tools/call', 'tools/list', 'ping', 'nope', ''],
   'mcp-name': ['echo', ' echo', 'nope', '=?base64?ZWNobw==?=', '=?base64?*?=', ''],
   'mcp-session-id': ['a', ''],
   'last-event-id': ['a'],
 }
-const header = fc.oneof(...Object.entries(headerValues).map(([name, values]) => fc.tuple(fc.constant(name), fc.constantFrom(undefined, ...values))))
-const metaName = fc.constantFrom('io.modelcontextprotocol/protocolVersion', 'io.modelcontextprotocol/clientInfo', 'io.modelcontextprotocol/clientCapabilities',
-  'io.modelcontextprotocol/logLevel', 'io.modelcontextprotocol/related-task', 'io.modelcontextprotocol/serverInfo', 'io.modelcontextprotocol/subscriptionId',
-  'progressToken', 'traceparent', 'example.com/a')
-const metaValue = fc.oneof(json, fc.constantFrom<unknown>(undefined, '2026-07-28', '2025-11-25', '2099-01-01', 'debug', { name: 'a', version: '1' }, { taskId: 'a' }))
+const header = fc.oneof(
+  ...Object.entries(headerValues).map(([name, values]) =>
+    fc.tuple(fc.constant(name), fc.constantFrom(undefined, ...values))
+  )
+)
+const metaName = fc.constantFrom(
+  'io.modelcontextprotocol/protocolVersion',
+  'io.modelcontextprotocol/clientInfo',
+  'io.modelcontextprotocol/clientCapabilities',
+  'io.modelcontextprotocol/logLevel',
+  'io.modelcontextprotocol/related-task',
+  'io.modelcontextprotocol/serverInfo',
+  'io.modelcontextprotocol/subscriptionId',
+  'progressToken',
+  'traceparent',
+  'example.com/a'
+)
+const metaValue = fc.oneof(
+  json,
+  fc.constantFrom<unknown>(undefined, '2026-07-28', '2025-11-25', '2099-01-01', 'debug', { name: 'a', version: '1' }, {
+    taskId: 'a',
+  })
+)
 
 const mutation: fc.Arbitrary<Mutation> = fc.oneof(
-  header.map(([name, value]): Mutation => ({ headers: { [name]: _, ...headers }, body }) =>
-    ({ headers: { ...headers, ...value !== undefined && { [name]: value } }, body })),
-  fc.tuple(fc.constantFrom('jsonrpc', 'id', 'method', 'params', 'result', 'error', 'more'), fc.oneof(json, fc.constantFrom<unknown>(undefined, '1.0', { code: 1, message: '' })))
-    .map(([name, value]) => inBody(message => ({ ...message, [name]: value }))),
-  fc.tuple(fc.constantFrom('name', 'arguments', 'cursor', 'task', 'inputResponses', 'requestState', '_meta', 'more'), fc.oneof(json, fc.constant(undefined)))
-    .map(([name, value]) => inBody(message => ({ ...message, params: { ...asObject(message['params']), [name]: value } }))),
-  fc.tuple(metaName, metaValue).map(([name, value]) => inBody(message => {
-    const params = asObject(message['params'])
-    return { ...message, params: { ...params, _meta: { ...asObject(params['_meta']), [name]: value } } }
+  header.map(([name, value]): Mutation => ({ headers: { [name]: _, ...headers }, body }) => ({
+    headers: { ...headers, ...value !== undefined && { [name]: value } },
+    body,
   })),
+  fc.tuple(
+    fc.constantFrom('jsonrpc', 'id', 'method', 'params', 'result', 'error', 'more'),
+    fc.oneof(json, fc.constantFrom<unknown>(undefined, '1.0', { code: 1, message: '' }))
+  )
+    .map(([name, value]) => inBody(message => ({ ...message, [name]: value }))),
+  fc.tuple(
+    fc.constantFrom('name', 'arguments', 'cursor', 'task', 'inputResponses', 'requestState', '_meta', 'more'),
+    fc.oneof(json, fc.constant(undefined))
+  )
+    .map(([name, value]) =>
+      inBody(message => ({ ...message, params: { ...asObject(message['params']), [name]: value } }))
+    ),
+  fc.tuple(metaName, metaValue).map(([name, value]) =>
+    inBody(message => {
+      const params = asObject(message['params'])
+      return { ...message, params: { ...params, _meta: { ...asObject(params['_meta']), [name]: value } } }
+    })
+  ),
   fc.constantFrom<Mutation>(
     ({ headers, body }) => ({ headers, body: [body] }),
     ({ headers, body }) => ({ headers, body: [body, { jsonrpc: '2.0', id: 2, method: 'ping' }] }),
@@ -155,7 +262,10 @@ const request = fc.tuple(wellFormed, fc.array(mutation, { maxLength: 3 })).map((
   mutations.reduce((request, mutate) => mutate(request), request))
 
 function inBody (change: (message: Record<string, unknown>) => unknown): Mutation {
-  return ({ headers, body }) => ({ headers, body: typeof body === 'object' && !Array.isArray(body) ? change(asObject(body)) : body })
+  return ({ headers, body }) => ({
+    headers,
+    body: typeof body === 'object' && !Array.isArray(body) ? change(asObject(body)) : body,
+  })
 }
 
 function asObject (value: unknown): Record<string, unknown> {

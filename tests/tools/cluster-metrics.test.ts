@@ -7,11 +7,17 @@ import t, { type Test } from 'tap'
 import { startEtcd } from '../etcd.ts'
 import { buildSyncedApp, callTool, fill } from '../helper.ts'
 
-interface Scrape { at_ms: number, broker: number, body?: string }
-const recording: Scrape[] = gunzipSync(readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url))).toString().trim().split('\n').map(line => JSON.parse(line))
+interface Scrape {
+  at_ms: number
+  broker: number
+  body?: string
+}
+const recording: Scrape[] = gunzipSync(readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url)))
+  .toString().trim().split('\n').map(line => JSON.parse(line))
 
 /** The page that a broker of the recording showed last before a moment. */
-const pageOf = (broker: number, beforeMs: number) => recording.findLast(scrape => scrape.broker === broker && scrape.at_ms < beforeMs)?.body as string
+const pageOf = (broker: number, beforeMs: number) =>
+  recording.findLast(scrape => scrape.broker === broker && scrape.at_ms < beforeMs)?.body as string
 
 /** Serves `/{node_id}/metrics` of the pages given, and nothing for a broker without one. */
 async function serve (t: Test, pages: (string | undefined)[]): Promise<string> {
@@ -33,13 +39,22 @@ async function build (t: Test, pages: (string | undefined)[]) {
   const Brokers = pages.map((_, NodeID) => ({ NodeID, Host: `broker-${NodeID}`, Port: 9092 }))
   await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: JSON.stringify({ Brokers }) }])
   const address = await serve(t, pages)
-  return { app: await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: `http://${address}/{node_id}/metrics` }), address }
+  return {
+    app: await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: `http://${address}/{node_id}/metrics` }),
+    address,
+  }
 }
 
 t.test('the whole is told from its parts, and each part beside it', async t => {
   const { app } = await build(t, [pageOf(0, 20_000), pageOf(1, 20_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
-  t.match(metrics, { s3_state: 'healthy', partial: false, consumer_lag_max: Number, authz_denied_total: 0, admin_error_rate: 0 })
+  t.match(metrics, {
+    s3_state: 'healthy',
+    partial: false,
+    consumer_lag_max: Number,
+    authz_denied_total: 0,
+    admin_error_rate: 0,
+  })
   const brokers = metrics?.brokers as Record<string, number>[]
   t.strictSame(brokers.map(({ node_id: id, state }) => [id, state]), [[0, 'ok'], [1, 'ok']])
   for (const figure of ['produce_rps', 'fetch_rps', 'admin_requests_total']) {
@@ -55,7 +70,11 @@ t.test('after an S3 outage one broker\'s page is not the cluster\'s', async t =>
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, { s3_state: 'unavailable', brokers: [{ s3_state: 'healthy' }, { s3_state: 'unavailable' }] })
   const { structuredContent: status } = await callTool(app, 'cluster_status')
-  t.match(status, { s3: { state: 'unavailable' }, brokers_reachable: 2, brokers: [{ metrics: 'ok', s3_state: 'healthy' }, { metrics: 'ok', s3_state: 'unavailable' }] })
+  t.match(status, {
+    s3: { state: 'unavailable' },
+    brokers_reachable: 2,
+    brokers: [{ metrics: 'ok', s3_state: 'healthy' }, { metrics: 'ok', s3_state: 'unavailable' }],
+  })
 })
 
 t.test('a broker that does not answer is named, and its figures are unknown', async t => {
@@ -67,7 +86,10 @@ t.test('a broker that does not answer is named, and its figures are unknown', as
   t.match({ id, where, state, error }, { id: 0, where: address, state: 'unreachable', error: /\w/ })
   t.strictSame(new Set(Object.values(figures)), new Set([null]))
   const { structuredContent: status } = await callTool(app, 'cluster_status')
-  t.match(status, { brokers_reachable: 1, brokers: [{ metrics: 'unreachable', s3_state: 'unknown' }, { metrics: 'ok' }] })
+  t.match(status, {
+    brokers_reachable: 1,
+    brokers: [{ metrics: 'unreachable', s3_state: 'unknown' }, { metrics: 'ok' }],
+  })
 })
 
 t.test('without samples there are no quantiles, without requests no error rate', async t => {
@@ -75,7 +97,12 @@ t.test('without samples there are no quantiles, without requests no error rate',
     .map(line => /^kafscale_produce_latency_ms_(bucket|count)/.test(line) ? line.replace(/\d+$/, '0') : line).join('\n')
   const { app } = await build(t, [idle])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
-  t.match(metrics, { produce_latency_ms: null, admin_requests_total: 0, admin_error_rate: null, admin_request_latency_ms: null })
+  t.match(metrics, {
+    produce_latency_ms: null,
+    admin_requests_total: 0,
+    admin_error_rate: null,
+    admin_request_latency_ms: null,
+  })
 })
 
 t.test('when no broker answers the tool fails and names each; the status answers without them', async t => {
@@ -84,13 +111,19 @@ t.test('when no broker answers the tool fails and names each; the status answers
   t.equal(isError, true)
   t.ok(text.startsWith(`METRICS_UNAVAILABLE: No broker answered with its metrics: ${address} unreachable (`))
   t.match(text, `${address} invalid (kafscale_admin_requests_total is missing)`)
-  t.match((await callTool(app, 'cluster_status')).structuredContent, { s3: { state: 'unknown', latency_ms: null }, brokers_reachable: 0 })
+  t.match((await callTool(app, 'cluster_status')).structuredContent, {
+    s3: { state: 'unknown', latency_ms: null },
+    brokers_reachable: 0,
+  })
   t.equal((await app.inject('/healthz')).json().dependencies.brokers.state, 'unavailable')
 })
 
 t.test('a cluster without brokers has none to ask', async t => {
   const { app } = await build(t, [])
-  t.match((await callTool(app, 'cluster_metrics')).content[0]?.text, /^METRICS_UNAVAILABLE: .*the snapshot lists no broker/)
+  t.match(
+    (await callTool(app, 'cluster_metrics')).content[0]?.text,
+    /^METRICS_UNAVAILABLE: .*the snapshot lists no broker/
+  )
 })
 
 t.test('brokers of a snapshot that can not be decoded are not known', async t => {
@@ -98,5 +131,9 @@ t.test('brokers of a snapshot that can not be decoded are not known', async t =>
   await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: '{' }])
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })
   t.match((await callTool(app, 'cluster_metrics')).content[0]?.text, /^METADATA_UNAVAILABLE: .*can't be decoded/)
-  t.match((await callTool(app, 'cluster_status')).structuredContent, { topic_count: null, brokers_reachable: null, s3: { state: 'unknown' } })
+  t.match((await callTool(app, 'cluster_status')).structuredContent, {
+    topic_count: null,
+    brokers_reachable: null,
+    s3: { state: 'unknown' },
+  })
 })

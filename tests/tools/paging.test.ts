@@ -8,7 +8,11 @@ const refused = { code: 'INVALID_CURSOR' }
 const byName = (name: string): Position => [name]
 
 /** Follows the cursors to the end, letting `change` alter the rows between two pages. */
-function collect (rows: string[], limit: number, change: (rows: string[], page: number) => string[] = rows => rows): string[] {
+function collect (
+  rows: string[],
+  limit: number,
+  change: (rows: string[], page: number) => string[] = rows => rows
+): string[] {
   const seen: string[] = []
   let cursor: string | undefined
   for (let page = 0; ; page++) {
@@ -24,7 +28,12 @@ const names = fc.uniqueArray(fc.string({ unit: 'grapheme', minLength: 1 }), { ma
 const limit = fc.integer({ min: 1, max: 12 })
 
 t.test('the pages together are the list, in its order', async t => {
-  holds(t, 'whatever the limit', fc.tuple(names, limit), ([rows, limit]) => same(collect(rows, limit), rows.toSorted(compare)))
+  holds(
+    t,
+    'whatever the limit',
+    fc.tuple(names, limit),
+    ([rows, limit]) => same(collect(rows, limit), rows.toSorted(compare))
+  )
 })
 
 t.test('a row that was there all along is neither skipped nor repeated while the list changes', async t => {
@@ -64,8 +73,26 @@ t.test('a cursor that is malformed, or of another query, is refused', async t =>
 
   const forge = (content: unknown) => Buffer.from(JSON.stringify(content)).toString('base64url')
   const [digest] = JSON.parse(Buffer.from(cursor, 'base64url').toString())
-  for (const malformed of ['', '!', 'abc', cursor.slice(0, -3), forge(null), forge({}), forge([]), forge([digest]), forge([digest, 5]), forge([digest, null]), forge([digest, ['a']])]) {
-    t.throws(() => paginate('list', { pattern: '*', cursor: malformed }, rows, byName), refused, JSON.stringify(malformed))
+  for (
+    const malformed of [
+      '',
+      '!',
+      'abc',
+      cursor.slice(0, -3),
+      forge(null),
+      forge({}),
+      forge([]),
+      forge([digest]),
+      forge([digest, 5]),
+      forge([digest, null]),
+      forge([digest, ['a']]),
+    ]
+  ) {
+    t.throws(
+      () => paginate('list', { pattern: '*', cursor: malformed }, rows, byName),
+      refused,
+      JSON.stringify(malformed)
+    )
   }
   t.throws(() => paginate('list', { pattern: '*', cursor }, rows, name => [name, 0]), refused, 'a position too short')
 })

@@ -61,7 +61,8 @@ export class FileMedium implements Medium {
   async open (position: Position | undefined): Promise<Opened> {
     const at = this.#handle && position && await this.#isIntact() ? position : await this.#reopen(position)
     const begins = this.#bytes === 0
-    const due = !begins && (this.#bytes >= this.#maxBytes || this.#day !== this.#today()) && performance.now() >= this.#rotateAfterMs
+    const due = !begins && (this.#bytes >= this.#maxBytes || this.#day !== this.#today()) &&
+      performance.now() >= this.#rotateAfterMs
     return { position: at, begins, due, ...this.#found }
   }
 
@@ -134,9 +135,15 @@ export class FileMedium implements Medium {
     const folder = dirname(this.#path)
     if (this.#device === undefined) await mkdir(folder, { recursive: true, mode: 0o700 })
     const { dev } = await stat(folder)
-    if (this.#device !== undefined && dev !== this.#device && !await statOf(this.#path)) throw new Error('the volume is gone')
+    if (this.#device !== undefined && dev !== this.#device && !await statOf(this.#path)) {
+      throw new Error('the volume is gone')
+    }
 
-    const handle = await open(this.#path, constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK, 0o600)
+    const handle = await open(
+      this.#path,
+      constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK,
+      0o600
+    )
     try {
       const stats = await handle.stat()
       if (!stats.isFile()) throw new Error('it is no regular file')
@@ -162,7 +169,9 @@ export class FileMedium implements Medium {
       this.#bytes = tail?.goodBytes ?? 0
       const { last } = tail ?? {}
       if (!last) {
-        if (known && !this.#rotated) this.#found.gap ??= { records: null, reason: 'the file before was taken away while it was written' }
+        if (known && !this.#rotated) {
+          this.#found.gap ??= { records: null, reason: 'the file before was taken away while it was written' }
+        }
         return position ?? await this.#lastRotated() ?? { file: 0, end: BEGINNING }
       }
       this.#day = last.record.time.slice(0, 10)
@@ -178,7 +187,9 @@ export class FileMedium implements Medium {
   /** Removes what a failed batch of this process has left, and nothing else; the size that remains. */
   async #takeBack (handle: FileHandle, stats: Stats): Promise<number> {
     const length = stats.size - this.#bytes
-    if (!this.#untaken || identity(stats) !== this.#identity || length <= 0 || length > this.#untaken.length) return stats.size
+    if (!this.#untaken || identity(stats) !== this.#identity || length <= 0 || length > this.#untaken.length) {
+      return stats.size
+    }
     if (!this.#untaken.subarray(0, length).equals(await read(handle, this.#bytes, length))) return stats.size
     await handle.truncate(this.#bytes)
     return this.#bytes
@@ -192,7 +203,9 @@ export class FileMedium implements Medium {
     const missing = last ? known.end.sequence - last.position.end.sequence : 0
     this.#found.gap = {
       records: missing > 0 ? missing : null,
-      reason: `the file was altered while it was written, and is set aside${missing > 0 ? ': records were taken, and are not in the file any more' : ''}`,
+      reason: `the file was altered while it was written, and is set aside${
+        missing > 0 ? ': records were taken, and are not in the file any more' : ''
+      }`,
       set_aside: basename(aside),
     }
     await syncFolder(this.#path)
@@ -211,7 +224,12 @@ export class FileMedium implements Medium {
   async #lastRotated (): Promise<Position | undefined> {
     const name = basename(this.#path)
     const numbered = (await readdir(dirname(this.#path)))
-      .map(entry => ({ entry, number: entry.startsWith(`${name}.`) ? Number(/^\d{4}-\d\d-\d\d\.(\d{6,})$/.exec(entry.slice(name.length + 1))?.[1] ?? 0) : 0 }))
+      .map(entry => ({
+        entry,
+        number: entry.startsWith(`${name}.`)
+          ? Number(/^\d{4}-\d\d-\d\d\.(\d{6,})$/.exec(entry.slice(name.length + 1))?.[1] ?? 0)
+          : 0,
+      }))
       .filter(({ number }) => number > 0)
       .sort((a, b) => b.number - a.number)
     const [newest] = numbered
@@ -227,13 +245,16 @@ export class FileMedium implements Medium {
 
 /** Whether the last line is the one that is known, and nothing comes behind it. */
 function endsAt ({ last, rest }: Tail, { file, end }: Position): boolean {
-  return last?.position.file === file && last.position.end.sequence === end.sequence && last.position.end.hash === end.hash && rest.length === 0
+  return last?.position.file === file && last.position.end.sequence === end.sequence &&
+    last.position.end.hash === end.hash && rest.length === 0
 }
 
 async function readTail (handle: FileHandle, size: number): Promise<Tail> {
   const head = await read(handle, 0, Math.min(size, TAIL_BYTES))
   const firstEnd = head.indexOf('\n')
-  if (firstEnd < 0 && head.subarray(0, FIRST_BYTES.length).equals(FIRST_BYTES.subarray(0, head.length))) return { goodBytes: 0, rest: head }
+  if (firstEnd < 0 && head.subarray(0, FIRST_BYTES.length).equals(FIRST_BYTES.subarray(0, head.length))) {
+    return { goodBytes: 0, rest: head }
+  }
   const number = firstEnd < 0 ? undefined : headerOf(parseRecord(head.subarray(0, firstEnd)))?.number
   if (number === undefined) throw new Error('the file holds no audit log: move it away')
   const start = Math.max(0, size - TAIL_BYTES)

@@ -16,7 +16,13 @@ export function httpMedium (url: string): Medium {
 
   async function post (body: string): Promise<void> {
     const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(ANSWER_BOUND_MS)])
-    const response = await fetch(url, { method: 'POST', headers: { 'content-type': 'application/x-ndjson' }, body, redirect: 'error', signal })
+    const response = await fetch(url, {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-ndjson' },
+      body,
+      redirect: 'error',
+      signal,
+    })
     await response.body?.cancel()
     if (!response.ok) throw new Error(`the collector answered ${response.status}`)
   }

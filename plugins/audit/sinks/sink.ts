@@ -156,7 +156,9 @@ export class Sink {
   get state (): SinkState {
     const { kind } = this.#medium
     const counted = { written: this.#written, missed: this.#missed, gaps: this.#gaps }
-    return this.#failure ? { kind, state: 'failed', reason: this.#failure.reason, ...counted } : { kind, state: 'ok', ...counted }
+    return this.#failure
+      ? { kind, state: 'failed', reason: this.#failure.reason, ...counted }
+      : { kind, state: 'ok', ...counted }
   }
 
   /** Whether there is more to be had than handing a record over. */
@@ -195,7 +197,9 @@ export class Sink {
     clearTimeout(this.#syncTimer)
     clearInterval(this.#sweepTimer)
     const lost = this.#queue.length + this.#inFlight.length + (this.#untold?.records ?? 0)
-    if (lost > 0) this.#log.error({ sink: this.#medium.kind, records: lost }, 'an audit sink is closed without these records')
+    if (lost > 0) {
+      this.#log.error({ sink: this.#medium.kind, records: lost }, 'an audit sink is closed without these records')
+    }
     await this.#medium.close()
   }
 
@@ -254,8 +258,14 @@ export class Sink {
     this.#unsealed = draft.unsealed
     this.#written += lines.length
     this.#gaps += Number(gap !== undefined) + Number(untold !== undefined)
-    if (untold && this.#untold) this.#untold = this.#untold.records > untold.records ? { ...this.#untold, records: this.#untold.records - untold.records } : undefined
-    if (torn ?? gap) this.#log[gap ? 'error' : 'warn']({ sink: medium.kind, torn, gap }, 'an audit log is not as it was left')
+    if (untold && this.#untold) {
+      this.#untold = this.#untold.records > untold.records
+        ? { ...this.#untold, records: this.#untold.records - untold.records }
+        : undefined
+    }
+    if (torn ?? gap) {
+      this.#log[gap ? 'error' : 'warn']({ sink: medium.kind, torn, gap }, 'an audit log is not as it was left')
+    }
     this.#succeed()
     this.#take(lines)
   }
@@ -270,7 +280,9 @@ export class Sink {
     this.#unsealed = 0
     this.#unsynced = true
     await this.#sync()
-    await this.#medium.rotate?.(file).catch((err: Error) => this.#log.error({ err }, 'an audit file could not be rotated'))
+    await this.#medium.rotate?.(file).catch((err: Error) =>
+      this.#log.error({ err }, 'an audit file could not be rotated')
+    )
     return { ...opened, unsealed: false, ...await this.#medium.open(this.#position) }
   }
 
@@ -328,7 +340,9 @@ export class Sink {
   /** Refuses what has waited too long. It may still be written: the medium has not said no. */
   #sweep (): void {
     const oldestMs = performance.now() - TAKE_BOUND_MS
-    const late = [...this.#inSync, ...this.#toSync, ...this.#inFlight, ...this.#queue].filter(({ sinceMs }) => sinceMs < oldestMs)
+    const late = [...this.#inSync, ...this.#toSync, ...this.#inFlight, ...this.#queue].filter(({ sinceMs }) =>
+      sinceMs < oldestMs
+    )
     if (late.length > 0) {
       const error = new Error('it takes no record in time')
       this.#fail(error, true)
@@ -342,16 +356,24 @@ export class Sink {
   #miss (records: number): void {
     if (records === 0) return
     this.#missed += records
-    this.#untold = { since: this.#untold?.since ?? new Date().toISOString(), records: (this.#untold?.records ?? 0) + records }
+    this.#untold = {
+      since: this.#untold?.since ?? new Date().toISOString(),
+      records: (this.#untold?.records ?? 0) + records,
+    }
   }
 
   #fail (error: NodeJS.ErrnoException, stalled: boolean): void {
     if (!this.#failure) this.#log.error({ err: error, sink: this.#medium.kind }, 'an audit sink takes no records')
-    this.#failure = { reason: error.syscall ? `${error.syscall}: ${error.code}` : error.message, stalled: stalled || this.#failure?.stalled === true }
+    this.#failure = {
+      reason: error.syscall ? `${error.syscall}: ${error.code}` : error.message,
+      stalled: stalled || this.#failure?.stalled === true,
+    }
   }
 
   #succeed (): void {
-    if (this.#failure) this.#log.warn({ sink: this.#medium.kind, missed: this.#missed }, 'an audit sink takes records again')
+    if (this.#failure) {
+      this.#log.warn({ sink: this.#medium.kind, missed: this.#missed }, 'an audit sink takes records again')
+    }
     this.#failure = undefined
   }
 }

@@ -49,7 +49,8 @@ function parse (block: string): Message {
   return { id: field('id'), event: field('event'), data: field('data') ?? '' }
 }
 
-const rules = (messages: Message[]) => messages.map(({ event, data }) => event === 'record' ? JSON.parse(data).rule : event)
+const rules = (messages: Message[]) =>
+  messages.map(({ event, data }) => event === 'record' ? JSON.parse(data).rule : event)
 
 async function recordAll (app: FastifyInstance, from: number, to: number): Promise<void> {
   for (let rule = from; rule <= to; rule++) await app.audit.record(entry({ rule: `${rule}` }))
@@ -145,23 +146,42 @@ t.test('a client that does not read costs no memory and holds nobody up', async 
   const large = { a: 'x'.repeat(7_000), b: 'x'.repeat(900) }
   const total = 3_000
   for (let sent = 0; sent < total; sent += 500) {
-    await Promise.all(Array.from({ length: 500 }, (_, index) => app.audit.record(entry({ rule: `${sent + index}`, diff: large }))))
-    await waitFor(() => reading.messages.length === sent + 500 || reading.messages.length, 10_000, 'what the other client reads')
+    await Promise.all(
+      Array.from({ length: 500 }, (_, index) => app.audit.record(entry({ rule: `${sent + index}`, diff: large })))
+    )
+    await waitFor(
+      () => reading.messages.length === sent + 500 || reading.messages.length,
+      10_000,
+      'what the other client reads'
+    )
   }
   stuck.response.resume()
   await waitFor(() => stuck.messages.some(({ event }) => event === 'missed') || stuck.messages.length, 5_000, 'the gap')
   await waitFor(() => rules(stuck.messages).at(-1) === `${total - 1}` || stuck.messages.length, 5_000, 'the end')
-  const missed = stuck.messages.filter(({ event }) => event === 'missed').reduce((sum, { data }) => sum + JSON.parse(data).records, 0)
-  t.equal(stuck.messages.filter(({ event }) => event === 'record').length + missed, total, 'every record is seen or counted')
+  const missed = stuck.messages.filter(({ event }) => event === 'missed').reduce(
+    (sum, { data }) => sum + JSON.parse(data).records,
+    0
+  )
+  t.equal(
+    stuck.messages.filter(({ event }) => event === 'record').length + missed,
+    total,
+    'every record is seen or counted'
+  )
   t.ok(missed > 0)
   stuck.response.pause()
-  for (let sent = 0; sent < 1_500; sent += 500) await Promise.all(Array.from({ length: 500 }, () => app.audit.record(entry({ diff: large }))))
+  for (let sent = 0; sent < 1_500; sent += 500) {
+    await Promise.all(Array.from({ length: 500 }, () => app.audit.record(entry({ diff: large }))))
+  }
   for (let checks = 0; checks < 10; checks++) {
     mock.timers.tick(5_000)
     await new Promise(resolve => setImmediate(resolve))
   }
   const connections = promisify(app.server.getConnections.bind(app.server))
-  await waitFor(async () => await connections() === 1, 5_000, 'a client that takes nothing for half a minute is cut off')
+  await waitFor(
+    async () => await connections() === 1,
+    5_000,
+    'a client that takes nothing for half a minute is cut off'
+  )
   t.notOk(reading.ended)
 })
 

@@ -12,7 +12,18 @@ import { verifyFiles } from '../../../plugins/audit/verify.ts'
 import { authority, clientOf } from '../../authorization.ts'
 import { buildTestApp } from '../../helper.ts'
 import { waitFor } from '../../wait-for.ts'
-import { auditApp, buildAudit, entry, events, recordsOf, signingKey, startCollector, startService, type AuditConfig, type LogRecord } from './helper.ts'
+import {
+  auditApp,
+  buildAudit,
+  entry,
+  events,
+  recordsOf,
+  signingKey,
+  startCollector,
+  startService,
+  type AuditConfig,
+  type LogRecord,
+} from './helper.ts'
 
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
@@ -29,10 +40,29 @@ t.test('a record has every field, and no other', async t => {
   const { app, path } = await buildWithFile(t)
   const given: AuditEntry = {
     event: 'tool_call',
-    who: { subject: 'alice', issuer: 'https://id.example', client_id: 'agent', roles: ['observer', 'auditor'], method: 'oidc', token_id: 'jti-1', client_certificate: 'CN=agent' },
-    what: { tool: 'create_topics', operation: 'mutate', arguments: { topics: [{ name: 'orders', partitions: 3 }] }, resources: { topics: ['orders'], groups: ['g'] } },
+    who: {
+      subject: 'alice',
+      issuer: 'https://id.example',
+      client_id: 'agent',
+      roles: ['observer', 'auditor'],
+      method: 'oidc',
+      token_id: 'jti-1',
+      client_certificate: 'CN=agent',
+    },
+    what: {
+      tool: 'create_topics',
+      operation: 'mutate',
+      arguments: { topics: [{ name: 'orders', partitions: 3 }] },
+      resources: { topics: ['orders'], groups: ['g'] },
+    },
     when: { received: '2026-07-28T12:00:00.000Z', finished: '2026-07-28T12:00:00.012Z', duration_ms: 12.3456789 },
-    where: { remote_address: '10.0.0.1', user_agent: 'agent/1', mcp_client: 'agent 1', request_id: 'req-1', trace_id: '0af7651916cd43dd8448eb211c80319c' },
+    where: {
+      remote_address: '10.0.0.1',
+      user_agent: 'agent/1',
+      mcp_client: 'agent 1',
+      request_id: 'req-1',
+      trace_id: '0af7651916cd43dd8448eb211c80319c',
+    },
     decision: 'allowed',
     rule: 'roles.writer.allow[0]',
     outcome: 'error',
@@ -77,7 +107,11 @@ t.test('a key that is no Ed25519 key stops the start', async t => {
   const dir = t.testdir({ none: 'no key' })
   for (const file of [join(dir, 'none'), join(dir, 'missing'), signingKey(dir).publicKeyFile]) {
     const app = auditApp({ auditSinks: [{ kind: 'none' }], auditSigningKeyFile: file })
-    await t.rejects(async () => await app.ready(), { name: 'ConfigError', message: /^KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is .*: expected a file with an unencrypted Ed25519 private key in PEM$/ })
+    await t.rejects(async () => await app.ready(), {
+      name: 'ConfigError',
+      message:
+        /^KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is .*: expected a file with an unencrypted Ed25519 private key in PEM$/,
+    })
   }
 })
 
@@ -85,12 +119,22 @@ t.test('secrets are taken out of arguments and diffs, and large values are diges
   const { app, path } = await buildWithFile(t, { auditRedact: ['card'] })
   const names = Array.from({ length: 2_000 }, (_, index) => `topic-${index}`)
   await app.audit.record(entry({
-    what: { tool: 'x', operation: 'observe', arguments: { password: 'hidden', card_number: 'hidden', names }, resources: { topics: names } },
+    what: {
+      tool: 'x',
+      operation: 'observe',
+      arguments: { password: 'hidden', card_number: 'hidden', names },
+      resources: { topics: names },
+    },
     diff: [{ name: 'sasl.jaas.config', before: 'hidden', after: 'hidden' }],
   }))
   t.notMatch(readFileSync(path, 'utf8'), 'hidden')
   const digest = { bytes: canonical(names).length, sha256: sha256(canonical(names)) }
-  t.strictSame(last(path).what, { tool: 'x', operation: 'observe', arguments: { password: '[redacted]', card_number: '[redacted]', names: digest }, resources: { topics: digest } })
+  t.strictSame(last(path).what, {
+    tool: 'x',
+    operation: 'observe',
+    arguments: { password: '[redacted]', card_number: '[redacted]', names: digest },
+    resources: { topics: digest },
+  })
   t.strictSame(last(path).diff, [{ name: 'sasl.jaas.config', before: '[redacted]', after: '[redacted]' }])
   await app.audit.record(entry({ where: { ...entry().where, user_agent: 'x'.repeat(10_000) } }))
   t.match(last(path).where?.user_agent, { bytes: 10_002 })
@@ -99,9 +143,17 @@ t.test('secrets are taken out of arguments and diffs, and large values are diges
 t.test('when no sink takes a record the call is refused, in AUDIT_FAIL_MODE=open only a mutation is', async t => {
   for (const mode of ['closed', 'open'] as const) {
     const { app, path, folder } = await buildWithFile(t, { auditFailMode: mode })
-    t.strictSame(app.audit.state, { state: 'ok', lost: 0, sinks: [{ kind: 'file', state: 'ok', written: 1, missed: 0, gaps: 0 }] })
+    t.strictSame(app.audit.state, {
+      state: 'ok',
+      lost: 0,
+      sinks: [{ kind: 'file', state: 'ok', written: 1, missed: 0, gaps: 0 }],
+    })
     renameSync(folder, `${folder}-gone`)
-    await t.rejects(app.audit.recordDurably(entry()), { code: 'AUDIT_UNAVAILABLE', statusCode: 503 }, `${mode}: a mutation`)
+    await t.rejects(
+      app.audit.recordDurably(entry()),
+      { code: 'AUDIT_UNAVAILABLE', statusCode: 503 },
+      `${mode}: a mutation`
+    )
     if (mode === 'closed') await t.rejects(app.audit.record(entry()), { code: 'AUDIT_UNAVAILABLE' }, 'closed: a read')
     else await t.resolves(app.audit.record(entry()), 'open: a read')
     t.match(app.audit.state, { state: 'unavailable', lost: 2, sinks: [{ state: 'failed', missed: 2 }] })
@@ -121,7 +173,11 @@ t.test('one sink that takes records is enough, and each has a chain of its own',
   renameSync(join(paths[0], '..'), `${join(paths[0], '..')}-gone`)
   await t.resolves(app.audit.record(entry()))
   await t.resolves(app.audit.recordDurably(entry()))
-  t.match(app.audit.state, { state: 'degraded', lost: 0, sinks: [{ state: 'failed', missed: 2 }, { state: 'ok', missed: 0 }] })
+  t.match(app.audit.state, {
+    state: 'degraded',
+    lost: 0,
+    sinks: [{ state: 'failed', missed: 2 }, { state: 'ok', missed: 0 }],
+  })
   renameSync(`${join(paths[0], '..')}-gone`, join(paths[0], '..'))
   await app.close()
   t.strictSame(events(paths[0]), ['header', 'start', 'tool_call', 'gap', 'stop', 'checkpoint'])
@@ -131,7 +187,9 @@ t.test('one sink that takes records is enough, and each has a chain of its own',
 
 t.test('a mutation waits until its intent is durable in every file', async t => {
   const dir = t.testdir()
-  const app = await buildAudit(t, { auditSinks: ['a', 'b'].map(name => ({ kind: 'file' as const, path: join(dir, name) })) })
+  const app = await buildAudit(t, {
+    auditSinks: ['a', 'b'].map(name => ({ kind: 'file' as const, path: join(dir, name) })),
+  })
   await app.audit.recordDurably(entry()) // so that nothing before is left to sync
   const slow = Promise.withResolvers<void>()
   let syncs = 0
@@ -158,7 +216,11 @@ t.test('what is redacted is named nowhere else', async t => {
   for (const redact of ['group_id', 'GROUP-ID', 'group']) {
     const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_AUDIT_REDACT: redact })
     await clientOf(app, await token('alice')).call('describe_group', { group_id: 'hush-hush' })
-    t.match(recorded('tool_call').at(-1)?.what, { tool: 'describe_group', arguments: { group_id: '[redacted]' }, resources: {} }, redact)
+    t.match(recorded('tool_call').at(-1)?.what, {
+      tool: 'describe_group',
+      arguments: { group_id: '[redacted]' },
+      resources: {},
+    }, redact)
     t.notOk(JSON.stringify(recorded('tool_call').at(-1)?.what).includes('hush-hush'))
     await app.close()
   }
@@ -168,15 +230,25 @@ t.test('failed sign-ins are recorded, and counted when they flood', async t => {
   mock.timers.enable({ apis: ['setTimeout'] })
   t.teardown(() => mock.timers.reset())
   const { app, path } = await buildWithFile(t)
-  const failure = (address: number) => entry({
-    event: 'authentication_failure', who: null, what: null, outcome: 'denied', error_code: 'UNAUTHENTICATED', where: { ...entry().where, remote_address: `10.0.0.${address}` },
-  })
+  const failure = (address: number) =>
+    entry({
+      event: 'authentication_failure',
+      who: null,
+      what: null,
+      outcome: 'denied',
+      error_code: 'UNAUTHENTICATED',
+      where: { ...entry().where, remote_address: `10.0.0.${address}` },
+    })
   const failures = () => recordsOf(path).filter(({ event }) => event === 'authentication_failure')
   for (let address = 1; address <= 100; address++) await app.audit.authenticationFailure(failure(address))
   t.equal(failures().length, 20)
   mock.timers.tick(10_000)
   await waitFor(() => failures().length === 21 || failures().length, 2_000, 'the count')
-  t.match(failures().at(-1), { count: 80, warning: /^80 failures within 10 s/, where: { remote_address: '10.0.0.100' } })
+  t.match(failures().at(-1), {
+    count: 80,
+    warning: /^80 failures within 10 s/,
+    where: { remote_address: '10.0.0.100' },
+  })
   await app.audit.authenticationFailure(failure(1))
   t.match(failures().at(-1), { where: { remote_address: '10.0.0.1' } }, 'the next interval begins anew')
   t.notOk('count' in (failures().at(-1) as object))
@@ -203,7 +275,13 @@ t.test('stdout has one JSON object per line and nothing else; logs go to stderr'
   running.stdin?.end(Array.from({ length: 100 }, (_, id) => `${id}\n`).join(''))
   await once(running, 'close')
   writeFileSync(path, Buffer.concat(output))
-  t.strictSame(events(path), ['header', 'start', ...Array.from({ length: 100 }, () => 'tool_call'), 'stop', 'checkpoint'])
+  t.strictSame(events(path), [
+    'header',
+    'start',
+    ...Array.from({ length: 100 }, () => 'tool_call'),
+    'stop',
+    'checkpoint',
+  ])
   t.equal((await verifyFiles([path])).exitCode, 0)
 })
 
@@ -217,7 +295,11 @@ t.test('a reader of stdout that does not read holds nothing up for long', async 
   })
   await waitFor(() => outcomes.has('ready'), 10_000, 'a start')
   service.stdin?.write(Array.from({ length: 2_000 }, (_, id) => `${id}\n`).join(''))
-  await waitFor(() => (outcomes.get('ok') ?? 0) + (outcomes.get('AUDIT_UNAVAILABLE') ?? 0) === 2_000 || outcomes, 10_000, 'answers')
+  await waitFor(
+    () => (outcomes.get('ok') ?? 0) + (outcomes.get('AUDIT_UNAVAILABLE') ?? 0) === 2_000 || outcomes,
+    10_000,
+    'answers'
+  )
   t.ok((outcomes.get('AUDIT_UNAVAILABLE') ?? 0) > 0)
   const output: Buffer[] = []
   service.stdout?.on('data', chunk => output.push(chunk)).resume()
@@ -279,6 +361,10 @@ t.test('a slow collector beside a file slows nobody; alone it refuses in time', 
   t.teardown(() => clearInterval(answering))
   await waitFor(() => alone.audit.state.state === 'ok' || alone.audit.state, 5_000, 'taken at last')
   await Promise.all([both.close(), alone.close()])
-  t.equal(collected.join('').split('\n').filter(line => line.includes('"tool_call"')).length, 52, 'everything has arrived')
+  t.equal(
+    collected.join('').split('\n').filter(line => line.includes('"tool_call"')).length,
+    52,
+    'everything has arrived'
+  )
   t.equal(both.audit.state.sinks[1]?.missed, 0)
 })

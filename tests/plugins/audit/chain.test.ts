@@ -1,7 +1,18 @@
 import { generateKeyPairSync } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
-import { BEGINNING, canonical, chain, checkpoint, checkpointProblem, header, headerOf, parseRecord, sha256, type ChainRecord } from '../../../plugins/audit/chain.ts'
+import {
+  BEGINNING,
+  canonical,
+  chain,
+  checkpoint,
+  checkpointProblem,
+  header,
+  headerOf,
+  parseRecord,
+  sha256,
+  type ChainRecord,
+} from '../../../plugins/audit/chain.ts'
 import { holds, same } from '../../property.ts'
 
 const stamp = { time: '2026-07-28T00:00:00.000Z' }
@@ -11,8 +22,11 @@ t.test('canonical JSON is as RFC 8785 says', async t => {
   // Section 3.2.2 and 3.2.3, with their own examples.
   const example = String.raw`{"numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
     "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/", "literals": [null, true, false]}`
-  t.equal(canonical(JSON.parse(example)),
-    String.raw`{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}`)
+  t.equal(
+    canonical(JSON.parse(example)),
+    String
+      .raw`{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}`
+  )
   const sorting = String.raw`{"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\ud83d\ude00": 5, "\u0080": 6, "\u00f6": 7}`
   t.equal(canonical(JSON.parse(sorting)), '{"\\r":2,"1":4,"\u0080":6,"\u00f6":7,"\u20ac":1,"\u{1f600}":5,"\ufb33":3}')
   t.equal(canonical({ 10: 0, 9: 0, a: -0 }), '{"10":0,"9":0,"a":0}', 'names that look like numbers are sorted as text')
@@ -21,14 +35,31 @@ t.test('canonical JSON is as RFC 8785 says', async t => {
 t.test('what JSON can not hold is made to fit', async t => {
   t.equal(canonical(['\ud800', 'a\udfffb', '\ud83d\ude00']), '["\ufffd","a\ufffdb","😀"]')
   t.equal(canonical({ '\ud800': 1 }), '{"\ufffd":1}')
-  t.equal(canonical({ a: undefined, b: [undefined, NaN, Infinity], c: 9007199254740993n }), '{"b":[null,null,null],"c":"9007199254740993"}')
+  t.equal(
+    canonical({ a: undefined, b: [undefined, NaN, Infinity], c: 9007199254740993n }),
+    '{"b":[null,null,null],"c":"9007199254740993"}'
+  )
 })
 
 t.test('canonical JSON is JSON of the same value, and there is one for each', async t => {
-  holds(t, 'the value is kept', fc.jsonValue({ stringUnit: 'binary' }), value => same(JSON.parse(canonical(value)), JSON.parse(JSON.stringify(value))))
-  holds(t, 'written again it is the same', fc.jsonValue({ stringUnit: 'binary' }), value => canonical(JSON.parse(canonical(value))) === canonical(value))
-  holds(t, 'any string becomes well-formed', fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map(code => String.fromCharCode(code)) }),
-    text => canonical(text).isWellFormed() && JSON.parse(canonical(text)) === text.toWellFormed())
+  holds(
+    t,
+    'the value is kept',
+    fc.jsonValue({ stringUnit: 'binary' }),
+    value => same(JSON.parse(canonical(value)), JSON.parse(JSON.stringify(value)))
+  )
+  holds(
+    t,
+    'written again it is the same',
+    fc.jsonValue({ stringUnit: 'binary' }),
+    value => canonical(JSON.parse(canonical(value))) === canonical(value)
+  )
+  holds(
+    t,
+    'any string becomes well-formed',
+    fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map(code => String.fromCharCode(code)) }),
+    text => canonical(text).isWellFormed() && JSON.parse(canonical(text)) === text.toWellFormed()
+  )
 })
 
 t.test('each line carries the SHA-256 of the one before', async t => {
@@ -41,22 +72,33 @@ t.test('each line carries the SHA-256 of the one before', async t => {
 t.test('a line is a record only as canonical JSON, byte for byte', async t => {
   const { line } = chain(BEGINNING, { event: 'start', text: 'ä', ...stamp })
   t.ok(read(line))
-  for (const [what, bytes] of Object.entries({
-    'a blank': Buffer.from(line.replace('":1', '": 1')),
-    'another order': Buffer.from(JSON.stringify({ ...JSON.parse(line), event: 'start' }, ['text', 'time', 'event', 'prev', 'schema', 'sequence'])),
-    'a name twice': Buffer.from(line.replace('{', '{"event":"stop",')),
-    'an escape that is not needed': Buffer.from(line.replace('start', '\\u0073tart')),
-    'bytes that are not UTF-8': Buffer.from(line.replace('ä', '\u00ff'), 'latin1'),
-    'a byte order mark': Buffer.from(`\ufeff${line}`),
-    'a lone surrogate': Buffer.from(line.replace('ä', '\\ud800')),
-    'a number written otherwise': Buffer.from(line.replace('"sequence":1', '"sequence":1.0')),
-    'another schema': Buffer.from(line.replace('"schema":1', '"schema":2')),
-    'no hash': Buffer.from(line.replace('0'.repeat(64), 'none')),
-    'no JSON': Buffer.from(line.slice(1)),
-    null: Buffer.from('null'),
-    'deep nesting': Buffer.from('['.repeat(100_000) + ']'.repeat(100_000)),
-    nothing: Buffer.alloc(0),
-  })) t.equal(parseRecord(bytes), undefined, what)
+  for (
+    const [what, bytes] of Object.entries({
+      'a blank': Buffer.from(line.replace('":1', '": 1')),
+      'another order': Buffer.from(
+        JSON.stringify({ ...JSON.parse(line), event: 'start' }, [
+          'text',
+          'time',
+          'event',
+          'prev',
+          'schema',
+          'sequence',
+        ])
+      ),
+      'a name twice': Buffer.from(line.replace('{', '{"event":"stop",')),
+      'an escape that is not needed': Buffer.from(line.replace('start', '\\u0073tart')),
+      'bytes that are not UTF-8': Buffer.from(line.replace('ä', '\u00ff'), 'latin1'),
+      'a byte order mark': Buffer.from(`\ufeff${line}`),
+      'a lone surrogate': Buffer.from(line.replace('ä', '\\ud800')),
+      'a number written otherwise': Buffer.from(line.replace('"sequence":1', '"sequence":1.0')),
+      'another schema': Buffer.from(line.replace('"schema":1', '"schema":2')),
+      'no hash': Buffer.from(line.replace('0'.repeat(64), 'none')),
+      'no JSON': Buffer.from(line.slice(1)),
+      null: Buffer.from('null'),
+      'deep nesting': Buffer.from('['.repeat(100_000) + ']'.repeat(100_000)),
+      nothing: Buffer.alloc(0),
+    })
+  ) t.equal(parseRecord(bytes), undefined, what)
 })
 
 t.test('a header names the file before, and the first file has none', async t => {
@@ -64,9 +106,21 @@ t.test('a header names the file before, and the first file has none', async t =>
   const second = chain(first.end, { ...header(2, first.end), ...stamp })
   t.strictSame(headerOf(read(first.line)), { number: 1, before: BEGINNING })
   t.strictSame(headerOf(read(second.line)), { number: 2, before: first.end })
-  t.equal(headerOf(read(chain(BEGINNING, { ...header(2, BEGINNING), ...stamp }).line)), undefined, 'the second file follows a first one')
-  t.equal(headerOf(read(chain(first.end, { ...header(1, first.end), ...stamp }).line)), undefined, 'the first file follows nothing')
-  t.equal(headerOf(read(chain(first.end, { ...header(2, BEGINNING), ...stamp }).line)), undefined, 'it says the same as the chain')
+  t.equal(
+    headerOf(read(chain(BEGINNING, { ...header(2, BEGINNING), ...stamp }).line)),
+    undefined,
+    'the second file follows a first one'
+  )
+  t.equal(
+    headerOf(read(chain(first.end, { ...header(1, first.end), ...stamp }).line)),
+    undefined,
+    'the first file follows nothing'
+  )
+  t.equal(
+    headerOf(read(chain(first.end, { ...header(2, BEGINNING), ...stamp }).line)),
+    undefined,
+    'it says the same as the chain'
+  )
   t.equal(headerOf(read(chain(first.end, { event: 'start', ...stamp }).line)), undefined)
   t.equal(headerOf(read(chain(first.end, { event: 'header', ...stamp }).line)), undefined)
 })
@@ -78,23 +132,46 @@ t.test('a checkpoint proves by itself that it is as it was written', async t => 
     const signed = key ? 'signed' : 'unsigned'
     const { line } = chain(end, checkpoint(end, stamp, true, key))
     t.equal(checkpointProblem(read(line)), undefined, signed)
-    t.match(read(line), { event: 'checkpoint', sequence: 2, prev: end.hash, checkpoint: { closing: true, signature: key ? /^[0-9a-f]{128}$/ : null } })
+    t.match(read(line), {
+      event: 'checkpoint',
+      sequence: 2,
+      prev: end.hash,
+      checkpoint: { closing: true, signature: key ? /^[0-9a-f]{128}$/ : null },
+    })
     // Every byte of it counts.
     for (let index = 0; index < line.length; index++) {
       const changed = Buffer.from(line)
       changed[index] = changed[index] === 0x31 ? 0x32 : 0x31
       const record = parseRecord(changed)
-      if (record?.event === 'checkpoint' && checkpointProblem(record) === undefined) t.fail(`${signed}: byte ${index} of ${line}`)
+      if (record?.event === 'checkpoint' && checkpointProblem(record) === undefined) {
+        t.fail(`${signed}: byte ${index} of ${line}`)
+      }
     }
   }
   const other = generateKeyPairSync('ed25519').privateKey
-  const [mine, theirs] = [privateKey, other].map(key => read(chain(end, checkpoint(end, stamp, true, key)).line)) as [ChainRecord, ChainRecord]
+  const [mine, theirs] = [privateKey, other].map(key => read(chain(end, checkpoint(end, stamp, true, key)).line)) as [
+    ChainRecord,
+    ChainRecord
+  ]
   const { signature } = theirs['checkpoint'] as { signature: string }
-  t.equal(checkpointProblem({ ...mine, checkpoint: { ...mine['checkpoint'] as object, signature } }), 'the checkpoint\'s signature is wrong')
-  t.equal(checkpointProblem({ ...mine, checkpoint: { ...mine['checkpoint'] as object, signature: signature.toUpperCase() } }), 'the checkpoint\'s signature is malformed')
+  t.equal(
+    checkpointProblem({ ...mine, checkpoint: { ...mine['checkpoint'] as object, signature } }),
+    "the checkpoint's signature is wrong"
+  )
+  t.equal(
+    checkpointProblem({ ...mine, checkpoint: { ...mine['checkpoint'] as object, signature: signature.toUpperCase() } }),
+    "the checkpoint's signature is malformed"
+  )
   t.equal(checkpointProblem({ ...mine, checkpoint: null }), 'the checkpoint is incomplete')
-  t.equal(checkpointProblem({ ...mine, checkpoint: { ...mine['checkpoint'] as object, closing: false } }), 'the checkpoint was changed')
+  t.equal(
+    checkpointProblem({ ...mine, checkpoint: { ...mine['checkpoint'] as object, closing: false } }),
+    'the checkpoint was changed'
+  )
   const keyless = { closing: true, public_key: 'abcd' }
   const statement = { ...mine, checkpoint: keyless }
-  t.equal(checkpointProblem({ ...mine, checkpoint: { ...keyless, hash: sha256(canonical(statement)), signature } }), 'the checkpoint\'s signature is wrong', 'no key at all')
+  t.equal(
+    checkpointProblem({ ...mine, checkpoint: { ...keyless, hash: sha256(canonical(statement)), signature } }),
+    "the checkpoint's signature is wrong",
+    'no key at all'
+  )
 })

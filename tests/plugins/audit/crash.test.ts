@@ -24,7 +24,9 @@ t.test('kill -9 during load loses no record that was acknowledged', async t => {
     await waitFor(() => ready, 10_000, 'a start')
     // More than it can have recorded when it is killed.
     service.stdin?.on('error', () => {})
-    service.stdin?.write(Array.from({ length: RECORDS }, (_, id) => `${id % 7 === 0 ? 'durable ' : ''}${run}-${id}\n`).join(''))
+    service.stdin?.write(
+      Array.from({ length: RECORDS }, (_, id) => `${id % 7 === 0 ? 'durable ' : ''}${run}-${id}\n`).join('')
+    )
     await waitFor(() => acknowledged.length > 500 * (run + 1) || acknowledged.length, 10_000, 'load')
     service.kill('SIGKILL')
     await once(service, 'close')
@@ -40,8 +42,14 @@ t.test('kill -9 during load loses no record that was acknowledged', async t => {
   t.ok(acknowledged.length > RUNS * 500)
   t.equal(events(path).filter(event => event === 'start').length, RUNS + 1)
   t.ok(events(path).filter(event => event === 'torn_line').length >= RUNS / 2)
-  const beforeStarts = events(path).filter(event => event !== 'torn_line').flatMap((event, index, all) => event === 'start' ? all[index - 1] : [])
-  t.strictSame(beforeStarts, ['header', ...Array<string>(RUNS).fill('checkpoint')], 'what a run has left without a checkpoint has one before the next begins')
+  const beforeStarts = events(path).filter(event => event !== 'torn_line').flatMap((event, index, all) =>
+    event === 'start' ? all[index - 1] : []
+  )
+  t.strictSame(
+    beforeStarts,
+    ['header', ...Array<string>(RUNS).fill('checkpoint')],
+    'what a run has left without a checkpoint has one before the next begins'
+  )
   const { exitCode, findings } = await verifyFiles([path])
   t.equal(exitCode, 0, findings.join('\n'))
 })

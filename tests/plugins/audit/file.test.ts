@@ -1,6 +1,19 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { appendFileSync, chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
@@ -19,12 +32,16 @@ function logIn (t: Test): string {
 /** The files of a log, in order. */
 function filesOf (path: string): string[] {
   const name = path.slice(path.lastIndexOf('/') + 1)
-  return readdirSync(join(path, '..')).filter(file => file.startsWith(`${name}.2`)).sort().map(file => join(path, '..', file)).concat(path)
+  return readdirSync(join(path, '..')).filter(file => file.startsWith(`${name}.2`)).sort().map(file =>
+    join(path, '..', file)
+  ).concat(path)
 }
 
 /** The one file that was set aside as altered. */
 function alteredOf (path: string): string {
-  const [aside = '', ...more] = readdirSync(join(path, '..')).filter(file => file.startsWith(`${basename(path)}.altered-`))
+  const [aside = '', ...more] = readdirSync(join(path, '..')).filter(file =>
+    file.startsWith(`${basename(path)}.altered-`)
+  )
   if (aside === '' || more.length > 0) throw new Error('not one file is set aside')
   return join(path, '..', aside)
 }
@@ -65,8 +82,15 @@ t.test('records that come together are in the order in which they came', async t
   const sink = fileSink(path)
   const lines = await Promise.all(Array.from({ length: 2_500 }, () => sink.write(body(), false)))
   const records = recordsOf(path)
-  t.strictSame(records.filter(({ event }) => event === 'tool_call').map(({ sequence }) => sequence), lines.map(line => JSON.parse(line).sequence))
-  t.strictSame(records.flatMap(({ event, sequence }) => event === 'checkpoint' ? [sequence] : []), [1_001, 2_002], 'a checkpoint every 1,000 records')
+  t.strictSame(
+    records.filter(({ event }) => event === 'tool_call').map(({ sequence }) => sequence),
+    lines.map(line => JSON.parse(line).sequence)
+  )
+  t.strictSame(
+    records.flatMap(({ event, sequence }) => event === 'checkpoint' ? [sequence] : []),
+    [1_001, 2_002],
+    'a checkpoint every 1,000 records'
+  )
   await sink.close()
   await intact(t, path)
 })
@@ -78,7 +102,18 @@ t.test('the next run goes on in the same file, with the chain of the one before'
     await writeAll(sink, 2)
     await sink.close()
   }
-  t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'checkpoint', 'tool_call', 'tool_call', 'checkpoint', 'tool_call', 'tool_call', 'checkpoint'])
+  t.strictSame(events(path), [
+    'header',
+    'tool_call',
+    'tool_call',
+    'checkpoint',
+    'tool_call',
+    'tool_call',
+    'checkpoint',
+    'tool_call',
+    'tool_call',
+    'checkpoint',
+  ])
   t.strictSame(filesOf(path), [path])
   await intact(t, path)
 })
@@ -154,7 +189,10 @@ t.test('what a crash has left without a checkpoint is sealed before anything fol
     await sink.close()
     return left
   }
-  const verdict = async (path: string) => await verifyFiles(readdirSync(dirname(path)).map(name => join(dirname(path), name)).filter(other => other.startsWith(path)))
+  const verdict = async (path: string) =>
+    await verifyFiles(
+      readdirSync(dirname(path)).map(name => join(dirname(path), name)).filter(other => other.startsWith(path))
+    )
 
   t.test('on the same day', async t => {
     const path = await crashed('same-day')
@@ -167,7 +205,12 @@ t.test('what a crash has left without a checkpoint is sealed before anything fol
     t.match(findings.join('\n'), found)
   })
 
-  for (const [when, options] of [['on the next day', { now: () => new Date(Date.now() + 86_400_000) }], ['in a file that is full', { maxBytes: 10 }]] as const) {
+  for (
+    const [when, options] of [['on the next day', { now: () => new Date(Date.now() + 86_400_000) }], [
+      'in a file that is full',
+      { maxBytes: 10 },
+    ]] as const
+  ) {
     t.test(when, async t => {
       const path = await crashed(when.replaceAll(' ', '-'))
       for (const runs of [1, 2]) {
@@ -193,7 +236,10 @@ t.test('what a crash has left without a checkpoint is sealed before anything fol
     const next = fileSink(path)
     await writeAll(next, 1)
     await next.close()
-    t.match((await verdict(path)).findings.join('\n'), /:5: records 4 to 4 had no checkpoint when the service started: .* whoever writes or cuts while the service is down/)
+    t.match(
+      (await verdict(path)).findings.join('\n'),
+      /:5: records 4 to 4 had no checkpoint when the service started: .* whoever writes or cuts while the service is down/
+    )
   })
 })
 
@@ -215,11 +261,28 @@ t.test('a torn last line is set aside and recorded', async t => {
     const kept = join(path, '..', aside[0] ?? '')
     t.equal(readFileSync(kept, 'utf8'), torn)
     t.equal(statSync(kept).mode & 0o777, 0o600)
-    t.strictSame(recordsOf(path).find(({ event }) => event === 'torn_line')?.['torn'], { bytes: torn.length, set_aside: aside[0], sha256: sha256(torn) })
-    t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'checkpoint', 'torn_line', 'tool_call', 'checkpoint'])
+    t.strictSame(recordsOf(path).find(({ event }) => event === 'torn_line')?.['torn'], {
+      bytes: torn.length,
+      set_aside: aside[0],
+      sha256: sha256(torn),
+    })
+    t.strictSame(events(path), [
+      'header',
+      'tool_call',
+      'tool_call',
+      'checkpoint',
+      'torn_line',
+      'tool_call',
+      'checkpoint',
+    ])
     const { exitCode, findings } = await verifyFiles([path, kept])
     t.equal(exitCode, 0, 'the torn line is no file of the chain')
-    t.match(findings.join('\n'), `${torn.length} bytes that were no record stood at the end when the service started, and are set aside as "${aside[0]}"`)
+    t.match(
+      findings.join('\n'),
+      `${torn.length} bytes that were no record stood at the end when the service started, and are set aside as "${
+        aside[0]
+      }"`
+    )
     t.match(findings.join('\n'), /torn-.*: left out: what a crash left of a line/)
   }
 })
@@ -315,7 +378,9 @@ t.test('a file that somebody else writes to is set aside, and the chain goes on 
     const aside = alteredOf(path)
     t.equal(readFileSync(aside, 'utf8'), altered, what)
     t.strictSame(events(path), ['header', 'gap', 'tool_call', 'checkpoint'], what)
-    t.match(recordsOf(path)[0], { file: { number: 2, previous_hash: sha256(lines.at(-1) ?? ''), previous_sequence: 4 } })
+    t.match(recordsOf(path)[0], {
+      file: { number: 2, previous_hash: sha256(lines.at(-1) ?? ''), previous_sequence: 4 },
+    })
     t.match(recordsOf(path)[1], { gap: { records: null, reason: /altered/, set_aside: basename(aside) } })
     t.equal((await verifyFiles([aside, path])).exitCode, 1, what)
   }
@@ -344,7 +409,9 @@ t.test('a full disk refuses whole records, and takes them again when there is ro
   const path = logIn(t)
   mkdirSync(join(path, '..'), { recursive: true })
   // The limit of a file's size is a full disk for one process. What tap adds to Node.js would end it at the limit.
-  const service = startService(t, { auditSinks: [{ kind: 'file', path }] }, { wrapper: ['bash', '-c', 'unset NODE_OPTIONS; ulimit -S -f 16; exec "$@"', '-'] })
+  const service = startService(t, { auditSinks: [{ kind: 'file', path }] }, {
+    wrapper: ['bash', '-c', 'unset NODE_OPTIONS; ulimit -S -f 16; exec "$@"', '-'],
+  })
   const answers = new Map<string, string>()
   createInterface({ input: service.stdio[3] as NodeJS.ReadableStream }).on('line', line => {
     const [id = '', outcome = ''] = line.split(' ')
@@ -378,7 +445,10 @@ const mounts = spawnSync('unshare', ['-Urm', 'true']).status === 0
 if (mounts) {
   t.test('a file system that is full, and a volume that is unmounted', async t => {
     const script = join(import.meta.dirname, 'volume.ts')
-    const output = execFileSync('unshare', ['-Urm', process.execPath, script, t.testdir()], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+    const output = execFileSync('unshare', ['-Urm', process.execPath, script, t.testdir()], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
     const { full, afterwards, gone, onRoot, findings } = JSON.parse(output)
     t.equal(full, 'ENOSPC')
     t.equal(afterwards, 'ok')

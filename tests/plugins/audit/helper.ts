@@ -23,10 +23,24 @@ export function entry (more: Partial<AuditEntry> = {}): AuditEntry {
   const now = new Date().toISOString()
   return {
     event: 'tool_call',
-    who: { subject: 'alice', issuer: 'https://id.example', client_id: 'agent', roles: ['observer'], method: 'oidc', token_id: 'jti-1', client_certificate: null },
+    who: {
+      subject: 'alice',
+      issuer: 'https://id.example',
+      client_id: 'agent',
+      roles: ['observer'],
+      method: 'oidc',
+      token_id: 'jti-1',
+      client_certificate: null,
+    },
     what: { tool: 'list_topics', operation: 'observe', arguments: { limit: 3 }, resources: { topics: ['orders'] } },
     when: { received: now, finished: now, duration_ms: 1.5 },
-    where: { remote_address: '127.0.0.1', user_agent: 'test/1', mcp_client: 'test 1', request_id: 'req-1', trace_id: null },
+    where: {
+      remote_address: '127.0.0.1',
+      user_agent: 'test/1',
+      mcp_client: 'test 1',
+      request_id: 'req-1',
+      trace_id: null,
+    },
     decision: 'allowed',
     rule: 'observer',
     outcome: 'ok',
@@ -38,7 +52,10 @@ export function entry (more: Partial<AuditEntry> = {}): AuditEntry {
   }
 }
 
-export type AuditConfig = Pick<Config, 'auditSinks' | 'auditSigningKeyFile' | 'auditFailMode' | 'auditRedact' | 'logLevel'>
+export type AuditConfig = Pick<
+  Config,
+  'auditSinks' | 'auditSigningKeyFile' | 'auditFailMode' | 'auditRedact' | 'logLevel'
+>
 
 /** An app with nothing but the audit, started. */
 export async function buildAudit (t: Test, config: Partial<AuditConfig> = {}): Promise<FastifyInstance> {
@@ -85,7 +102,10 @@ export function events (path: string): string[] {
 }
 
 /** A signing key as a PEM file, and its public key as another. */
-export function signingKey (dir: string, name = 'audit'): { keyFile: string, publicKeyFile: string, publicKey: string } {
+export function signingKey (
+  dir: string,
+  name = 'audit'
+): { keyFile: string, publicKeyFile: string, publicKey: string } {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519')
   const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString()
   const keyFile = join(dir, `${name}.key`)
@@ -96,8 +116,17 @@ export function signingKey (dir: string, name = 'audit'): { keyFile: string, pub
 }
 
 /** A service that records in a process of its own: see `service.ts`. Ends with the test. */
-export function startService (t: Test, config: Partial<AuditConfig>, { wrapper = [] }: { wrapper?: string[] } = {}): ChildProcess {
-  const [command = '', ...args] = [...wrapper, process.execPath, join(import.meta.dirname, 'service.ts'), JSON.stringify(config)]
+export function startService (
+  t: Test,
+  config: Partial<AuditConfig>,
+  { wrapper = [] }: { wrapper?: string[] } = {}
+): ChildProcess {
+  const [command = '', ...args] = [
+    ...wrapper,
+    process.execPath,
+    join(import.meta.dirname, 'service.ts'),
+    JSON.stringify(config),
+  ]
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', config.logLevel ? 'pipe' : 'inherit', 'pipe'] })
   const exited = once(child, 'exit')
   t.teardown(async () => {
@@ -108,7 +137,10 @@ export function startService (t: Test, config: Partial<AuditConfig>, { wrapper =
 }
 
 /** A collector on loopback that answers as a test says. */
-export async function startCollector (t: Test, handle: (request: IncomingMessage, body: string, response: ServerResponse) => void): Promise<string> {
+export async function startCollector (
+  t: Test,
+  handle: (request: IncomingMessage, body: string, response: ServerResponse) => void
+): Promise<string> {
   const server = createServer(async (request, response) => {
     const chunks: Buffer[] = []
     for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk)

@@ -8,24 +8,57 @@ const REDACTED = '[redacted]'
 
 t.test('what is named like a secret is not recorded', async t => {
   const redact = redactor()
-  for (const name of ['password', 'ssl.keystore.password', 'sasl.jaas.config', 'listener.name.x.SASL.JAAS.Config', 'sasl_jaas_config', 'client_secret',
-    'accessToken', 'TOKEN', 'api-key', 'private_key', 'Authorization', 'credentials']) {
+  for (
+    const name of [
+      'password',
+      'ssl.keystore.password',
+      'sasl.jaas.config',
+      'listener.name.x.SASL.JAAS.Config',
+      'sasl_jaas_config',
+      'client_secret',
+      'accessToken',
+      'TOKEN',
+      'api-key',
+      'private_key',
+      'Authorization',
+      'credentials',
+    ]
+  ) {
     t.strictSame(redact({ [name]: 'hidden', limit: 1 }), { [name]: REDACTED, limit: 1 }, name)
     t.strictSame(redact({ a: [{ [name]: { deep: ['hidden'] } }] }), { a: [{ [name]: REDACTED }] }, `${name}, deep down`)
-    t.strictSame(redact({ name, value: 'hidden', before: 'hidden', after: null }), { name, value: REDACTED, before: REDACTED, after: null }, `an entry named ${name}`)
+    t.strictSame(redact({ name, value: 'hidden', before: 'hidden', after: null }), {
+      name,
+      value: REDACTED,
+      before: REDACTED,
+      after: null,
+    }, `an entry named ${name}`)
   }
-  t.strictSame(redact({ path: '/configs/sasl.jaas.config', old_value: 'a', new_value: 'b' }), { path: '/configs/sasl.jaas.config', old_value: REDACTED, new_value: REDACTED })
+  t.strictSame(redact({ path: '/configs/sasl.jaas.config', old_value: 'a', new_value: 'b' }), {
+    path: '/configs/sasl.jaas.config',
+    old_value: REDACTED,
+    new_value: REDACTED,
+  })
 })
 
 t.test('what is not a secret is recorded', async t => {
   const redact = redactor()
-  const plain = { names: ['orders'], group_id: 'password-resets', limit: 3, topics: [{ name: 'secret-orders', partitions: 3, before: { partitions: 1 } }], nothing: null }
+  const plain = {
+    names: ['orders'],
+    group_id: 'password-resets',
+    limit: 3,
+    topics: [{ name: 'secret-orders', partitions: 3, before: { partitions: 1 } }],
+    nothing: null,
+  }
   t.strictSame(redact(plain), plain)
   t.equal(redact('text'), 'text')
 })
 
 t.test('AUDIT_REDACT adds names', async t => {
-  t.strictSame(redactor(['card.number', ''])({ cardNumber: '4111', 'card-number': '4111', card: 1 }), { cardNumber: REDACTED, 'card-number': REDACTED, card: 1 })
+  t.strictSame(redactor(['card.number', ''])({ cardNumber: '4111', 'card-number': '4111', card: 1 }), {
+    cardNumber: REDACTED,
+    'card-number': REDACTED,
+    card: 1,
+  })
 })
 
 t.test('names that only lone surrogates told apart stay apart, and __proto__ is a name', async t => {
@@ -44,11 +77,22 @@ t.test('nesting that no input has ends where it is too deep', async t => {
 
 t.test('a value over 8 KB is replaced by its size and digest', async t => {
   const large = 'x'.repeat(8 * 1024)
-  const replaced = (value: unknown) => ({ bytes: Buffer.byteLength(canonical(value)), sha256: sha256(canonical(value)) })
+  const replaced = (value: unknown) => ({
+    bytes: Buffer.byteLength(canonical(value)),
+    sha256: sha256(canonical(value)),
+  })
   t.strictSame(await shrink({ a: large, b: 1 }), { a: replaced(large), b: 1 })
-  t.strictSame(await shrink({ a: 'x'.repeat(8 * 1024 - 100), b: 1 }), { a: 'x'.repeat(8 * 1024 - 100), b: 1 }, 'not one that is smaller')
+  t.strictSame(
+    await shrink({ a: 'x'.repeat(8 * 1024 - 100), b: 1 }),
+    { a: 'x'.repeat(8 * 1024 - 100), b: 1 },
+    'not one that is smaller'
+  )
   const many = Array.from({ length: 2_000 }, (_, index) => `topic-${index}`)
-  t.strictSame(await shrink({ topics: many, limit: 1 }), { topics: replaced(many), limit: 1 }, 'a list, where no item is large')
+  t.strictSame(
+    await shrink({ topics: many, limit: 1 }),
+    { topics: replaced(many), limit: 1 },
+    'a list, where no item is large'
+  )
   t.strictSame(await shrink([large]), [replaced(large)])
   const wide = Object.fromEntries(many.map(name => [name, 1]))
   t.strictSame(await shrink(wide), replaced(wide))
@@ -58,9 +102,20 @@ t.test('a value over 8 KB is replaced by its size and digest', async t => {
 t.test('a small value is passed on at once, and no value stays large', async t => {
   const small = { limit: 1, names: ['a', null, true] }
   t.equal(shrink(small), small)
-  await t.resolves(fc.assert(fc.asyncProperty(fc.jsonValue({ maxDepth: 4 }), fc.integer({ min: 1, max: 5_000 }), async (value, repeat) => {
-    const text = canonical(await shrink({ value, pad: 'ab'.repeat(repeat) }))
-    return Buffer.byteLength(text) <= 8 * 1024
-  }), { numRuns: 100 }))
-  holds(t, 'redacting twice changes nothing', fc.jsonValue(), value => canonical(redactor()(redactor()(value))) === canonical(redactor()(value)), 100)
+  await t.resolves(
+    fc.assert(
+      fc.asyncProperty(fc.jsonValue({ maxDepth: 4 }), fc.integer({ min: 1, max: 5_000 }), async (value, repeat) => {
+        const text = canonical(await shrink({ value, pad: 'ab'.repeat(repeat) }))
+        return Buffer.byteLength(text) <= 8 * 1024
+      }),
+      { numRuns: 100 }
+    )
+  )
+  holds(
+    t,
+    'redacting twice changes nothing',
+    fc.jsonValue(),
+    value => canonical(redactor()(redactor()(value))) === canonical(redactor()(value)),
+    100
+  )
 })

@@ -12,7 +12,9 @@ writeSync(3, 'ready\n')
 
 for await (const line of createInterface({ input: process.stdin })) {
   const id = line.replace('durable ', '')
-  const given = entry({ where: { remote_address: null, user_agent: null, mcp_client: null, request_id: id, trace_id: null } })
+  const given = entry({
+    where: { remote_address: null, user_agent: null, mcp_client: null, request_id: id, trace_id: null },
+  })
   const recorded = line === id ? app.audit.record(given) : app.audit.recordDurably(given)
   recorded.then(() => 'ok', error => error.code).then(outcome => writeSync(3, `${id} ${outcome}\n`))
 }

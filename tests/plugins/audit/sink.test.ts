@@ -70,7 +70,13 @@ t.test('many records are one append and one fsync', async t => {
 
 t.test('what must be durable is taken only once an fsync that began later has ended', async t => {
   const syncs: PromiseWithResolvers<void>[] = []
-  const { fake, done } = medium({ sync: () => { const sync = Promise.withResolvers<void>(); syncs.push(sync); return sync.promise } })
+  const { fake, done } = medium({
+    sync: () => {
+      const sync = Promise.withResolvers<void>()
+      syncs.push(sync)
+      return sync.promise
+    },
+  })
   const sink = sinkOver(fake)
   const taken: string[] = []
   const first = sink.write(body(), true).then(() => taken.push('first'))
@@ -93,7 +99,11 @@ t.test('what must be durable is taken only once an fsync that began later has en
 
 t.test('a record that could not be fsynced is not durable', async t => {
   let broken = true
-  const { fake } = medium({ sync: async () => { if (broken) throw Object.assign(new Error('EIO: i/o error, fdatasync'), { code: 'EIO', syscall: 'fdatasync' }) } })
+  const { fake } = medium({
+    sync: async () => {
+      if (broken) throw Object.assign(new Error('EIO: i/o error, fdatasync'), { code: 'EIO', syscall: 'fdatasync' })
+    },
+  })
   const sink = sinkOver(fake)
   await t.rejects(sink.write(body(), true), { code: 'EIO' })
   t.match(sink.state, { state: 'failed', reason: 'fdatasync: EIO' })
@@ -132,7 +142,9 @@ t.test('an fsync that hangs keeps no mutation waiting for long', async t => {
   const answer = Promise.withResolvers<void>()
   const { fake } = medium({ sync: () => answer.promise })
   const sink = sinkOver(fake)
-  const refused = [true, true].map(durable => t.rejects(sink.write(body(), durable), { message: 'it takes no record in time' }))
+  const refused = [true, true].map(durable =>
+    t.rejects(sink.write(body(), durable), { message: 'it takes no record in time' })
+  )
   await pass(0)
   await pass(6_000)
   await Promise.all(refused)
@@ -154,7 +166,9 @@ t.test('what waits is bounded, and the chain tells what did not find room', asyn
   answer.resolve()
   await Promise.all([first, ...waiting])
   t.equal(events().filter(event => event === 'tool_call').length, 5_001)
-  t.strictSame(records.filter(({ event }) => event === 'gap').map(({ gap }) => (gap as { records: number }).records), [3])
+  t.strictSame(records.filter(({ event }) => event === 'gap').map(({ gap }) => (gap as { records: number }).records), [
+    3,
+  ])
   await sink.close()
 })
 
@@ -203,7 +217,10 @@ t.test('a sink that closes without some records says how many', async t => {
   await pass(6_000)
   await closed
   await writes
-  t.match(lines.map(line => JSON.parse(line)), [{ msg: 'an audit sink takes no records' }, { records: 3, msg: 'an audit sink is closed without these records' }])
+  t.match(lines.map(line => JSON.parse(line)), [{ msg: 'an audit sink takes no records' }, {
+    records: 3,
+    msg: 'an audit sink is closed without these records',
+  }])
   t.strictSame(done, ['close'])
   await t.rejects(sink.write(body(), false), { message: 'the sink is closed' })
 })

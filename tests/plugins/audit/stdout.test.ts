@@ -14,7 +14,9 @@ t.test('a full pipe is waited for, and nothing in it is lost', async t => {
   t.teardown(() => closeSync(pipe))
   const sink = sinkOver(stdoutMedium(pipe))
   let taken = 0
-  for (let written = 0; written < 200; written++) sink.write(body({ rule: 'x'.repeat(1_000) }), false).then(() => taken++)
+  for (let written = 0; written < 200; written++) {
+    sink.write(body({ rule: 'x'.repeat(1_000) }), false).then(() => taken++)
+  }
   let text = ''
   await waitFor(() => {
     text += read(pipe)

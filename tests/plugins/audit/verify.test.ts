@@ -13,13 +13,18 @@ import { body, signingKey, silent } from './helper.ts'
 type Log = string[][]
 
 /** A log as the service writes it: several files, each closed. */
-async function writeLog (dir: string, { records = 16, runs = 2, keyFile }: { records?: number, runs?: number, keyFile?: string } = {}): Promise<Log> {
+async function writeLog (
+  dir: string,
+  { records = 16, runs = 2, keyFile }: { records?: number, runs?: number, keyFile?: string } = {}
+): Promise<Log> {
   const folder = mkdtempSync(join(dir, 'log-'))
   const path = join(folder, 'audit.jsonl')
   const key = keyFile === undefined ? undefined : createPrivateKey(readFileSync(keyFile, 'utf8'))
   for (let run = 0; run < runs; run++) {
     const sink = new Sink(new FileMedium(path, { maxBytes: 5_000 }), { key, log: silent })
-    for (let written = 0; written < records / runs; written++) await sink.write(body({ rule: `rule ${run}.${written}` }), false)
+    for (let written = 0; written < records / runs; written++) {
+      await sink.write(body({ rule: `rule ${run}.${written}` }), false)
+    }
     await sink.close()
   }
   const log = readdirSync(folder).sort().map(file => linesOf(readFileSync(join(folder, file), 'utf8')))
@@ -31,7 +36,11 @@ const linesOf = (text: string) => text.split('\n').slice(0, -1)
 const textOf = (lines: readonly string[]) => lines.map(line => `${line}\n`).join('')
 
 /** What verify says of files with such contents. */
-async function verdictOf (dir: string, contents: readonly (string | Buffer)[], options: Parameters<typeof verifyFiles>[1] = {}) {
+async function verdictOf (
+  dir: string,
+  contents: readonly (string | Buffer)[],
+  options: Parameters<typeof verifyFiles>[1] = {}
+) {
   const folder = mkdtempSync(join(dir, 'verify-'))
   const paths = contents.map((content, index) => {
     const path = join(folder, `file-${index + 1}`)
@@ -40,7 +49,11 @@ async function verdictOf (dir: string, contents: readonly (string | Buffer)[], o
   })
   const verdict = await verifyFiles(paths, options)
   rmSync(folder, { recursive: true })
-  return { ...verdict, where: verdict.problems.map(({ path, line }) => `${path.slice(folder.length + 1)}:${line}`), findings: verdict.findings.map(finding => finding.replaceAll(`${folder}/`, '')) }
+  return {
+    ...verdict,
+    where: verdict.problems.map(({ path, line }) => `${path.slice(folder.length + 1)}:${line}`),
+    findings: verdict.findings.map(finding => finding.replaceAll(`${folder}/`, '')),
+  }
 }
 
 /** The log with the lines of one file changed. */
@@ -63,10 +76,20 @@ t.test('a log that nobody touched is intact', async t => {
 t.test('no tampering is invented', async t => {
   const dir = t.testdir()
   const { keyFile, publicKey } = signingKey(dir)
-  await t.resolves(fc.assert(fc.asyncProperty(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 1, max: 4 }), fc.boolean(), async (records, runs, signed) => {
-    const log = await writeLog(dir, { records, runs, ...signed && { keyFile } })
-    return (await verdictOf(dir, log.map(textOf), signed ? { publicKeys: [publicKey] } : {})).exitCode === 0
-  }), { numRuns: 15 }))
+  await t.resolves(
+    fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 0, max: 40 }),
+        fc.integer({ min: 1, max: 4 }),
+        fc.boolean(),
+        async (records, runs, signed) => {
+          const log = await writeLog(dir, { records, runs, ...signed && { keyFile } })
+          return (await verdictOf(dir, log.map(textOf), signed ? { publicKeys: [publicKey] } : {})).exitCode === 0
+        }
+      ),
+      { numRuns: 15 }
+    )
+  )
 })
 
 t.test('every kind of tampering is found, in one file or between several', async t => {
@@ -76,53 +99,129 @@ t.test('every kind of tampering is found, in one file or between several', async
     const log = await writeLog(dir, { ...signed && { keyFile } })
     const original = log.map(textOf)
     const finds = async (what: string, tampering: fc.Arbitrary<(string | Buffer)[]>, numRuns = 40) => {
-      await t.resolves(fc.assert(fc.asyncProperty(tampering.filter(contents => !sameContents(contents, original)),
-        async contents => (await verdictOf(dir, contents)).exitCode === 1), { numRuns }), `${what}, ${signed ? 'signed' : 'unsigned'}`)
+      await t.resolves(
+        fc.assert(
+          fc.asyncProperty(
+            tampering.filter(contents => !sameContents(contents, original)),
+            async contents => (await verdictOf(dir, contents)).exitCode === 1
+          ),
+          { numRuns }
+        ),
+        `${what}, ${signed ? 'signed' : 'unsigned'}`
+      )
     }
     const file = fc.nat(log.length - 1)
-    const place = file.chain(index => fc.record({ index: fc.constant(index), offset: fc.nat(original[index]!.length - 1) }))
+    const place = file.chain(index =>
+      fc.record({ index: fc.constant(index), offset: fc.nat(original[index]!.length - 1) })
+    )
     const line = file.chain(index => fc.record({ index: fc.constant(index), line: fc.nat(log[index]!.length - 1) }))
-    const isEnd = ({ index, line }: { index: number, line: number }) => index === log.length - 1 && line === log[index]!.length - 1
-    const spliced = (index: number, at: number, deleted: number, inserted: Buffer) => original.map((text, other) => {
-      const bytes = Buffer.from(text)
-      return other === index ? Buffer.concat([bytes.subarray(0, at), inserted, bytes.subarray(at + deleted)]) : text
-    })
+    const isEnd = ({ index, line }: { index: number, line: number }) =>
+      index === log.length - 1 && line === log[index]!.length - 1
+    const spliced = (index: number, at: number, deleted: number, inserted: Buffer) =>
+      original.map((text, other) => {
+        const bytes = Buffer.from(text)
+        return other === index ? Buffer.concat([bytes.subarray(0, at), inserted, bytes.subarray(at + deleted)]) : text
+      })
 
-    await finds('a byte changed', fc.tuple(place, fc.nat(255)).map(([{ index, offset }, byte]) => spliced(index, offset, 1, Buffer.from([byte]))), 200)
-    await finds('bytes inserted', fc.tuple(place, fc.uint8Array({ minLength: 1, maxLength: 20 })).map(([{ index, offset }, bytes]) => spliced(index, offset, 0, Buffer.from(bytes))))
-    await finds('bytes removed', fc.tuple(place, fc.integer({ min: 1, max: 50 })).map(([{ index, offset }, count]) => spliced(index, offset, count, Buffer.alloc(0)))
-      .filter(contents => !endsWithLine(contents, original)))
-    await finds('bytes cut off', place.map(({ index, offset }) => spliced(index, offset, Infinity, Buffer.alloc(0))).filter(contents => !endsWithLine(contents, original)))
-    await finds('a line removed', line.filter(chosen => !isEnd(chosen)).map(({ index, line }) => edit(log, index, lines => lines.toSpliced(line, 1))))
-    await finds('a line inserted', fc.tuple(line, line).map(([from, to]) => edit(log, to.index, lines => lines.toSpliced(to.line, 0, log[from.index]![from.line]!))))
-    await finds('a line replaced by another', fc.tuple(line, line).map(([from, to]) => edit(log, to.index, lines => lines.with(to.line, log[from.index]![from.line]!))))
-    await finds('lines reordered', fc.tuple(line, line).map(([one, other]) => log.map((lines, index) => textOf(lines.map((text, at) =>
-      index === one.index && at === one.line ? log[other.index]![other.line]! : index === other.index && at === other.line ? log[one.index]![one.line]! : text)))))
-    await finds('lines cut off a file that others follow', fc.tuple(fc.nat(log.length - 2), fc.integer({ min: 1, max: 5 })).map(([index, count]) => edit(log, index, lines => lines.slice(0, -count))))
-    await finds('a file removed', fc.integer({ min: 1, max: log.length - 2 }).map(index => original.toSpliced(index, 1)))
+    await finds(
+      'a byte changed',
+      fc.tuple(place, fc.nat(255)).map(([{ index, offset }, byte]) => spliced(index, offset, 1, Buffer.from([byte]))),
+      200
+    )
+    await finds(
+      'bytes inserted',
+      fc.tuple(place, fc.uint8Array({ minLength: 1, maxLength: 20 })).map(([{ index, offset }, bytes]) =>
+        spliced(index, offset, 0, Buffer.from(bytes))
+      )
+    )
+    await finds(
+      'bytes removed',
+      fc.tuple(place, fc.integer({ min: 1, max: 50 })).map(([{ index, offset }, count]) =>
+        spliced(index, offset, count, Buffer.alloc(0))
+      )
+        .filter(contents => !endsWithLine(contents, original))
+    )
+    await finds(
+      'bytes cut off',
+      place.map(({ index, offset }) => spliced(index, offset, Infinity, Buffer.alloc(0))).filter(contents =>
+        !endsWithLine(contents, original)
+      )
+    )
+    await finds(
+      'a line removed',
+      line.filter(chosen => !isEnd(chosen)).map(({ index, line }) =>
+        edit(log, index, lines => lines.toSpliced(line, 1))
+      )
+    )
+    await finds(
+      'a line inserted',
+      fc.tuple(line, line).map(([from, to]) =>
+        edit(log, to.index, lines => lines.toSpliced(to.line, 0, log[from.index]![from.line]!))
+      )
+    )
+    await finds(
+      'a line replaced by another',
+      fc.tuple(line, line).map(([from, to]) =>
+        edit(log, to.index, lines => lines.with(to.line, log[from.index]![from.line]!))
+      )
+    )
+    await finds(
+      'lines reordered',
+      fc.tuple(line, line).map(([one, other]) =>
+        log.map((lines, index) =>
+          textOf(lines.map((text, at) =>
+            index === one.index && at === one.line
+              ? log[other.index]![other.line]!
+              : index === other.index && at === other.line
+                ? log[one.index]![one.line]!
+                : text
+          ))
+        )
+      )
+    )
+    await finds(
+      'lines cut off a file that others follow',
+      fc.tuple(fc.nat(log.length - 2), fc.integer({ min: 1, max: 5 })).map(([index, count]) =>
+        edit(log, index, lines => lines.slice(0, -count))
+      )
+    )
+    await finds(
+      'a file removed',
+      fc.integer({ min: 1, max: log.length - 2 }).map(index => original.toSpliced(index, 1))
+    )
     await finds('a file twice', file.map(index => [...original, original[index]!]))
     await finds('a header removed', file.map(index => edit(log, index, lines => lines.slice(1))))
     await finds('files joined', fc.constant([original.join('')]))
-    await finds('a record forged, with all that follows in its file chained anew', line.filter(({ index, line }) => line > 0 && line < log[index]!.length - 1).map(({ index, line }) =>
-      edit(log, index, lines => rechained(lines, line))))
+    await finds(
+      'a record forged, with all that follows in its file chained anew',
+      line.filter(({ index, line }) => line > 0 && line < log[index]!.length - 1).map(({ index, line }) =>
+        edit(log, index, lines => rechained(lines, line))
+      )
+    )
   }
 })
 
 /** Ends where another line began, which nothing but a later record can tell from a crash. */
 function endsWithLine (contents: readonly (string | Buffer)[], original: readonly string[]): boolean {
   const last = String(contents.at(-1))
-  return contents.slice(0, -1).every((content, index) => String(content) === original[index]) && original.at(-1)!.startsWith(last) && last.endsWith('\n')
+  return contents.slice(0, -1).every((content, index) => String(content) === original[index]) &&
+    original.at(-1)!.startsWith(last) && last.endsWith('\n')
 }
 
 function sameContents (contents: readonly (string | Buffer)[], original: readonly string[]): boolean {
-  return contents.length === original.length && contents.every((content, index) => Buffer.from(content).equals(Buffer.from(original[index]!)))
+  return contents.length === original.length &&
+    contents.every((content, index) => Buffer.from(content).equals(Buffer.from(original[index]!)))
 }
 
 /** Lines of which one has another rule, and those behind it the hashes to fit; checkpoints are as they were but for that. */
 function rechained (lines: readonly string[], forged: number): string[] {
   let end: End = BEGINNING
   return lines.map((text, index) => {
-    const { prev, schema, sequence, ...record } = JSON.parse(text) as Body & { prev: string, schema: number, sequence: number }
+    const { prev, schema, sequence, ...record } = JSON.parse(text) as Body & {
+      prev: string
+      schema: number
+      sequence: number
+    }
     if (index < forged) {
       end = { hash: chain({ hash: prev, sequence: sequence - 1 }, record).end.hash, sequence }
       return text
@@ -139,20 +238,56 @@ t.test('it is said where', async t => {
   const where = async (contents: (string | Buffer)[]) => (await verdictOf(dir, contents)).where
   const forge = (text: string) => canonical({ ...JSON.parse(text), rule: 'forged' })
   t.strictSame(await where(edit(log, 1, lines => lines.with(2, forge(lines[2]!)))), ['file-2:3'], 'a changed record')
-  t.strictSame(await where(edit(log, 1, lines => lines.with(2, canonical({ ...JSON.parse(lines[2]!), prev: 'ab'.repeat(32) })))), ['file-2:3'], 'a changed hash')
+  t.strictSame(
+    await where(edit(log, 1, lines => lines.with(2, canonical({ ...JSON.parse(lines[2]!), prev: 'ab'.repeat(32) })))),
+    ['file-2:3'],
+    'a changed hash'
+  )
   t.strictSame(await where(edit(log, 1, lines => lines.with(0, forge(lines[0]!)))), ['file-2:1'], 'a changed header')
-  t.strictSame(await where(edit(log, 1, lines => lines.with(-2, forge(lines.at(-2)!)))), [`file-2:${log[1]!.length - 1}`], 'the record before the last checkpoint')
-  t.strictSame(await where(edit(log, 1, lines => lines.with(-1, canonical({ ...JSON.parse(lines.at(-1)!), time: 'later' })))), [`file-2:${log[1]!.length}`], 'a changed checkpoint')
-  t.strictSame(await where(edit(log, 0, lines => lines.toSpliced(2, 1))), ['file-1:3'], 'before the line that follows what was removed')
+  t.strictSame(await where(edit(log, 1, lines => lines.with(-2, forge(lines.at(-2)!)))), [
+    `file-2:${log[1]!.length - 1}`,
+  ], 'the record before the last checkpoint')
+  t.strictSame(
+    await where(edit(log, 1, lines => lines.with(-1, canonical({ ...JSON.parse(lines.at(-1)!), time: 'later' })))),
+    [`file-2:${log[1]!.length}`],
+    'a changed checkpoint'
+  )
+  t.strictSame(
+    await where(edit(log, 0, lines => lines.toSpliced(2, 1))),
+    ['file-1:3'],
+    'before the line that follows what was removed'
+  )
   t.strictSame(await where(edit(log, 0, lines => lines.toSpliced(3, 0, lines[2]!))), ['file-1:4'], 'an inserted record')
-  t.strictSame(await where(edit(log, 0, lines => [...lines.slice(0, 2), lines[3]!, lines[2]!, ...lines.slice(4)])), ['file-1:3'], 'the first of two that changed places')
-  t.strictSame(await where(edit(log, 0, lines => lines.slice(0, -1))), [`file-1:${log[0]!.length - 1}`], 'the end of a file that another follows')
+  t.strictSame(await where(edit(log, 0, lines => [...lines.slice(0, 2), lines[3]!, lines[2]!, ...lines.slice(4)])), [
+    'file-1:3',
+  ], 'the first of two that changed places')
+  t.strictSame(
+    await where(edit(log, 0, lines => lines.slice(0, -1))),
+    [`file-1:${log[0]!.length - 1}`],
+    'the end of a file that another follows'
+  )
   t.strictSame(await where(log.map(textOf).toSpliced(1, 1)), ['file-2:1'], 'the file behind one that is missing')
   t.strictSame(await where([textOf(log[0]!).slice(0, -3)]), [`file-1:${log[0]!.length}`], 'a torn line')
   t.strictSame(await where(['']), ['file-1:1'], 'an empty file')
-  const unclosed = edit(log, 0, lines => lines.with(-1, chain({ hash: JSON.parse(lines.at(-1)!).prev, sequence: JSON.parse(lines.at(-1)!).sequence - 1 }, { event: 'stop', time: '' }).line))
+  const unclosed = edit(
+    log,
+    0,
+    lines =>
+      lines.with(
+        -1,
+        chain({ hash: JSON.parse(lines.at(-1)!).prev, sequence: JSON.parse(lines.at(-1)!).sequence - 1 }, {
+          event: 'stop',
+          time: '',
+        }).line
+      )
+  )
   t.strictSame(await where(unclosed), [`file-1:${log[0]!.length}`], 'a last record that the next file knows otherwise')
-  t.strictSame(await where(edit(log, 1, lines => lines.slice(0, 3).with(2, forge(lines[2]!)).with(1, forge(lines[1]!))).slice(1, 2)), ['file-1:2'])
+  t.strictSame(
+    await where(
+      edit(log, 1, lines => lines.slice(0, 3).with(2, forge(lines[2]!)).with(1, forge(lines[1]!))).slice(1, 2)
+    ),
+    ['file-1:2']
+  )
 })
 
 t.test('a log that ends too early is found by what is expected of it', async t => {
@@ -182,23 +317,39 @@ t.test('who signed is told, and with a public key it must be that one', async t 
   const theirs = signingKey(dir, 'theirs')
   const signed = (await writeLog(dir, { keyFile: mine.keyFile })).map(textOf)
   const unsigned = (await writeLog(dir)).map(textOf)
-  t.match((await verdictOf(dir, signed)).findings.join('\n'), /Signed by key [0-9a-f]{64}: compare it, or give --public-key/)
+  t.match(
+    (await verdictOf(dir, signed)).findings.join('\n'),
+    /Signed by key [0-9a-f]{64}: compare it, or give --public-key/
+  )
   const trusted = await verdictOf(dir, signed, { publicKeys: [theirs.publicKey, mine.publicKey] })
   t.equal(trusted.exitCode, 0)
   t.match(trusted.findings.join('\n'), /Signed by key [0-9a-f]{64}, which is trusted/)
-  t.match(await verdictOf(dir, signed, { publicKeys: [theirs.publicKey] }), { exitCode: 1, problems: [{ what: /signed by another key/ }] })
-  t.match(await verdictOf(dir, unsigned, { publicKeys: [mine.publicKey] }), { exitCode: 1, problems: [{ what: 'the checkpoint is not signed' }] })
+  t.match(await verdictOf(dir, signed, { publicKeys: [theirs.publicKey] }), {
+    exitCode: 1,
+    problems: [{ what: /signed by another key/ }],
+  })
+  t.match(await verdictOf(dir, unsigned, { publicKeys: [mine.publicKey] }), {
+    exitCode: 1,
+    problems: [{ what: 'the checkpoint is not signed' }],
+  })
   t.equal((await verdictOf(dir, signed, { publicKeys: ['no key'] })).exitCode, 2)
 
   // Whoever has no key of ours can forge all the same, with one of their own.
-  const { line, end } = chain(BEGINNING, { event: 'header', file: { number: 1, previous_hash: BEGINNING.hash, previous_sequence: 0 }, time: '' })
+  const { line, end } = chain(BEGINNING, {
+    event: 'header',
+    file: { number: 1, previous_hash: BEGINNING.hash, previous_sequence: 0 },
+    time: '',
+  })
   const sealed = chain(end, checkpoint(end, { time: '' }, true, createPrivateKey(readFileSync(theirs.keyFile, 'utf8'))))
   const forged = [textOf([line, sealed.line])]
   t.equal((await verdictOf(dir, forged)).exitCode, 0)
   t.equal((await verdictOf(dir, forged, { publicKeys: [mine.publicKey] })).exitCode, 1)
 
   const more = chain(sealed.end, { event: 'start', time: '' }).line
-  t.match((await verdictOf(dir, [textOf([line, sealed.line, more])])).findings.join('\n'), 'No signature covers what comes behind file-1:2 yet')
+  t.match(
+    (await verdictOf(dir, [textOf([line, sealed.line, more])])).findings.join('\n'),
+    'No signature covers what comes behind file-1:2 yet'
+  )
   t.match((await verdictOf(dir, [textOf([line])])).findings.join('\n'), 'There is no checkpoint yet')
 })
 
@@ -217,23 +368,43 @@ t.test('a log without the checkpoints that the service writes is altered, and wh
         files.push([line])
         continue
       }
-      ({ line, end } = chain(end, event.endsWith('checkpoint') ? checkpoint(end, { time: '' }, false, event === 'checkpoint' ? key : undefined) : { event, time: '' }))
+      ;({ line, end } = chain(
+        end,
+        event.endsWith('checkpoint')
+          ? checkpoint(end, { time: '' }, false, event === 'checkpoint' ? key : undefined)
+          : { event, time: '' }
+      ))
       files.at(-1)?.push(line)
     }
     return files.map(textOf)
   }
   const calls = (count: number) => Array<string>(count).fill('tool_call')
   t.equal((await verdictOf(dir, logOf(...calls(1_000)))).exitCode, 0)
-  t.match(await verdictOf(dir, logOf(...calls(1_001))), { exitCode: 1, where: ['file-1:1002'], problems: [{ what: /without a checkpoint/ }] })
+  t.match(await verdictOf(dir, logOf(...calls(1_001))), {
+    exitCode: 1,
+    where: ['file-1:1002'],
+    problems: [{ what: /without a checkpoint/ }],
+  })
   t.match(await verdictOf(dir, logOf('checkpoint', ...calls(1_001))), { exitCode: 1, where: ['file-1:1003'] })
   for (const event of ['start', 'gap', 'torn_line']) {
-    t.match(await verdictOf(dir, logOf(...calls(500), event, ...calls(501))), { exitCode: 1, problems: [{ what: /without a checkpoint/ }] }, event)
+    t.match(await verdictOf(dir, logOf(...calls(500), event, ...calls(501))), {
+      exitCode: 1,
+      problems: [{ what: /without a checkpoint/ }],
+    }, event)
   }
   const neverSigned = logOf(...calls(900), 'unsigned checkpoint', 'start', ...calls(900))
   t.equal((await verdictOf(dir, neverSigned)).exitCode, 0)
-  t.match(await verdictOf(dir, neverSigned, { publicKeys }), { exitCode: 1, where: ['file-1:902'], problems: [{ what: 'the checkpoint is not signed' }] })
+  t.match(await verdictOf(dir, neverSigned, { publicKeys }), {
+    exitCode: 1,
+    where: ['file-1:902'],
+    problems: [{ what: 'the checkpoint is not signed' }],
+  })
   const spread = logOf(...calls(900), 'header', ...calls(900))
-  t.match(await verdictOf(dir, spread, { publicKeys }), { exitCode: 1, where: ['file-2:901'], problems: [{ what: /1800 records, and not one signed checkpoint/ }] })
+  t.match(await verdictOf(dir, spread, { publicKeys }), {
+    exitCode: 1,
+    where: ['file-2:901'],
+    problems: [{ what: /1800 records, and not one signed checkpoint/ }],
+  })
 
   const open = await verdictOf(dir, logOf('tool_call', 'checkpoint', ...calls(7)), { publicKeys })
   t.equal(open.exitCode, 0)

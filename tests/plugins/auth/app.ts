@@ -16,7 +16,10 @@ export interface Options {
 }
 
 /** Listening on a free port of loopback. `log()` is everything that was logged, on every level. */
-export async function startAuthApp (t: { teardown (end: () => unknown): void }, { config = {}, routes = answerPrincipal }: Options = {}): Promise<{ app: FastifyInstance, url: string, log: () => string }> {
+export async function startAuthApp (
+  t: { teardown(end: () => unknown): void },
+  { config = {}, routes = answerPrincipal }: Options = {}
+): Promise<{ app: FastifyInstance, url: string, log: () => string }> {
   const { authToken, oidcClientSecret, ...open } = config
   const settings = withSecrets({
     httpAddr: { host: '127.0.0.1', port: 0 }, authMode: 'none', oidcMaxTokenLifetime: 3_600_000, ...open,

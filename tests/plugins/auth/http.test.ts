@@ -14,7 +14,11 @@ const config = { authMode: 'token' as const, authToken: TOKEN }
 function raw (url: string, ...headers: string[]): Promise<number> {
   const { host } = new URL(url)
   return new Promise((resolve, reject) => {
-    const request = httpRequest(url, { method: 'POST', agent: false, headers: ['Host', host, 'Content-Length', '0', ...headers] as unknown as Record<string, string> }, response => {
+    const request = httpRequest(url, {
+      method: 'POST',
+      agent: false,
+      headers: ['Host', host, 'Content-Length', '0', ...headers] as unknown as Record<string, string>,
+    }, response => {
       response.resume()
       resolve(response.statusCode as number)
     })
@@ -30,15 +34,35 @@ t.test('the static token', async t => {
     const { status, principal } = await ask(url, TOKEN)
     t.equal(status, 200)
     t.strictSame(principal, {
-      subject: 'static-token', issuer: null, clientId: null, method: 'token', tokenId: null, expiresAt: null, claims: {}, clientCertificate: null
+      subject: 'static-token',
+      issuer: null,
+      clientId: null,
+      method: 'token',
+      tokenId: null,
+      expiresAt: null,
+      claims: {},
+      clientCertificate: null,
     })
   })
 
   t.test('is refused when it differs in anything', async t => {
-    for (const token of [TOKEN.slice(0, -1), `${TOKEN}x`, TOKEN.toUpperCase(), `x${TOKEN.slice(1)}`, `${TOKEN.slice(0, -1)}x`, TOKEN.repeat(100), 'x']) {
+    for (
+      const token of [
+        TOKEN.slice(0, -1),
+        `${TOKEN}x`,
+        TOKEN.toUpperCase(),
+        `x${TOKEN.slice(1)}`,
+        `${TOKEN.slice(0, -1)}x`,
+        TOKEN.repeat(100),
+        'x',
+      ]
+    ) {
       const answer = await ask(url, token)
       t.equal(answer.status, 401)
-      t.match(answer.challenge, /^Bearer error="invalid_token", error_description="Not authenticated: the token is not the one that is expected\."/)
+      t.match(
+        answer.challenge,
+        /^Bearer error="invalid_token", error_description="Not authenticated: the token is not the one that is expected\."/
+      )
       t.notOk(answer.text.includes(token) && token !== 'x')
     }
   })
@@ -58,7 +82,9 @@ t.test('a comparison takes as long wherever the tokens differ', async t => {
   })
   syncBuiltinESMExports()
   t.teardown(syncBuiltinESMExports)
-  for (const token of ['x', TOKEN, TOKEN.repeat(10)]) await app.inject({ method: 'POST', url: '/mcp', headers: { authorization: `Bearer ${token}` } })
+  for (const token of ['x', TOKEN, TOKEN.repeat(10)]) {
+    await app.inject({ method: 'POST', url: '/mcp', headers: { authorization: `Bearer ${token}` } })
+  }
   t.strictSame(compared, [[32, 32], [32, 32], [32, 32]], 'digests, of one length, by the function that is made for it')
 })
 
@@ -67,16 +93,38 @@ t.test('how a token may come', async t => {
   for (const authorization of [`Bearer ${TOKEN}`, `bearer ${TOKEN}`, `BEARER ${TOKEN}`, `bEaReR   ${TOKEN}  `]) {
     t.equal((await ask(url, { authorization })).status, 200, authorization)
   }
-  for (const [authorization, error] of [
-    ['', null], ['Bearer', null], ['Bearer ', null], [TOKEN, null], [`Basic ${btoa(`a:${TOKEN}`)}`, null], [`DPoP ${TOKEN}`, null], [`Bearer${TOKEN}`, null], [`Bearer: ${TOKEN}`, null],
-    [`Bearer ${TOKEN} ${TOKEN}`, 'invalid_request'], [`Bearer x, Bearer ${TOKEN}`, 'invalid_request'], [`Bearer ${TOKEN}, x`, 'invalid_request'],
-    [`Bearer x,${TOKEN}`, 'invalid_token'], [`Bearer "${TOKEN}"`, 'invalid_token'], [`Bearer ${encodeURIComponent(`${TOKEN}%`)}`, 'invalid_token'],
-  ] as const) {
+  for (
+    const [authorization, error] of [
+      ['', null],
+      ['Bearer', null],
+      ['Bearer ', null],
+      [TOKEN, null],
+      [`Basic ${btoa(`a:${TOKEN}`)}`, null],
+      [`DPoP ${TOKEN}`, null],
+      [`Bearer${TOKEN}`, null],
+      [`Bearer: ${TOKEN}`, null],
+      [`Bearer ${TOKEN} ${TOKEN}`, 'invalid_request'],
+      [`Bearer x, Bearer ${TOKEN}`, 'invalid_request'],
+      [`Bearer ${TOKEN}, x`, 'invalid_request'],
+      [`Bearer x,${TOKEN}`, 'invalid_token'],
+      [`Bearer "${TOKEN}"`, 'invalid_token'],
+      [`Bearer ${encodeURIComponent(`${TOKEN}%`)}`, 'invalid_token'],
+    ] as const
+  ) {
     const { status, challenge } = await ask(url, { authorization })
     t.equal(status, 401, authorization)
     t.equal(/error="(\w+)"/.exec(String(challenge))?.[1] ?? null, error, authorization)
   }
-  for (const header of ['proxy-authorization', 'x-forwarded-authorization', 'x-authorization', 'x-forwarded-access-token', 'cookie', 'x-original-authorization']) {
+  for (
+    const header of [
+      'proxy-authorization',
+      'x-forwarded-authorization',
+      'x-authorization',
+      'x-forwarded-access-token',
+      'cookie',
+      'x-original-authorization',
+    ]
+  ) {
     t.equal((await ask(url, { [header]: `Bearer ${TOKEN}` })).status, 401, header)
   }
 })
@@ -95,7 +143,15 @@ t.test('no header is smuggled past a proxy that has checked another', async t =>
 
 t.test('a token in the query string is refused, also beside a good one', async t => {
   const { url } = await startAuthApp(t, { config })
-  for (const query of [`access_token=${TOKEN}`, `Access_Token=${TOKEN}`, `%61ccess_token=${TOKEN}`, 'access_token=', `a=b&access_token=x&access_token=${TOKEN}`]) {
+  for (
+    const query of [
+      `access_token=${TOKEN}`,
+      `Access_Token=${TOKEN}`,
+      `%61ccess_token=${TOKEN}`,
+      'access_token=',
+      `a=b&access_token=x&access_token=${TOKEN}`,
+    ]
+  ) {
     for (const headers of [{}, { authorization: `Bearer ${TOKEN}` }]) {
       const { status, challenge, text } = await ask(`${url}?${query}`, headers)
       t.equal(status, 401, query)
@@ -111,8 +167,13 @@ t.test('the challenge says where a token is to be had and for what scope', async
   const metadata = url.replace('/mcp', '/.well-known/oauth-protected-resource/mcp')
   const { status, challenge: header } = await ask(url)
   t.equal(status, 401)
-  t.equal(header, `Bearer resource_metadata="${metadata}", scope="kafscale:observe"`, 'without an error, since nothing was sent')
-  t.equal(challenge(new InsufficientScope(['kafscale:observe', 'kafscale:mutate']), app),
+  t.equal(
+    header,
+    `Bearer resource_metadata="${metadata}", scope="kafscale:observe"`,
+    'without an error, since nothing was sent'
+  )
+  t.equal(
+    challenge(new InsufficientScope(['kafscale:observe', 'kafscale:mutate']), app),
     'Bearer error="insufficient_scope", error_description="The token lacks a scope. The call needs: kafscale:observe kafscale:mutate.", ' +
     `resource_metadata="${metadata}", scope="kafscale:observe kafscale:mutate"`)
   t.match(new InsufficientScope(['a']), { code: 'INSUFFICIENT_SCOPE', statusCode: 403 })
@@ -139,22 +200,32 @@ t.test('the metadata of the resource', async t => {
   const paths = ['/.well-known/oauth-protected-resource', '/.well-known/oauth-protected-resource/mcp']
   const metadataOf = async (config: object, extra: string[] = []) => {
     const { url, app } = await startAuthApp(t, { config })
-    const found = await Promise.all([...paths, ...extra].map(async path => (await app.inject(path)).json<Record<string, unknown>>()))
+    const found = await Promise.all(
+      [...paths, ...extra].map(async path => (await app.inject(path)).json<Record<string, unknown>>())
+    )
     for (const other of found) t.strictSame(other, found[0])
     return { url, metadata: found[0], app }
   }
   const { url, metadata } = await metadataOf(config)
-  t.strictSame(metadata, { resource: url, scopes_supported: ['kafscale:observe'], bearer_methods_supported: ['header'], resource_name: 'KafScale' },
-    'no authorization server where there is no issuer')
+  t.strictSame(metadata, {
+    resource: url,
+    scopes_supported: ['kafscale:observe'],
+    bearer_methods_supported: ['header'],
+    resource_name: 'KafScale',
+  }, 'no authorization server where there is no issuer')
 
   const issuers = ['http://127.0.0.1:1', 'http://127.0.0.1:2/realm']
   const oidc = await metadataOf({ authMode: 'oidc', oidcIssuer: issuers, publicUrl: 'https://mcp.example/' })
   t.match(oidc.metadata, { resource: 'https://mcp.example/mcp', authorization_servers: issuers })
 
-  const behind = await metadataOf({ ...config, publicUrl: 'https://example.com:443/kafscale' }, ['/.well-known/oauth-protected-resource/kafscale/mcp'])
+  const behind = await metadataOf({ ...config, publicUrl: 'https://example.com:443/kafscale' }, [
+    '/.well-known/oauth-protected-resource/kafscale/mcp',
+  ])
   t.equal(behind.metadata?.['resource'], 'https://example.com/kafscale/mcp')
-  t.equal(challenge(new Unauthenticated('x'), behind.app),
-    'Bearer resource_metadata="https://example.com/.well-known/oauth-protected-resource/kafscale/mcp", scope="kafscale:observe"')
+  t.equal(
+    challenge(new Unauthenticated('x'), behind.app),
+    'Bearer resource_metadata="https://example.com/.well-known/oauth-protected-resource/kafscale/mcp", scope="kafscale:observe"'
+  )
 
   const { app } = await startAuthApp(t)
   for (const path of paths) t.equal((await app.inject(path)).statusCode, 404, 'nothing to say where no token is needed')
@@ -162,5 +233,8 @@ t.test('the metadata of the resource', async t => {
 
 t.test('the resource is where the service listens, unless it is told', async t => {
   const { url } = await startAuthApp(t, { config: { ...config, httpAddr: { host: '::1', port: 0 } } })
-  t.match((await ask(url)).challenge, `resource_metadata="${url.replace('/mcp', '/.well-known/oauth-protected-resource/mcp')}"`)
+  t.match(
+    (await ask(url)).challenge,
+    `resource_metadata="${url.replace('/mcp', '/.well-known/oauth-protected-resource/mcp')}"`
+  )
 })

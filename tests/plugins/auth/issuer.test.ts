@@ -10,13 +10,23 @@ import { ask, startAuthApp } from './app.ts'
 const now = () => Math.floor(Date.now() / 1_000)
 
 /** An issuer that says of itself what it is told to, at the paths that it is told to have. */
-async function startIssuer (t: Test, { metadata = {}, discovery = '/.well-known/openid-configuration', introspection }: {
-  metadata?: object, discovery?: string, introspection?: object
-} = {}) {
+async function startIssuer (
+  t: Test,
+  { metadata = {}, discovery = '/.well-known/openid-configuration', introspection }: {
+    metadata?: object
+    discovery?: string
+    introspection?: object
+  } = {}
+) {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519')
   const asked: { authorization: string | undefined, body: string }[] = []
   const answers: Record<string, () => object | undefined> = {
-    [discovery]: () => ({ issuer, jwks_uri: `${issuer}/jwks`, introspection_endpoint: `${issuer}/introspect`, ...metadata }),
+    [discovery]: () => ({
+      issuer,
+      jwks_uri: `${issuer}/jwks`,
+      introspection_endpoint: `${issuer}/introspect`,
+      ...metadata,
+    }),
     '/jwks': () => jwks,
     '/introspect': () => introspection,
   }
@@ -35,9 +45,16 @@ async function startIssuer (t: Test, { metadata = {}, discovery = '/.well-known/
   const issuer = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const jwks = { keys: [{ ...await exportJWK(publicKey), kid: 'a' }] }
   const { url, log } = await startAuthApp(t, {
-    config: { authMode: 'oidc', oidcIssuer: [issuer], oidcAudience: 'us', oidcClientId: 'id', oidcClientSecret: 'hunter2' }
+    config: {
+      authMode: 'oidc',
+      oidcIssuer: [issuer],
+      oidcAudience: 'us',
+      oidcClientId: 'id',
+      oidcClientSecret: 'hunter2',
+    },
   })
-  const token = await new SignJWT({ iss: issuer, aud: 'us', sub: 'alice', iat: now(), exp: now() + 60 }).setProtectedHeader({ alg: 'EdDSA', kid: 'a' }).sign(privateKey)
+  const token = await new SignJWT({ iss: issuer, aud: 'us', sub: 'alice', iat: now(), exp: now() + 60 })
+    .setProtectedHeader({ alg: 'EdDSA', kid: 'a' }).sign(privateKey)
   return { url, log, token, asked, issuer }
 }
 
@@ -66,10 +83,16 @@ t.test('the client\'s secret is sent as the issuer takes it', async t => {
   const basic = await startIssuer(t, { introspection: inactive })
   await ask(basic.url, 'opaque')
   t.strictSame(basic.asked.map(({ authorization }) => authorization), [`Basic ${btoa('id:hunter2')}`])
-  const post = await startIssuer(t, { introspection: inactive, metadata: { introspection_endpoint_auth_methods_supported: ['client_secret_post'] } })
+  const post = await startIssuer(t, {
+    introspection: inactive,
+    metadata: { introspection_endpoint_auth_methods_supported: ['client_secret_post'] },
+  })
   await ask(post.url, 'opaque')
   t.match(post.asked, [{ authorization: undefined, body: /client_secret=hunter2/ }])
-  const asToken = await startIssuer(t, { introspection: inactive, metadata: { token_endpoint_auth_methods_supported: ['client_secret_post'] } })
+  const asToken = await startIssuer(t, {
+    introspection: inactive,
+    metadata: { token_endpoint_auth_methods_supported: ['client_secret_post'] },
+  })
   await ask(asToken.url, 'opaque')
   t.match(asToken.asked, [{ authorization: undefined }])
   t.notMatch(basic.log() + post.log(), /hunter2|opaque/)
@@ -97,7 +120,9 @@ t.test('what an introspection must say', async t => {
     [{ ...good, sub: undefined }, /no subject/],
     [{ ...good, exp: now() + 3_700 }, /lives longer/],
   ]
-  for (const [introspection, message] of refused) t.match(await status(introspection), message, JSON.stringify(introspection))
+  for (const [introspection, message] of refused) {
+    t.match(await status(introspection), message, JSON.stringify(introspection))
+  }
 })
 
 t.test('an issuer that introspects nothing has no opaque tokens', async t => {

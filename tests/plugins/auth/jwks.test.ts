@@ -11,7 +11,9 @@ const RELOAD_BOUND_MS = 5_000
 const now = () => Math.floor(Date.now() / 1_000)
 
 async function newKey (kid: string, alg = 'EdDSA') {
-  const { privateKey, publicKey } = alg === 'EdDSA' ? generateKeyPairSync('ed25519') : generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const { privateKey, publicKey } = alg === 'EdDSA'
+    ? generateKeyPairSync('ed25519')
+    : generateKeyPairSync('rsa', { modulusLength: 2048 })
   const sign = (claims: JWTPayload) => new SignJWT(claims).setProtectedHeader({ alg, kid }).sign(privateKey)
   return { sign, jwk: { ...await exportJWK(publicKey), kid }, private: { ...await exportJWK(privateKey), kid } }
 }
@@ -24,7 +26,9 @@ async function start (t: Test, ...keys: JWK[]) {
   }
   const publish = (...keys: JWK[]) => write(JSON.stringify({ keys }))
   publish(...keys)
-  const { url, log } = await startAuthApp(t, { config: { authMode: 'jwks', authJwksFile: file, authJwksIssuer: ISSUER } })
+  const { url, log } = await startAuthApp(t, {
+    config: { authMode: 'jwks', authJwksFile: file, authJwksIssuer: ISSUER },
+  })
   return { url, log, write, publish, claims: { iss: ISSUER, aud: url, sub: 'alice', iat: now(), exp: now() + 600 } }
 }
 
@@ -54,10 +58,15 @@ t.test('every check is that of oidc', async t => {
     [stranger.sign(claims), /not signed by its issuer/],
     [unknown.sign(claims), /no key of its issuer/],
     [new UnsecuredJWT(claims).encode(), /algorithm|no JWT/],
-    [new SignJWT(claims).setProtectedHeader({ alg: 'HS256', kid: 'a' }).sign(Buffer.from(JSON.stringify(key.jwk))), /algorithm/],
+    [
+      new SignJWT(claims).setProtectedHeader({ alg: 'HS256', kid: 'a' }).sign(Buffer.from(JSON.stringify(key.jwk))),
+      /algorithm/,
+    ],
     ['opaque', /no JWT/],
   ]
-  for (const [token, message] of refused) t.match(await ask(url, await token), { status: 401, message, challenge: /invalid_token/ })
+  for (const [token, message] of refused) {
+    t.match(await ask(url, await token), { status: 401, message, challenge: /invalid_token/ })
+  }
 })
 
 t.test('the file is read anew when it changes', async t => {
@@ -76,7 +85,11 @@ t.test('the file is read anew when it changes', async t => {
   t.strictSame([await status(oldToken), await status(newToken)], [200, 200], 'and changes nothing')
 
   publish(next.jwk)
-  await waitFor(async () => await status(oldToken) === 401, RELOAD_BOUND_MS, 'the old key is gone, and what it had verified')
+  await waitFor(
+    async () => await status(oldToken) === 401,
+    RELOAD_BOUND_MS,
+    'the old key is gone, and what it had verified'
+  )
   t.equal(await status(newToken), 200)
 })
 
@@ -93,12 +106,18 @@ t.test('a file that is not a JWKS of public keys stops the start', async t => {
     [JSON.stringify({ keys: [{ ...jwk, kid: '' }] }), 'a kid in each key'],
     [JSON.stringify({ keys: [jwk, jwk] }), 'another kid in each key'],
     [JSON.stringify({ keys: [secret] }), 'public keys only: whoever reads the file could sign'],
-    [JSON.stringify({ keys: [{ kty: 'oct', k: 'c2VjcmV0', kid }] }), 'public keys only: whoever reads the file could sign'],
+    [
+      JSON.stringify({ keys: [{ kty: 'oct', k: 'c2VjcmV0', kid }] }),
+      'public keys only: whoever reads the file could sign',
+    ],
     [JSON.stringify({ keys: [{ ...jwk, x: '!' }] }), 'a public key under the kid "a"'],
   ]
   for (const [content, message] of refused) {
     t.throws(() => parseJwks(content), { message }, content.slice(0, 40))
     const dir = t.testdir({ 'jwks.json': content })
-    await t.rejects(startAuthApp(t, { config: { authMode: 'jwks', authJwksFile: `${dir}/jwks.json`, authJwksIssuer: ISSUER } }), { message })
+    await t.rejects(
+      startAuthApp(t, { config: { authMode: 'jwks', authJwksFile: `${dir}/jwks.json`, authJwksIssuer: ISSUER } }),
+      { message }
+    )
   }
 })

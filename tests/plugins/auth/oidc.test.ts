@@ -10,7 +10,10 @@ const now = () => Math.floor(Date.now() / 1_000)
 
 async function startBoth (t: Test, config: object = {}) {
   const provider = await startProvider(t)
-  return { provider, ...await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [provider.issuer], ...config } }) }
+  return {
+    provider,
+    ...await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [provider.issuer], ...config } }),
+  }
 }
 
 const claimsFor = ({ issuer }: IdentityProvider, url: string): JWTPayload =>
@@ -35,7 +38,14 @@ t.test('a token that the provider issues says who is asking', async t => {
   const { status, principal } = await ask(url, token)
   t.equal(status, 200)
   const { claims, tokenId, expiresAt, ...who } = principal
-  t.strictSame(who, { subject: AGENT.id, issuer: provider.issuer, clientId: AGENT.id, method: 'oidc', scopes: [SCOPE], clientCertificate: null })
+  t.strictSame(who, {
+    subject: AGENT.id,
+    issuer: provider.issuer,
+    clientId: AGENT.id,
+    method: 'oidc',
+    scopes: [SCOPE],
+    clientCertificate: null,
+  })
   t.equal(tokenId, claims['jti'])
   t.equal(Date.parse(String(expiresAt)), Number(claims['exp']) * 1_000)
   t.equal(claims['aud'], url)
@@ -82,7 +92,9 @@ t.test('what a principal is made of', async t => {
 t.test('a service account of Kubernetes is a token of one more issuer', async t => {
   const provider = await startProvider(t)
   const cluster = await startProvider(t)
-  const { url } = await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [provider.issuer, cluster.issuer], oidcAudience: 'kafscale-mcp' } })
+  const { url } = await startAuthApp(t, {
+    config: { authMode: 'oidc', oidcIssuer: [provider.issuer, cluster.issuer], oidcAudience: 'kafscale-mcp' },
+  })
   const token = await cluster.sign({
     aud: ['kafscale-mcp'],
     iss: cluster.issuer,
@@ -95,10 +107,22 @@ t.test('a service account of Kubernetes is a token of one more issuer', async t 
   }, { typ: undefined as unknown as string })
   const { status, principal } = await ask(url, token)
   t.equal(status, 200)
-  t.match(principal, { subject: 'system:serviceaccount:agents:triage', issuer: cluster.issuer, claims: { 'kubernetes.io': { namespace: 'agents' } } })
+  t.match(principal, {
+    subject: 'system:serviceaccount:agents:triage',
+    issuer: cluster.issuer,
+    claims: { 'kubernetes.io': { namespace: 'agents' } },
+  })
   t.notOk('scopes' in principal)
-  t.equal((await ask(url, await provider.clientCredentials('kafscale-mcp:'))).status, 401, 'the audience is the same for all')
-  t.equal((await ask(url, await cluster.sign({ ...claimsFor(provider, 'kafscale-mcp') }))).status, 401, 'no issuer signs for another')
+  t.equal(
+    (await ask(url, await provider.clientCredentials('kafscale-mcp:'))).status,
+    401,
+    'the audience is the same for all'
+  )
+  t.equal(
+    (await ask(url, await cluster.sign({ ...claimsFor(provider, 'kafscale-mcp') }))).status,
+    401,
+    'no issuer signs for another'
+  )
 })
 
 t.test('what is refused, and why', async t => {
@@ -117,7 +141,14 @@ t.test('what is refused, and why', async t => {
   const [header, payload, signature] = good.split('.') as [string, string, string]
   const encoded = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
   let asked = 0
-  const listening = await startAuthApp(t, { routes: app => { app.get('/mcp', async () => { asked++; return { keys: [attackerJwk] } }) } })
+  const listening = await startAuthApp(t, {
+    routes: app => {
+      app.get('/mcp', async () => {
+        asked++
+        return { keys: [attackerJwk] }
+      })
+    },
+  })
 
   const wrongKey = /not signed by its issuer/
   const noKey = /no key of its issuer/
@@ -126,16 +157,28 @@ t.test('what is refused, and why', async t => {
     ['the issuer with a slash', provider.sign({ ...claims, iss: `${iss}/` }), /another issuer/],
     ['no issuer', provider.sign(without('iss')), /another issuer/],
     ['another resource', provider.sign({ ...claims, aud: 'https://other.example/mcp' }), /another resource/],
-    ['another resource, as the provider issues it', provider.clientCredentials('https://other.example/mcp'), /another resource/],
+    [
+      'another resource, as the provider issues it',
+      provider.clientCredentials('https://other.example/mcp'),
+      /another resource/,
+    ],
     ['a resource above ours', provider.sign({ ...claims, aud: url.replace('/mcp', '') }), /another resource/],
     ['a resource that begins as ours does', provider.sign({ ...claims, aud: `${aud}/x` }), /another resource/],
     ['no audience', provider.sign(without('aud')), /another resource/],
     ['expired', provider.sign({ ...claims, iat: now() - 600, exp: now() - 31 }), /expired/],
     ['no end', provider.sign(without('exp')), /when it expires/],
-    ['an end that is no number', provider.sign({ ...claims, exp: '9999999999' as unknown as number }), /when it expires/],
+    [
+      'an end that is no number',
+      provider.sign({ ...claims, exp: '9999999999' as unknown as number }),
+      /when it expires/,
+    ],
     ['not valid yet', provider.sign({ ...claims, nbf: now() + 60 }), /not valid yet/],
     ['too long-lived', provider.sign({ ...claims, exp: iat as number + 3_601 }), /lives longer than the 3600 s/],
-    ['too long-lived, issued in the future', provider.sign({ ...claims, iat: now() + 7_200, exp: now() + 7_800 }), /when it was issued/],
+    [
+      'too long-lived, issued in the future',
+      provider.sign({ ...claims, iat: now() + 7_200, exp: now() + 7_800 }),
+      /when it was issued/,
+    ],
     ['no beginning', provider.sign(without('iat')), /when it was issued/],
     ['no subject', provider.sign(without('sub')), /no subject/],
     ['an empty subject', provider.sign({ ...claims, sub: '' }), /no subject/],
@@ -143,21 +186,45 @@ t.test('what is refused, and why', async t => {
     ['an ID token', provider.sign({ ...claims, aud: AGENT.id }), /another resource/],
     ['a logout token', provider.sign(claims, { typ: 'logout+jwt' }), /no access token/],
     ['algorithm none', new UnsecuredJWT(claims).encode(), /no JWT that can be verified|algorithm/],
-    ['algorithm none with a signature', `${encoded({ alg: 'none', kid: provider.kid })}.${payload}.${signature}`, /algorithm/],
+    [
+      'algorithm none with a signature',
+      `${encoded({ alg: 'none', kid: provider.kid })}.${payload}.${signature}`,
+      /algorithm/,
+    ],
     ['algorithm None', `${encoded({ alg: 'None' })}.${payload}.`, /algorithm/],
     ['HS256 with the public key in PEM as the secret', hmac(await exportSPKI(publicKey)), /algorithm/],
-    ['HS256 with the public key in DER as the secret', hmac(publicKey.export({ type: 'spki', format: 'der' })), /algorithm/],
-    ['HS512 with the public key as JWK as the secret', hmac(JSON.stringify(await exportJWK(publicKey)).padEnd(64), 'HS512'), /algorithm/],
-    ['an algorithm that is not the key\'s', `${encoded({ alg: 'RS256', kid: provider.kid })}.${payload}.${signature}`, noKey],
+    [
+      'HS256 with the public key in DER as the secret',
+      hmac(publicKey.export({ type: 'spki', format: 'der' })),
+      /algorithm/,
+    ],
+    [
+      'HS512 with the public key as JWK as the secret',
+      hmac(JSON.stringify(await exportJWK(publicKey)).padEnd(64), 'HS512'),
+      /algorithm/,
+    ],
+    [
+      "an algorithm that is not the key's",
+      `${encoded({ alg: 'RS256', kid: provider.kid })}.${payload}.${signature}`,
+      noKey,
+    ],
     ['signed by another key', signedByAttacker(), wrongKey],
     ['signed by the key in its own header', signedByAttacker({ jwk: attackerJwk }), wrongKey],
-    ['signed by a key that its header points to', signedByAttacker({ jku: listening.url, kid: provider.kid }), wrongKey],
+    [
+      'signed by a key that its header points to',
+      signedByAttacker({ jku: listening.url, kid: provider.kid }),
+      wrongKey,
+    ],
     ['signed by the certificate that its header points to', signedByAttacker({ x5u: listening.url }), wrongKey],
     ['an unknown key', signedByAttacker({ kid: 'unknown' }), noKey],
     ['a key that is a path', signedByAttacker({ kid: '../../../dev/null' }), noKey],
     ['claims changed', `${header}.${encoded({ ...claims, sub: 'root' })}.${signature}`, wrongKey],
     ['signature cut off', `${header}.${payload}.`, /./],
-    ['a critical header that is not understood', `${encoded({ alg: 'ES256', kid: provider.kid, crit: ['unknown'], unknown: 1 })}.${payload}.${signature}`, /no JWT that can be verified/],
+    [
+      'a critical header that is not understood',
+      `${encoded({ alg: 'ES256', kid: provider.kid, crit: ['unknown'], unknown: 1 })}.${payload}.${signature}`,
+      /no JWT that can be verified/,
+    ],
     ['no JWT', 'opaque', /no JWT/],
     ['an encrypted JWT', 'a.b.c.d.e', /no JWT/],
     ['an empty JWT', '..', /no JWT/],
@@ -169,7 +236,9 @@ t.test('what is refused, and why', async t => {
     t.equal(answer.status, 401, what)
     t.match(answer.message, message, what)
     t.match(answer.challenge, /^Bearer error="invalid_token", error_description="[^"\\]+", resource_metadata=/, what)
-    if (token.length > 20) t.notOk(answer.text.includes(token) || log().includes(token), `${what}: the token is nowhere`)
+    if (token.length > 20) {
+      t.notOk(answer.text.includes(token) || log().includes(token), `${what}: the token is nowhere`)
+    }
   }
   t.equal(asked, 0, 'no key is fetched from where a token says')
   t.notOk(log().includes(payload) || log().includes(String(sub)), 'nor what it says')
@@ -241,7 +310,13 @@ t.test('an issuer that is down at start is asked until it answers', async t => {
 
 t.test('an issuer that is not who it was set to be is not taken', async t => {
   const provider = await startProvider(t)
-  for (const issuer of [`${provider.issuer}/`, provider.issuer.replace('127.0.0.1', 'localhost'), `${provider.issuer}/.well-known/openid-configuration`]) {
+  for (
+    const issuer of [
+      `${provider.issuer}/`,
+      provider.issuer.replace('127.0.0.1', 'localhost'),
+      `${provider.issuer}/.well-known/openid-configuration`,
+    ]
+  ) {
     const { url, log } = await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [issuer] } })
     t.equal((await ask(url, await provider.sign({ ...claimsFor(provider, url), iss: issuer }))).status, 503, issuer)
     t.match(log(), 'the issuer of tokens is not reached')
@@ -263,7 +338,10 @@ t.test('the lifetime that is accepted can be set', async t => {
   const { provider, url } = await startBoth(t, { oidcMaxTokenLifetime: 300_000 })
   const claims = claimsFor(provider, url)
   t.equal((await ask(url, await provider.sign({ ...claims, exp: claims.iat as number + 300 }))).status, 200)
-  t.match((await ask(url, await provider.sign({ ...claims, exp: claims.iat as number + 301 }))).message, /lives longer than the 300 s/)
+  t.match(
+    (await ask(url, await provider.sign({ ...claims, exp: claims.iat as number + 301 }))).message,
+    /lives longer than the 300 s/
+  )
 })
 
 t.test('opaque tokens are introspected', async t => {
@@ -273,7 +351,13 @@ t.test('opaque tokens are introspected', async t => {
     const { provider, url } = await startBoth(t, client)
     const { status, principal } = await ask(url, await provider.opaqueToken(url))
     t.equal(status, 200)
-    t.match(principal, { subject: ACCOUNT, issuer: provider.issuer, clientId: AGENT.id, method: 'oidc', scopes: [SCOPE] })
+    t.match(principal, {
+      subject: ACCOUNT,
+      issuer: provider.issuer,
+      clientId: AGENT.id,
+      method: 'oidc',
+      scopes: [SCOPE],
+    })
   })
 
   t.test('not without credentials', async t => {
@@ -328,7 +412,9 @@ t.test('opaque tokens are introspected', async t => {
   t.test('by the first issuer alone, whose credentials they are', async t => {
     const first = await startProvider(t)
     const second = await startProvider(t)
-    const { url } = await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [first.issuer, second.issuer], ...client } })
+    const { url } = await startAuthApp(t, {
+      config: { authMode: 'oidc', oidcIssuer: [first.issuer, second.issuer], ...client },
+    })
     t.equal((await ask(url, 'unknown-unknown-unknown')).status, 401)
     t.notOk(second.requests.includes('/token/introspection'))
     t.equal((await ask(url, await second.sign(claimsFor(second, url)))).status, 200, 'the second signs')

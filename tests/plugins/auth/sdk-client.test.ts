@@ -1,4 +1,10 @@
-import { Client, StreamableHTTPClientTransport, UnauthorizedError, type OAuthClientProvider, type OAuthDiscoveryState } from '@modelcontextprotocol/client'
+import {
+  Client,
+  StreamableHTTPClientTransport,
+  UnauthorizedError,
+  type OAuthClientProvider,
+  type OAuthDiscoveryState,
+} from '@modelcontextprotocol/client'
 import { createMcpHandler, Server } from '@modelcontextprotocol/server'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
@@ -23,7 +29,12 @@ t.test('the SDK\'s own client starts with nothing and finds its way, through PKC
   await t.rejects(first.connected, UnauthorizedError, 'a token is needed, so the user is asked')
   const { authorizationUrl } = user
   t.equal(authorizationUrl()?.origin, idp.issuer)
-  t.match(Object.fromEntries(authorizationUrl()?.searchParams ?? []), { code_challenge_method: 'S256', code_challenge: /^[\w-]{43}$/, resource: url, scope: SCOPE })
+  t.match(Object.fromEntries(authorizationUrl()?.searchParams ?? []), {
+    code_challenge_method: 'S256',
+    code_challenge: /^[\w-]{43}$/,
+    resource: url,
+    scope: SCOPE,
+  })
 
   await first.transport.finishAuth(await signIn(authorizationUrl() as URL))
   const client = await (await connect()).connected
@@ -41,7 +52,12 @@ function newUser () {
   const provider: OAuthClientProvider = {
     redirectUrl: CALLBACK,
     clientMetadata: {
-      client_name: 'test', redirect_uris: [CALLBACK], grant_types: ['authorization_code'], response_types: ['code'], token_endpoint_auth_method: 'none', application_type: 'native',
+      client_name: 'test',
+      redirect_uris: [CALLBACK],
+      grant_types: ['authorization_code'],
+      response_types: ['code'],
+      token_endpoint_auth_method: 'none',
+      application_type: 'native',
     },
     clientInformation: () => registered,
     saveClientInformation: information => { registered = information },
@@ -61,7 +77,10 @@ async function signIn (url: URL): Promise<URLSearchParams> {
   const cookies = new Map<string, string>()
   for (let next = url, hops = 0; hops < 10; hops++) {
     if (next.href.startsWith(CALLBACK)) return next.searchParams
-    const response = await fetch(next, { redirect: 'manual', headers: { cookie: [...cookies].map(pair => pair.join('=')).join('; ') } })
+    const response = await fetch(next, {
+      redirect: 'manual',
+      headers: { cookie: [...cookies].map(pair => pair.join('=')).join('; ') },
+    })
     for (const cookie of response.headers.getSetCookie()) {
       const [, name, value] = /^([^=]+)=([^;]*)/.exec(cookie) as unknown as [string, string, string]
       cookies.set(name, value)
@@ -79,7 +98,9 @@ function serveMcp (app: FastifyInstance): void {
   app.post('/mcp', async (request, reply) => {
     const handler = createMcpHandler(() => whoami(request.principal as Principal))
     const headers = Object.entries(request.headers).map(([name, value]): [string, string] => [name, String(value)])
-    return reply.send(await handler.fetch(new Request('http://localhost/mcp', { method: 'POST', headers, body: String(request.body) })))
+    return reply.send(
+      await handler.fetch(new Request('http://localhost/mcp', { method: 'POST', headers, body: String(request.body) }))
+    )
   })
 }
 

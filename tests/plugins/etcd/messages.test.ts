@@ -8,10 +8,23 @@ const UNKNOWN = 'a00601'
 t.test('requests are written as etcd reads them', async t => {
   t.equal(authenticate.serialize({ name: 'a', password: 'b' }).toString('hex'), '0a01611201' + '62')
   t.equal(range.serialize({ key: Buffer.from('a') }).toString('hex'), '0a0161' + '1800' + '2000' + '4000' + '5000')
-  t.equal(range.serialize({ key: Buffer.from('a'), rangeEnd: Buffer.from('b'), limit: 1, revision: 300, keysOnly: true, minModRevision: 2 }).toString('hex'),
-    '0a0161' + '120162' + '1801' + '20ac02' + '4001' + '5002')
-  t.equal(watch.serialize({ createRequest: { key: Buffer.from('a'), rangeEnd: Buffer.from('b'), startRevision: 5, fragment: true } }).toString('hex'),
-    '0a0a' + '0a0161' + '120162' + '1805' + '4001')
+  t.equal(
+    range.serialize({
+      key: Buffer.from('a'),
+      rangeEnd: Buffer.from('b'),
+      limit: 1,
+      revision: 300,
+      keysOnly: true,
+      minModRevision: 2,
+    }).toString('hex'),
+    '0a0161' + '120162' + '1801' + '20ac02' + '4001' + '5002'
+  )
+  t.equal(
+    watch.serialize({
+      createRequest: { key: Buffer.from('a'), rangeEnd: Buffer.from('b'), startRevision: 5, fragment: true },
+    }).toString('hex'),
+    '0a0a' + '0a0161' + '120162' + '1805' + '4001'
+  )
 })
 
 t.test('responses are read, with fields that nobody knows skipped', async t => {
@@ -20,22 +33,30 @@ t.test('responses are read, with fields that nobody knows skipped', async t => {
   const keyValue = '0a0161 1001 18ac02 2001 2a0162'
   const length = (text: string) => hex(text).length.toString(16).padStart(2, '0')
   const header = `0801 1002 18ac02 2003 ${UNKNOWN}`
-  t.strictSame(range.deserialize(hex(`0a${length(header)} ${header} 12${length(keyValue)} ${keyValue} 1801 2007 ${UNKNOWN}`)), {
-    header: { revision: 300 },
-    kvs: [{ key: Buffer.from('a'), value: Buffer.from('b'), modRevision: 300 }],
-    more: true,
-    count: 7,
-  })
+  t.strictSame(
+    range.deserialize(hex(`0a${length(header)} ${header} 12${length(keyValue)} ${keyValue} 1801 2007 ${UNKNOWN}`)),
+    {
+      header: { revision: 300 },
+      kvs: [{ key: Buffer.from('a'), value: Buffer.from('b'), modRevision: 300 }],
+      more: true,
+      count: 7,
+    }
+  )
 
   const event = `0801 12${length(keyValue)} ${keyValue} ${UNKNOWN}`
-  t.strictSame(watch.deserialize(hex(`0a${length(header)} ${header} 1801 2001 2809 320178 3801 5a${length(event)} ${event} ${UNKNOWN}`)), {
-    created: true,
-    canceled: true,
-    compactRevision: 9,
-    cancelReason: 'x',
-    fragment: true,
-    events: [{ type: 'DELETE', kv: { key: Buffer.from('a'), value: Buffer.from('b'), modRevision: 300 } }],
-  })
+  t.strictSame(
+    watch.deserialize(
+      hex(`0a${length(header)} ${header} 1801 2001 2809 320178 3801 5a${length(event)} ${event} ${UNKNOWN}`)
+    ),
+    {
+      created: true,
+      canceled: true,
+      compactRevision: 9,
+      cancelReason: 'x',
+      fragment: true,
+      events: [{ type: 'DELETE', kv: { key: Buffer.from('a'), value: Buffer.from('b'), modRevision: 300 } }],
+    }
+  )
   t.match(watch.deserialize(hex('5a00')), { events: [{ type: 'PUT', kv: { modRevision: 0 } }] })
 })
 

@@ -43,16 +43,27 @@ bindings:
   - { role: lister, claim: scope, value: "kafscale:list" }
 `, TOOLS)
 
-const kind = (roles: string[], question: Omit<Question, 'environment'>, where = environment) => decide(policy, roles, { ...question, environment: where }).kind
+const kind = (roles: string[], question: Omit<Question, 'environment'>, where = environment) =>
+  decide(policy, roles, { ...question, environment: where }).kind
 
 t.test('claims are bound to roles', async t => {
-  t.strictSame(rolesOf(policy, principal({ groups: ['team-x', 'team-orders'] })), ['orders-reader'], 'an array that contains the value')
+  t.strictSame(
+    rolesOf(policy, principal({ groups: ['team-x', 'team-orders'] })),
+    ['orders-reader'],
+    'an array that contains the value'
+  )
   t.strictSame(rolesOf(policy, principal({ realm_access: { roles: ['kafka-admin'] } })), ['admin'], 'a path with dots')
-  t.strictSame(rolesOf(policy, principal({ 'realm_access.roles': 'kafka-admin', realm_access: { roles: [] } })), ['admin'], 'the exact name before the path')
+  t.strictSame(rolesOf(policy, principal({ 'realm_access.roles': 'kafka-admin', realm_access: { roles: [] } })), [
+    'admin',
+  ], 'the exact name before the path')
   t.strictSame(rolesOf(policy, principal({ scope: 'a kafscale:list b' })), ['lister'], 'scope is split at blanks')
   t.strictSame(rolesOf(policy, principal({ groups: 'a team-orders' })), [], 'other claims are not')
   t.strictSame(rolesOf(policy, principal({ sub: 'alice' })), ['auditor'])
-  t.strictSame(rolesOf(policy, principal({ sub: 'alice' }, { issuer: 'https://evil.example' })), [], 'another issuer\'s alice is somebody else')
+  t.strictSame(
+    rolesOf(policy, principal({ sub: 'alice' }, { issuer: 'https://evil.example' })),
+    [],
+    "another issuer's alice is somebody else"
+  )
   t.strictSame(rolesOf(policy, principal({ groups: [{ toString: 'team-orders' }], sub: 5 })), [])
   t.strictSame(rolesOf(policy, principal({ constructor: 'x' })), [])
 })
@@ -67,7 +78,11 @@ t.test('a shared secret and nobody in particular stay observer', async t => {
 t.test('without a policy, who has the scope observes, and nobody mutates', async t => {
   t.strictSame(rolesOf(NO_POLICY, principal()), ['observer'])
   t.strictSame(rolesOf(NO_POLICY, principal({}, { scopes: new Set() })), [])
-  t.strictSame(rolesOf(NO_POLICY, principal({}, { scopes: undefined })), [], 'a token without any scope claim needs a binding')
+  t.strictSame(
+    rolesOf(NO_POLICY, principal({}, { scopes: undefined })),
+    [],
+    'a token without any scope claim needs a binding'
+  )
   t.equal(decide(NO_POLICY, ['observer'], { tool: observe, environment }).kind, 'allowed')
   t.equal(decide(NO_POLICY, ['observer'], { tool: mutate, environment }).kind, 'denied')
 })
@@ -89,13 +104,24 @@ t.test('a role sees what it is allowed and not denied', async t => {
 })
 
 t.test('a denial names the rule and what would change it', async t => {
-  t.strictSame(decide(policy, [], { tool: observe, environment }), { kind: 'denied', rule: 'no-role', needs: 'a binding of the policy to a role' })
-  t.match(decide(policy, ['orders-reader'], { tool: observe, topic: 'orders-secret', environment }), { rule: 'orders-reader.deny[0]' })
+  t.strictSame(decide(policy, [], { tool: observe, environment }), {
+    kind: 'denied',
+    rule: 'no-role',
+    needs: 'a binding of the policy to a role',
+  })
+  t.match(decide(policy, ['orders-reader'], { tool: observe, topic: 'orders-secret', environment }), {
+    rule: 'orders-reader.deny[0]',
+  })
   t.match(decide(policy, ['orders-reader'], { tool: mutate, environment }), { rule: 'no-rule', needs: /create_topic/ })
-  t.match(decide(policy, ['orders-reader'], { tool: observe, environment }), { kind: 'allowed', rule: 'orders-reader.allow[0]' })
+  t.match(decide(policy, ['orders-reader'], { tool: observe, environment }), {
+    kind: 'allowed',
+    rule: 'orders-reader.allow[0]',
+  })
 })
 
-const globs = fc.option(fc.array(fc.constantFrom('*', 'a*', 'b', '?'), { minLength: 1, maxLength: 2 }), { nil: undefined })
+const globs = fc.option(fc.array(fc.constantFrom('*', 'a*', 'b', '?'), { minLength: 1, maxLength: 2 }), {
+  nil: undefined,
+})
 const rule = fc.record({
   operations: fc.option(fc.uniqueArray(fc.constantFrom('observe' as const, 'mutate' as const)), { nil: undefined }),
   tools: fc.option(fc.uniqueArray(fc.constantFrom(...TOOLS)), { nil: undefined }),
@@ -103,7 +129,10 @@ const rule = fc.record({
   groups: globs,
   environments: globs,
 }).map(rule => Object.fromEntries(Object.entries(rule).filter(([, value]) => value !== undefined)))
-const anyPolicy: fc.Arbitrary<Policy> = fc.record({ allow: fc.array(rule, { maxLength: 3 }), deny: fc.array(rule, { maxLength: 3 }) })
+const anyPolicy: fc.Arbitrary<Policy> = fc.record({
+  allow: fc.array(rule, { maxLength: 3 }),
+  deny: fc.array(rule, { maxLength: 3 }),
+})
   .map(role => ({ roles: new Map([['r', role]]), bindings: [] }))
 const name = fc.constantFrom('a', 'ab', 'b', 'c')
 const question: fc.Arbitrary<Question> = fc.record({
@@ -111,7 +140,11 @@ const question: fc.Arbitrary<Question> = fc.record({
   topic: fc.option(name, { nil: undefined }),
   group: fc.option(name, { nil: undefined }),
   environment: name,
-}).map(({ topic, group, ...rest }) => ({ ...rest, ...(topic !== undefined && { topic }), ...(group !== undefined && { group }) }))
+}).map(({ topic, group, ...rest }) => ({
+  ...rest,
+  ...(topic !== undefined && { topic }),
+  ...(group !== undefined && { group }),
+}))
 
 t.test('removing an allow rule, or adding a deny rule, never adds a right', async t => {
   holds(t, 'for every policy', fc.tuple(anyPolicy, question, rule, fc.nat(2)), ([policy, question, more, index]) => {
@@ -124,6 +157,13 @@ t.test('removing an allow rule, or adding a deny rule, never adds a right', asyn
 })
 
 t.test('who sees everything is denied nothing', async t => {
-  holds(t, 'for every policy', fc.tuple(anyPolicy, question), ([policy, question]) =>
-    !seesEverything(policy, ['r'], question.tool, question.environment) || decide(policy, ['r'], question).kind === 'allowed', 3000)
+  holds(
+    t,
+    'for every policy',
+    fc.tuple(anyPolicy, question),
+    ([policy, question]) =>
+      !seesEverything(policy, ['r'], question.tool, question.environment) ||
+      decide(policy, ['r'], question).kind === 'allowed',
+    3000
+  )
 })
