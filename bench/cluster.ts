@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { startEtcd, type Etcd, type Teardown } from '../tests/etcd.ts'
-import { keyspace, progress, type Entry } from './keyspace.ts'
+import { type Etcd, startEtcd, type Teardown } from '../tests/support/etcd.ts'
+import { type Entry, keyspace, progress } from './keyspace.ts'
 
 /** What a transaction of etcd takes by default. */
 const PUTS_OF_A_TRANSACTION = 128

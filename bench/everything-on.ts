@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Teardown } from '../tests/etcd.ts'
+import type { Teardown } from '../tests/support/etcd.ts'
 import { TOPICS } from './keyspace.ts'
 import { call, type McpServer } from './mcp-client.ts'
 

@@ -1,11 +1,6 @@
-import {
-  encodeCommittedOffset,
-  encodeConsumerGroup,
-  encodeSnapshot,
-  encodeTopicConfig,
-  type GroupMember,
-} from '../kafscale/records.ts'
-import { formatKey, type Key } from '../kafscale/keyspace.ts'
+import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, formatKey } from '../demo/encode.ts'
+import type { Key } from '../kafscale/keyspace.ts'
+import type { GroupMember } from '../kafscale/records.ts'
 
 /** A stored key. `session` names the etcd lease that it belongs to: brokers hold two each, for partitions and for groups. */
 export interface Entry { key: string, value: Buffer, session?: string }

@@ -7,18 +7,18 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { CONNECTIONS, callsOf, ownCalls, type Call } from './calls.ts'
-import { startCluster, startWriting, type Cluster } from './cluster.ts'
-import { everythingOn, NOTHING_ON, UNBOUNDED, verifyRestricted, type Variant } from './everything-on.ts'
-import { figures, idle, LoadGenerator, measure, sum, verify, type Sample, type Target } from './measure.ts'
+import { type Call, callsOf, CONNECTIONS, ownCalls } from './calls.ts'
+import { type Cluster, startCluster, startWriting } from './cluster.ts'
+import { everythingOn, NOTHING_ON, UNBOUNDED, type Variant, verifyRestricted } from './everything-on.ts'
 import { call, connect, type McpServer } from './mcp-client.ts'
-import { memoryMb, START, startNode, type Running } from './processes.ts'
-import { topFunctions, type SelfTime } from './profile.ts'
+import { figures, idle, LoadGenerator, measure, type Sample, sum, type Target, verify } from './measure.ts'
+import { memoryMb, type Running, START, startNode } from './processes.ts'
+import { type SelfTime, topFunctions } from './profile.ts'
 import {
-  everythingOnMarkdown,
-  markdown,
   type Condition,
   type EverythingOn,
+  everythingOnMarkdown,
+  markdown,
   type Pair,
   type Report,
   type Row,
@@ -63,12 +63,12 @@ async function end (): Promise<void> {
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {
-    end().finally(() => process.exit(1))
+    void end().finally(() => process.exit(1))
   })
 }
 setTimeout(() => {
   say('The benchmark takes too long: it is given up.')
-  end().finally(() => process.exit(1))
+  void end().finally(() => process.exit(1))
 }, WHOLE_BOUND_MS).unref()
 
 try {

@@ -32,7 +32,7 @@ export async function startNode (args: readonly string[], env: Record<string, st
   const listening = await new Promise<Running['listening']>((resolve, reject) => {
     const fail = (what: string) => () => reject(new Error(`node ${args.join(' ')} ${what}:\n${last.join('\n')}`))
     const timer = setTimeout(fail('does not listen'), START_BOUND_MS)
-    exited.then(fail('ended'))
+    void exited.then(fail('ended'))
     createInterface(child.stderr).on('line', line => {
       last.splice(0, last.length - 10, line)
       if (!line.includes('"msg":"listening"')) return

@@ -1,6 +1,6 @@
 import { cpus, release } from 'node:os'
+import { type Figures, GO_MACHINE_BARE_PER_SECOND } from './calls.ts'
 import type { SelfTime } from './profile.ts'
-import { GO_MACHINE_BARE_PER_SECOND, type Figures } from './calls.ts'
 
 /** One call of one server, as measured. */
 export interface Row extends Required<Figures> {

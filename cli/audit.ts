@@ -1,10 +1,10 @@
 /** `kafscale-mcp audit`: reads the files of an audit log, without the service that wrote them. */
 import { parseArgs } from 'node:util'
-import { escapeUnprintable, quote } from '../errors.ts'
-import { parseRecord, type ChainRecord } from '../plugins/audit/chain.ts'
+import { escapeUnprintable, quote } from '../lib/printable.ts'
+import { type ChainRecord, parseRecord } from '../plugins/audit/chain.ts'
 import { linesOf } from '../plugins/audit/lines.ts'
 import type { AuditEntry } from '../plugins/audit/record.ts'
-import { matches, table, type Filter } from '../plugins/audit/show.ts'
+import { type Filter, matches, table } from '../plugins/audit/show.ts'
 import { readPublicKeys, verifyFiles } from '../plugins/audit/verify.ts'
 
 const USAGE = `Usage:

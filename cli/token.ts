@@ -1,10 +1,10 @@
 /** `kafscale-mcp token`: short-lived tokens where there is no identity provider. The private key stays where tokens are issued. */
-import { createPrivateKey, generateKeyPairSync, randomUUID, type KeyObject } from 'node:crypto'
+import { createPrivateKey, generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto'
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { calculateJwkThumbprint, exportJWK, SignJWT, type JWK } from 'jose'
+import { calculateJwkThumbprint, exportJWK, type JWK, SignJWT } from 'jose'
+import { parseDuration } from '../lib/duration.ts'
 import { parseJwks } from '../plugins/auth/keys-file.ts'
-import { parseDuration } from '../plugins/duration.ts'
 
 const MAX_TTL_MS = 3_600_000
 const KEY_FILE = 'kafscale-mcp-token.key'

@@ -1,14 +1,7 @@
 import type { S3State } from '../kafscale/broker-metrics.ts'
-import { formatKey, type Key } from '../kafscale/keyspace.ts'
-import {
-  encodeCommittedOffset,
-  encodeConsumerGroup,
-  encodeSnapshot,
-  encodeTopicConfig,
-  type Broker,
-  type GroupMember,
-  type TopicConfig,
-} from '../kafscale/records.ts'
+import type { Key } from '../kafscale/keyspace.ts'
+import type { Broker, GroupMember, TopicConfig } from '../kafscale/records.ts'
+import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, formatKey } from './encode.ts'
 
 const TICK_MS = 500
 const TICK_SECONDS = TICK_MS / 1_000

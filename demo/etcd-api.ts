@@ -1,14 +1,14 @@
+import type { MethodDefinition } from '@grpc/grpc-js'
 import protobuf from 'protobufjs'
 import {
   range,
-  watch,
   type RangeRequest,
   type RangeResponse,
   type Rpc,
+  watch,
   type WatchRequest,
   type WatchResponse,
 } from '../plugins/etcd/messages.ts'
-import type { MethodDefinition } from '@grpc/grpc-js'
 
 /** The other side of the messages in `plugins/etcd/messages.ts`: requests are read here, and responses written. */
 const { root } = protobuf.parse(`

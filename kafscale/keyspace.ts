@@ -22,7 +22,7 @@ const partitionNumber = /^(?:0|[1-9][0-9]{0,9})$/
 const MAX_PARTITION = 2 ** 31 - 1
 
 /**
- * Tells what a key stands for; `undefined` for a key that follows no known pattern. Inverse of {@link formatKey}.
+ * Tells what a key stands for; `undefined` for a key that follows no known pattern.
  *
  * A broker checks neither topic names nor group ids, so a topic may hold slashes: keys of topics are read from their
  * end. A committed offset must have exactly four parts, as KafScale itself reads it.
@@ -36,20 +36,6 @@ export function parseKey (key: string): Key | undefined {
     return group === '' ? undefined : { kind: 'group-lease', group }
   }
   return key === SNAPSHOT ? { kind: 'snapshot' } : undefined
-}
-
-/** Writes the key of an identity. Inverse of {@link parseKey}. */
-export function formatKey (key: Key): string {
-  switch (key.kind) {
-    case 'snapshot': return SNAPSHOT
-    case 'topic-config': return `${TOPICS}${key.topic}/config`
-    case 'partition-state': return `${TOPICS}${key.topic}/partitions/${key.partition}`
-    case 'next-offset': return `${TOPICS}${key.topic}/partitions/${key.partition}/next_offset`
-    case 'group-metadata': return `${CONSUMERS}${key.group}/metadata`
-    case 'committed-offset': return `${CONSUMERS}${key.group}/offsets/${key.topic}/${key.partition}`
-    case 'partition-lease': return `${PARTITION_LEASES}${key.topic}/${key.partition}`
-    case 'group-lease': return `${GROUP_LEASES}${key.group}`
-  }
 }
 
 function parseConsumerKey (rest: string): Key | undefined {

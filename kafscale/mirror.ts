@@ -1,8 +1,10 @@
 import { isUtf8 } from 'node:buffer'
 import { isDeepStrictEqual } from 'node:util'
-import { add, subtract, type Int64 } from './int64.ts'
-import { parseKey, type Key } from './keyspace.ts'
+import { add, type Int64, subtract } from './int64.ts'
+import { type Key, parseKey } from './keyspace.ts'
 import {
+  type Broker,
+  type ConsumerGroup,
   decodeCommittedOffset,
   decodeConsumerGroup,
   decodeLease,
@@ -10,14 +12,12 @@ import {
   decodePartitionState,
   decodeSnapshot,
   decodeTopicConfig,
-  UndecodableError,
-  type Broker,
-  type ConsumerGroup,
   type Defects,
   type Snapshot,
   type SnapshotPartition,
   type SnapshotTopic,
   type TopicConfig,
+  UndecodableError,
 } from './records.ts'
 
 /** One change of the keyspace, as etcd tells it. `value` is empty for a delete. */

@@ -2,10 +2,10 @@ import fp from 'fastify-plugin'
 import { MetadataUnavailable, MetricsNotConfigured } from '../errors.ts'
 import {
   aggregate,
-  InvalidPageError,
-  parseBrokerPage,
   type BrokerPage,
   type Figures,
+  InvalidPageError,
+  parseBrokerPage,
 } from '../kafscale/broker-metrics.ts'
 import type { Broker } from '../kafscale/records.ts'
 
@@ -61,7 +61,7 @@ export default fp(async function brokerMetrics (app) {
           atMs: performance.now(),
           snapshot: scrapeAll(targets, target => app.telemetry.scrape(target, () => scrapeOne(target, closing.signal))),
         }
-        last.snapshot.then(({ brokers, whole }) => {
+        void last.snapshot.then(({ brokers, whole }) => {
           running = false
           state = !whole ? 'unavailable' : brokers.every(broker => broker.state === 'ok') ? 'ok' : 'partial'
         })

@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs'
 import type { ServerOptions } from 'node:https'
 import type { Socket } from 'node:net'
-import { Server, TLSSocket, type SecureContextOptions } from 'node:tls'
+import { type SecureContextOptions, Server, TLSSocket } from 'node:tls'
 import fp from 'fastify-plugin'
-import { watchFile } from './watched-file.ts'
+import { watchFile } from '../lib/watched-file.ts'
 
 /** PEM files of the service's certificate and key, and of the CA whose clients may connect. */
 export interface TlsFiles {
@@ -27,7 +27,7 @@ export default fp(async function tls (app) {
   const closing = new AbortController()
   app.addHook('onClose', async () => closing.abort())
   for (const file of [tlsCertFile, tlsKeyFile, tlsClientCaFile]) {
-    if (file !== undefined) watchFile(file, readFileSync(file), reload, closing.signal)
+    if (file !== undefined) void watchFile(file, readFileSync(file), reload, closing.signal)
   }
 
   function reload (): void {

@@ -3,11 +3,11 @@ import { RateLimited, Unauthenticated } from '../errors.ts'
 import { ownEntry } from '../plugins/audit/index.ts'
 import type { AuditEntry } from '../plugins/audit/record.ts'
 import { challenge } from '../plugins/auth/challenge.ts'
-import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
 import { SCOPES } from '../plugins/rbac/decide.ts'
+import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
 import auditStream from './audit-stream.ts'
 import { guard } from './guard.ts'
-import mcp from './mcp.ts'
+import mcp from './mcp/index.ts'
 
 /** When to ask again whoever could not be answered now. */
 const RETRY_AFTER_S = 5

@@ -5,7 +5,7 @@ import {
   validateOriginHeader,
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { isLoopback } from '../plugins/auth/mode.ts'
+import { isLoopback } from '../plugins/config/auth-mode.ts'
 
 type Check = { ok: true } | { ok: false, message: string }
 

@@ -2,7 +2,6 @@ import { execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import * as grpc from '@grpc/grpc-js'
 import t, { type Test } from 'tap'
@@ -11,7 +10,8 @@ import { EmbeddedEtcd } from '../demo/embedded-etcd.ts'
 import { Mirror, totalLag } from '../kafscale/mirror.ts'
 import { CompactedError, EtcdConnection } from '../plugins/etcd/connection.ts'
 import type { KeyValue } from '../plugins/etcd/messages.ts'
-import { waitFor } from './wait-for.ts'
+import { ROOT } from './support/paths.ts'
+import { waitFor } from './support/wait-for.ts'
 
 const START_BOUND_MS = 15_000
 const GROUP_TOOLS = ['describe_group', 'fetch_offsets']
@@ -210,7 +210,7 @@ type Answer = Record<string, unknown>
 /** Starts the demo as `npm run demo` does, and waits until it has printed everything. */
 async function startDemo (t: Test, env: Record<string, string>) {
   const child = spawn(process.execPath, ['demo/main.ts'], {
-    cwd: fileURLToPath(new URL('..', import.meta.url)),
+    cwd: ROOT,
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })

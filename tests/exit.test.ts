@@ -1,11 +1,12 @@
 /** After `app.close()` nothing is left that keeps a process running, whatever the service was doing. */
-import { spawn, type ChildProcess } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
-import { startEtcd } from './etcd.ts'
-import { fillCluster, SILENCE_BOUND_MS } from './faults.ts'
-import { startProxy } from './proxy.ts'
-import { waitFor } from './wait-for.ts'
+import { startEtcd } from './support/etcd.ts'
+import { fillCluster, SILENCE_BOUND_MS } from './support/faults.ts'
+import { ROOT } from './support/paths.ts'
+import { startProxy } from './support/proxy.ts'
+import { waitFor } from './support/wait-for.ts'
 
 const START_BOUND_MS = 15_000
 const EXIT_BOUND_MS = 3_000
@@ -30,7 +31,7 @@ interface Service { process: ChildProcess, output: () => string }
 
 function start (t: Test, endpoints: string): Service {
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
-    cwd: new URL('..', import.meta.url),
+    cwd: ROOT,
     env: { KAFSCALE_MCP_ETCD_ENDPOINTS: endpoints, KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0' },
     stdio: ['ignore', 'pipe', 'pipe'],
   })

@@ -4,21 +4,11 @@ import { join, resolve } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../package.json' with { type: 'json' }
-import { readConfig } from '../plugins/config.ts'
-import { startEtcd } from './etcd.ts'
-import { fill } from './helper.ts'
-import {
-  ask,
-  buildContext,
-  commandLine,
-  contextNames,
-  emptyFolder,
-  PATH,
-  ROOT,
-  run,
-  sources,
-  start,
-} from './packaging.ts'
+import { readConfig } from '../plugins/config/index.ts'
+import { startEtcd } from './support/etcd.ts'
+import { ask, buildContext, commandLine, contextNames, emptyFolder, PATH, run, sources, start } from './support/packaging.ts'
+import { ROOT } from './support/paths.ts'
+import { fill } from './support/service.ts'
 
 interface Instruction { name: string, text: string }
 interface Stage { base: string, instructions: Instruction[] }

@@ -3,10 +3,11 @@ import { copyFileSync, existsSync, readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import packageJson from '../package.json' with { type: 'json' }
-import { startEtcd } from './etcd.ts'
-import { fill } from './helper.ts'
-import { ask, buildContext, commandLine, emptyFolder, PATH, ROOT, run, sources, start } from './packaging.ts'
-import { readPage } from './pages.ts'
+import { startEtcd } from './support/etcd.ts'
+import { ask, buildContext, commandLine, emptyFolder, PATH, run, sources, start } from './support/packaging.ts'
+import { readPage } from './support/pages.ts'
+import { ROOT } from './support/paths.ts'
+import { fill } from './support/service.ts'
 
 const [, ...startArguments] = packageJson.scripts.start.split(' ')
 const V8_OPTIONS = startArguments.slice(0, -1)

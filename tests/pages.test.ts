@@ -2,12 +2,13 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { ConfigSchema, readConfig } from '../plugins/config.ts'
+import { ConfigSchema, readConfig } from '../plugins/config/index.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
-import { startEtcd } from './etcd.ts'
-import { buildTestApp, CALLER, fill, recordedKeyspace, startService } from './helper.ts'
-import { ROOT, run } from './packaging.ts'
-import { readPage } from './pages.ts'
+import { startEtcd } from './support/etcd.ts'
+import { run } from './support/packaging.ts'
+import { readPage } from './support/pages.ts'
+import { ROOT } from './support/paths.ts'
+import { buildTestApp, CALLER, fill, recordedKeyspace, startService } from './support/service.ts'
 
 const pages = Object.fromEntries(
   readdirSync(join(ROOT, 'docs')).filter(name => name.endsWith('.md')).map(name => [name, readPage(name)])

@@ -4,11 +4,11 @@ import { join } from 'node:path'
 import { Ajv } from 'ajv'
 import t from 'tap'
 import packageJson from '../package.json' with { type: 'json' }
-import { ConfigSchema } from '../plugins/config.ts'
-import { buildTestApp, CALLER } from './helper.ts'
+import { ConfigSchema } from '../plugins/config/index.ts'
+import { ROOT } from './support/paths.ts'
+import { buildTestApp, CALLER } from './support/service.ts'
 
-const root = join(import.meta.dirname, '..')
-const read = (path: string) => readFileSync(join(root, path), 'utf8')
+const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
 const settings: { variable: string, meaning: string, default?: string, required?: true, secret?: true }[] =
   Object.values(ConfigSchema).map(({ name, ...setting }) => ({ ...setting, variable: `KAFSCALE_MCP_${name}` }))
 
@@ -41,7 +41,7 @@ t.test('the README', async t => {
   t.test('links to what there is', async t => {
     const paths = [...readme.matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path = '']) => path)
     t.not(paths.length, 0)
-    for (const path of paths) t.ok(existsSync(join(root, path)), path)
+    for (const path of paths) t.ok(existsSync(join(ROOT, path)), path)
   })
 
   t.test('names scripts that there are', async t => {
@@ -76,14 +76,14 @@ function partial (schema: unknown): object {
 t.test('the service starts from its sources, and .env is for development alone', async t => {
   t.match(packageJson.scripts.start, /^node (--\S+ )*server\.ts$/)
   t.equal(packageJson.scripts.dev, 'node --watch --env-file-if-exists=.env server.ts')
-  const readers = globSync('{*.ts,bin/*.js,{cli,kafscale,plugins,routes,tools}/**/*.ts}', { cwd: root }).filter(path =>
+  const readers = globSync('{*.ts,bin/*.js,{cli,kafscale,lib,plugins,routes,tools}/**/*.ts}', { cwd: ROOT }).filter(path =>
     /process\.env|loadEnvFile/.test(read(path))
   )
-  t.strictSame(readers, ['plugins/config.ts'], 'one file reads the environment')
+  t.strictSame(readers, ['plugins/config/index.ts'], 'one file reads the environment')
 })
 
 t.test('tools have no way to secrets, requests or files', async t => {
-  const imports = globSync('tools/*.ts', { cwd: root }).flatMap(path =>
+  const imports = globSync('tools/**/*.ts', { cwd: ROOT }).flatMap(path =>
     [...read(path).matchAll(/^(?:import|export|\}) (?!type ).*from '([^']*)'/gm)].map(([, specifier = '']) => specifier)
   )
   t.strictSame(
@@ -96,14 +96,14 @@ t.test('what is imported is a dependency that package.json names', async t => {
   const importsOf = (pattern: string) =>
     [
       ...new Set(
-        globSync(pattern, { cwd: root }).flatMap(path =>
+        globSync(pattern, { cwd: ROOT }).flatMap(path =>
           [...read(path).matchAll(/^(?:import|export|\}).* from '([^.'][^']*)'/gm)]
             .map(([, specifier = '']) => /^(?:@[^/]+\/)?[^/]+/.exec(specifier)?.[0] ?? '')
         )
       ),
     ].filter(name => !name.startsWith('node:')).sort()
   const dependencies = Object.keys(packageJson.dependencies)
-  const service = importsOf('{*.ts,bin/*.js,{cli,kafscale,plugins,routes,tools}/**/*.ts}')
+  const service = importsOf('{*.ts,bin/*.js,{cli,kafscale,lib,plugins,routes,tools}/**/*.ts}')
   t.strictSame(service, dependencies.sort(), 'the service: neither more nor less')
   const all = [...dependencies, ...Object.keys(packageJson.devDependencies)]
   t.strictSame(importsOf('{bench,demo,tests}/**/*.ts').filter(name => !all.includes(name)), [], 'what surrounds it')

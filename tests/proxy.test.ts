@@ -1,9 +1,9 @@
 /** The proxy cuts as the tests of network faults need it. */
 import { once } from 'node:events'
-import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { startProxy } from './proxy.ts'
+import { startProxy } from './support/proxy.ts'
 
 const ANSWER_BOUND_MS = 5_000
 const QUIET_MS = 100

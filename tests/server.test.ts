@@ -3,14 +3,14 @@ import { spawn } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
-import { Agent, createServer, request as httpRequest, type IncomingMessage } from 'node:http'
-import { connect, type AddressInfo } from 'node:net'
-import { join } from 'node:path'
+import { Agent, createServer, type IncomingMessage, request as httpRequest } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
 import { json } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
-import { startEtcd } from './etcd.ts'
-import { legacy, modern, startService, type Service } from './helper.ts'
-import { waitFor } from './wait-for.ts'
+import { startEtcd } from './support/etcd.ts'
+import { ROOT } from './support/paths.ts'
+import { legacy, modern, type Service, startService } from './support/service.ts'
+import { waitFor } from './support/wait-for.ts'
 
 const ACT_BOUND_MS = 2_000
 const REFUSED = 1
@@ -310,7 +310,7 @@ t.test('told to end a second time, it exits at once', async t => {
     const service = await waiting(t)
     const firstAtMs = performance.now()
     let exited = false
-    service.exit.then(() => { exited = true })
+    void service.exit.then(() => { exited = true })
     service.process.kill('SIGTERM')
     await waitFor(() => {
       if (performance.now() - firstAtMs > 1_000) service.process.kill('SIGTERM')
@@ -337,7 +337,7 @@ t.test('once its app is closed, nothing keeps the process', async t => {
     process.stdout.write('closed')
   `
   const child = spawn(process.execPath, ['--input-type=module', '--eval', script], {
-    cwd: join(import.meta.dirname, '..'),
+    cwd: ROOT,
     env: {
       KAFSCALE_MCP_LOG_LEVEL: 'silent',
       KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',

@@ -1,16 +1,16 @@
 /** What docs/troubleshooting.md says can go wrong is what can, no more and no less; each message in it is provoked or found. */
 import { once } from 'node:events'
-import { createServer, type AddressInfo } from 'node:net'
 import { globSync, readFileSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import type { FastifyError, FastifyInstance, InjectOptions, LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { describeError } from '../errors.ts'
-import { authority } from './authorization.ts'
-import { buildTestApp, legacy, modern, startService } from './helper.ts'
-import { ROOT } from './packaging.ts'
-import { readPage } from './pages.ts'
+import { authority } from './support/authorization.ts'
+import { readPage } from './support/pages.ts'
+import { ROOT } from './support/paths.ts'
+import { buildTestApp, legacy, modern, startService } from './support/service.ts'
 
 const page = readPage('troubleshooting.md')
 const TOKEN = '0123456789abcdef'.repeat(2)
@@ -163,7 +163,7 @@ async function tooBusy (app: FastifyInstance): Promise<LightMyRequestResponse> {
 }
 
 t.test('reasons and log lines are those that the service writes', async t => {
-  const source = globSync('{*.ts,{plugins,routes,tools}/**/*.ts}', { cwd: ROOT }).map(path =>
+  const source = globSync('{*.ts,{lib,plugins,routes,tools}/**/*.ts}', { cwd: ROOT }).map(path =>
     readFileSync(join(ROOT, path), 'utf8')
   ).join('').replaceAll("\\'", "'")
   const quoted = [...page.rows('reason'), ...page.rows('message')].flatMap(([cell = '']) =>

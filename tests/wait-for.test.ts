@@ -1,5 +1,5 @@
 import t from 'tap'
-import { waitFor } from './wait-for.ts'
+import { waitFor } from './support/wait-for.ts'
 
 t.test('waits until the check says true', async t => {
   let value = 0

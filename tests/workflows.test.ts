@@ -4,7 +4,7 @@ import { basename, join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../package.json' with { type: 'json' }
-import { ROOT } from './packaging.ts'
+import { ROOT } from './support/paths.ts'
 
 interface Step { uses?: string, run?: string, with?: Record<string, unknown> }
 interface Job { permissions?: Record<string, string>, steps?: Step[], uses?: string, needs?: string }

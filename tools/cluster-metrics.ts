@@ -1,8 +1,8 @@
 import { Type } from '@sinclair/typebox'
 import { MetricsUnavailable } from '../errors.ts'
-import { defineTool } from './define-tool.ts'
-import { figures, figuresSchema, runtime, runtimeSchema } from './metrics-figures.ts'
-import { flag, input, integer, integerOrNull, list, object, text, words } from './schema.ts'
+import { figures, figuresSchema, runtime, runtimeSchema } from './shared/metrics-figures.ts'
+import { flag, input, integer, integerOrNull, list, object, text, words } from './shared/schema.ts'
+import { defineTool } from './tool.ts'
 
 export default defineTool({
   name: 'cluster_metrics',

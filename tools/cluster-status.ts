@@ -1,10 +1,9 @@
 import { Type } from '@sinclair/typebox'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { MetricsSnapshot } from '../plugins/broker-metrics.ts'
-import { defineTool, type Host } from './define-tool.ts'
 import { summarize, topicSummary } from './list-topics.ts'
-import { mirrorOf, observedAt } from './observed.ts'
-import { paginate } from './paging.ts'
+import { mirrorOf, observedAt } from './shared/observed.ts'
+import { paginate } from './shared/paging.ts'
 import {
   input,
   int64,
@@ -18,7 +17,8 @@ import {
   paged,
   text,
   words,
-} from './schema.ts'
+} from './shared/schema.ts'
+import { defineTool, type Host } from './tool.ts'
 
 export default defineTool({
   name: 'cluster_status',

@@ -1,12 +1,11 @@
 import { Type } from '@sinclair/typebox'
 import { InvalidArgument, InvalidCursor } from '../errors.ts'
-import { int64 as exact, parseInt64, toJson, type Int64 } from '../kafscale/int64.ts'
-import { compare, totalLag, type Commit, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
-import { defineTool } from './define-tool.ts'
+import { type Int64, int64 as exact, parseInt64, toJson } from '../kafscale/int64.ts'
+import { type Commit, compare, type GroupView, type MirrorView, totalLag } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
-import { ageMs } from './members.ts'
-import { mirrorOf, observedAt } from './observed.ts'
-import { DEFAULT_LIMIT, readCursor, writeCursor, type Position } from './paging.ts'
+import { ageMs } from './shared/members.ts'
+import { mirrorOf, observedAt } from './shared/observed.ts'
+import { DEFAULT_LIMIT, type Position, readCursor, writeCursor } from './shared/paging.ts'
 import {
   input,
   int64,
@@ -22,7 +21,8 @@ import {
   text,
   textOrNull,
   time,
-} from './schema.ts'
+} from './shared/schema.ts'
+import { defineTool } from './tool.ts'
 
 /** A committed offset whose lag is known, and where it stands in the order: worst first, then by name. */
 interface Row { lag: Int64, group: string, topic: string, partition: number }

@@ -1,9 +1,8 @@
-import type { Topic, MirrorView } from '../kafscale/mirror.ts'
 import { Type } from '@sinclair/typebox'
 import { toJson } from '../kafscale/int64.ts'
-import { defineTool } from './define-tool.ts'
-import { mirrorOf, observedAt, topicsOf } from './observed.ts'
-import { paginate } from './paging.ts'
+import type { MirrorView, Topic } from '../kafscale/mirror.ts'
+import { mirrorOf, observedAt, topicsOf } from './shared/observed.ts'
+import { paginate } from './shared/paging.ts'
 import {
   cut,
   flag,
@@ -19,7 +18,8 @@ import {
   text,
   textOrNull,
   time,
-} from './schema.ts'
+} from './shared/schema.ts'
+import { defineTool } from './tool.ts'
 
 type Source = 'stored' | 'default' | null
 const source = Type.Unsafe<Source>({ enum: ['stored', 'default', null] })

@@ -1,10 +1,10 @@
 import { Type } from '@sinclair/typebox'
-import { GroupNotFound, quote } from '../errors.ts'
-import { compare, totalLag, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
-import { defineTool } from './define-tool.ts'
-import { ageMs, groupState, isStale } from './members.ts'
-import { mirrorOf, observedAt } from './observed.ts'
-import { paginate } from './paging.ts'
+import { GroupNotFound } from '../errors.ts'
+import { compare, type GroupView, type MirrorView, totalLag } from '../kafscale/mirror.ts'
+import { quote } from '../lib/printable.ts'
+import { ageMs, groupState, isStale } from './shared/members.ts'
+import { mirrorOf, observedAt } from './shared/observed.ts'
+import { paginate } from './shared/paging.ts'
 import {
   cut,
   flag,
@@ -22,7 +22,8 @@ import {
   text,
   textOrNull,
   time,
-} from './schema.ts'
+} from './shared/schema.ts'
+import { defineTool } from './tool.ts'
 
 /** @throws {GroupNotFound} */
 export function groupOf (mirror: MirrorView, id: string): GroupView {

@@ -1,9 +1,8 @@
 import { Type } from '@sinclair/typebox'
 import type { MirrorView, Partition, Topic } from '../kafscale/mirror.ts'
 import type { SnapshotPartition } from '../kafscale/records.ts'
-import { defineTool } from './define-tool.ts'
-import { mirrorOf, observedAt, topicsOf } from './observed.ts'
-import { paginate } from './paging.ts'
+import { mirrorOf, observedAt, topicsOf } from './shared/observed.ts'
+import { paginate } from './shared/paging.ts'
 import {
   input,
   int64OrNull,
@@ -17,7 +16,8 @@ import {
   page,
   paged,
   text,
-} from './schema.ts'
+} from './shared/schema.ts'
+import { defineTool } from './tool.ts'
 
 const UNKNOWN_TOPIC_OR_PARTITION = 3
 

@@ -1,5 +1,5 @@
-import { defineTool } from './define-tool.ts'
-import { flag, input, list, object, text, textOrNull } from './schema.ts'
+import { flag, input, list, object, text, textOrNull } from './shared/schema.ts'
+import { defineTool } from './tool.ts'
 
 export default defineTool({
   name: 'explain_access',

@@ -1,9 +1,8 @@
 import { Type } from '@sinclair/typebox'
-import { compare, type Commit, type GroupView, type MirrorView, type Partition } from '../kafscale/mirror.ts'
-import { defineTool } from './define-tool.ts'
+import { type Commit, compare, type GroupView, type MirrorView, type Partition } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
-import { mirrorOf, observedAt } from './observed.ts'
-import { paginate } from './paging.ts'
+import { mirrorOf, observedAt } from './shared/observed.ts'
+import { paginate } from './shared/paging.ts'
 import {
   cut,
   input,
@@ -19,7 +18,8 @@ import {
   text,
   textOrNull,
   time,
-} from './schema.ts'
+} from './shared/schema.ts'
+import { defineTool } from './tool.ts'
 
 /** A partition that the group has to do with; the parts that are known. */
 interface Row { topic: string, partition: number, commit: Commit | undefined, known: Partition | undefined }

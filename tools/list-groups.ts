@@ -1,10 +1,9 @@
 import { Type } from '@sinclair/typebox'
-import { totalLag } from '../kafscale/mirror.ts'
-import { defineTool } from './define-tool.ts'
-import { groupState, stateOf } from './members.ts'
-import { mirrorOf, observedAt } from './observed.ts'
 import { matcher } from '../kafscale/glob.ts'
-import { paginate } from './paging.ts'
+import { totalLag } from '../kafscale/mirror.ts'
+import { groupState, stateOf } from './shared/members.ts'
+import { mirrorOf, observedAt } from './shared/observed.ts'
+import { paginate } from './shared/paging.ts'
 import {
   cut,
   flagOrNull,
@@ -22,7 +21,8 @@ import {
   text,
   textOrNull,
   time,
-} from './schema.ts'
+} from './shared/schema.ts'
+import { defineTool } from './tool.ts'
 
 export default defineTool({
   name: 'list_groups',

@@ -1,9 +1,9 @@
-import { defineTool } from './define-tool.ts'
-import { mirrorOf, observedAt, topicsOf } from './observed.ts'
 import { matcher } from '../kafscale/glob.ts'
-import { paginate } from './paging.ts'
-import { input, integer, list, object, observed, page, paged, pattern, text } from './schema.ts'
 import type { Topic } from '../kafscale/mirror.ts'
+import { mirrorOf, observedAt, topicsOf } from './shared/observed.ts'
+import { paginate } from './shared/paging.ts'
+import { input, integer, list, object, observed, page, paged, pattern, text } from './shared/schema.ts'
+import { defineTool } from './tool.ts'
 
 export const topicSummary = object({ name: text, partition_count: integer, error_code: integer })
 

@@ -1,6 +1,6 @@
 /** The hash chain that makes a log tamper evident: how a line is written, and how one is read again. Pure. */
-import { createPublicKey, hash, sign, verify, type KeyObject } from 'node:crypto'
 import { isUtf8 } from 'node:buffer'
+import { createPublicKey, hash, type KeyObject, sign, verify } from 'node:crypto'
 
 /** Version of the record's form. */
 export const SCHEMA = 1

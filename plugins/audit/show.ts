@@ -1,4 +1,4 @@
-import { escapeUnprintable } from '../../errors.ts'
+import { escapeUnprintable } from '../../lib/printable.ts'
 import type { ChainRecord } from './chain.ts'
 import type { AuditEntry } from './record.ts'
 

@@ -1,15 +1,15 @@
 /** Tells, from its files alone, whether an audit log is as it was written. */
 import { createPublicKey } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { quote } from '../../errors.ts'
+import { quote } from '../../lib/printable.ts'
 import {
+  type ChainRecord,
+  type Checkpoint,
   checkpointProblem,
+  type End,
   headerOf,
   parseRecord,
   sha256,
-  type ChainRecord,
-  type Checkpoint,
-  type End,
 } from './chain.ts'
 import { linesOf } from './lines.ts'
 

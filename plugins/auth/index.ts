@@ -1,13 +1,13 @@
 import { hash, timingSafeEqual } from 'node:crypto'
-import fp from 'fastify-plugin'
 import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
 import { decodeJwt, type JWTVerifyGetKey } from 'jose'
+import { Unauthenticated } from '../../errors.ts'
+import { secretsOf } from '../config/index.ts'
 import { clientCertificate } from '../tls.ts'
 import { bearerToken } from './bearer.ts'
-import { Unauthenticated } from '../../errors.ts'
-import { secretsOf } from '../config.ts'
 import { Issuer } from './issuer.ts'
-import { checkIntrospected, LEEWAY_S, verifyJwt, type Claims, type Expected } from './jwt.ts'
+import { checkIntrospected, type Claims, type Expected, LEEWAY_S, verifyJwt } from './jwt.ts'
 import { keysFromFile } from './keys-file.ts'
 import type { AuthMethod, Principal } from './principal.ts'
 import { resourceUrl } from './resource.ts'
@@ -70,7 +70,7 @@ function oidc (app: FastifyInstance, signal: AbortSignal): Verify {
   const { verify, forget } = remembering('oidc', verifyOnce)
   const client = id === undefined || secret === undefined ? undefined : { id, secret }
   const issuers = oidcIssuer.map(identifier => new Issuer(identifier, { client, onKeysChange: forget, log }))
-  for (const issuer of issuers) issuer.follow(signal)
+  for (const issuer of issuers) void issuer.follow(signal)
   return verify
 
   async function verifyOnce (token: string, ask: Ask): Promise<Verified> {

@@ -2,11 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, type RemoteJWKSet } from 'jose'
 import {
-  allowInsecureRequests, ClientSecretBasic, ClientSecretPost, discovery, None, tokenIntrospection,
-  type ClientAuth, type Configuration
+  allowInsecureRequests, type ClientAuth, ClientSecretBasic, ClientSecretPost, type Configuration,
+  discovery, None, tokenIntrospection
 } from 'openid-client'
-import { quote, Unverifiable } from '../../errors.ts'
-import { isConfidential } from './mode.ts'
+import { Unverifiable } from '../../errors.ts'
+import { quote } from '../../lib/printable.ts'
+import { isConfidential } from '../config/auth-mode.ts'
 
 const REQUEST_TIMEOUT_MS = 5_000
 /** Also how long a key that the issuer has withdrawn is still taken. */

@@ -1,4 +1,4 @@
-import { errors, jwtVerify, type JWTPayload, type JWTVerifyGetKey } from 'jose'
+import { errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey } from 'jose'
 import { Unauthenticated } from '../../errors.ts'
 
 /** Asymmetric ones only: with any other, whoever verifies could sign. */

@@ -2,7 +2,7 @@ import { createPublicKey, type JsonWebKey } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { createLocalJWKSet, type JSONWebKeySet, type JWTVerifyGetKey } from 'jose'
-import { watchFile } from '../watched-file.ts'
+import { watchFile } from '../../lib/watched-file.ts'
 
 /**
  * Public keys from a JWKS file, and again whenever it changes. A new version that is broken is not taken.
@@ -14,7 +14,7 @@ export async function keysFromFile (
 ): Promise<JWTVerifyGetKey> {
   const content = await readFile(path)
   let keys = createLocalJWKSet(parseJwks(content))
-  watchFile(path, content, content => {
+  void watchFile(path, content, content => {
     try {
       keys = createLocalJWKSet(parseJwks(content))
       onChange()

@@ -3,12 +3,12 @@ import * as grpc from '@grpc/grpc-js'
 import { PREFIX } from '../../kafscale/keyspace.ts'
 import {
   authenticate,
-  range,
-  watch,
   type KeyValue,
+  range,
   type RangeRequest,
   type RangeResponse,
   type Rpc,
+  watch,
   type WatchResponse,
 } from './messages.ts'
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import * as grpc from '@grpc/grpc-js'
 import fp from 'fastify-plugin'
-import { secretsOf } from '../config.ts'
+import { secretsOf } from '../config/index.ts'
 import { EtcdConnection } from './connection.ts'
 
 declare module 'fastify' {

@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises'
 import fp from 'fastify-plugin'
-import { quote } from '../../errors.ts'
+import { quote } from '../../lib/printable.ts'
+import { watchFile } from '../../lib/watched-file.ts'
 import { ownEntry } from '../audit/index.ts'
-import { ConfigError } from '../config.ts'
-import { watchFile } from '../watched-file.ts'
 import type { Principal } from '../auth/principal.ts'
-import { decide, lackedScope, rolesOf, type Decision, type Question } from './decide.ts'
-import { NO_POLICY, parsePolicy, PolicyError, type Policy } from './policy.ts'
+import { ConfigError } from '../config/index.ts'
+import { decide, type Decision, lackedScope, type Question, rolesOf } from './decide.ts'
+import { NO_POLICY, parsePolicy, type Policy, PolicyError } from './policy.ts'
 import { EVERYTHING, seesEverything, type Visibility } from './visibility.ts'
 
 declare module 'fastify' {
@@ -63,7 +63,7 @@ export default fp(async function rbac (app) {
         () => {}
       )
     }
-    app.addHook('onReady', async () => { watchFile(policyFile, content, reload, closing.signal) })
+    app.addHook('onReady', async () => { void watchFile(policyFile, content, reload, closing.signal) })
     app.addHook('onClose', async () => closing.abort())
   }
 

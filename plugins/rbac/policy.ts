@@ -1,6 +1,6 @@
-import { Type, type Static } from '@sinclair/typebox'
+import { type Static, Type } from '@sinclair/typebox'
 import { Ajv } from 'ajv'
-import { isNode, LineCounter, parseDocument, visit, type Document } from 'yaml'
+import { type Document, isNode, LineCounter, parseDocument, visit } from 'yaml'
 
 const glob = Type.String({ minLength: 1, maxLength: 256 })
 const globs = Type.Optional(Type.Array(glob))

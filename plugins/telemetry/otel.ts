@@ -1,4 +1,4 @@
-import { quote } from '../../errors.ts'
+import { quote } from '../../lib/printable.ts'
 
 /**
  * Whether the standard variables of OpenTelemetry ask for traces, and what of them this service can't do. Everything else

@@ -1,22 +1,22 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import {
+  type Attributes,
+  type Context,
   createTraceState,
   ROOT_CONTEXT,
+  type Span,
+  type SpanContext,
   SpanKind,
   SpanStatusCode,
   trace,
   TraceFlags,
-  type Attributes,
-  type Context,
-  type Span,
-  type SpanContext,
 } from '@opentelemetry/api'
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import { defaultResource, detectResources, envDetector, resourceFromAttributes } from '@opentelemetry/resources'
 import { BasicTracerProvider, BatchSpanProcessor, type SpanExporter } from '@opentelemetry/sdk-trace-node'
 import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import packageJson from '../../package.json' with { type: 'json' }
-import { activeSpan, metaOf, traceContext, type TraceContext } from './trace-context.ts'
+import { activeSpan, metaOf, type TraceContext, traceContext } from './trace-context.ts'
 
 /** What can't be sent within so long of the end is lost: a collector that is away must not keep the service. */
 const FLUSH_BOUND_MS = 2_000

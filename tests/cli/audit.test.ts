@@ -2,9 +2,10 @@ import { execFile } from 'node:child_process'
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { buildAudit, entry, recordsOf, signingKey } from '../plugins/audit/helper.ts'
+import { buildAudit, entry, recordsOf, signingKey } from '../support/audit.ts'
+import { ROOT } from '../support/paths.ts'
 
-const CLI = join(import.meta.dirname, '../../cli/audit.ts')
+const CLI = join(ROOT, 'cli/audit.ts')
 
 /** Runs the command in a process of its own. */
 async function run (...args: string[]): Promise<{ code: number, stdout: string, stderr: string }> {

@@ -5,9 +5,9 @@ import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import packageJson from '../../package.json' with { type: 'json' }
-import { waitFor } from '../wait-for.ts'
+import { ROOT } from '../support/paths.ts'
+import { waitFor } from '../support/wait-for.ts'
 
-const ROOT = join(import.meta.dirname, '../..')
 const START_BOUND_MS = 10_000
 const NO_ETCD = {
   KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1',

@@ -1,10 +1,10 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
-import { decodeProtectedHeader, decodeJwt, type JSONWebKeySet } from 'jose'
+import { decodeJwt, decodeProtectedHeader, type JSONWebKeySet } from 'jose'
 import t, { type Test } from 'tap'
 import { token } from '../../cli/token.ts'
 import { parseJwks } from '../../plugins/auth/keys-file.ts'
-import { ask, startAuthApp } from '../plugins/auth/app.ts'
+import { ask, startAuthApp } from '../support/auth.ts'
 
 /** Runs the command in a folder of its own. */
 function setUp (t: Test) {

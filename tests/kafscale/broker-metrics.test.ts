@@ -1,12 +1,8 @@
-import { readFileSync } from 'node:fs'
-import { gunzipSync } from 'node:zlib'
 import t from 'tap'
-import { aggregate, parseBrokerPage, quantile, type BrokerPage } from '../../kafscale/broker-metrics.ts'
+import { aggregate, type BrokerPage, parseBrokerPage, quantile } from '../../kafscale/broker-metrics.ts'
+import { recording } from '../support/paths.ts'
 
-const recorded: { at_ms: number, broker: number, body?: string }[] = gunzipSync(
-  readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url))
-).toString().trim().split('\n').map(line => JSON.parse(line))
-const pages = recorded.flatMap(({ body }) => body ?? [])
+const pages = recording<{ body?: string }>('metrics.jsonl.gz').flatMap(({ body }) => body ?? [])
 const page = pages[9] as string
 const invalid = { name: 'InvalidPageError' }
 

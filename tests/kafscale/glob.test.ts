@@ -1,7 +1,7 @@
-import t from 'tap'
 import fc from 'fast-check'
-import { holds } from '../property.ts'
+import t from 'tap'
 import { matcher } from '../../kafscale/glob.ts'
+import { holds } from '../support/property.ts'
 
 t.test('a glob is matched over the whole name', async t => {
   const cases: [string, string[], string[]][] = [

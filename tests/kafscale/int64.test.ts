@@ -1,7 +1,7 @@
-import t from 'tap'
 import fc from 'fast-check'
-import { holds } from '../property.ts'
+import t from 'tap'
 import { add, int64, parseInt64, subtract, toJson } from '../../kafscale/int64.ts'
+import { holds } from '../support/property.ts'
 
 const anyInt64 = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n })
 

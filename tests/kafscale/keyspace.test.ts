@@ -1,7 +1,8 @@
-import t from 'tap'
 import fc from 'fast-check'
-import { holds, same } from '../property.ts'
-import { formatKey, parseKey, type Key } from '../../kafscale/keyspace.ts'
+import t from 'tap'
+import { formatKey } from '../../demo/encode.ts'
+import { type Key, parseKey } from '../../kafscale/keyspace.ts'
+import { holds, same } from '../support/property.ts'
 
 t.test('each key of the contract says what it stands for', async t => {
   const cases: [string, Key][] = [

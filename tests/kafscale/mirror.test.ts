@@ -1,7 +1,6 @@
-import { readFileSync } from 'node:fs'
-import { gunzipSync } from 'node:zlib'
 import t from 'tap'
-import { compare, Mirror, totalLag, type KeyEvent } from '../../kafscale/mirror.ts'
+import { compare, type KeyEvent, Mirror, totalLag } from '../../kafscale/mirror.ts'
+import { recording } from '../support/paths.ts'
 
 const put = (key: string | Buffer, value: string | Buffer, modRevision = 1): KeyEvent => ({
   type: 'put',
@@ -40,22 +39,21 @@ const committed = (group: string, topic: string, partition: number, offset: numb
 const end = (topic: string, partition: number, offset: string) =>
   put(`/kafscale/topics/${topic}/partitions/${partition}/next_offset`, offset)
 
-const fixture = (name: string) => readFileSync(new URL(`../fixtures/recording/${name}`, import.meta.url))
-const lines = (text: string) => text.trim().split('\n').map(line => JSON.parse(line))
-const stored = ({ key, value, mod_revision: modRevision }: { key: string, value: string, mod_revision: string }) =>
+interface StoredKey { key: string, value: string, mod_revision: string }
+const stored = ({ key, value, mod_revision: modRevision }: StoredKey) =>
   put(key, Buffer.from(value, 'base64'), Number(modRevision))
 
 t.test('the recording, replayed event by event, ends in exactly the keyspace that was read at its end', async t => {
-  const mirror = mirrorOf(...lines(fixture('keyspace.jsonl').toString()).slice(1).map(stored))
+  const mirror = mirrorOf(...recording<StoredKey>('keyspace.jsonl').slice(1).map(stored))
   let events = 0
-  for (const response of lines(gunzipSync(fixture('watch.jsonl.gz')).toString())) {
+  for (const response of recording<{ events: (StoredKey & { type: string })[] }>('watch.jsonl.gz')) {
     for (const event of response.events) {
       mirror.apply(event.type === 'put' ? stored(event) : remove(event.key, Number(event.mod_revision)))
       events++
     }
   }
   t.ok(events > 10_000)
-  const atEnd = mirrorOf(...lines(fixture('keyspace-end.jsonl').toString()).filter(line => 'key' in line).map(stored))
+  const atEnd = mirrorOf(...recording<StoredKey>('keyspace-end.jsonl').filter(line => 'key' in line).map(stored))
   t.ok(atEnd.groups.length > 0)
   t.strictSame(mirror.differences(atEnd), [])
   t.equal(mirror.undecodable.size, 0)

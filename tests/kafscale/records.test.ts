@@ -1,23 +1,9 @@
-import t from 'tap'
 import fc from 'fast-check'
-import { holds, same } from '../property.ts'
+import t from 'tap'
+import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig } from '../../demo/encode.ts'
 import { int64 } from '../../kafscale/int64.ts'
-import {
-  decodeCommittedOffset,
-  decodeConsumerGroup,
-  decodeLease,
-  decodeNextOffset,
-  decodePartitionState,
-  decodeSnapshot,
-  decodeTopicConfig,
-  encodeCommittedOffset,
-  encodeConsumerGroup,
-  encodeSnapshot,
-  encodeTopicConfig,
-  UndecodableError,
-  type ConsumerGroup,
-  type TopicConfig,
-} from '../../kafscale/records.ts'
+import { type ConsumerGroup, decodeCommittedOffset, decodeConsumerGroup, decodeLease, decodeNextOffset, decodePartitionState, decodeSnapshot, decodeTopicConfig, type TopicConfig, UndecodableError } from '../../kafscale/records.ts'
+import { holds, same } from '../support/property.ts'
 
 // The contract's own vectors, section 1.3.
 const TOPIC_CONFIG =

@@ -1,16 +1,13 @@
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { gunzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.ts'
-import { startEtcd } from '../etcd.ts'
-import { waitFor } from '../wait-for.ts'
+import { startEtcd } from '../support/etcd.ts'
+import { recording } from '../support/paths.ts'
+import { waitFor } from '../support/wait-for.ts'
 
-const recorded = gunzipSync(readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url))).toString()
-  .trim().split('\n')
-const page = JSON.parse(recorded[9] as string).body as string
+const page = recording<{ body?: string }>('metrics.jsonl.gz')[9]?.body as string
 
 /** A broker's metrics port; resolves to its `host:port`. */
 async function serve (t: Test, answer: RequestListener): Promise<string> {
@@ -99,7 +96,7 @@ t.test('however many callers ask, there is one scrape in flight, and one in METR
   await app.brokerMetrics.scrape()
   t.equal(scrapes, 1, 'young enough')
   await waitFor(() => {
-    app.brokerMetrics.scrape()
+    void app.brokerMetrics.scrape()
     return scrapes === 2
   }, 2000, 'a second scrape, once the first is too old')
   release()

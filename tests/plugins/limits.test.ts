@@ -1,13 +1,13 @@
 /** How much of the service one principal, one address or one request can take. */
-import { connect, type AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import type { Environment } from '../../plugins/config.ts'
-import { authority } from '../authorization.ts'
-import { buildTestApp, legacy, modern, tool } from '../helper.ts'
-import { SERVICE, startProvider } from '../oidc-provider.ts'
-import { waitFor } from '../wait-for.ts'
+import type { Environment } from '../../plugins/config/index.ts'
+import { authority } from '../support/authorization.ts'
+import { SERVICE, startProvider } from '../support/oidc-provider.ts'
+import { buildTestApp, legacy, modern, tool } from '../support/service.ts'
+import { waitFor } from '../support/wait-for.ts'
 
 const ACT_BOUND_MS = 2_000
 const ALICE_ADDRESS = '192.0.2.1'

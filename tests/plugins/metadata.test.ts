@@ -4,12 +4,12 @@ import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import t, { type Test } from 'tap'
 import { Mirror } from '../../kafscale/mirror.ts'
-import configPlugin, { readConfig } from '../../plugins/config.ts'
+import configPlugin, { readConfig } from '../../plugins/config/index.ts'
 import { EtcdConnection, type WatchHandlers } from '../../plugins/etcd/connection.ts'
 import metadata from '../../plugins/metadata.ts'
-import { startEtcd, type Etcd } from '../etcd.ts'
-import { buildSyncedApp, callTool, caughtUp, fill } from '../helper.ts'
-import { waitFor } from '../wait-for.ts'
+import { type Etcd, startEtcd } from '../support/etcd.ts'
+import { buildSyncedApp, callTool, caughtUp, fill } from '../support/service.ts'
+import { waitFor } from '../support/wait-for.ts'
 
 /** What a range read says now, and at which revision, by etcd's own client. */
 async function readAll ({ client }: Etcd): Promise<Mirror> {

@@ -5,8 +5,8 @@ import { connect } from 'node:tls'
 import t, { type Test } from 'tap'
 import type { Principal } from '../../plugins/auth/principal.ts'
 import { tlsOptions } from '../../plugins/tls.ts'
-import { waitFor } from '../wait-for.ts'
-import { startAuthApp } from './auth/app.ts'
+import { startAuthApp } from '../support/auth.ts'
+import { waitFor } from '../support/wait-for.ts'
 
 const RELOAD_BOUND_MS = 5_000
 

@@ -1,9 +1,9 @@
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import packageJson from '../../package.json' with { type: 'json' }
-import { startEtcd } from '../etcd.ts'
-import { buildSyncedApp, buildTestApp, caughtUp, fill, recordedKeyspace } from '../helper.ts'
-import { waitFor } from '../wait-for.ts'
+import { startEtcd } from '../support/etcd.ts'
+import { buildSyncedApp, buildTestApp, caughtUp, fill, recordedKeyspace } from '../support/service.ts'
+import { waitFor } from '../support/wait-for.ts'
 
 /** An outage shows within the time of a probe, and of the one after it. */
 const OUTAGE_BOUND_MS = 6_000

@@ -1,23 +1,21 @@
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { gunzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
-import { startEtcd } from '../etcd.ts'
-import { buildSyncedApp, callTool, fill } from '../helper.ts'
+import { startEtcd } from '../support/etcd.ts'
+import { recording } from '../support/paths.ts'
+import { buildSyncedApp, callTool, fill } from '../support/service.ts'
 
 interface Scrape {
   at_ms: number
   broker: number
   body?: string
 }
-const recording: Scrape[] = gunzipSync(readFileSync(new URL('../fixtures/recording/metrics.jsonl.gz', import.meta.url)))
-  .toString().trim().split('\n').map(line => JSON.parse(line))
+const scrapes = recording<Scrape>('metrics.jsonl.gz')
 
 /** The page that a broker of the recording showed last before a moment. */
 const pageOf = (broker: number, beforeMs: number) =>
-  recording.findLast(scrape => scrape.broker === broker && scrape.at_ms < beforeMs)?.body as string
+  scrapes.findLast(scrape => scrape.broker === broker && scrape.at_ms < beforeMs)?.body as string
 
 /** Serves `/{node_id}/metrics` of the pages given, and nothing for a broker without one. */
 async function serve (t: Test, pages: (string | undefined)[]): Promise<string> {

@@ -2,30 +2,23 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { formatKey } from '../../kafscale/keyspace.ts'
-import {
-  encodeCommittedOffset,
-  encodeConsumerGroup,
-  encodeSnapshot,
-  encodeTopicConfig,
-  type ConsumerGroup,
-  type SnapshotTopic,
-} from '../../kafscale/records.ts'
-import type { ToolDefinition, ToolResult } from '../../plugins/tool-registry.ts'
-import { startEtcd } from '../etcd.ts'
+import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, formatKey } from '../../demo/encode.ts'
+import type { ConsumerGroup, SnapshotTopic } from '../../kafscale/records.ts'
+import type { ToolDefinition, ToolResult } from '../../plugins/tool-registry/index.ts'
+import { startEtcd } from '../support/etcd.ts'
 import {
   ask,
   buildSyncedApp,
   buildTestApp,
+  CALLER,
   callTool,
   callTool2025,
-  CALLER,
   caughtUp,
   fill,
   legacy,
   modern,
   recordedKeyspace,
-} from '../helper.ts'
+} from '../support/service.ts'
 
 const NAMES = [
   'cluster_metrics',

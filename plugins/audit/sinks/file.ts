@@ -1,7 +1,7 @@
 import { constants, type Stats } from 'node:fs'
-import { mkdir, open, readdir, rename, stat, writeFile, type FileHandle } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, readdir, rename, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { BEGINNING, headerOf, parseRecord, sha256, type ChainRecord } from '../chain.ts'
+import { BEGINNING, type ChainRecord, headerOf, parseRecord, sha256 } from '../chain.ts'
 import type { Medium, Opened, Position } from './sink.ts'
 
 /** A record is far smaller: no value in it is over 8 KB. */

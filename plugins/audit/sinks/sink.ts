@@ -1,7 +1,7 @@
-import type { FastifyBaseLogger } from 'fastify'
-import { hostname } from 'node:os'
 import type { KeyObject } from 'node:crypto'
-import { chain, checkpoint, header, type Body, type End } from '../chain.ts'
+import { hostname } from 'node:os'
+import type { FastifyBaseLogger } from 'fastify'
+import { type Body, chain, checkpoint, type End, header } from '../chain.ts'
 
 /** A record is taken within so long, or refused. */
 const TAKE_BOUND_MS = 5_000
@@ -299,7 +299,7 @@ export class Sink {
     }
     if (!syncs) return
     this.#unsynced = true
-    if (this.#toSync.length > 0) this.#sync()
+    if (this.#toSync.length > 0) void this.#sync()
     else this.#syncTimer ??= setTimeout(() => this.#sync(), SYNC_DELAY_MS)
   }
 

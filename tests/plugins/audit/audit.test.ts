@@ -9,21 +9,21 @@ import { canonical, sha256 } from '../../../plugins/audit/chain.ts'
 import type { AuditEntry } from '../../../plugins/audit/record.ts'
 import { FileMedium } from '../../../plugins/audit/sinks/file.ts'
 import { verifyFiles } from '../../../plugins/audit/verify.ts'
-import { authority, clientOf } from '../../authorization.ts'
-import { buildTestApp } from '../../helper.ts'
-import { waitFor } from '../../wait-for.ts'
 import {
   auditApp,
+  type AuditConfig,
   buildAudit,
   entry,
   events,
+  type LogRecord,
   recordsOf,
   signingKey,
   startCollector,
   startService,
-  type AuditConfig,
-  type LogRecord,
-} from './helper.ts'
+} from '../../support/audit.ts'
+import { authority, clientOf } from '../../support/authorization.ts'
+import { buildTestApp } from '../../support/service.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 

@@ -5,15 +5,15 @@ import {
   BEGINNING,
   canonical,
   chain,
+  type ChainRecord,
   checkpoint,
   checkpointProblem,
   header,
   headerOf,
   parseRecord,
   sha256,
-  type ChainRecord,
 } from '../../../plugins/audit/chain.ts'
-import { holds, same } from '../../property.ts'
+import { holds, same } from '../../support/property.ts'
 
 const stamp = { time: '2026-07-28T00:00:00.000Z' }
 const read = (line: string) => parseRecord(Buffer.from(line)) as ChainRecord

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t from 'tap'
 import { verifyFiles } from '../../../plugins/audit/verify.ts'
-import { waitFor } from '../../wait-for.ts'
-import { buildAudit, events, recordsOf, startService } from './helper.ts'
+import { buildAudit, events, recordsOf, startService } from '../../support/audit.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 const RUNS = 4
 /** As many as may wait at once. */

@@ -20,8 +20,9 @@ import t, { type Test } from 'tap'
 import { canonical, chain, sha256 } from '../../../plugins/audit/chain.ts'
 import type { Sink } from '../../../plugins/audit/sinks/sink.ts'
 import { verifyFiles } from '../../../plugins/audit/verify.ts'
-import { waitFor } from '../../wait-for.ts'
-import { body, events, fileSink, recordsOf, startService, type LogRecord } from './helper.ts'
+import { body, events, fileSink, type LogRecord, recordsOf, startService } from '../../support/audit.ts'
+import { ROOT } from '../../support/paths.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 const WITHIN_MS = 5_000
 
@@ -444,7 +445,7 @@ t.test('a full disk refuses whole records, and takes them again when there is ro
 const mounts = spawnSync('unshare', ['-Urm', 'true']).status === 0
 if (mounts) {
   t.test('a file system that is full, and a volume that is unmounted', async t => {
-    const script = join(import.meta.dirname, 'volume.ts')
+    const script = join(ROOT, 'tests/support/audit-volume.ts')
     const output = execFileSync('unshare', ['-Urm', process.execPath, script, t.testdir()], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'inherit'],

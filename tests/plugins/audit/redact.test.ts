@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { canonical, sha256 } from '../../../plugins/audit/chain.ts'
 import { redactor, shrink } from '../../../plugins/audit/redact.ts'
-import { holds } from '../../property.ts'
+import { holds } from '../../support/property.ts'
 
 const REDACTED = '[redacted]'
 

@@ -2,10 +2,10 @@ import { mock } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
-import { BEGINNING, parseRecord, type ChainRecord } from '../../../plugins/audit/chain.ts'
+import { BEGINNING, type ChainRecord, parseRecord } from '../../../plugins/audit/chain.ts'
 import type { Medium } from '../../../plugins/audit/sinks/sink.ts'
-import { waitFor } from '../../wait-for.ts'
-import { body, sinkOver } from './helper.ts'
+import { body, sinkOver } from '../../support/audit.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 /** A medium that does what a test says, and what came to it. */
 function medium (more: Partial<Medium> = {}) {

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import t from 'tap'
 import { parseRecord } from '../../../plugins/audit/chain.ts'
 import { stdoutMedium } from '../../../plugins/audit/sinks/stdout.ts'
-import { waitFor } from '../../wait-for.ts'
-import { body, sinkOver } from './helper.ts'
+import { body, sinkOver } from '../../support/audit.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 t.test('a full pipe is waited for, and nothing in it is lost', async t => {
   const path = join(t.testdir(), 'pipe')
@@ -15,7 +15,7 @@ t.test('a full pipe is waited for, and nothing in it is lost', async t => {
   const sink = sinkOver(stdoutMedium(pipe))
   let taken = 0
   for (let written = 0; written < 200; written++) {
-    sink.write(body({ rule: 'x'.repeat(1_000) }), false).then(() => taken++)
+    void sink.write(body({ rule: 'x'.repeat(1_000) }), false).then(() => taken++)
   }
   let text = ''
   await waitFor(() => {

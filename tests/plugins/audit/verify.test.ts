@@ -3,11 +3,11 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { BEGINNING, canonical, chain, checkpoint, header, type Body, type End } from '../../../plugins/audit/chain.ts'
+import { BEGINNING, type Body, canonical, chain, checkpoint, type End, header } from '../../../plugins/audit/chain.ts'
 import { FileMedium } from '../../../plugins/audit/sinks/file.ts'
 import { Sink } from '../../../plugins/audit/sinks/sink.ts'
 import { verifyFiles } from '../../../plugins/audit/verify.ts'
-import { body, signingKey, silent } from './helper.ts'
+import { body, signingKey, silent } from '../../support/audit.ts'
 
 /** The lines of each file of a log. */
 type Log = string[][]

@@ -3,9 +3,9 @@ import { request as httpRequest } from 'node:http'
 import { syncBuiltinESMExports } from 'node:module'
 import t from 'tap'
 import { InsufficientScope, Unauthenticated } from '../../../errors.ts'
-import { challenge } from '../../../plugins/auth/challenge.ts'
 import { InvalidArgument } from '../../../errors.ts'
-import { ask, startAuthApp } from './app.ts'
+import { challenge } from '../../../plugins/auth/challenge.ts'
+import { ask, startAuthApp } from '../../support/auth.ts'
 
 const TOKEN = 'correct-horse-battery-staple-0123456789'
 const config = { authMode: 'token' as const, authToken: TOKEN }

@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import { exportJWK, SignJWT } from 'jose'
 import t, { type Test } from 'tap'
-import { ask, startAuthApp } from './app.ts'
+import { ask, startAuthApp } from '../../support/auth.ts'
 
 const now = () => Math.floor(Date.now() / 1_000)
 

@@ -1,10 +1,10 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { renameSync, writeFileSync } from 'node:fs'
-import { exportJWK, SignJWT, UnsecuredJWT, type JWK, type JWTPayload } from 'jose'
+import { exportJWK, type JWK, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { parseJwks } from '../../../plugins/auth/keys-file.ts'
-import { waitFor } from '../../wait-for.ts'
-import { ask, startAuthApp } from './app.ts'
+import { ask, startAuthApp } from '../../support/auth.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 const ISSUER = 'kafscale-mcp'
 const RELOAD_BOUND_MS = 5_000

@@ -1,10 +1,10 @@
 import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto'
 import { mock } from 'node:test'
-import { exportJWK, exportSPKI, SignJWT, UnsecuredJWT, type JWTHeaderParameters, type JWTPayload } from 'jose'
+import { exportJWK, exportSPKI, type JWTHeaderParameters, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
 import t, { type Test } from 'tap'
-import { ACCOUNT, AGENT, SCOPE, SERVICE, startProvider, type IdentityProvider } from '../../oidc-provider.ts'
-import { waitFor } from '../../wait-for.ts'
-import { ask, startAuthApp } from './app.ts'
+import { ask, startAuthApp } from '../../support/auth.ts'
+import { ACCOUNT, AGENT, type IdentityProvider, SCOPE, SERVICE, startProvider } from '../../support/oidc-provider.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 const now = () => Math.floor(Date.now() / 1_000)
 

@@ -1,16 +1,16 @@
 import {
   Client,
-  StreamableHTTPClientTransport,
-  UnauthorizedError,
   type OAuthClientProvider,
   type OAuthDiscoveryState,
+  StreamableHTTPClientTransport,
+  UnauthorizedError,
 } from '@modelcontextprotocol/client'
 import { createMcpHandler, Server } from '@modelcontextprotocol/server'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { Principal } from '../../../plugins/auth/principal.ts'
-import { ACCOUNT, SCOPE, startProvider } from '../../oidc-provider.ts'
-import { startAuthApp } from './app.ts'
+import { startAuthApp } from '../../support/auth.ts'
+import { ACCOUNT, SCOPE, startProvider } from '../../support/oidc-provider.ts'
 
 const CALLBACK = 'http://127.0.0.1/callback'
 

@@ -1,10 +1,10 @@
-import t from 'tap'
 import fc from 'fast-check'
-import { decide, rolesOf, type Question } from '../../../plugins/rbac/decide.ts'
+import t from 'tap'
+import type { Principal } from '../../../plugins/auth/principal.ts'
+import { decide, type Question, rolesOf } from '../../../plugins/rbac/decide.ts'
 import { NO_POLICY, parsePolicy, type Policy } from '../../../plugins/rbac/policy.ts'
 import { seesEverything } from '../../../plugins/rbac/visibility.ts'
-import type { Principal } from '../../../plugins/auth/principal.ts'
-import { holds } from '../../property.ts'
+import { holds } from '../../support/property.ts'
 
 const TOOLS = ['list_topics', 'list_groups', 'create_topic']
 const observe = { name: 'list_topics', operation: 'observe' as const }

@@ -1,0 +1,241 @@
+import createError from '@fastify/error'
+import {
+  type AuthInfo, CLIENT_INFO_META_KEY, createMcpHandler, isJsonContentType, isJSONRPCErrorResponse, isJSONRPCRequest, isLegacyRequest,
+  type JSONRPCRequest, type JSONRPCResultResponse, type MessageExtraInfo,
+  PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, WebStandardStreamableHTTPServerTransport
+} from '@modelcontextprotocol/server'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { InsufficientScope } from '../../errors.ts'
+import { escapeUnprintable } from '../../lib/printable.ts'
+import type { Principal } from '../../plugins/auth/principal.ts'
+import { NO_SCOPE, SCOPES } from '../../plugins/rbac/decide.ts'
+import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
+import type { Caller } from '../../plugins/tool-registry/index.ts'
+import { ExchangeTransport } from './exchange.ts'
+import { authInfoOf, McpToolServer } from './server.ts'
+
+const TooComplex = createError<[]>(
+  'TOO_COMPLEX',
+  'The request is nested deeper than 32 levels, or has a list of more than 10,000 items',
+  400
+)
+
+const MODERN = '2026-07-28'
+/** Batches, which revision 2025-03-26 alone has, are answered all at once. */
+const MAX_BATCH = 10
+const BatchTooLong = createError<[]>('BATCH_TOO_LONG', `A batch may have ${MAX_BATCH} messages at most`, 400)
+/** Requests that are answered by one message, whatever the revision. */
+const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
+
+/** The body as it came, and what it says where it is JSON. */
+interface Body { text: string, json: unknown }
+
+/**
+ * `POST /mcp`: MCP over streamable HTTP, of revision 2026-07-28 and the 2025 revisions, without sessions.
+ *
+ * A request that is written exactly as its revision says, and answered by one message, is exchanged with a long-lived
+ * server. Any other (handshakes, notifications, batches, subscriptions, and everything that is wrong in any way) goes to
+ * the SDK's own HTTP entry, so the SDK alone says what is right.
+ */
+export default async function mcp (app: FastifyInstance) {
+  const modern = createMcpHandler(() => new McpToolServer(app.tools), {
+    legacy: 'reject',
+    onerror: error => app.log.debug({ err: error }, 'mcp'),
+  })
+  const modernExchange = await ExchangeTransport.connect(new McpToolServer(app.tools, MODERN))
+  const legacyExchange = await ExchangeTransport.connect(new McpToolServer(app.tools))
+  app.addHook('onClose', () => modern.close())
+
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser(
+    '*',
+    { parseAs: 'string' },
+    async (_: FastifyRequest, text: string) => ({ text, json: bounded(parseJson(text)) })
+  )
+
+  app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
+    const message = request.body?.json
+    if (Array.isArray(message) && message.length > MAX_BATCH) throw new BatchTooLong()
+    const caller = callerOf(request, message)
+    // Each call of a batch counts as if it had come by itself.
+    for (let calls = callsIn(message).length; calls > 1; calls--) await app.limits.admit(request, reply)
+    await admitCalls(app, caller, message)
+    const authInfo = authInfoOf(caller)
+    const { signal } = aborts(reply)
+    if (isPlain(request, message)) {
+      const { [PROTOCOL_VERSION_META_KEY]: revision } = message.params?._meta ?? {}
+      const extra: MessageExtraInfo = {
+        authInfo,
+        ...(revision !== undefined && { classification: { era: 'modern', revision: MODERN } }),
+      }
+      const answer = await (revision === undefined ? legacyExchange : modernExchange).exchange(message, extra, signal)
+      // An error of the protocol has an HTTP status of its own, which the SDK's entry knows.
+      if (!isJSONRPCErrorResponse(answer)) return reply.type('application/json').send(serialize(answer))
+    }
+    return await sendResponse(reply, await serve(request, authInfo, signal))
+  })
+
+  // Sessions and their streams no longer exist.
+  app.route({
+    method: ['GET', 'DELETE'],
+    url: '/mcp',
+    handler: async (_, reply) =>
+      reply.code(405).header('allow', 'POST')
+        .send({
+          jsonrpc: '2.0',
+          id: null,
+          error: { code: -32000, message: 'Method not allowed: send a POST. This server has no sessions.' },
+        }),
+  })
+
+  /** Serves a request through the SDK's own HTTP entry, with a server of its own. */
+  async function serve (
+    request: FastifyRequest<{ Body: Body | undefined }>,
+    authInfo: AuthInfo,
+    signal: AbortSignal
+  ): Promise<Response> {
+    const { text = '', json } = request.body ?? {}
+    const headers = new Headers()
+    for (const [name, value] of Object.entries(request.headers)) {
+      if (value !== undefined) headers.set(name, String(value))
+    }
+    // What was not parsed here is not to be parsed there either: no scope was checked.
+    const webRequest = new Request('http://localhost/mcp', {
+      method: 'POST',
+      headers,
+      body: json === undefined ? '' : text,
+      signal,
+    })
+    const parsed = { authInfo, ...(json !== undefined && { parsedBody: json }) }
+    if (!await isLegacyRequest(webRequest, json)) return await modern.fetch(webRequest, parsed)
+
+    const server = new McpToolServer(app.tools)
+    const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true })
+    signal.addEventListener('abort', () => server.close())
+    await server.connect(transport)
+    return await transport.handleRequest(webRequest, parsed)
+  }
+}
+
+/** Deeper, or longer lists, than any request of MCP has reason to be. */
+const MAX_DEPTH = 32
+const MAX_ITEMS = 10_000
+
+/** @throws {TooComplex} for JSON that is nested too deep, or has a list or object too long */
+function bounded (json: unknown, depth = 0): unknown {
+  if (typeof json !== 'object' || json === null) return json
+  const items = Object.values(json)
+  if (depth > MAX_DEPTH || items.length > MAX_ITEMS) throw new TooComplex()
+  for (const item of items) bounded(item, depth + 1)
+  return json
+}
+
+/**
+ * Refuses a request of which a call lacks its scope, and puts it on record, as those calls that name no tool or whose
+ * arguments are no object, which the SDK refuses. A request that is no call by its revision's rules is on no record.
+ * @throws {InsufficientScope} with every scope that the request needs, so that a client can ask for them
+ */
+async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller, message: unknown): Promise<void> {
+  const calls = callsIn(message).map(({ params }) => {
+    const { name, arguments: input } = isObject(params) ? params : {}
+    const operation = typeof name === 'string' ? tools.operation(name) : undefined
+    return { name, input, operation, callable: operation !== undefined && (input === undefined || isObject(input)) }
+  })
+  const lacking = calls.some(({ name, operation }) =>
+    operation !== undefined && authorize.decide(caller.principal, { name: String(name), operation }).rule === NO_SCOPE
+  )
+  for (const { name, input, callable } of calls) {
+    if (!callable) await tools.refuse({ name, input, code: 'INVALID_PARAMS' }, caller)
+    else if (lacking) await tools.refuse({ name, input, code: 'INSUFFICIENT_SCOPE' }, caller)
+  }
+  if (lacking) {
+    throw new InsufficientScope([
+      ...new Set(calls.flatMap(({ operation }) => operation === undefined ? [] : SCOPES[operation])),
+    ])
+  }
+}
+
+function callsIn (message: unknown): { params?: unknown }[] {
+  return [message].flat().filter(isObject).filter(({ method }) => method === 'tools/call')
+}
+
+function isObject (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function callerOf (request: FastifyRequest, message: unknown): Caller {
+  const { name, version } = (isJSONRPCRequest(message) ? message.params?._meta?.[CLIENT_INFO_META_KEY] ?? {} : {}) as {
+    name?: unknown
+    version?: unknown
+  }
+  return {
+    principal: request.principal as Principal,
+    receivedAt: new Date(),
+    remoteAddress: request.ip,
+    userAgent: request.headers['user-agent'] ?? null,
+    mcpClient: typeof name === 'string' ? typeof version === 'string' ? `${name} ${version}` : name : null,
+    requestId: request.id,
+    traceId: traceIdOf(request.headers, message),
+  }
+}
+
+/** Whether a request is written exactly as its revision says and is answered by one message. */
+function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSONRPCRequest {
+  if (
+    !isJSONRPCRequest(message) || !ONE_MESSAGE_METHODS.has(message.method) ||
+    !isJsonContentType(headers['content-type'])
+  ) return false
+  const { method, params = {} } = message
+  const { _meta: meta = {} } = params
+  if ('inputResponses' in params || 'requestState' in params || 'progressToken' in meta) return false
+
+  const version = headers['mcp-protocol-version']
+  if (version === MODERN) {
+    return meta[PROTOCOL_VERSION_META_KEY] === MODERN && headers['mcp-method'] === method &&
+      headers['mcp-name'] === params.name
+  }
+  const { accept = '' } = headers
+  return (version === undefined || SUPPORTED_PROTOCOL_VERSIONS.includes(String(version))) &&
+    !Object.keys(meta).some(key => key.startsWith('io.modelcontextprotocol/')) &&
+    headers['mcp-session-id'] === undefined && accept.includes('application/json') &&
+    accept.includes('text/event-stream')
+}
+
+/** Skips a byte order mark, as the SDK does. */
+function parseJson (text: string): unknown {
+  try {
+    return JSON.parse(text.replace(/^\ufeff/, ''))
+  } catch {
+    return undefined
+  }
+}
+
+/** Aborts when the client goes away before it has its answer. */
+function aborts ({ raw: response }: FastifyReply): AbortController {
+  const controller = new AbortController()
+  response.once('close', () => { if (!response.writableFinished) controller.abort() })
+  return controller
+}
+
+/**
+ * A reply as JSON. What a tool answers stands in it twice, as text and as value: the text is the JSON of the value, so it
+ * serves for both.
+ */
+function serialize ({ id, result: { content, structuredContent, ...rest } }: JSONRPCResultResponse): string {
+  const [first] = Array.isArray(content) ? content : []
+  if (structuredContent === undefined || first === undefined) {
+    return escapeUnprintable(JSON.stringify({ jsonrpc: '2.0', id, result: { content, ...rest } }))
+  }
+  const head = escapeUnprintable(JSON.stringify({ jsonrpc: '2.0', id, result: rest })).slice(0, -2)
+  const comma = head.endsWith('{') ? '' : ','
+  return `${head}${comma}"content":[{"type":"text","text":${
+    JSON.stringify(first.text)
+  }}],"structuredContent":${first.text}}}`
+}
+
+async function sendResponse (reply: FastifyReply, response: Response): Promise<FastifyReply> {
+  if (!isJsonContentType(response.headers.get('content-type'))) return reply.send(response)
+  reply.code(response.status)
+  response.headers.forEach((value, name) => reply.header(name, value))
+  return reply.send(escapeUnprintable(await response.text()))
+}

@@ -1,0 +1,646 @@
+import { execFileSync } from 'node:child_process'
+import { generateKeyPairSync } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
+import { inspect } from 'node:util'
+import t from 'tap'
+import {
+  type Config,
+  ConfigError,
+  ConfigSchema,
+  type Environment,
+  readConfig,
+  type Secrets,
+  secretsOf,
+} from '../../../plugins/config/index.ts'
+
+const PREFIX = 'KAFSCALE_MCP_'
+const REQUIRED = { ETCD_ENDPOINTS: 'http://etcd:2379' }
+
+/** Long enough to be a token. */
+const TOKEN = 'hunter2'.repeat(5)
+
+const OIDC_CLIENT = { OIDC_ISSUER: 'https://id.example', PUBLIC_URL: 'https://mcp.example', OIDC_CLIENT_ID: 'mcp' }
+
+function signingKey (): string {
+  return generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+}
+
+/** Reads a configuration of variables without their prefix. */
+function read (variables: Environment = {}): Config {
+  return readConfig(prefixed({ ...REQUIRED, ...variables }))
+}
+
+function prefixed (variables: Environment): Environment {
+  return Object.fromEntries(Object.entries(variables).map(([name, value]) => [PREFIX + name, value]))
+}
+
+/** The sentences that stop a start. */
+function refusal (variables: Environment): string[] {
+  try {
+    read(variables)
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message.split('\n')
+    throw error
+  }
+  return []
+}
+
+/** A directory with a CA, and with a certificate and key that belong together. */
+function pemFiles (dir: string): { ca: string, cert: string, key: string, otherKey: string } {
+  const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'ignore' })
+  const make = (name: string) =>
+    openssl(
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:prime256v1',
+      '-nodes',
+      '-keyout',
+      `${dir}/${name}.key`,
+      '-out',
+      `${dir}/${name}.pem`,
+      '-subj',
+      `/CN=${name}`
+    )
+  make('ca')
+  make('client')
+  return { ca: `${dir}/ca.pem`, cert: `${dir}/client.pem`, key: `${dir}/client.key`, otherKey: `${dir}/ca.key` }
+}
+
+t.test('nothing but the etcd endpoints is required; the rest has its default', async t => {
+  t.strictSame(read(), {
+    httpAddr: { host: '127.0.0.1', port: 8090 },
+    etcdEndpoints: ['http://etcd:2379'],
+    etcdUsername: undefined,
+    etcdCaFile: undefined,
+    etcdCertFile: undefined,
+    etcdKeyFile: undefined,
+    brokerMetricsUrl: undefined,
+    metricsMaxAge: 2_000,
+    maxStaleness: 300_000,
+    verifyInterval: 600_000,
+    allowedHosts: undefined,
+    allowedOrigins: undefined,
+    authMode: 'none',
+    publicUrl: undefined,
+    oidcIssuer: undefined,
+    oidcAudience: undefined,
+    oidcMaxTokenLifetime: 3_600_000,
+    oidcClientId: undefined,
+    authJwksFile: undefined,
+    authJwksIssuer: undefined,
+    tlsCertFile: undefined,
+    tlsKeyFile: undefined,
+    tlsClientCaFile: undefined,
+    trustedProxies: undefined,
+    policyFile: undefined,
+    environment: 'default',
+    tools: undefined,
+    disabledTools: undefined,
+    auditSinks: [{ kind: 'stdout' }],
+    auditSigningKeyFile: undefined,
+    auditFailMode: 'closed',
+    auditRedact: undefined,
+    rateLimit: 0,
+    addressRateLimit: 0,
+    maxConcurrentCalls: 64,
+    addressMaxConcurrentCalls: 0,
+    maxAuthFailures: 300,
+    maxEventLoopDelay: 1_000,
+    maxBodyBytes: 1_048_576,
+    requestTimeout: 30_000,
+    telemetryAddr: { host: '127.0.0.1', port: 9090 },
+    logLevel: 'info',
+    sessionTimeout: undefined,
+    tracing: false,
+    warnings: [],
+  })
+  t.ok(Object.isFrozen(read()))
+})
+
+t.test('a variable that is empty is unset', async t => {
+  const empty = Object.fromEntries(Object.values(ConfigSchema).map(({ name }) => [name, '']))
+  t.strictSame(
+    read({ ...empty, ...REQUIRED, ETCD_PASSWORD_FILE: '', AUTH_TOKEN_FILE: '', OIDC_CLIENT_SECRET_FILE: '' }),
+    read()
+  )
+  t.strictSame(refusal({ ETCD_ENDPOINTS: '' }), [
+    'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma separated; http or https, http when no scheme is given',
+  ])
+})
+
+t.test('what each variable takes', async t => {
+  const dir = t.testdir({
+    password: 'secret\n',
+    token: `${TOKEN}\n`,
+    jwks: '{"keys":[]}',
+    policy: 'bindings: []',
+    'signing.key': signingKey(),
+  })
+  const { ca, cert, key } = pemFiles(dir)
+  const oidc = { OIDC_ISSUER: 'https://id.example', PUBLIC_URL: 'https://mcp.example' }
+  const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
+  const taken: [variables: Environment, property: keyof (Config & Secrets), value: unknown][] = [
+    [{ HTTP_ADDR: '127.0.0.1:0' }, 'httpAddr', { host: '127.0.0.1', port: 0 }],
+    [{ HTTP_ADDR: '127.8.9.10:65535' }, 'httpAddr', { host: '127.8.9.10', port: 65535 }],
+    [{ HTTP_ADDR: 'localhost:8090' }, 'httpAddr', { host: 'localhost', port: 8090 }],
+    [{ HTTP_ADDR: '[::1]:0' }, 'httpAddr', { host: '::1', port: 0 }],
+    [{ ETCD_ENDPOINTS: ' http://a:2379 ,,b:2379, https://c ,' }, 'etcdEndpoints', [
+      'http://a:2379',
+      'http://b:2379',
+      'https://c:2379',
+    ]],
+    [{ ETCD_ENDPOINTS: 'etcd' }, 'etcdEndpoints', ['http://etcd:2379']],
+    [{ ETCD_ENDPOINTS: '[::1]:2379' }, 'etcdEndpoints', ['http://[::1]:2379']],
+    [{ ETCD_ENDPOINTS: 'https://etcd:2379/' }, 'etcdEndpoints', ['https://etcd:2379']],
+    [{ ETCD_USERNAME: 'reader', ETCD_PASSWORD: 'a,b @:/?#\u0085' }, 'etcdPassword', 'a,b @:/?#\u0085'],
+    [{ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: `${dir}/password` }, 'etcdPassword', 'secret'],
+    [{ ETCD_USERNAME: 'reader', ETCD_PASSWORD: 'x' }, 'etcdUsername', 'reader'],
+    [{ ...https, ETCD_CA_FILE: ca }, 'etcdCaFile', ca],
+    [{ ...https, ETCD_CERT_FILE: cert, ETCD_KEY_FILE: key }, 'etcdCertFile', cert],
+    [{ ...https, ETCD_CERT_FILE: cert, ETCD_KEY_FILE: key }, 'etcdKeyFile', key],
+    [{ ETCD_ENDPOINTS: 'http://a:2379,https://b:2379', ETCD_CA_FILE: ca }, 'etcdCaFile', ca],
+    [{ BROKER_METRICS_URL: 'http://broker:9093/metrics' }, 'brokerMetricsUrl', ['http://broker:9093/metrics']],
+    [{ BROKER_METRICS_URL: 'http://a/m, https://b/m' }, 'brokerMetricsUrl', ['http://a/m', 'https://b/m']],
+    [{ BROKER_METRICS_URL: 'auto' }, 'brokerMetricsUrl', ['http://{host}:9093/metrics']],
+    [{ BROKER_METRICS_URL: 'http://broker-{node_id}.{host}/' }, 'brokerMetricsUrl', [
+      'http://broker-{node_id}.{host}/',
+    ]],
+    [{ METRICS_MAX_AGE: '500ms' }, 'metricsMaxAge', 500],
+    [{ METRICS_MAX_AGE: '0' }, 'metricsMaxAge', 0],
+    [{ MAX_STALENESS: '1h30m' }, 'maxStaleness', 5_400_000],
+    [{ MAX_STALENESS: '0' }, 'maxStaleness', 0],
+    [{ VERIFY_INTERVAL: '1.5m' }, 'verifyInterval', 90_000],
+    [{ VERIFY_INTERVAL: '596h' }, 'verifyInterval', 2_145_600_000],
+    [{ ALLOWED_HOSTS: 'MCP.example, [::1] ,127.0.0.1' }, 'allowedHosts', ['mcp.example', '[::1]', '127.0.0.1']],
+    [{ ALLOWED_ORIGINS: 'https://App.example, http://localhost:3000/' }, 'allowedOrigins', [
+      'https://app.example',
+      'http://localhost:3000',
+    ]],
+    [{ AUTH_MODE: 'none' }, 'authMode', 'none'],
+    [{ AUTH_MODE: 'oidc', ...oidc }, 'authMode', 'oidc'],
+    [oidc, 'authMode', 'oidc'],
+    [{ AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' }, 'authMode', 'jwks'],
+    [{ AUTH_TOKEN: TOKEN }, 'authMode', 'token'],
+    [{ AUTH_TOKEN: TOKEN, HTTP_ADDR: ':8090' }, 'httpAddr', { host: '::', port: 8090 }],
+    [{ AUTH_TOKEN: TOKEN, HTTP_ADDR: '0.0.0.0:8090' }, 'httpAddr', { host: '0.0.0.0', port: 8090 }],
+    [{ ...oidc, HTTP_ADDR: 'mcp.example:8090' }, 'httpAddr', { host: 'mcp.example', port: 8090 }],
+    [{ PUBLIC_URL: 'https://mcp.example/' }, 'publicUrl', 'https://mcp.example'],
+    [{ PUBLIC_URL: 'https://example/kafscale/' }, 'publicUrl', 'https://example/kafscale'],
+    [{ OIDC_ISSUER: 'https://id.example/realms/a, https://id2.example/' }, 'oidcIssuer', [
+      'https://id.example/realms/a',
+      'https://id2.example/',
+    ]],
+    [{ OIDC_ISSUER: 'http://127.0.0.1:9000' }, 'oidcIssuer', ['http://127.0.0.1:9000']],
+    [{ ...oidc, OIDC_AUDIENCE: 'kafscale' }, 'oidcAudience', 'kafscale'],
+    [{ OIDC_MAX_TOKEN_LIFETIME: '10m' }, 'oidcMaxTokenLifetime', 600_000],
+    [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientId', 'mcp'],
+    [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientSecret', 'x'],
+    [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET_FILE: `${dir}/password` }, 'oidcClientSecret', 'secret'],
+    [{ AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' }, 'authJwksFile', `${dir}/jwks`],
+    [{ AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' }, 'authJwksIssuer', 'ops'],
+    [{ AUTH_TOKEN: TOKEN }, 'authToken', TOKEN],
+    [{ AUTH_TOKEN_FILE: `${dir}/token` }, 'authToken', TOKEN],
+    [{ TLS_CERT_FILE: cert, TLS_KEY_FILE: key }, 'tlsCertFile', cert],
+    [{ TLS_CERT_FILE: cert, TLS_KEY_FILE: key }, 'tlsKeyFile', key],
+    [{ TLS_CERT_FILE: cert, TLS_KEY_FILE: key, TLS_CLIENT_CA_FILE: ca }, 'tlsClientCaFile', ca],
+    [{ TRUSTED_PROXIES: '10.0.0.1, 10.0.0.0/8,::1 , fd00::/8' }, 'trustedProxies', [
+      '10.0.0.1',
+      '10.0.0.0/8',
+      '::1',
+      'fd00::/8',
+    ]],
+    [{ POLICY_FILE: `${dir}/policy` }, 'policyFile', `${dir}/policy`],
+    [{ ENVIRONMENT: 'prod' }, 'environment', 'prod'],
+    [{ TOOLS: 'list_topics, list_groups' }, 'tools', ['list_topics', 'list_groups']],
+    [{ DISABLED_TOOLS: 'list_topics' }, 'disabledTools', ['list_topics']],
+    [
+      { AUDIT_SINKS: 'stdout, file:audit.log,file:///var/log/audit.log ,https://collector.example/audit' },
+      'auditSinks',
+      [
+        { kind: 'stdout' },
+        { kind: 'file', path: 'audit.log' },
+        { kind: 'file', path: '/var/log/audit.log' },
+        { kind: 'http', url: 'https://collector.example/audit' },
+      ],
+    ],
+    [{ AUDIT_SINKS: 'none' }, 'auditSinks', [{ kind: 'none' }]],
+    [{ AUDIT_SIGNING_KEY_FILE: `${dir}/signing.key` }, 'auditSigningKeyFile', `${dir}/signing.key`],
+    [{ AUDIT_FAIL_MODE: 'open' }, 'auditFailMode', 'open'],
+    [{ AUDIT_REDACT: 'pin, iban' }, 'auditRedact', ['pin', 'iban']],
+    [{ RATE_LIMIT: '600' }, 'rateLimit', 600],
+    [{ ADDRESS_RATE_LIMIT: '6000' }, 'addressRateLimit', 6_000],
+    [{ MAX_CONCURRENT_CALLS: '0' }, 'maxConcurrentCalls', 0],
+    [{ ADDRESS_MAX_CONCURRENT_CALLS: '128' }, 'addressMaxConcurrentCalls', 128],
+    [{ MAX_AUTH_FAILURES: '5' }, 'maxAuthFailures', 5],
+    [{ MAX_EVENT_LOOP_DELAY: '250ms' }, 'maxEventLoopDelay', 250],
+    [{ MAX_BODY_BYTES: '65536' }, 'maxBodyBytes', 65_536],
+    [{ REQUEST_TIMEOUT: '5s' }, 'requestTimeout', 5_000],
+    [{ REQUEST_TIMEOUT: '500us' }, 'requestTimeout', 1],
+    [{ TELEMETRY_ADDR: ':9091' }, 'telemetryAddr', { host: '::', port: 9091 }],
+    [{ TELEMETRY_ADDR: 'off' }, 'telemetryAddr', null],
+    ...['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map((
+      level
+    ): [Environment, keyof Config, unknown] => [{ LOG_LEVEL: level }, 'logLevel', level]),
+    [{ SESSION_TIMEOUT: '10m' }, 'sessionTimeout', 600_000],
+  ]
+  for (const [variables, property, value] of taken) {
+    const config = read(variables)
+    t.strictSame({ ...config, ...secretsOf(config) }[property], value, `${JSON.stringify(variables)} → ${property}`)
+  }
+  t.strictSame(
+    [...new Set(taken.map(([, property]) => property))].sort(),
+    Object.keys(ConfigSchema).sort(),
+    'no variable is left out'
+  )
+})
+
+t.test('what each variable refuses, in one sentence that names it, its value and what was expected', async t => {
+  const dir = t.testdir({ garbage: 'not a PEM file\n' })
+  const { ca, cert, key, otherKey } = pemFiles(dir)
+  const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
+  const missing = `${dir}/missing`
+  const garbage = `${dir}/garbage`
+  const address = 'expected host:port, :port or [v6]:port, with a port from 0 to 65535'
+  const exposed = (host: string) =>
+    `KAFSCALE_MCP_HTTP_ADDR (${host}:8090) is no loopback address, and nothing says who may call: set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), ` +
+    'KAFSCALE_MCP_AUTH_JWKS_FILE and KAFSCALE_MCP_AUTH_JWKS_ISSUER (keys of your own) or KAFSCALE_MCP_AUTH_TOKEN (one shared secret); or listen on 127.0.0.1:8090'
+  const sinks = 'expected stdout, file:PATH, or a URL such as https://collector.example/audit'
+  const count = 'expected a whole number from 0 on'
+  const proxies = 'expected addresses or ranges such as 10.0.0.1 or 10.0.0.0/8'
+  const duration = 'expected a duration such as 10m, 1h30m or 500ms'
+  const endpoint = 'expected endpoints such as http://etcd:2379 or https://etcd:2379'
+  const metricsUrl = 'expected URLs such as http://{host}:9093/metrics, or auto'
+  const hosts = 'expected host names without scheme and port, IPv6 addresses in brackets'
+  const origins = 'expected origins such as https://app.example or http://localhost:3000'
+  const refused: [variables: Environment, sentence: string][] = [
+    [{ HTTP_ADDR: '127.0.0.1' }, `KAFSCALE_MCP_HTTP_ADDR is "127.0.0.1": ${address}`],
+    [{ HTTP_ADDR: '127.0.0.1:65536' }, `KAFSCALE_MCP_HTTP_ADDR is "127.0.0.1:65536": ${address}`],
+    [{ HTTP_ADDR: '127.0.0.1:http' }, `KAFSCALE_MCP_HTTP_ADDR is "127.0.0.1:http": ${address}`],
+    [{ HTTP_ADDR: '::1:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "::1:8090": ${address}`],
+    [{ HTTP_ADDR: 'http://127.0.0.1:8090' }, `KAFSCALE_MCP_HTTP_ADDR is "http://127.0.0.1:8090": ${address}`],
+    [{ HTTP_ADDR: ':8090' }, exposed('[::]')],
+    [{ HTTP_ADDR: '0.0.0.0:8090' }, exposed('0.0.0.0')],
+    [{ HTTP_ADDR: '[::]:8090' }, exposed('[::]')],
+    [{ HTTP_ADDR: '127.0.0.1.example:8090' }, exposed('127.0.0.1.example')],
+    [{ HTTP_ADDR: '127.0.0.999:8090' }, exposed('127.0.0.999')],
+    [{ ETCD_ENDPOINTS: ' , ' }, 'KAFSCALE_MCP_ETCD_ENDPOINTS is " , ": expected at least one item'],
+    [{ ETCD_ENDPOINTS: 'ftp://etcd' }, `KAFSCALE_MCP_ETCD_ENDPOINTS is "ftp://etcd": ${endpoint}`],
+    [
+      { ETCD_ENDPOINTS: 'http://a:2379,http://b:x' },
+      `KAFSCALE_MCP_ETCD_ENDPOINTS is "http://a:2379,http://b:x": ${endpoint}`,
+    ],
+    [
+      { ETCD_ENDPOINTS: 'http://etcd/v3' },
+      'KAFSCALE_MCP_ETCD_ENDPOINTS is "http://etcd/v3": expected endpoints without a path',
+    ],
+    [
+      { ETCD_ENDPOINTS: 'http://etcd?a' },
+      'KAFSCALE_MCP_ETCD_ENDPOINTS is "http://etcd?…": expected endpoints without a path',
+    ],
+    [
+      { ...https, ETCD_CA_FILE: missing },
+      `KAFSCALE_MCP_ETCD_CA_FILE is "${missing}": expected a file with a certificate in PEM`,
+    ],
+    [
+      { ...https, ETCD_CA_FILE: dir },
+      `KAFSCALE_MCP_ETCD_CA_FILE is "${dir}": expected a file with a certificate in PEM`,
+    ],
+    [
+      { ...https, ETCD_CA_FILE: garbage },
+      `KAFSCALE_MCP_ETCD_CA_FILE is "${garbage}": expected a file with a certificate in PEM`,
+    ],
+    [
+      { ...https, ETCD_CERT_FILE: key, ETCD_KEY_FILE: key },
+      `KAFSCALE_MCP_ETCD_CERT_FILE is "${key}": expected a file with a certificate in PEM`,
+    ],
+    [
+      { ...https, ETCD_CERT_FILE: cert, ETCD_KEY_FILE: cert },
+      `KAFSCALE_MCP_ETCD_KEY_FILE is "${cert}": expected a file with an unencrypted private key in PEM`,
+    ],
+    [{ BROKER_METRICS_URL: ',' }, 'KAFSCALE_MCP_BROKER_METRICS_URL is ",": expected at least one item'],
+    [{ BROKER_METRICS_URL: 'Auto' }, `KAFSCALE_MCP_BROKER_METRICS_URL is "Auto": ${metricsUrl}`],
+    [
+      { BROKER_METRICS_URL: 'broker:9093/metrics' },
+      `KAFSCALE_MCP_BROKER_METRICS_URL is "broker:9093/metrics": ${metricsUrl}`,
+    ],
+    [
+      { BROKER_METRICS_URL: 'http://{hots}:9093/' },
+      'KAFSCALE_MCP_BROKER_METRICS_URL is "http://{hots}:9093/": expected no placeholder but {host} and {node_id}',
+    ],
+    [{ AUTH_MODE: 'None' }, 'KAFSCALE_MCP_AUTH_MODE is "None": expected one of oidc, jwks, token, none'],
+    [
+      { PUBLIC_URL: 'mcp.example' },
+      'KAFSCALE_MCP_PUBLIC_URL is "mcp.example": expected a URL such as https://kafscale-mcp.example',
+    ],
+    [
+      { PUBLIC_URL: 'https://mcp.example#a' },
+      'KAFSCALE_MCP_PUBLIC_URL is "https://mcp.example#a": expected a URL without query and fragment',
+    ],
+    [
+      { OIDC_ISSUER: 'id.example' },
+      'KAFSCALE_MCP_OIDC_ISSUER is "id.example": expected issuers such as https://id.example',
+    ],
+    [
+      { OIDC_ISSUER: 'http://id.example' },
+      'KAFSCALE_MCP_OIDC_ISSUER is "http://id.example": expected an https URL; http is accepted on loopback only',
+    ],
+    [
+      { AUTH_JWKS_FILE: missing, AUTH_JWKS_ISSUER: 'ops' },
+      `KAFSCALE_MCP_AUTH_JWKS_FILE is "${missing}": expected a file that can be read`,
+    ],
+    [{ POLICY_FILE: missing }, `KAFSCALE_MCP_POLICY_FILE is "${missing}": expected a file that can be read`],
+    [{ POLICY_FILE: dir }, `KAFSCALE_MCP_POLICY_FILE is "${dir}": expected a file that can be read`],
+    [
+      { AUTH_TOKEN: 'x'.repeat(31) },
+      'KAFSCALE_MCP_AUTH_TOKEN is not valid: expected at least 32 characters, all of them visible ASCII',
+    ],
+    [
+      { TLS_CERT_FILE: key, TLS_KEY_FILE: key },
+      `KAFSCALE_MCP_TLS_CERT_FILE is "${key}": expected a file with a certificate in PEM`,
+    ],
+    [
+      { TLS_CERT_FILE: cert, TLS_KEY_FILE: cert },
+      `KAFSCALE_MCP_TLS_KEY_FILE is "${cert}": expected a file with an unencrypted private key in PEM`,
+    ],
+    [
+      { TLS_CERT_FILE: cert, TLS_KEY_FILE: key, TLS_CLIENT_CA_FILE: garbage },
+      `KAFSCALE_MCP_TLS_CLIENT_CA_FILE is "${garbage}": expected a file with a certificate in PEM`,
+    ],
+    ...['proxy.example', '10.0.0.0/33', '10.0.0.0/', '10.0.0.0/8/8', '10.0.0', 'fd00::/129', '*', 'loopback'].map((
+      text
+    ): [Environment, string] => [{ TRUSTED_PROXIES: text }, `KAFSCALE_MCP_TRUSTED_PROXIES is "${text}": ${proxies}`]),
+    [{ TOOLS: ',' }, 'KAFSCALE_MCP_TOOLS is ",": expected at least one item'],
+    [{ DISABLED_TOOLS: ' , ' }, 'KAFSCALE_MCP_DISABLED_TOOLS is " , ": expected at least one item'],
+    ...['file:', 'stderr', 'ftp://collector.example', 'audit.log'].map((
+      text
+    ): [Environment, string] => [{ AUDIT_SINKS: text }, `KAFSCALE_MCP_AUDIT_SINKS is "${text}": ${sinks}`]),
+    [
+      { AUDIT_SIGNING_KEY_FILE: cert },
+      `KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is "${cert}": expected a file with an unencrypted private key in PEM`,
+    ],
+    [{ AUDIT_FAIL_MODE: 'no' }, 'KAFSCALE_MCP_AUDIT_FAIL_MODE is "no": expected one of closed, open'],
+    [{ AUDIT_REDACT: ',' }, 'KAFSCALE_MCP_AUDIT_REDACT is ",": expected at least one item'],
+    ...['RATE_LIMIT', 'ADDRESS_RATE_LIMIT', 'MAX_CONCURRENT_CALLS', 'ADDRESS_MAX_CONCURRENT_CALLS', 'MAX_AUTH_FAILURES']
+      .flatMap(name =>
+        ['-1', '1.5', '1e3', '1 MB', '1234567890', 'Infinity'].map((
+          text
+        ): [Environment, string] => [{ [name]: text }, `KAFSCALE_MCP_${name} is "${text}": ${count}`])
+      ),
+    ...['0', '-1', '1 MB'].map((
+      text
+    ): [Environment, string] => [
+      { MAX_BODY_BYTES: text },
+      `KAFSCALE_MCP_MAX_BODY_BYTES is "${text}": expected a whole number from 1 on`,
+    ]),
+    ...[
+      'METRICS_MAX_AGE',
+      'MAX_STALENESS',
+      'VERIFY_INTERVAL',
+      'OIDC_MAX_TOKEN_LIFETIME',
+      'MAX_EVENT_LOOP_DELAY',
+      'REQUEST_TIMEOUT',
+      'SESSION_TIMEOUT',
+    ].flatMap((name): [Environment, string][] => [
+      ...['5', '-5m', '5 m', '1d', 'm', '1h-5m', 'Infinity', '.s', '5M'].map((
+        text
+      ): [Environment, string] => [{ [name]: text }, `KAFSCALE_MCP_${name} is "${text}": ${duration}`]),
+      [{ [name]: '597h' }, `KAFSCALE_MCP_${name} is "597h": expected a duration of at most 596h`],
+    ]),
+    ...['mcp.example:8090', 'https://mcp.example', 'mcp.example/mcp', '::1', '*', 'a b', 'user@mcp.example'].map((
+      text
+    ): [Environment, string] => [
+      { ALLOWED_HOSTS: text },
+      `KAFSCALE_MCP_ALLOWED_HOSTS is "${text.replace('user', '…')}": ${hosts}`,
+    ]),
+    [{ ALLOWED_HOSTS: ',' }, 'KAFSCALE_MCP_ALLOWED_HOSTS is ",": expected at least one item'],
+    ...['app.example', 'null', '*', 'ftp://app.example'].map((
+      text
+    ): [Environment, string] => [{ ALLOWED_ORIGINS: text }, `KAFSCALE_MCP_ALLOWED_ORIGINS is "${text}": ${origins}`]),
+    [
+      { ALLOWED_ORIGINS: 'https://app.example/page' },
+      'KAFSCALE_MCP_ALLOWED_ORIGINS is "https://app.example/page": expected origins: scheme, host and port, and nothing after them',
+    ],
+    [{ TELEMETRY_ADDR: '9090' }, `KAFSCALE_MCP_TELEMETRY_ADDR is "9090": ${address}, or off`],
+    [
+      { LOG_LEVEL: 'verbose' },
+      'KAFSCALE_MCP_LOG_LEVEL is "verbose": expected one of fatal, error, warn, info, debug, trace, silent',
+    ],
+    [
+      { LOG_LEVEL: 'INFO' },
+      'KAFSCALE_MCP_LOG_LEVEL is "INFO": expected one of fatal, error, warn, info, debug, trace, silent',
+    ],
+    // Contradictions.
+    [
+      { ETCD_USERNAME: 'reader' },
+      'KAFSCALE_MCP_ETCD_USERNAME is set and KAFSCALE_MCP_ETCD_PASSWORD is not: expected both or neither',
+    ],
+    [
+      { ETCD_PASSWORD: 'x' },
+      'KAFSCALE_MCP_ETCD_PASSWORD is set and KAFSCALE_MCP_ETCD_USERNAME is not: expected both or neither',
+    ],
+    [
+      { ...https, ETCD_CERT_FILE: cert },
+      'KAFSCALE_MCP_ETCD_CERT_FILE is set and KAFSCALE_MCP_ETCD_KEY_FILE is not: expected both or neither',
+    ],
+    [
+      { ...https, ETCD_KEY_FILE: key },
+      'KAFSCALE_MCP_ETCD_KEY_FILE is set and KAFSCALE_MCP_ETCD_CERT_FILE is not: expected both or neither',
+    ],
+    [
+      { ...https, ETCD_CERT_FILE: cert, ETCD_KEY_FILE: otherKey },
+      `KAFSCALE_MCP_ETCD_KEY_FILE is "${otherKey}": expected the key of the certificate in KAFSCALE_MCP_ETCD_CERT_FILE`,
+    ],
+    [
+      { TLS_CERT_FILE: cert, TLS_KEY_FILE: otherKey },
+      `KAFSCALE_MCP_TLS_KEY_FILE is "${otherKey}": expected the key of the certificate in KAFSCALE_MCP_TLS_CERT_FILE`,
+    ],
+    [
+      { TLS_KEY_FILE: key },
+      'KAFSCALE_MCP_TLS_KEY_FILE is set and KAFSCALE_MCP_TLS_CERT_FILE is not: expected both or neither',
+    ],
+    [
+      { TLS_CLIENT_CA_FILE: ca },
+      "KAFSCALE_MCP_TLS_CLIENT_CA_FILE is set and KAFSCALE_MCP_TLS_CERT_FILE is not: expected a certificate of this service, since only TLS asks for the client's",
+    ],
+    [{ AUTH_MODE: 'token' }, 'KAFSCALE_MCP_AUTH_TOKEN is not set: expected it in the mode token'],
+    [
+      { AUTH_MODE: 'none', AUTH_TOKEN: TOKEN },
+      'KAFSCALE_MCP_AUTH_TOKEN is set and KAFSCALE_MCP_AUTH_MODE is none: expected one or the other',
+    ],
+    [
+      { AUTH_TOKEN: TOKEN, OIDC_ISSUER: 'https://id.example' },
+      'KAFSCALE_MCP_OIDC_ISSUER and KAFSCALE_MCP_AUTH_TOKEN are both set: expected one way to authenticate, or KAFSCALE_MCP_AUTH_MODE and what belongs to it',
+    ],
+    ...[{ AUTH_TOKEN: TOKEN, AUDIT_SINKS: 'none' }, { AUDIT_SINKS: 'none,stdout' }].map((
+      variables
+    ): [Environment, string] => [
+      variables,
+      'KAFSCALE_MCP_AUDIT_SINKS has none in it: expected it alone, and only where nothing authenticates; what authenticated callers do is recorded',
+    ]),
+    [
+      { ETCD_ENDPOINTS: 'a:1,http://b:2', ETCD_CA_FILE: ca },
+      'KAFSCALE_MCP_ETCD_ENDPOINTS is "http://a:1,http://b:2": expected an https endpoint, since TLS files are set',
+    ],
+  ]
+  for (const [variables, sentence] of refused) t.strictSame(refusal(variables), [sentence], JSON.stringify(variables))
+})
+
+t.test('every wrong variable is named at once', async t => {
+  const sentences = refusal({
+    HTTP_ADDR: 'x',
+    ETCD_ENDPOINTS: '',
+    ETCD_USERNAME: 'reader',
+    LOG_LEVEL: 'x',
+    MAX_STALENESS: '1',
+    METRICS_MAX_AGE: '2',
+    VERIFY_INTERVAL: '3',
+  })
+  t.strictSame(sentences.map(sentence => /^KAFSCALE_MCP_(\w+)/.exec(sentence)?.[1]), [
+    'HTTP_ADDR',
+    'ETCD_ENDPOINTS',
+    'METRICS_MAX_AGE',
+    'MAX_STALENESS',
+    'VERIFY_INTERVAL',
+    'LOG_LEVEL',
+    'ETCD_USERNAME',
+  ])
+})
+
+t.test('what is wrong by itself is no contradiction besides', async t => {
+  const { cert } = pemFiles(t.testdir())
+  const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
+  t.equal(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: '/missing' }).length, 1)
+  t.equal(refusal({ ...https, ETCD_CERT_FILE: cert, ETCD_KEY_FILE: '/missing' }).length, 1)
+  t.equal(refusal({ ETCD_ENDPOINTS: 'ftp://etcd', ETCD_CA_FILE: cert }).length, 1)
+  t.equal(refusal({ AUTH_TOKEN_FILE: '/missing', AUTH_MODE: 'token', HTTP_ADDR: ':8090' }).length, 1)
+  t.equal(refusal({ OIDC_ISSUER: 'id.example', HTTP_ADDR: ':8090' }).length, 1)
+})
+
+t.test('no secret stands in the configuration, which tools can read', async t => {
+  const config = read({ AUTH_TOKEN: TOKEN, ETCD_USERNAME: 'reader', ETCD_PASSWORD: TOKEN })
+  t.strictSame(secretsOf(config), { authToken: TOKEN, oidcClientSecret: undefined, etcdPassword: TOKEN })
+  t.notOk(inspect(config, { depth: Infinity, showHidden: true }).includes(TOKEN))
+})
+
+t.test('a secret can come from a file', async t => {
+  const passwordIn = (content: string) => {
+    const file = `${t.testdirName}/secret`
+    writeFileSync(file, content)
+    return secretsOf(read({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: file })).etcdPassword
+  }
+  t.testdir({})
+  t.equal(passwordIn('pass'), 'pass')
+  t.equal(passwordIn('pass\n'), 'pass', 'one trailing newline is dropped')
+  t.equal(passwordIn('pass\r\n'), 'pass')
+  t.equal(passwordIn('pass\n\n'), 'pass\n', 'only one')
+  t.equal(passwordIn(' pass '), ' pass ')
+
+  t.strictSame(
+    refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD: 'pass', ETCD_PASSWORD_FILE: `${t.testdirName}/secret` }),
+    ['KAFSCALE_MCP_ETCD_PASSWORD and KAFSCALE_MCP_ETCD_PASSWORD_FILE are both set: expected only one of them']
+  )
+  t.strictSame(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: '/missing' }), [
+    'KAFSCALE_MCP_ETCD_PASSWORD_FILE is "/missing": expected a file that can be read',
+  ])
+  writeFileSync(`${t.testdirName}/empty`, '\n')
+  t.strictSame(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: `${t.testdirName}/empty` }), [
+    'KAFSCALE_MCP_ETCD_USERNAME is set and KAFSCALE_MCP_ETCD_PASSWORD is not: expected both or neither',
+  ], 'empty means unset')
+
+  const others = {
+    AUTH_TOKEN: (file: string) => secretsOf(read({ AUTH_TOKEN_FILE: file })).authToken,
+    OIDC_CLIENT_SECRET: (file: string) =>
+      secretsOf(read({ ...OIDC_CLIENT, OIDC_CLIENT_SECRET_FILE: file })).oidcClientSecret,
+  }
+  for (const [name, readFrom] of Object.entries(others)) {
+    const file = `${t.testdirName}/${name}`
+    writeFileSync(file, `${TOKEN}\r\n`)
+    t.equal(readFrom(file), TOKEN, name)
+    t.strictSame(
+      refusal({ ...OIDC_CLIENT, AUTH_MODE: 'oidc', [name]: TOKEN, [`${name}_FILE`]: file }).filter(sentence =>
+        sentence.includes('_FILE')
+      ),
+      [`KAFSCALE_MCP_${name} and KAFSCALE_MCP_${name}_FILE are both set: expected only one of them`]
+    )
+    t.strictSame(
+      refusal({ ...OIDC_CLIENT, AUTH_MODE: 'oidc', [`${name}_FILE`]: '/missing' }).filter(sentence =>
+        sentence.includes('_FILE')
+      ),
+      [`KAFSCALE_MCP_${name}_FILE is "/missing": expected a file that can be read`]
+    )
+  }
+  t.strictSame(
+    Object.values(ConfigSchema).filter(setting => 'secret' in setting).map(({ name }) => name).sort(),
+    ['ETCD_PASSWORD', ...Object.keys(others)].sort(),
+    'another secret needs tests of its own here'
+  )
+})
+
+t.test('no secret is ever shown', async t => {
+  const secret = 'hunter2'
+  const refused: Environment[] = [
+    { ETCD_PASSWORD: secret },
+    { ETCD_USERNAME: 'reader', ETCD_PASSWORD: secret, ETCD_PASSWORD_FILE: '/missing' },
+    ...[
+      `http://reader:${secret}@etcd:2379`,
+      `reader:${secret}@etcd:2379`,
+      `http://reader:p@${secret}@etcd`,
+      `http://reader:${secret}/x@etcd`,
+      `http://a,https://reader:x,${secret}@etcd`,
+      `http:/reader:${secret}@etcd`,
+    ].map(ETCD_ENDPOINTS => ({ ETCD_ENDPOINTS })),
+    { BROKER_METRICS_URL: `http://reader:${secret}@broker/metrics` },
+    { AUTH_TOKEN: secret },
+    { AUTH_TOKEN: `${secret} ${TOKEN}` },
+    { AUTH_TOKEN: TOKEN, AUTH_TOKEN_FILE: '/missing' },
+    { AUTH_TOKEN: TOKEN, AUTH_MODE: 'none' },
+    { OIDC_CLIENT_SECRET: secret },
+    { ...OIDC_CLIENT, OIDC_CLIENT_SECRET: secret, OIDC_CLIENT_SECRET_FILE: '/missing' },
+    { OIDC_ISSUER: `https://reader:${secret}@id.example` },
+    { PUBLIC_URL: `https://reader:${secret}@mcp.example` },
+    { AUDIT_SINKS: `https://reader:${secret}@collector.example` },
+    { AUDIT_SINKS: `stdout,https://collector.example/?key=${secret},stderr` },
+    { ALLOWED_ORIGINS: `https://reader:${secret}@app.example` },
+  ]
+  for (const variables of refused) {
+    const sentences = refusal(variables)
+    t.not(sentences.length, 0, `${JSON.stringify(variables)} is refused`)
+    t.notMatch(sentences.join('\n'), secret)
+  }
+  t.strictSame(refusal({ ETCD_ENDPOINTS: `https://reader:${secret}@etcd:2379` }), [
+    'KAFSCALE_MCP_ETCD_ENDPOINTS is "…@etcd:2379": expected endpoints such as http://etcd:2379 or https://etcd:2379, without credentials in it',
+  ])
+})
+
+t.test('a value can not pass for another line', async t => {
+  t.strictSame(
+    refusal({ LOG_LEVEL: 'x\nKAFSCALE_MCP_HTTP_ADDR is fine\u2028\u202e' }).map(sentence => sentence.split(': ')[0]),
+    ['KAFSCALE_MCP_LOG_LEVEL is "x\\nKAFSCALE_MCP_HTTP_ADDR is fine\\u2028\\u202e"']
+  )
+})
+
+t.test('a variable without meaning or effect is warned about by name, and refuses nothing', async t => {
+  t.strictSame(
+    read({ ZZZ: 'hunter2', AUTH_TOKENS: 'hunter2', LOG_LEVEL_FILE: '/x', SESSION_TIMEOUT: '10m' }).warnings,
+    [
+      'KAFSCALE_MCP_AUTH_TOKENS is not a variable of this service: it has no effect',
+      'KAFSCALE_MCP_LOG_LEVEL_FILE is not a variable of this service: it has no effect',
+      'KAFSCALE_MCP_ZZZ is not a variable of this service: it has no effect',
+      'KAFSCALE_MCP_SESSION_TIMEOUT has no effect: sessions no longer exist',
+    ]
+  )
+  t.strictSame(
+    readConfig({ ...prefixed(REQUIRED), KAFSCALE_ETCD_ENDPOINTS: 'x', PATH: 'x' }).warnings,
+    [],
+    "other programs' variables are theirs"
+  )
+})
+
+t.test('what is doubtful about who may call is warned about', async t => {
+  t.strictSame(read({ AUTH_TOKEN: TOKEN }).warnings, [
+    'KAFSCALE_MCP_AUTH_TOKEN is a shared secret: whoever has it is static-token, and nobody can tell who that was',
+  ])
+})

@@ -1,0 +1,314 @@
+/** The alerts fire on what they are for and on nothing else; what alerts, dashboards and runbook speak of is there. */
+import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { parse } from 'yaml'
+import { ROOT } from '../../support/paths.ts'
+import { experienced, promtool, promtoolMissing, samples } from '../../support/telemetry.ts'
+
+interface Rule {
+  alert: string
+  expr: string
+  annotations: Record<string, string>
+  labels: Record<string, string>
+}
+interface Panel {
+  type: string
+  title: string
+  datasource?: { uid: string }
+  gridPos: { x: number, y: number, w: number, h: number }
+  targets?: { expr: string, datasource: { uid: string } }[]
+}
+interface Dashboard {
+  uid: string
+  title: string
+  templating: { list: { name: string, type: string, definition?: string }[] }
+  panels: Panel[]
+}
+
+const alertsFile = join(ROOT, 'chart/files/alerts.yaml')
+const rules: Rule[] = parse(readFileSync(alertsFile, 'utf8')).groups.flatMap(({ rules }: { rules: Rule[] }) => rules)
+const runbook = readFileSync(join(ROOT, 'docs/runbook.md'), 'utf8')
+const dashboards = globSync('chart/files/dashboards/*.json', { cwd: ROOT }).map(path =>
+  JSON.parse(readFileSync(join(ROOT, path), 'utf8')) as Dashboard
+)
+const expressions = dashboards.flatMap(({ panels }) =>
+  panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr))
+)
+
+// --- What stands in each other's words
+
+t.test('every metric that an alert or a dashboard asks for is on the page', async t => {
+  const app = await experienced(t)
+  const names = new Set([...samples((await app.telemetry.page()).text).keys()].map(sample => sample.split('{')[0]))
+  const asked = (text: string) => [...new Set(text.match(/kafscale_mcp_\w+/g))]
+  t.ok(rules.length >= 6)
+  t.ok(expressions.length >= 20)
+  for (const { alert, expr } of rules) for (const name of asked(expr)) t.ok(names.has(name), `${alert}: ${name}`)
+  const variables = dashboards.flatMap(({ templating }) => templating.list.map(({ definition = '' }) => definition))
+  for (const name of [...expressions, ...variables].flatMap(asked)) t.ok(names.has(name), name)
+  t.strictSame(
+    [...names].filter(name => !expressions.join().includes(name ?? '') && !/_(?:sum|count)$/.test(name ?? '')),
+    [],
+    'and every metric is on a dashboard'
+  )
+})
+
+t.test('the error codes of an alert are ours', async t => {
+  const source = readFileSync(join(ROOT, 'errors.ts'), 'utf8')
+  const codes = rules.flatMap(({ expr }) =>
+    [...expr.matchAll(/code=~"([^"]+)"/g)].flatMap(([, list = '']) => list.split('|'))
+  )
+  t.not(codes.length, 0)
+  for (const code of codes) t.match(source, new RegExp(`createError<[^>]*>\\('${code}'`))
+})
+
+t.test('each alert has its section of the runbook, and each section its alert', async t => {
+  const sections = [...runbook.matchAll(/^### (KafscaleMcp\w+)\n([^]*?)(?=^#|$(?![^]))/gm)].map((
+    [, name = '', text = '']
+  ) => ({ name, text }))
+  t.strictSame(sections.map(({ name }) => name), rules.map(({ alert }) => alert))
+  for (const { text, name } of sections) {
+    for (const part of ['**Meaning.**', '**Look.**', '**Do.**']) t.match(text, part, name)
+  }
+  for (const { alert, labels, annotations } of rules) {
+    t.equal(annotations['runbook_url'], `docs/runbook.md#${alert.toLowerCase()}`)
+    t.match(labels['severity'], /^(?:warning|critical)$/)
+    t.ok(annotations['summary'] && annotations['description'])
+  }
+})
+
+t.test('the links of the runbook lead somewhere', async t => {
+  const links = [...runbook.matchAll(/\]\(((?!https?:)[^)#]*)(?:#([^)]*))?\)/g)]
+  t.ok(links.length > 10)
+  for (const [, path = '', anchor] of links) {
+    const file = join(ROOT, 'docs', path === '' ? 'runbook.md' : path)
+    t.ok(existsSync(file), path)
+    if (anchor === undefined) continue
+    const headings = [...readFileSync(file, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+      heading.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-')
+    )
+    t.ok(headings.includes(anchor), anchor)
+  }
+})
+
+t.test('a dashboard can be loaded anywhere: its source of data is a variable, and its panels lie beside each other', async t => {
+  t.not(dashboards.length, 0)
+  for (const { templating, panels, uid, title } of dashboards) {
+    t.ok(uid && title)
+    t.match(templating.list[0], { name: 'datasource', type: 'datasource' })
+    for (const panel of panels.filter(({ type }) => type !== 'row')) {
+      t.not(panel.targets?.length ?? 0, 0, panel.title)
+      for (
+        const { uid } of [
+          panel.datasource ?? { uid: '' },
+          ...panel.targets?.map(({ datasource }) => datasource) ?? [],
+        ]
+      ) t.match(uid, /^\$\{datasource\}$/, panel.title)
+    }
+    const taken = panels.flatMap(({ gridPos: { x, y, w, h } }) =>
+      Array.from({ length: w * h }, (_, cell) => `${x + cell % w},${y + Math.floor(cell / w)}`)
+    )
+    t.equal(new Set(taken).size, taken.length)
+    t.ok(panels.every(({ gridPos: { x, w } }) => x + w <= 24))
+  }
+})
+
+t.test('rules and expressions are what Prometheus takes', { skip: promtoolMissing }, async t => {
+  t.doesNotThrow(() => promtool(['check', 'rules', alertsFile]))
+  const file = join(t.testdir(), 'expressions.yaml')
+  const write = (list: string[]) =>
+    writeFileSync(
+      file,
+      JSON.stringify({
+        groups: [{
+          name: 'dashboards',
+          rules: list.map((expr, index) => ({
+            record: `test:panel:${index}`,
+            expr: expr.replaceAll('$__rate_interval', '5m'),
+          })),
+        }],
+      })
+    )
+  write(expressions)
+  t.doesNotThrow(() => promtool(['check', 'rules', file]))
+  write([...expressions, 'sum by ('])
+  t.throws(() => promtool(['check', 'rules', file]))
+})
+
+// --- What fires when
+
+/** The series of a service, minute by minute in the notation of promtool. */
+type Series = Record<string, string>
+
+const LABELS = 'namespace="kafscale",job="mcp",instance="a:9090"'
+/** Two hours of a service that is well: 10 calls a second, of which some fail as calls do. */
+const HEALTHY: Series = {
+  'mirror_state{state="synced"}': '1x120',
+  'mirror_state{state="stale"}': '0x120',
+  'mirror_state{state="unavailable"}': '0x120',
+  mirror_resyncs_total: '0x60 1x60',
+  'audit_sink_up{sink="file"}': '1x120',
+  'audit_records_total{sink="file",state="written"}': '0+600x120',
+  'audit_records_total{sink="file",state="missed"}': '0x120',
+  audit_records_lost_total: '0x120',
+  'authentication_failures_total{reason="no_token"}': '0+600x120',
+  'authentication_failures_total{reason="expired_token"}': '0+60x120',
+  'authentication_failures_total{reason="invalid_token"}': '0+6x120',
+  'authentication_failures_total{reason="unverifiable"}': '0x120',
+  'tool_calls_total{tool="list_topics",outcome="ok"}': '0+300x120',
+  'tool_calls_total{tool="list_topics",outcome="error"}': '0+300x120',
+  'tool_errors_total{tool="list_topics",code="INVALID_ARGUMENT"}': '0+290x120',
+  'tool_errors_total{tool="list_topics",code="INTERNAL"}': '0+10x120',
+  'http_responses_total{route="/mcp",status="200"}': '0+600x120',
+  'http_responses_total{route="/mcp",status="401"}': '0+600x120',
+  'http_responses_total{route="/mcp",status="503"}': '0+10x120',
+  'http_responses_total{route="/readyz",status="503"}': '0+600x120',
+  'tool_call_duration_seconds_bucket{tool="list_topics",le="0.005"}': '0+599x120',
+  'tool_call_duration_seconds_bucket{tool="list_topics",le="1"}': '0+600x120',
+  'tool_call_duration_seconds_bucket{tool="list_topics",le="5"}': '0+600x120',
+  'tool_call_duration_seconds_bucket{tool="list_topics",le="+Inf"}': '0+600x120',
+  'tool_call_duration_seconds_count{tool="list_topics"}': '0+600x120',
+}
+
+/** Which alerts fire at a minute. */
+function firing (t: Test, series: Series, minute: number, expected: string[]): void {
+  const labelled = (name: string) => name.endsWith('}') ? name.replace(/\}$/, `,${LABELS}}`) : `${name}{${LABELS}}`
+  const test = {
+    rule_files: [alertsFile],
+    evaluation_interval: '1m',
+    tests: [{
+      interval: '1m',
+      input_series: Object.entries(series).map(([name, values]) => ({
+        series: `kafscale_mcp_${labelled(name)}`,
+        values,
+      })),
+      promql_expr_test: [{
+        expr: 'count by (alertname) (ALERTS{alertstate="firing"})',
+        eval_time: `${minute}m`,
+        exp_samples: expected.map(alert => ({ labels: `{alertname="${alert}"}`, value: 1 })),
+      }],
+    }],
+  }
+  const file = join(t.testdir(), 'test.yaml')
+  writeFileSync(file, JSON.stringify(test))
+  t.doesNotThrow(() => promtool(['test', 'rules', file]), `at minute ${minute}: ${expected.join(', ') || 'nothing'}`)
+}
+
+/** What goes wrong at minute 60, the alert, and by which minute it fires. */
+const failures: { what: string, series: Series, alert: string, by: number, notYet: number }[] = [
+  {
+    what: 'etcd is away',
+    series: { 'mirror_state{state="synced"}': '1x59 0x60', 'mirror_state{state="stale"}': '0x59 1x60' },
+    alert: 'KafscaleMcpMirrorStale',
+    by: 63,
+    notYet: 61,
+  },
+  {
+    what: 'etcd was never there',
+    series: { 'mirror_state{state="synced"}': '0x120', 'mirror_state{state="unavailable"}': '1x120' },
+    alert: 'KafscaleMcpMirrorStale',
+    by: 3,
+    notYet: 1,
+  },
+  {
+    what: 'a sink takes nothing, and nobody asks',
+    series: { 'audit_sink_up{sink="file"}': '1x59 0x60' },
+    alert: 'KafscaleMcpAuditFailing',
+    by: 62,
+    notYet: 60,
+  },
+  {
+    what: 'a sink misses a few records and goes on',
+    series: { 'audit_records_total{sink="file",state="missed"}': '0x59 3x60' },
+    alert: 'KafscaleMcpAuditFailing',
+    by: 62,
+    notYet: 60,
+  },
+  {
+    what: 'records are lost',
+    series: { audit_records_lost_total: '0x59 1+1x60' },
+    alert: 'KafscaleMcpAuditFailing',
+    by: 62,
+    notYet: 60,
+  },
+  {
+    what: 'somebody tries tokens',
+    series: { 'authentication_failures_total{reason="invalid_token"}': '0+6x59 400+120x60' },
+    alert: 'KafscaleMcpAuthFailuresRising',
+    by: 70,
+    notYet: 62,
+  },
+  {
+    what: 'an issuer is away',
+    series: { 'authentication_failures_total{reason="unverifiable"}': '0x59 0+120x60' },
+    alert: 'KafscaleMcpAuthFailuresRising',
+    by: 70,
+    notYet: 62,
+  },
+  {
+    what: 'calls take long',
+    series: {
+      'tool_call_duration_seconds_bucket{tool="list_topics",le="0.005"}': '0+599x59 35341+300x60',
+      'tool_call_duration_seconds_bucket{tool="list_topics",le="1"}': '0+600x59 35400+550x60',
+    },
+    alert: 'KafscaleMcpSlowCalls',
+    by: 75,
+    notYet: 65
+  },
+  {
+    what: 'the service fails',
+    series: { 'tool_errors_total{tool="list_topics",code="INTERNAL"}': '0+10x59 590+100x60' },
+    alert: 'KafscaleMcpErrorRate',
+    by: 70,
+    notYet: 62,
+  },
+  {
+    what: 'the service is overloaded',
+    series: { 'http_responses_total{route="/mcp",status="503"}': '0+10x59 590+300x60' },
+    alert: 'KafscaleMcpErrorRate',
+    by: 70,
+    notYet: 62,
+  },
+  {
+    what: 'the connection to etcd fails again and again',
+    series: { mirror_resyncs_total: '0x59 0+1x60' },
+    alert: 'KafscaleMcpResyncs',
+    by: 66,
+    notYet: 60,
+  },
+]
+
+t.test('what fires', { skip: promtoolMissing }, async t => {
+  t.test('nothing, while all is well', async t => {
+    for (const minute of [1, 20, 65, 119]) firing(t, HEALTHY, minute, [])
+  })
+  for (const { what, series, alert, by, notYet } of failures) {
+    t.test(`${alert}, when ${what}`, async t => {
+      const changed = { ...HEALTHY, ...series }
+      t.strictSame(Object.keys(changed).length, Object.keys(HEALTHY).length)
+      firing(t, changed, notYet, [])
+      firing(t, changed, by, [alert])
+    })
+  }
+  t.strictSame(
+    [...new Set(failures.map(({ alert }) => alert))].sort(),
+    rules.map(({ alert }) => alert).sort(),
+    'no alert is left out'
+  )
+})
+
+t.test('failed sign-ins that are as many every day are no rise', { skip: promtoolMissing }, async t => {
+  const day = 24 * 60
+  const steady = { 'authentication_failures_total{reason="invalid_token"}': `0+60x${day + 60}` }
+  firing(t, steady, day + 30, [])
+})
+
+t.test('every series of these tests is one that the service has', async t => {
+  const app = await experienced(t)
+  const page = [...samples((await app.telemetry.page()).text).keys()]
+  const shape = (name: string) =>
+    `${name.split('{')[0]}{${[...name.matchAll(/(\w+)="/g)].map(([, label]) => label).sort().join()}}`
+  const known = new Set(page.map(shape))
+  for (const name of Object.keys(HEALTHY)) t.ok(known.has(shape(`kafscale_mcp_${name}`)), name)
+})

@@ -1,0 +1,522 @@
+import { createHash } from 'node:crypto'
+import { Type } from '@sinclair/typebox'
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import {
+  AuditUnavailable,
+  describeError,
+  GroupNotFound,
+  Internal,
+  InvalidArgument,
+  InvalidCursor,
+  MetadataUnavailable,
+  MetricsNotConfigured,
+  MetricsUnavailable,
+  PermissionDenied,
+  RateLimited,
+  ResultTooLarge,
+} from '../../../errors.ts'
+import type { AuditEntry } from '../../../plugins/audit/record.ts'
+import type { Environment } from '../../../plugins/config/index.ts'
+import type { Caller, ToolResult } from '../../../plugins/tool-registry/index.ts'
+import { buildTestApp, CALLER, tool } from '../../support/service.ts'
+
+const MAX_ANSWER_BYTES = 4 * 1024 * 1024
+const limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
+
+async function call (app: FastifyInstance, input?: unknown, name = 'test', caller = CALLER): Promise<ToolResult> {
+  return await app.tools.call(name, input, caller, new AbortController().signal)
+}
+
+/** Whom the policy lets change things. */
+const OPERATOR: Caller = {
+  ...CALLER,
+  principal: { ...CALLER.principal, subject: 'operator', method: 'jwks', issuer: 'ops', claims: { sub: 'operator' } },
+}
+
+function policy (t: Test): Environment {
+  const dir = t.testdir({
+    policy: JSON.stringify({
+      roles: { operator: { allow: [{ operations: ['observe', 'mutate'] }] } },
+      bindings: [{ role: 'operator', claim: 'sub', value: 'operator' }],
+    }),
+  })
+  return { KAFSCALE_MCP_POLICY_FILE: `${dir}/policy` }
+}
+
+function failure (code: string, text: string, rest: object = { retryable: false }): ToolResult {
+  return {
+    content: [{ type: 'text', text: `${code}: ${text}` }],
+    isError: true,
+    _meta: { 'kafscale-mcp/error': { code, ...rest } },
+  }
+}
+
+t.test('an answer is given twice: as a value, and as the same value in compact JSON', async t => {
+  const app = await buildTestApp(t)
+  app.tools.declare(tool({ answer: () => ({ a: [1, null, 'x'], b: {} }) }))
+  t.strictSame(await call(app), {
+    content: [{ type: 'text', text: '{"a":[1,null,"x"],"b":{}}' }],
+    structuredContent: { a: [1, null, 'x'], b: {} },
+  })
+})
+
+t.test('what can\'t be seen stands in the JSON as an escape, and in the value as it is', async t => {
+  const app = await buildTestApp(t)
+  const unseen = '\u0000\u001f\u007f\u0080\u009f\u00ad\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufeff'
+  app.tools.declare(tool({ answer: () => ({ [unseen]: unseen, seen: 'é☃😀"\\' }) }))
+  const { content: [{ text } = { text: '' }], structuredContent } = await call(app)
+  t.equal(
+    text,
+    '{"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff":' +
+      '"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff","seen":"é☃😀\\"\\\\"}'
+  )
+  t.strictSame(JSON.parse(text), structuredContent)
+  t.strictSame(structuredContent, { [unseen]: unseen, seen: 'é☃😀"\\' })
+})
+
+t.test('input that breaks the schema is a failure that names every wrong property', async t => {
+  const app = await buildTestApp(t)
+  app.tools.declare(tool({
+    properties: {
+      group_id: Type.String(),
+      limit,
+      names: Type.Optional(Type.Array(Type.String())),
+      pattern: Type.Optional(Type.String({ maxLength: 3 })),
+    }
+  }))
+  const refusal = async (input: unknown) => {
+    const { isError, content, _meta } = await call(app, input)
+    t.equal(isError, true)
+    t.strictSame(_meta, { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT', retryable: false } })
+    return /^INVALID_ARGUMENT: The input does not fit the tool's schema: (.*)\. Correct what is named and call again\.$/
+      .exec(content[0]?.text ?? '')?.[1]
+  }
+  t.equal(await refusal(undefined), '"group_id" is required')
+  t.equal(await refusal({}), '"group_id" is required')
+  t.equal(await refusal({ group_id: null }), '"group_id" is required', 'null is absent')
+  t.equal(await refusal({ group_id: 5 }), '"group_id" must be string')
+  t.equal(await refusal({ group_id: 'a', groupId: 'a' }), '"groupId" is not an input of this tool')
+  t.equal(await refusal({ group_id: 'a', groupId: null }), '"groupId" is not an input of this tool')
+  t.equal(await refusal({ group_id: 'a', 'a\u202eb': 1 }), '"a\\u202eb" is not an input of this tool')
+  t.equal(
+    await refusal(JSON.parse('{"group_id":"a","__proto__":{"limit":5}}')),
+    '"__proto__" is not an input of this tool'
+  )
+  t.equal(
+    await refusal({ group_id: 'a', constructor: 1, toString: 1 }),
+    '"constructor" is not an input of this tool; "toString" is not an input of this tool'
+  )
+  t.equal(await refusal({ group_id: 'a', names: ['a', 5, null] }), '"names.1" must be string; "names.2" must be string')
+  t.equal(await refusal({ group_id: 'a', pattern: 'abcd' }), '"pattern" must NOT have more than 3 characters')
+  for (const wrong of [0, 1001, -1]) t.match(await refusal({ group_id: 'a', limit: wrong }), /^"limit" must be [<>]= 1/)
+  for (const wrong of [1.5, '5', true, [5], {}]) {
+    t.equal(await refusal({ group_id: 'a', limit: wrong }), '"limit" must be integer')
+  }
+  t.equal(
+    await refusal({ limit: 0, names: {}, other: 1 }),
+    '"group_id" is required; "other" is not an input of this tool; "limit" must be >= 1; "names" must be array',
+    'all of them at once'
+  )
+  for (const input of ['text', 5, true, [], null]) t.equal(await refusal(input), 'the input must be object')
+})
+
+t.test('a property that is null is one that is not given', async t => {
+  const app = await buildTestApp(t)
+  app.tools.declare(tool({ properties: { group_id: Type.String(), limit, pattern: Type.Optional(Type.String()) } }))
+  t.strictSame((await call(app, { group_id: 'a', limit: null, pattern: null })).structuredContent, {
+    input: { group_id: 'a' },
+  })
+})
+
+t.test('a failure tells its code, what happened and what to do', async t => {
+  const app = await buildTestApp(t)
+  let error: unknown
+  app.tools.declare(tool({ answer: () => { throw error } }))
+
+  error = new GroupNotFound('"orders"')
+  t.strictSame(
+    await call(app),
+    failure(
+      'GROUP_NOT_FOUND',
+      'There is no consumer group "orders": it has neither members nor committed offsets. Call list_groups for the groups that exist.'
+    )
+  )
+  error = new MetadataUnavailable('etcd has not answered yet')
+  t.strictSame(
+    await call(app),
+    failure(
+      'METADATA_UNAVAILABLE',
+      "The cluster's metadata is not known: etcd has not answered yet. Call again in a few seconds; an operator finds more under /healthz.",
+      { retryable: true, retry_after_ms: 2_000 }
+    )
+  )
+})
+
+t.test('a failure that was not meant for callers tells them nothing', async t => {
+  const app = await buildTestApp(t)
+  const internal = failure(
+    'INTERNAL',
+    "The service failed to answer. Call again; if it fails again, an operator finds the reason in the service's log.",
+    { retryable: true }
+  )
+  const secret = Object.assign(new Error('connect http://root:hunter2@etcd:2379 /etc/passwd'), { code: 'ECONNREFUSED' })
+  for (
+    const error of [
+      secret,
+      'hunter2',
+      undefined,
+      null,
+      { code: 'GROUP_NOT_FOUND', message: 'hunter2' },
+      new TypeError('hunter2'),
+    ]
+  ) {
+    app.tools.declare(tool({
+      answer: () => {
+        throw error
+      },
+    }))
+    t.strictSame(await call(app), internal)
+    app.tools.declare(tool({ answer: () => Promise.reject(error) }))
+    t.strictSame(await call(app), internal)
+  }
+})
+
+t.test('which failures are worth another try, and when', async t => {
+  t.strictSame(
+    [
+      new InvalidArgument(''),
+      new InvalidCursor(),
+      new GroupNotFound(''),
+      new ResultTooLarge(''),
+      new MetadataUnavailable(''),
+      new MetricsNotConfigured(),
+      new MetricsUnavailable(''),
+      new PermissionDenied('', ''),
+      new RateLimited(''),
+      new AuditUnavailable(),
+      new Internal(),
+    ].map(describeError),
+    [
+      { code: 'INVALID_ARGUMENT', retryable: false },
+      { code: 'INVALID_CURSOR', retryable: false },
+      { code: 'GROUP_NOT_FOUND', retryable: false },
+      { code: 'RESULT_TOO_LARGE', retryable: false },
+      { code: 'METADATA_UNAVAILABLE', retryable: true, retry_after_ms: 2_000 },
+      { code: 'METRICS_NOT_CONFIGURED', retryable: false },
+      { code: 'METRICS_UNAVAILABLE', retryable: true, retry_after_ms: 5_000 },
+      { code: 'PERMISSION_DENIED', retryable: false },
+      { code: 'RATE_LIMITED', retryable: true, retry_after_ms: 1_000 },
+      { code: 'AUDIT_UNAVAILABLE', retryable: true, retry_after_ms: 5_000 },
+      { code: 'INTERNAL', retryable: true },
+    ]
+  )
+})
+
+t.test('an answer of 4 MB is too large, one byte less is not', async t => {
+  const app = await buildTestApp(t)
+  let bytes = MAX_ANSWER_BYTES - 1
+  app.tools.declare(tool({ answer: () => ({ text: 'x'.repeat(bytes - '{"text":""}'.length) }) }))
+  t.equal((await call(app)).content[0]?.text.length, bytes)
+  bytes++
+  t.strictSame(
+    await call(app),
+    failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Ask an operator: the answer has no pages.')
+  )
+})
+
+t.test('an answer that is too large names a limit that fits', async t => {
+  const app = await buildTestApp(t)
+  /** Declares a tool that answers rows of these sizes, up to `limit`. */
+  const declareRows = (sizes: number[]) => {
+    let answers = 0
+    app.tools.declare(tool({
+      properties: { limit },
+      answer: (_, { limit = 100 }) => {
+        answers++
+        return { rows: sizes.slice(0, Number(limit)).map(size => 'x'.repeat(size)) }
+      }
+    }))
+    return { answers: () => answers }
+  }
+  const named = async (input: object) => {
+    const text = (await call(app, input)).content[0]?.text ?? ''
+    return Number(
+      /^RESULT_TOO_LARGE: The answer would be 4 MB or more\. Call again with limit (\d+), which fits\.$/.exec(text)
+        ?.[1] ?? text
+    )
+  }
+  const rows = (count: number, size: number) => new Array<number>(count).fill(size)
+
+  t.test('near the largest that does', async t => {
+    for (const [sizes, input] of [
+      [rows(1_000, 5_000), { limit: 1_000 }],
+      [rows(1_000, 5_000), { limit: 850 }],
+      [rows(200, 50_000), {}],
+      [[...rows(10, 4_000), ...rows(10, 1_000_000)], {}],
+      [[MAX_ANSWER_BYTES - 1_000, 1_000, 1], {}],
+    ] as const) {
+      declareRows(sizes as number[])
+      const limit = await named(input)
+      t.ok(limit >= 1)
+      t.notOk((await call(app, { limit })).isError, `limit ${limit} fits`)
+      t.match(
+        await call(app, { limit: Math.ceil(limit * 1.1) + 1 }),
+        { isError: true },
+        `limit ${limit} is not needlessly small`
+      )
+    }
+  })
+
+  t.test('without trying one limit after the other', async t => {
+    const { answers } = declareRows(rows(100, Math.ceil(MAX_ANSWER_BYTES / 100)))
+    await named({ limit: 1_000 })
+    t.ok(answers() <= 12, `${answers()} answers were made`)
+  })
+
+  t.test('unless not even one row does', async t => {
+    declareRows([MAX_ANSWER_BYTES, 1])
+    t.match(
+      await call(app, {}),
+      failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Not even one row fits: ask for less.')
+    )
+  })
+})
+
+t.test('tools are listed in a fixed order, whatever the order in which they were declared', async t => {
+  const app = await buildTestApp(t)
+  const before = app.tools.list(CALLER.principal).map(({ name }) => name)
+  for (const name of ['zz', 'Aa', 'aa']) app.tools.declare(tool({ name }))
+  t.strictSame(app.tools.list(CALLER.principal).map(({ name }) => name), ['Aa', 'aa', ...before, 'zz'])
+})
+
+t.test('a tool is published with the schemas that validate it, and with what it does to the cluster', async t => {
+  const app = await buildTestApp(t, policy(t))
+  const observes = tool({ name: 'observes', properties: { limit } })
+  app.tools.declare(observes)
+  app.tools.declare(tool({ name: 'mutates', operation: 'mutate' }))
+  const definition = (name: string) => app.tools.list(OPERATOR.principal).find(tool => tool.name === name)
+  t.strictSame(definition('observes'), {
+    name: 'observes',
+    title: 'Test',
+    description: 'For the test',
+    inputSchema: observes.input,
+    outputSchema: observes.output,
+    annotations: { readOnlyHint: true, destructiveHint: false, idempotentHint: true, openWorldHint: false },
+  })
+  t.strictSame(definition('mutates')?.annotations, {
+    readOnlyHint: false,
+    destructiveHint: true,
+    idempotentHint: false,
+    openWorldHint: false,
+  })
+})
+
+t.test('a schema that says what no validator knows is refused when the tool is declared', async t => {
+  const app = await buildTestApp(t)
+  t.throws(
+    () => app.tools.declare(tool({ properties: { a: Type.Unsafe({ type: 'string', maxLenght: 5 }) } })),
+    /maxLenght/
+  )
+})
+
+t.test('there is no tool but those that were declared', async t => {
+  const app = await buildTestApp(t)
+  t.equal(app.tools.operation('list_topics'), 'observe')
+  for (const name of ['nope', '__proto__', 'constructor', '']) {
+    t.equal(app.tools.operation(name), undefined)
+    await t.rejects(call(app, {}, name), `no tool ${name}`)
+  }
+})
+
+t.test('what a principal may not call it is not shown, and is told what it would need; a wrong input it is told first', async t => {
+  const app = await buildTestApp(t, policy(t))
+  let ran = 0
+  app.tools.declare(tool({ properties: { limit }, operation: 'mutate', answer: () => ({ ran: ++ran }) }))
+  const isListed = ({ principal }: Caller) => app.tools.list(principal).some(({ name }) => name === 'test')
+
+  t.equal(isListed(CALLER), false)
+  t.strictSame(
+    await call(app, {}),
+    failure(
+      'PERMISSION_DENIED',
+      'You may not call test. It would need a role that allows test; explain_access tells what you may.'
+    )
+  )
+  t.match(await call(app, { limit: 0 }), { _meta: { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT' } } })
+  t.equal(ran, 0)
+
+  t.equal(isListed(OPERATOR), true)
+  t.match(await call(app, {}, 'test', OPERATOR), { structuredContent: { ran: 1 } })
+})
+
+t.test('a tool that is switched off does not exist', async t => {
+  const names = async (env: Environment) =>
+    (await buildTestApp(t, env)).tools.list(CALLER.principal).map(({ name }) => name)
+  t.strictSame(await names({ KAFSCALE_MCP_TOOLS: 'list_topics, cluster_status' }), ['cluster_status', 'list_topics'])
+  t.strictSame(
+    await names({ KAFSCALE_MCP_TOOLS: 'list_topics,cluster_status', KAFSCALE_MCP_DISABLED_TOOLS: 'list_topics' }),
+    ['cluster_status']
+  )
+  const all = await names({})
+  t.strictSame(await names({ KAFSCALE_MCP_DISABLED_TOOLS: 'list_topics' }), all.filter(name => name !== 'list_topics'))
+
+  const app = await buildTestApp(t, { KAFSCALE_MCP_DISABLED_TOOLS: 'list_topics' })
+  t.equal(app.tools.operation('list_topics'), undefined)
+  await t.rejects(call(app, {}, 'list_topics'), 'no tool list_topics')
+})
+
+t.test('to switch a tool on or off that there is not stops the start', async t => {
+  for (const variable of ['TOOLS', 'DISABLED_TOOLS']) {
+    const app = await buildTestApp(t, { [`KAFSCALE_MCP_${variable}`]: 'list_topics,list_topcis' })
+    await t.rejects(async () => {
+      await app.ready()
+    }, {
+      name: 'ConfigError',
+      message: /name "list_topcis": expected names of cluster_metrics, cluster_status, .*list_topics$/,
+    })
+  }
+})
+
+/** Keeps what is put on record, in its order, and lets a test say that it can't be. */
+function keepRecords (app: FastifyInstance) {
+  const kept: AuditEntry[] = []
+  const fails = { record: false, recordDurably: false }
+  for (const method of ['record', 'recordDurably'] as const) {
+    app.audit[method] = async entry => {
+      if (fails[method]) throw new AuditUnavailable()
+      kept.push(entry)
+    }
+  }
+  return { kept, fails }
+}
+
+t.test('each call is on record before its answer leaves, whatever came of it', async t => {
+  const app = await buildTestApp(t)
+  const { kept } = keepRecords(app)
+  app.tools.declare(tool({ properties: { names: Type.Array(Type.String()), group_id: Type.String() } }))
+  app.tools.declare(tool({ name: 'mutates', operation: 'mutate' }))
+  const input = { names: ['orders', 'billing'], group_id: 'analytics' }
+  const startedAt = new Date()
+  const { content: [{ text } = { text: '' }] } = await app.tools.call('test', input, {
+    ...CALLER,
+    receivedAt: startedAt,
+    userAgent: 'agent/1',
+    mcpClient: 'test 1',
+    requestId: 'req-1',
+    traceId: 'a'.repeat(32),
+  }, new AbortController().signal)
+  t.strictSame({ ...kept[0], when: null }, {
+    event: 'tool_call',
+    who: {
+      subject: 'anonymous',
+      issuer: null,
+      client_id: null,
+      roles: ['observer'],
+      method: 'none',
+      token_id: null,
+      client_certificate: null,
+    },
+    what: {
+      tool: 'test',
+      operation: 'observe',
+      arguments: input,
+      resources: { topics: ['orders', 'billing'], groups: ['analytics'] },
+    },
+    when: null,
+    where: {
+      remote_address: '127.0.0.1',
+      user_agent: 'agent/1',
+      mcp_client: 'test 1',
+      request_id: 'req-1',
+      trace_id: 'a'.repeat(32),
+    },
+    decision: 'allowed',
+    rule: 'observer.allow[0]',
+    outcome: 'ok',
+    error_code: null,
+    result: { bytes: Buffer.byteLength(text), sha256: createHash('sha256').update(text).digest('hex') },
+    diff: null,
+    warning: null,
+  })
+  const { received, finished, duration_ms: durationMs } = kept[0]?.when ??
+    { received: '', finished: '', duration_ms: -1 }
+  t.equal(received, startedAt.toISOString())
+  t.ok(new Date(finished) >= startedAt)
+  t.ok(durationMs >= 0 && durationMs < 10_000)
+  t.equal(durationMs, Number(durationMs.toFixed(3)), 'with three decimals')
+
+  await call(app, { names: 'orders' })
+  t.match(kept[1], {
+    what: { arguments: { names: 'orders' }, resources: { topics: ['orders'] } },
+    decision: 'allowed',
+    outcome: 'error',
+    error_code: 'INVALID_ARGUMENT',
+  })
+  await call(app, {}, 'mutates')
+  t.match(kept[2], {
+    event: 'tool_call',
+    what: { tool: 'mutates', operation: 'mutate' },
+    decision: 'denied',
+    rule: 'no-rule',
+    outcome: 'denied',
+    error_code: 'PERMISSION_DENIED',
+  })
+  await call(app, input, 'test', {
+    ...CALLER,
+    principal: { ...CALLER.principal, subject: 'static-token', method: 'token' },
+  })
+  t.match(kept[3], { who: { subject: 'static-token', method: 'token' }, warning: /shared secret/ })
+  t.equal(kept.length, 4)
+})
+
+t.test('what can\'t be put on record is not answered', async t => {
+  const app = await buildTestApp(t)
+  const { fails } = keepRecords(app)
+  app.tools.declare(tool({ answer: () => ({ secret: 'of the cluster' }) }))
+  fails.record = true
+  t.strictSame(
+    await call(app),
+    failure(
+      'AUDIT_UNAVAILABLE',
+      'The call can not be recorded, so it is not answered. Call again in a few seconds; an operator finds the reason under /healthz.',
+      { retryable: true, retry_after_ms: 5_000 }
+    )
+  )
+})
+
+t.test('a mutation runs only once its intent is durable', async t => {
+  const app = await buildTestApp(t, policy(t))
+  const { kept, fails } = keepRecords(app)
+  const before: string[][] = []
+  app.tools.declare(tool({
+    operation: 'mutate',
+    answer: () => {
+      before.push(kept.map(({ event }) => event))
+      return {}
+    },
+  }))
+  await call(app, {}, 'test', OPERATOR)
+  t.strictSame(before, [['intent']])
+  t.match(kept, [
+    {
+      event: 'intent',
+      who: { subject: 'operator' },
+      what: { tool: 'test', operation: 'mutate' },
+      decision: 'allowed',
+      rule: 'operator.allow[0]',
+      result: null,
+    },
+    { event: 'tool_call', outcome: 'ok', result: { bytes: 2 } },
+  ])
+
+  await call(app, {})
+  t.match(kept.slice(2), [{ event: 'tool_call', outcome: 'denied' }], 'a denied one has none')
+  fails.recordDurably = true
+  t.match(await call(app, {}, 'test', OPERATOR), {
+    isError: true,
+    _meta: { 'kafscale-mcp/error': { code: 'AUDIT_UNAVAILABLE' } },
+  })
+  t.equal(before.length, 1, 'it has not run')
+  t.match(kept.slice(3), [{ event: 'tool_call', outcome: 'error', error_code: 'AUDIT_UNAVAILABLE' }])
+})

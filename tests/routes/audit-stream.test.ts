@@ -1,0 +1,202 @@
+import { once } from 'node:events'
+import { type IncomingMessage, request as httpRequest } from 'node:http'
+import { join } from 'node:path'
+import { mock } from 'node:test'
+import { promisify } from 'node:util'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import t, { type Test } from 'tap'
+import auditStream from '../../routes/audit-stream.ts'
+import { auditApp, entry, recordsOf } from '../support/audit.ts'
+import { waitFor } from '../support/wait-for.ts'
+
+interface Message { id: string | undefined, event: string | undefined, data: string }
+
+/** An audit with its stream, listening. */
+async function buildStream (t: Test, mayRead: (request: FastifyRequest) => boolean | Promise<boolean> = () => true) {
+  const path = join(t.testdir(), 'audit.jsonl')
+  const app = auditApp({ auditSinks: [{ kind: 'file', path }] })
+  app.register(auditStream, { mayRead })
+  t.teardown(() => app.close())
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  return { app, path, url: `${url}/audit/stream` }
+}
+
+/** A client of the stream, once it is answered. */
+async function open (t: Test, url: string, headers: Record<string, string> = {}) {
+  const request = httpRequest(url, { headers: { accept: 'text/event-stream', ...headers } })
+  request.on('error', () => {})
+  t.teardown(() => request.destroy())
+  request.end()
+  const [response] = await once(request, 'response') as [IncomingMessage]
+  const messages: Message[] = []
+  let heartbeats = 0
+  let text = ''
+  let ended = false
+  response.setEncoding('utf8').on('data', chunk => {
+    text += chunk
+    const blocks = text.split('\n\n')
+    text = blocks.pop() ?? ''
+    for (const block of blocks) {
+      if (block === ': heartbeat') heartbeats++
+      else messages.push(parse(block))
+    }
+  }).on('error', () => {}).on('close', () => { ended = true })
+  return { response, request, messages, get heartbeats () { return heartbeats }, get ended () { return ended } }
+}
+
+function parse (block: string): Message {
+  const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(block)?.[1]
+  return { id: field('id'), event: field('event'), data: field('data') ?? '' }
+}
+
+const rules = (messages: Message[]) =>
+  messages.map(({ event, data }) => event === 'record' ? JSON.parse(data).rule : event)
+
+async function recordAll (app: FastifyInstance, from: number, to: number): Promise<void> {
+  for (let rule = from; rule <= to; rule++) await app.audit.record(entry({ rule: `${rule}` }))
+}
+
+t.test('records are seen as they are recorded, as the sink has written them', async t => {
+  const { app, path, url } = await buildStream(t)
+  const { response, messages } = await open(t, url)
+  t.match(response.headers['content-type'], 'text/event-stream')
+  await recordAll(app, 1, 3)
+  await waitFor(() => messages.length === 3 || messages, 2_000, 'three records')
+  t.strictSame(rules(messages), ['1', '2', '3'])
+  t.strictSame(messages.map(({ data }) => JSON.parse(data)), recordsOf(path).slice(-3))
+  t.equal(new Set(messages.map(({ id }) => id)).size, 3)
+})
+
+t.test('they are filtered', async t => {
+  const { app, url } = await buildStream(t)
+  const all = await open(t, url)
+  const bob = await open(t, `${url}?who=bob&outcome=denied`)
+  const tool = await open(t, `${url}?tool=list_groups`)
+  const failures = await open(t, `${url}?event=authentication_failure`)
+  await app.audit.record(entry({ rule: 'alice' }))
+  await app.audit.record(entry({ rule: 'bob', who: { ...entry().who!, subject: 'bob' }, outcome: 'denied' }))
+  await app.audit.record(entry({ rule: 'bob ok', who: { ...entry().who!, subject: 'bob' } }))
+  await app.audit.record(entry({ rule: 'groups', what: { ...entry().what!, tool: 'list_groups' } }))
+  await app.audit.record(entry({ rule: 'failure', event: 'authentication_failure', who: null, what: null }))
+  await waitFor(() => all.messages.length === 5 || all.messages, 2_000, 'five records')
+  await waitFor(() => failures.messages.length === 1 || failures.messages, 2_000, 'one failure')
+  t.strictSame([bob, tool, failures].map(({ messages }) => rules(messages)), [['bob'], ['groups'], ['failure']])
+  t.equal((await open(t, `${url}?whom=bob`)).response.statusCode, 400)
+})
+
+t.test('only an auditor may read, and only as long as that holds', async t => {
+  mock.timers.enable({ apis: ['setInterval'] })
+  t.teardown(() => mock.timers.reset())
+  let answer: () => boolean = () => false
+  const { app, url } = await buildStream(t, () => answer())
+  const denied = await open(t, url)
+  t.equal(denied.response.statusCode, 403)
+  for (const end of [() => false, () => { throw new Error('the policy is gone') }]) {
+    answer = () => true
+    const client = await open(t, url)
+    await recordAll(app, 1, 1)
+    await waitFor(() => client.messages.length === 1, 2_000, 'a record')
+    mock.timers.tick(5_000)
+    t.notOk(client.ended)
+    answer = end
+    mock.timers.tick(5_000)
+    await waitFor(() => client.ended, 2_000, 'the end')
+  }
+})
+
+t.test('a client goes on behind the last record that it has seen', async t => {
+  const { app, url } = await buildStream(t)
+  const first = await open(t, url)
+  await recordAll(app, 1, 2)
+  await waitFor(() => first.messages.length === 2, 2_000, 'two records')
+  first.request.destroy()
+  await recordAll(app, 3, 5)
+  const again = await open(t, url, { 'last-event-id': first.messages[0]?.id ?? '' })
+  await recordAll(app, 6, 6)
+  await waitFor(() => again.messages.length === 5 || again.messages, 2_000, 'the rest')
+  t.strictSame(rules(again.messages), ['2', '3', '4', '5', '6'])
+})
+
+t.test('a client that comes back too late is told what it has missed', async t => {
+  const { app, url } = await buildStream(t)
+  const first = await open(t, url)
+  await recordAll(app, 1, 1)
+  await waitFor(() => first.messages.length === 1, 2_000, 'a record')
+  await Promise.all(Array.from({ length: 1_010 }, (_, index) => app.audit.record(entry({ rule: `${index + 2}` }))))
+  const late = await open(t, url, { 'last-event-id': first.messages[0]?.id ?? '' })
+  await waitFor(() => late.messages.length === 1_001 || late.messages.length, 5_000, 'the buffer')
+  t.match(late.messages[0], { event: 'missed', data: '{"records":10}' })
+  t.equal(rules(late.messages)[1], '12')
+  for (const id of ['another-run', 'ab-1', '', first.messages[0]?.id?.replace(/\d+$/, '99999') ?? '']) {
+    const stranger = await open(t, url, { 'last-event-id': id })
+    await recordAll(app, 1, 1)
+    const expected = id === '' ? 1 : 1_002
+    await waitFor(() => stranger.messages.length === expected || stranger.messages.length, 2_000, 'what there is')
+    t.match(stranger.messages[0], id === '' ? { event: 'record' } : { event: 'missed', data: '{"records":null}' }, id)
+  }
+})
+
+t.test('a client that does not read costs no memory and holds nobody up', async t => {
+  mock.timers.enable({ apis: ['setInterval'] })
+  t.teardown(() => mock.timers.reset())
+  const { app, url } = await buildStream(t)
+  const stuck = await open(t, url)
+  stuck.response.pause()
+  const reading = await open(t, url)
+  const large = { a: 'x'.repeat(7_000), b: 'x'.repeat(900) }
+  const total = 3_000
+  for (let sent = 0; sent < total; sent += 500) {
+    await Promise.all(
+      Array.from({ length: 500 }, (_, index) => app.audit.record(entry({ rule: `${sent + index}`, diff: large })))
+    )
+    await waitFor(
+      () => reading.messages.length === sent + 500 || reading.messages.length,
+      10_000,
+      'what the other client reads'
+    )
+  }
+  stuck.response.resume()
+  await waitFor(() => stuck.messages.some(({ event }) => event === 'missed') || stuck.messages.length, 5_000, 'the gap')
+  await waitFor(() => rules(stuck.messages).at(-1) === `${total - 1}` || stuck.messages.length, 5_000, 'the end')
+  const missed = stuck.messages.filter(({ event }) => event === 'missed').reduce(
+    (sum, { data }) => sum + JSON.parse(data).records,
+    0
+  )
+  t.equal(
+    stuck.messages.filter(({ event }) => event === 'record').length + missed,
+    total,
+    'every record is seen or counted'
+  )
+  t.ok(missed > 0)
+  stuck.response.pause()
+  for (let sent = 0; sent < 1_500; sent += 500) {
+    await Promise.all(Array.from({ length: 500 }, () => app.audit.record(entry({ diff: large }))))
+  }
+  for (let checks = 0; checks < 10; checks++) {
+    mock.timers.tick(5_000)
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  const connections = promisify(app.server.getConnections.bind(app.server))
+  await waitFor(
+    async () => await connections() === 1,
+    5_000,
+    'a client that takes nothing for half a minute is cut off'
+  )
+  t.notOk(reading.ended)
+})
+
+t.test('a heartbeat keeps a quiet stream open, and a close ends it', async t => {
+  mock.timers.enable({ apis: ['setInterval'] })
+  t.teardown(() => mock.timers.reset())
+  const { app, url } = await buildStream(t)
+  const client = await open(t, url)
+  mock.timers.tick(15_000)
+  await waitFor(() => client.heartbeats === 1, 2_000, 'a heartbeat')
+  await app.close()
+  await waitFor(() => client.ended, 2_000, 'the end')
+})
+
+t.test('whoever wants no events gets none', async t => {
+  const { url } = await buildStream(t)
+  t.equal((await open(t, url, { accept: 'application/json' })).response.statusCode, 406)
+})

@@ -1,0 +1,367 @@
+import { once } from 'node:events'
+import { request as httpRequest } from 'node:http'
+import { json } from 'node:stream/consumers'
+import { Type } from '@sinclair/typebox'
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import type { Environment } from '../../../plugins/config/index.ts'
+import { buildTestApp, legacy, MODERN, modern, tool } from '../../support/service.ts'
+import { waitFor } from '../../support/wait-for.ts'
+
+const ACT_BOUND_MS = 1_000
+const forms = { '2026-07-28': modern, '2025-11-25': legacy }
+
+/** Declares a tool that answers its input once `release` is called, and tells of its calls. */
+function declareWaitingTool (app: FastifyInstance) {
+  const calls: { text: string, signal: AbortSignal }[] = []
+  const released = Promise.withResolvers<void>()
+  app.tools.declare(tool({
+    name: 'wait',
+    properties: { text: Type.String() },
+    output: Type.Object({ text: Type.String() }),
+    answer: async (_, { text }, { signal }) => {
+      calls.push({ text: String(text), signal })
+      await released.promise
+      return { text: String(text) }
+    },
+  }))
+  return { calls, release: () => released.resolve() }
+}
+
+/** Sends a request over a socket of its own; the answer comes as far as it has come. */
+async function send (app: FastifyInstance, { headers, payload }: ReturnType<typeof modern>) {
+  if (!app.server.listening) await app.listen({ port: 0, host: '127.0.0.1' })
+  const request = httpRequest(`${app.listeningOrigin}/mcp`, { method: 'POST', headers, agent: false })
+  request.on('error', () => {}) // the test goes away
+  request.end(JSON.stringify(payload))
+  return request
+}
+
+t.test('a request of either generation is answered by one JSON message', async t => {
+  const app = await buildTestApp(t)
+  for (const [revision, form] of Object.entries(forms)) {
+    for (const method of ['tools/list', revision === MODERN ? 'server/discover' : 'ping']) {
+      const response = await app.inject(form(method, {}, 'an id'))
+      t.equal(response.statusCode, 200, `${revision} ${method}`)
+      t.match(response.headers['content-type'], /^application\/json/)
+      t.match(response.json(), { jsonrpc: '2.0', id: 'an id', result: {} })
+    }
+  }
+})
+
+t.test('/mcp/ is /mcp', async t => {
+  const app = await buildTestApp(t)
+  for (const form of Object.values(forms)) {
+    const [{ body }, slashed] = [
+      await app.inject(form('tools/list')),
+      await app.inject({ ...form('tools/list'), url: '/mcp/' }),
+    ]
+    t.equal(slashed.statusCode, 200)
+    t.equal(slashed.body, body)
+  }
+})
+
+t.test('a client learns what this is and how the tools combine', async t => {
+  const app = await buildTestApp(t)
+  const initialized = (await app.inject(
+    legacy('initialize', {
+      protocolVersion: '2025-06-18',
+      capabilities: {},
+      clientInfo: { name: 'a', version: '1' },
+    })
+  )).json().result
+  const discovered = (await app.inject(modern('server/discover'))).json().result
+  t.match(initialized, {
+    protocolVersion: '2025-06-18',
+    serverInfo: { name: 'kafscale-mcp', title: 'KafScale' },
+    capabilities: { tools: {} },
+  })
+  t.match(discovered, { supportedVersions: [MODERN], capabilities: { tools: {} } })
+  t.equal(initialized.instructions, discovered.instructions)
+  t.match(initialized.instructions, /Start with cluster_status/)
+})
+
+t.test('tools/list says how long it may be kept, and by whom', async t => {
+  const app = await buildTestApp(t)
+  t.match((await app.inject(modern('tools/list'))).json().result, { ttlMs: 300_000, cacheScope: 'private' })
+})
+
+t.test('a page that has rebound its name to this address is refused', async t => {
+  const call = async (env: Environment, headers: Record<string, string>) => {
+    const app = await buildTestApp(t, env)
+    const request = modern('tools/list')
+    return await app.inject({ ...request, headers: { ...request.headers, ...headers } })
+  }
+  const refused = async (t: Test, env: Environment, headers: Record<string, string>) => {
+    const response = await call(env, headers)
+    t.equal(response.statusCode, 403, `${JSON.stringify(headers)} is refused`)
+    t.match(response.json(), { jsonrpc: '2.0', id: null, error: { code: -32000, message: /Invalid|Missing/ } })
+  }
+  const allowed = async (t: Test, env: Environment, headers: Record<string, string>) =>
+    t.equal((await call(env, headers)).statusCode, 200, `${JSON.stringify(headers)} is allowed`)
+
+  t.test('on loopback its own names are expected', async t => {
+    for (const host of ['localhost', 'localhost:8090', 'LOCALHOST', '127.0.0.1', '127.0.0.1:1', '[::1]:8090']) {
+      await allowed(t, {}, { host })
+    }
+    for (
+      const host of [
+        'evil.example',
+        'evil.example:8090',
+        'localhost.evil.example',
+        '127.0.0.1.evil.example',
+        '127.0.0.2',
+        '10.0.0.1',
+        ' ',
+        'a b',
+      ]
+    ) {
+      await refused(t, {}, { host })
+    }
+    for (const origin of ['http://localhost:3000', 'https://localhost', 'http://127.0.0.1:1', 'http://[::1]']) {
+      await allowed(t, {}, { origin })
+    }
+    for (const origin of ['https://evil.example', 'http://localhost.evil.example', 'null', 'file://', 'localhost']) {
+      await refused(t, {}, { origin })
+    }
+  })
+
+  t.test('the address that it listens on is a name of its own', async t => {
+    await allowed(t, { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.2:0' }, { host: '127.0.0.2:8090' })
+  })
+
+  t.test('where host names are configured, only those', async t => {
+    const env = { KAFSCALE_MCP_ALLOWED_HOSTS: 'MCP.example,[fd00::1]' }
+    for (const host of ['mcp.example', 'mcp.example:443', 'MCP.EXAMPLE', '[fd00::1]:8090']) {
+      await allowed(t, env, { host })
+    }
+    for (const host of ['localhost', '127.0.0.1', 'example', 'x.mcp.example']) await refused(t, env, { host })
+  })
+
+  t.test('where origins are configured, only those', async t => {
+    const env = { KAFSCALE_MCP_ALLOWED_ORIGINS: 'https://app.example,http://localhost:3000' }
+    for (const origin of ['https://app.example', 'http://localhost:3000']) await allowed(t, env, { origin })
+    for (
+      const origin of [
+        'http://app.example',
+        'https://app.example:8443',
+        'http://localhost',
+        'https://x.app.example',
+        'null',
+      ]
+    ) await refused(t, env, { origin })
+    await allowed(t, env, {})
+  })
+
+  t.test('whatever the method', async t => {
+    const app = await buildTestApp(t)
+    for (const method of ['GET', 'POST', 'DELETE'] as const) {
+      t.equal((await app.inject({ method, url: '/mcp', headers: { host: 'evil.example' } })).statusCode, 403, method)
+    }
+  })
+
+  t.test('also when it asks for the audit records', async t => {
+    const app = await buildTestApp(t)
+    for (const headers of [{ host: 'evil.example' }, { origin: 'https://evil.example' }]) {
+      const response = await app.inject({ url: '/audit/stream', headers: { accept: 'text/event-stream', ...headers } })
+      t.match({ status: response.statusCode, body: response.json() }, {
+        status: 403,
+        body: { error: { message: /^Invalid (Host|Origin)/ } },
+      })
+    }
+  })
+
+  t.test('health is told under any name: a kubelet probes by the pod\'s address', async t => {
+    const app = await buildTestApp(t)
+    const headers = { host: '10.0.0.1:8090', origin: 'https://evil.example' }
+    t.equal((await app.inject({ url: '/healthz', headers })).statusCode, 200)
+    t.equal((await app.inject({ url: '/readyz', headers })).statusCode, 503)
+  })
+})
+
+t.test('there are no sessions to resume or to end', async t => {
+  const app = await buildTestApp(t)
+  for (const method of ['GET', 'DELETE'] as const) {
+    const response = await app.inject({
+      method,
+      url: '/mcp',
+      headers: { accept: 'text/event-stream', 'mcp-session-id': 'a' },
+    })
+    t.equal(response.statusCode, 405, method)
+    t.equal(response.headers.allow, 'POST')
+    t.match(response.json(), { jsonrpc: '2.0', id: null, error: { code: -32000, message: /Method not allowed/ } })
+  }
+})
+
+t.test('what is no request is refused in JSON', async t => {
+  const app = await buildTestApp(t)
+  const refusal = async (form: typeof modern | typeof legacy, headers: Record<string, string>, payload?: string) => {
+    const request = form('tools/list')
+    const response = await app.inject({
+      ...request,
+      headers: { ...request.headers, ...headers },
+      payload: payload ?? request.payload,
+    })
+    return { status: response.statusCode, code: response.json().error.code, data: response.json().error.data }
+  }
+  for (const [revision, form] of Object.entries(forms)) {
+    t.match(await refusal(form, {}, '{"jsonrpc":'), { status: 400, code: -32700 }, `${revision}: broken JSON`)
+    t.match(await refusal(form, {}, ''), { status: 400, code: -32700 }, `${revision}: nothing`)
+    t.match(
+      await refusal(form, {}, '{"method":"tools/list"}'),
+      { status: 400, code: -32600 },
+      `${revision}: no JSON-RPC`
+    )
+    t.match(
+      await refusal(form, { 'content-type': 'text/plain' }),
+      { status: 415, code: -32000 },
+      `${revision}: no JSON by its type`
+    )
+    t.match(await refusal(form, { 'content-type': 'nonsense' }), { status: 415, code: -32600 }, `${revision}: no type`)
+    t.match(
+      await refusal(form, {}, ' '.repeat(1024 * 1024 + 1)),
+      { status: 413, code: -32600 },
+      `${revision}: over 1 MB`
+    )
+  }
+  t.match(
+    await refusal(legacy, { accept: 'application/json' }),
+    { status: 406, code: -32000 },
+    '2025: without an event stream accepted'
+  )
+  t.match(
+    await refusal(legacy, { 'mcp-protocol-version': '2025-01-01' }),
+    { status: 400, code: -32000 },
+    '2025: a revision that there is not'
+  )
+  t.match(
+    await refusal(legacy, { 'mcp-protocol-version': MODERN }),
+    { status: 400, code: -32602 },
+    '2025: said to be of the other generation'
+  )
+  t.match(
+    await refusal(modern, { 'mcp-protocol-version': '2025-11-25' }),
+    { status: 400, code: -32020 },
+    '2026: header and body name different revisions'
+  )
+  t.match(
+    await refusal(modern, { 'mcp-method': 'tools/call' }),
+    { status: 400, code: -32020 },
+    '2026: header and body name different methods'
+  )
+
+  const future = modern('tools/list', { _meta: { 'io.modelcontextprotocol/protocolVersion': '2099-01-01' } })
+  t.match(
+    (await app.inject({ ...future, headers: { ...future.headers, 'mcp-protocol-version': '2099-01-01' } })).json()
+      .error,
+    { code: -32022, data: { supported: [MODERN], requested: '2099-01-01' } },
+    '2026: a revision that there is not'
+  )
+  const call = modern('tools/call', { name: 'list_topics' })
+  t.match((await app.inject({ ...call, headers: { ...call.headers, 'mcp-name': 'list_groups' } })).json().error, {
+    code: -32020,
+  }, '2026: header and body name different tools')
+})
+
+t.test('an unknown tool is an error of the protocol, its name shown without what can\'t be seen', async t => {
+  const app = await buildTestApp(t)
+  for (const form of Object.values(forms)) {
+    for (const name of ['nope', '__proto__', 'constructor', '']) {
+      const { error } = (await app.inject(form('tools/call', { name }))).json()
+      t.strictSame(error, {
+        code: -32602,
+        message: `There is no tool ${JSON.stringify(name)}. tools/list names those that exist.`,
+      })
+    }
+  }
+  const { error } = (await app.inject(legacy('tools/call', { name: `\u202e\u0085\n${'x'.repeat(1_000)}` }))).json()
+  t.equal(error.message, `There is no tool "\\u202e\\u0085\\n${'x'.repeat(125)}". tools/list names those that exist.`)
+})
+
+t.test('callers may use the same id at the same time', async t => {
+  const app = await buildTestApp(t)
+  const { calls, release } = declareWaitingTool(app)
+  const texts = Array.from({ length: 20 }, (_, index) => `call ${index}`)
+  const answers = texts.map((text, index) =>
+    app.inject(Object.values(forms)[index % 2]!('tools/call', { name: 'wait', arguments: { text } }, 7))
+  )
+  await waitFor(() => calls.length === texts.length || calls.length, ACT_BOUND_MS, 'all calls are under way')
+  release()
+  for (const [index, answer] of answers.entries()) {
+    t.match((await answer).json(), { id: 7, result: { structuredContent: { text: texts[index]! } } })
+  }
+})
+
+t.test('a client that goes away cancels its call, and nobody else\'s', async t => {
+  const app = await buildTestApp(t)
+  const { calls, release } = declareWaitingTool(app)
+  const call = async (form: typeof modern | typeof legacy, params: object = {}) => {
+    const request = await send(
+      app,
+      form('tools/call', { name: 'wait', arguments: { text: 'a' }, ...params }) as ReturnType<typeof modern>
+    )
+    const count = calls.length + 1
+    await waitFor(() => calls.length === count || calls.length, ACT_BOUND_MS, 'the call is under way')
+    return { request, signal: calls.at(-1)!.signal }
+  }
+  const stays = await call(modern)
+  for (const [revision, form] of Object.entries(forms)) {
+    for (const params of [{}, { _meta: { progressToken: 1 } }]) {
+      const { request, signal } = await call(form, params)
+      t.equal(signal.aborted, false)
+      request.destroy()
+      await waitFor(() => signal.aborted, ACT_BOUND_MS, 'cancelled')
+      t.pass(`${revision} ${JSON.stringify(params)}`)
+    }
+  }
+  t.equal(stays.signal.aborted, false)
+  release()
+  const [response] = await once(stays.request, 'response')
+  t.equal(response.statusCode, 200)
+})
+
+t.test('subscriptions/listen is an event stream that ends at once: there is nothing to tell of', async t => {
+  const app = await buildTestApp(t)
+  const response = await app.inject(modern('subscriptions/listen', { notifications: { toolsListChanged: true } }))
+  t.equal(response.statusCode, 200)
+  t.match(response.headers['content-type'], /^text\/event-stream/)
+  const messages = response.body.split('\n').filter(line => line.startsWith('data: ')).map(line =>
+    JSON.parse(line.slice('data: '.length))
+  )
+  t.match(messages, [{ method: 'notifications/subscriptions/acknowledged', params: { notifications: {} } }, {
+    id: 1,
+    result: {},
+  }])
+})
+
+t.test('calls in flight are finished when the service closes, whichever way they go', async t => {
+  const app = await buildTestApp(t)
+  const { calls, release } = declareWaitingTool(app)
+  const requests = await Promise.all(
+    [{}, { _meta: { progressToken: 1 } }].flatMap(params =>
+      Object.values(forms).map(form =>
+        send(
+          app,
+          form('tools/call', { name: 'wait', arguments: { text: 'a' }, ...params }) as ReturnType<typeof modern>
+        )
+      )
+    )
+  )
+  const responses = requests.map(request => once(request, 'response'))
+  await waitFor(() => calls.length === 4 || calls.length, ACT_BOUND_MS, 'all calls are under way')
+  const closed = app.close()
+  await waitFor(() => !app.server.listening, ACT_BOUND_MS, 'closing')
+  release()
+  for (const response of responses) {
+    t.match(await json((await response)[0]), { result: { structuredContent: { text: 'a' } } })
+  }
+  await closed
+})
+
+t.test('a Host that no page can send does no harm', async t => {
+  const app = await buildTestApp(t)
+  for (const host of ['a@localhost', 'localhost/a?b', 'localhost#']) {
+    const request = legacy('ping')
+    t.equal((await app.inject({ ...request, headers: { ...request.headers, host } })).statusCode, 200, host)
+  }
+})

@@ -1,0 +1,153 @@
+/** The audit in the test's own process or in one of its own, and what its tests need. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { generateKeyPairSync } from 'node:crypto'
+import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Test } from 'tap'
+import { type ChainRecord, parseRecord } from '../../plugins/audit/chain.ts'
+import auditPlugin from '../../plugins/audit/index.ts'
+import type { AuditEntry } from '../../plugins/audit/record.ts'
+import { FileMedium, type FileOptions } from '../../plugins/audit/sinks/file.ts'
+import { type Medium, Sink } from '../../plugins/audit/sinks/sink.ts'
+import { type Config, readConfig } from '../../plugins/config/index.ts'
+
+export const silent = Fastify().log
+
+/** The record of a call that was allowed and answered, but for what a test says. */
+export function entry (more: Partial<AuditEntry> = {}): AuditEntry {
+  const now = new Date().toISOString()
+  return {
+    event: 'tool_call',
+    who: {
+      subject: 'alice',
+      issuer: 'https://id.example',
+      client_id: 'agent',
+      roles: ['observer'],
+      method: 'oidc',
+      token_id: 'jti-1',
+      client_certificate: null,
+    },
+    what: { tool: 'list_topics', operation: 'observe', arguments: { limit: 3 }, resources: { topics: ['orders'] } },
+    when: { received: now, finished: now, duration_ms: 1.5 },
+    where: {
+      remote_address: '127.0.0.1',
+      user_agent: 'test/1',
+      mcp_client: 'test 1',
+      request_id: 'req-1',
+      trace_id: null,
+    },
+    decision: 'allowed',
+    rule: 'observer',
+    outcome: 'ok',
+    error_code: null,
+    result: { bytes: 2, sha256: 'ab'.repeat(32) },
+    diff: null,
+    warning: null,
+    ...more,
+  }
+}
+
+export type AuditConfig = Pick<
+  Config,
+  'auditSinks' | 'auditSigningKeyFile' | 'auditFailMode' | 'auditRedact' | 'logLevel'
+>
+
+/** An app with nothing but the audit, started. */
+export async function buildAudit (t: Test, config: Partial<AuditConfig> = {}): Promise<FastifyInstance> {
+  const app = auditApp(config)
+  t.teardown(() => app.close())
+  await app.ready()
+  return app
+}
+
+export function auditApp (config: Partial<AuditConfig>): FastifyInstance {
+  const defaults = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1' })
+  const app = Fastify({ logger: { level: config.logLevel ?? 'fatal', stream: process.stderr } })
+  app.register(fp(async app => { app.decorate('config', { ...defaults, ...config }) }, { name: 'config' }))
+  app.register(auditPlugin)
+  return app
+}
+
+/** A sink over a file, for what the settings don't offer: small files and another day. */
+export function fileSink (path: string, options: FileOptions = {}, log: FastifyBaseLogger = silent): Sink {
+  return new Sink(new FileMedium(path, options), { log })
+}
+
+export function sinkOver (medium: Medium, log: FastifyBaseLogger = silent): Sink {
+  return new Sink(medium, { log })
+}
+
+export const body = (more: Partial<AuditEntry> = {}) => ({ ...entry(more), time: new Date().toISOString() })
+
+export type LogRecord = ChainRecord & Partial<Omit<AuditEntry, 'event'>>
+
+/** The records of a file, every line of which must be one. */
+export function recordsOf (path: string): LogRecord[] {
+  const lines = readFileSync(path, 'utf8').split('\n')
+  if (lines.pop() !== '') throw new Error(`${path} ends within a line`)
+  return lines.map(line => {
+    const record = parseRecord(Buffer.from(line))
+    if (!record) throw new Error(`not a record: ${line}`)
+    return record as LogRecord
+  })
+}
+
+export function events (path: string): string[] {
+  return recordsOf(path).map(({ event }) => event)
+}
+
+/** A signing key as a PEM file, and its public key as another. */
+export function signingKey (
+  dir: string,
+  name = 'audit'
+): { keyFile: string, publicKeyFile: string, publicKey: string } {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+  const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString()
+  const keyFile = join(dir, `${name}.key`)
+  const publicKeyFile = join(dir, `${name}.pub`)
+  writeFileSync(keyFile, privateKey.export({ type: 'pkcs8', format: 'pem' }))
+  writeFileSync(publicKeyFile, pem)
+  return { keyFile, publicKeyFile, publicKey: pem }
+}
+
+/** A service that records in a process of its own: see `service.ts`. Ends with the test. */
+export function startService (
+  t: Test,
+  config: Partial<AuditConfig>,
+  { wrapper = [] }: { wrapper?: string[] } = {}
+): ChildProcess {
+  const [command = '', ...args] = [
+    ...wrapper,
+    process.execPath,
+    join(import.meta.dirname, 'audit-service.ts'),
+    JSON.stringify(config),
+  ]
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', config.logLevel ? 'pipe' : 'inherit', 'pipe'] })
+  const exited = once(child, 'exit')
+  t.teardown(async () => {
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
+    await exited
+  })
+  return child
+}
+
+/** A collector on loopback that answers as a test says. */
+export async function startCollector (
+  t: Test,
+  handle: (request: IncomingMessage, body: string, response: ServerResponse) => void
+): Promise<string> {
+  const server = createServer(async (request, response) => {
+    const chunks: Buffer[] = []
+    for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk)
+    handle(request, Buffer.concat(chunks).toString(), response)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => { server.closeAllConnections(); server.close() })
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/audit`
+}

@@ -1,0 +1,171 @@
+/** The chart as the real Helm renders it, and what a pod of it would find. */
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import { parseAllDocuments, stringify } from 'yaml'
+import type { Environment } from '../../plugins/config/index.ts'
+import type { Teardown } from './etcd.ts'
+import { ROOT } from './paths.ts'
+
+export const CHART = join(ROOT, 'chart')
+
+const goSum = readFileSync(join(import.meta.dirname, 'helm-3', 'go.sum'))
+
+/** Where `scripts/test-setup.ts` puts the Helm that it builds; another go.sum has another place. */
+export const helm = join(
+  ROOT,
+  '.cache',
+  `helm-3-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`
+)
+
+/** For tap: what needs Helm is skipped on a machine that can't have it. */
+export const withHelm = {
+  skip: existsSync(helm) ? false : 'there is no Helm: node scripts/test-setup.ts builds it where Go is there',
+}
+
+/** Values below `mcp`, or whole ones. */
+export type Values = { readonly [key: string]: unknown }
+
+interface Volume {
+  name: string
+  projected?: {
+    sources: { [kind in 'secret' | 'configMap']?: { name: string, items: { key: string, path: string }[] } }[]
+  }
+  persistentVolumeClaim?: { claimName: string }
+  emptyDir?: object
+}
+
+export interface Container {
+  image: string
+  command?: string[]
+  env: { name: string, value?: string, valueFrom?: { secretKeyRef?: { name: string, key: string } } }[]
+  volumeMounts?: { name: string, mountPath: string, subPathExpr?: string, readOnly?: boolean }[]
+}
+
+export interface PodSpec {
+  containers: [Container]
+  volumes?: Volume[]
+  [key: string]: unknown
+}
+
+/** A rendered object. What a test looks into deeper, it matches. */
+export interface Manifest {
+  apiVersion: string
+  kind: string
+  metadata: { name: string, namespace?: string, labels: Record<string, string>, annotations?: Record<string, string> }
+  data?: Record<string, string>
+  spec?: { template: { metadata: Manifest['metadata'], spec: PodSpec }, [key: string]: unknown }
+}
+
+/** Values that can be installed as they are, below `mcp`: the least that the README shows. */
+export const LEAST = {
+  enabled: true,
+  auth: { token: 'a-token-of-32-characters-or-more' },
+  etcdEndpoints: ['http://etcd.kafscale.svc:2379'],
+  metrics: { brokerMetricsURL: 'http://kafscale-broker.kafscale.svc:9093/metrics' },
+} satisfies Values
+
+/** The objects of a release that is called `prod`, by default in a namespace other than the service's own. Rejects where Helm refuses. */
+export async function render (
+  mcp: Values,
+  { namespace = 'kafscale', chart = CHART, beside = {} }: { namespace?: string, chart?: string, beside?: Values } = {}
+): Promise<Manifest[]> {
+  const running = promisify(execFile)(helm, ['template', 'prod', chart, '--namespace', namespace, '--values', '-'], {
+    maxBuffer: 2 ** 24,
+  })
+  running.child.stdin?.end(stringify({ mcp, ...beside }, { version: '1.1' }))
+  const { stdout } = await running
+  // Kubernetes reads YAML 1.1, to which `yes` and `0123` are no strings.
+  return parseAllDocuments(stdout, { version: '1.1' }).flatMap(document => {
+    const [error] = document.errors
+    if (error) throw error
+    return (document.toJS() as Manifest | null) ?? []
+  })
+}
+
+/** The sentence with which Helm refuses values. */
+export async function refusal (mcp: Values): Promise<string> {
+  return await render(mcp).then(
+    () => 'nothing is refused',
+    (error: Error & { stderr?: string }) => error.stderr ?? error.message)
+}
+
+/** What Helm tells who installs, rendered by a copy of the chart, since Helm shows it only with a cluster. */
+export async function notes (t: Teardown, mcp: Values, namespace?: string): Promise<string> {
+  const dir = temporaryFolder(t)
+  cpSync(CHART, dir, { recursive: true })
+  writeFileSync(
+    join(dir, 'templates/notes.yaml'),
+    'kind: Notes\ntext: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}\n'
+  )
+  const rendered = await render(mcp, {
+    chart: dir,
+    ...namespace !== undefined && { namespace },
+  }) as (Manifest & { text: string })[]
+  return rendered.find(({ kind }) => kind === 'Notes')?.text ?? ''
+}
+
+/** The one object of a kind, of those with this name. */
+export function only (objects: Manifest[], kind: string, name?: string): Manifest {
+  const found = objects.filter(object => object.kind === kind && (name === undefined || object.metadata.name === name))
+  if (found.length !== 1) {
+    throw new Error(
+      `${found.length} objects of the kind ${kind}: ${
+        objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`).join(', ')
+      }`
+    )
+  }
+  return found[0] as Manifest
+}
+
+/** The pods of the Deployment. */
+export function podOf (objects: Manifest[]): PodSpec {
+  return only(objects, 'Deployment').spec?.template.spec as PodSpec
+}
+
+/** What exists besides what is rendered: content by `Secret/name` or `ConfigMap/name`, then key. */
+export type Existing = Record<string, Record<string, string>>
+
+/** The environment that the kubelet gives a pod's first container, where its files are in a temporary folder. Throws where something is not there. */
+export function environmentOf (
+  t: Teardown,
+  { containers: [container], volumes = [] }: PodSpec,
+  objects: Manifest[],
+  existing: Existing = {}
+): Environment {
+  const contentOf = (kind: string, name: string, key: string): string => {
+    const rendered = objects.find(object => object.kind === kind && object.metadata.name === name)?.data?.[key]
+    const content = existing[`${kind}/${name}`]?.[key] ??
+      (rendered !== undefined && kind === 'Secret' ? Buffer.from(rendered, 'base64').toString() : rendered)
+    if (content === undefined) throw new Error(`there is no key ${key} in ${kind} ${name}`)
+    return content
+  }
+  const dir = temporaryFolder(t)
+  const files = volumes.filter(({ projected }) => projected).flatMap(({ name, projected }) => {
+    const mount = container.volumeMounts?.find(mount => mount.name === name)?.mountPath ?? ''
+    return projected?.sources.flatMap(({ secret, configMap }) =>
+      [['Secret', secret], ['ConfigMap', configMap]] as const
+    ).flatMap(([kind, source]) =>
+      source?.items.map(({ key, path }) => [join(mount, path), contentOf(kind, source.name, key)] as const) ?? []
+    ) ?? []
+  })
+  for (const [path, content] of files) {
+    mkdirSync(dirname(join(dir, path)), { recursive: true })
+    writeFileSync(join(dir, path), content)
+  }
+  return Object.fromEntries(container.env.map(({ name, value, valueFrom }) => {
+    const { secretKeyRef } = valueFrom ?? {}
+    if (secretKeyRef) return [name, contentOf('Secret', secretKeyRef.name, secretKeyRef.key)]
+    const isFile = value !== undefined && files.some(([path]) => path === value)
+    return [name, isFile ? join(dir, value) : value?.replaceAll('$$', '$')]
+  }))
+}
+
+function temporaryFolder (t: Teardown): string {
+  const dir = mkdtempSync(join(tmpdir(), 'chart-'))
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  return dir
+}

@@ -1,0 +1,194 @@
+/** A real identity provider, in the test's own process, on a socket of its own. */
+import { generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { exportJWK, type JWTHeaderParameters, type JWTPayload, SignJWT } from 'jose'
+import Provider from 'oidc-provider'
+import MemoryAdapter from 'oidc-provider/lib/adapters/memory_adapter.js'
+
+export const SCOPE = 'kafscale:observe'
+/** A machine that gets itself tokens. */
+export const AGENT = { id: 'agent', secret: 'agent-secret' }
+/** What the service introspects tokens as. */
+export const SERVICE = { id: 'kafscale-mcp', secret: 'kafscale-mcp-secret' }
+/** Who signs in whenever somebody is asked to. */
+export const ACCOUNT = 'alice'
+
+export interface IdentityProvider {
+  readonly issuer: string
+  /** Paths that have been asked for, oldest first. */
+  readonly requests: string[]
+  /** The private key that signs now. */
+  readonly key: KeyObject
+  readonly kid: string
+  stop (): Promise<void>
+  /** Listens again where it did before. */
+  start (): Promise<void>
+  /** From now on tokens are signed by a new key; the old one is withdrawn, or published still. */
+  rotateKey (options?: { keepOld?: boolean }): Promise<void>
+  /** A JWT access token of the agent's, as the provider issues it. */
+  clientCredentials (resource: string, scope?: string): Promise<string>
+  /** An opaque access token of the account's. */
+  opaqueToken (resource: string): Promise<string>
+  revoke (token: string): Promise<void>
+  /** A JWT signed by the provider's key that the provider would not issue. */
+  sign (claims: JWTPayload, header?: Partial<JWTHeaderParameters>): Promise<string>
+}
+
+interface Key { private: KeyObject, kid: string }
+
+/** Starts a provider. `port` is one where another has listened before. */
+export async function startProvider (t: { teardown (end: () => unknown): void }, port = 0): Promise<IdentityProvider> {
+  const requests: string[] = []
+  let keys = [newKey()]
+  let provider: Provider
+  let handle: ReturnType<Provider['callback']>
+  const server: Server = createServer((request, response) => {
+    requests.push(String(request.url))
+    if (request.url?.startsWith('/interaction/')) return consent(provider, request, response)
+    return handle(request, response)
+  })
+  const start = async () => {
+    server.listen(port, '127.0.0.1')
+    await once(server, 'listening')
+    port = (server.address() as AddressInfo).port
+  }
+  const stop = async () => {
+    if (!server.listening) return
+    server.close()
+    server.closeAllConnections()
+    await once(server, 'close')
+  }
+  await start()
+  t.teardown(stop)
+  const issuer = `http://127.0.0.1:${port}`
+  const build = async () => {
+    provider = new Provider(issuer, await configuration(keys))
+    handle = provider.callback()
+  }
+  await build()
+
+  const post = async (path: string, { id, secret }: typeof AGENT, body: Record<string, string>) => {
+    const response = await fetch(`${issuer}${path}`, {
+      method: 'POST',
+      headers: { authorization: `Basic ${btoa(`${id}:${secret}`)}` },
+      body: new URLSearchParams(body),
+    })
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`)
+    return response
+  }
+  const current = () => keys[0] as Key
+
+  return {
+    issuer,
+    requests,
+    get key () { return current().private },
+    get kid () { return current().kid },
+    start,
+    stop,
+    async rotateKey ({ keepOld = false } = {}) {
+      keys = [newKey(), ...keepOld ? keys : []]
+      await build()
+    },
+    async clientCredentials (resource, scope = SCOPE) {
+      const response = await post('/token', AGENT, { grant_type: 'client_credentials', resource, scope })
+      return (await response.json() as { access_token: string }).access_token
+    },
+    async opaqueToken (resource) {
+      const token = new provider.AccessToken({
+        accountId: ACCOUNT,
+        client: await provider.Client.find(AGENT.id),
+        scope: SCOPE,
+        gty: 'authorization_code',
+      })
+      token.resourceServer = new provider.ResourceServer(resource, {
+        ...resourceServer(resource),
+        accessTokenFormat: 'opaque',
+      })
+      return await token.save()
+    },
+    async revoke (token) {
+      await post('/token/revocation', AGENT, { token })
+    },
+    async sign (claims, header = {}) {
+      return await new SignJWT(claims).setProtectedHeader({
+        alg: 'ES256',
+        typ: 'at+jwt',
+        kid: current().kid,
+        ...header,
+      }).sign(current().private)
+    },
+  }
+}
+
+function newKey (): Key {
+  return { private: generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey, kid: randomUUID() }
+}
+
+function resourceServer (resource: string) {
+  return {
+    scope: SCOPE,
+    audience: resource,
+    accessTokenTTL: 600,
+    accessTokenFormat: 'jwt',
+    jwt: { sign: { alg: 'ES256' } },
+  }
+}
+
+async function configuration (keys: Key[]): Promise<object> {
+  const jwks = await Promise.all(
+    keys.map(async ({ private: key, kid }) => ({ ...await exportJWK(key), kid, alg: 'ES256', use: 'sig' }))
+  )
+  return {
+    // Itself it would warn of.
+    adapter: class extends MemoryAdapter {},
+    jwks: { keys: jwks },
+    clients: [AGENT, SERVICE].map(({ id, secret }) => ({
+      client_id: id,
+      client_secret: secret,
+      grant_types: ['client_credentials'],
+      redirect_uris: [],
+      response_types: [],
+    })),
+    clientDefaults: { id_token_signed_response_alg: 'ES256' },
+    scopes: ['openid', SCOPE],
+    cookies: { keys: [randomUUID()] },
+    findAccount: (_: unknown, accountId: string) => ({ accountId, claims: () => ({ sub: accountId }) }),
+    interactions: { url: (_: unknown, { uid }: { uid: string }) => `/interaction/${uid}` },
+    ttl: {
+      AccessToken: 600,
+      AuthorizationCode: 60,
+      ClientCredentials: 600,
+      Grant: 600,
+      IdToken: 600,
+      Interaction: 600,
+      Session: 600,
+      RefreshToken: 600,
+    },
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      registration: { enabled: true },
+      revocation: { enabled: true, allowedPolicy: () => true },
+      introspection: { enabled: true, allowedPolicy: () => true },
+      resourceIndicators: {
+        enabled: true,
+        useGrantedResource: () => true,
+        getResourceServerInfo: (_: unknown, resource: string) => resourceServer(resource),
+      },
+    },
+  }
+}
+
+/** Signs the account in and agrees to everything. */
+async function consent (provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const { params: { client_id: clientId, resource } } = await provider.interactionDetails(request, response)
+  const grant = new provider.Grant({ accountId: ACCOUNT, clientId })
+  grant.addOIDCScope(SCOPE)
+  grant.addResourceScope(resource, SCOPE)
+  await provider.interactionFinished(request, response, {
+    login: { accountId: ACCOUNT },
+    consent: { grantId: await grant.save() },
+  })
+}

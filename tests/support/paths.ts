@@ -1,0 +1,14 @@
+/** Where things are: the project, and what was recorded from a real cluster. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
+
+/** The project's root folder. */
+export const ROOT = join(import.meta.dirname, '../..')
+
+/** The lines of a recorded file (`*.jsonl`, `*.jsonl.gz`), parsed. */
+export function recording<Line> (name: string): Line[] {
+  const bytes = readFileSync(join(import.meta.dirname, 'fixtures/recording', name))
+  const text = (name.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString()
+  return text.trim().split('\n').map(line => JSON.parse(line) as Line)
+}

@@ -1,0 +1,241 @@
+/** The service, in the test's own process or in one of its own, and how to ask it. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { type TProperties, Type } from '@sinclair/typebox'
+import type { FastifyInstance, InjectOptions } from 'fastify'
+import { buildApp } from '../../app.ts'
+import packageJson from '../../package.json' with { type: 'json' }
+import type { Environment } from '../../plugins/config/index.ts'
+import type { Caller, ToolResult } from '../../plugins/tool-registry/index.ts'
+import type { Tool } from '../../tools/tool.ts'
+import type { Etcd, Teardown } from './etcd.ts'
+import { recording, ROOT } from './paths.ts'
+import { waitFor } from './wait-for.ts'
+
+export const MODERN = '2026-07-28'
+export const LEGACY = '2025-11-25'
+/** An etcd that isn't there: nothing listens on this port. */
+const NO_ETCD = 'http://127.0.0.1:1'
+const START_BOUND_MS = 10_000
+const CLIENT_INFO = { name: 'test', version: '1' }
+/** A service is synced within so long of a start or of an etcd that answers again. */
+const SYNC_BOUND_MS = 2_000
+
+/** Who calls where a test calls the registry itself: nobody in particular, as in the mode `none`. */
+export const CALLER: Caller = {
+  principal: {
+    subject: 'anonymous',
+    issuer: null,
+    clientId: null,
+    method: 'none',
+    scopes: undefined,
+    tokenId: null,
+    expiresAt: null,
+    claims: {},
+    clientCertificate: null,
+  },
+  receivedAt: new Date(),
+  remoteAddress: '127.0.0.1',
+  userAgent: null,
+  mcpClient: null,
+  requestId: null,
+  traceId: null,
+}
+
+/** The service as it starts, quietly and with no etcd unless `env` says otherwise; it need not be ready yet, so a test can still add to it. */
+export async function buildTestApp (t: Teardown, env: Environment = {}): Promise<FastifyInstance> {
+  const app = await buildApp({
+    env: {
+      KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+      KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD,
+      KAFSCALE_MCP_LOG_LEVEL: 'silent',
+      KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+      ...withoutRecords(env),
+      ...env,
+    }
+  })
+  t.teardown(() => app.close())
+  return app
+}
+
+/** A test's standard output is tap's. Who authenticates callers says where their calls are recorded. */
+function withoutRecords (env: Environment): Environment {
+  return Object.keys(env).some(name => /^KAFSCALE_MCP_(?:AUTH|OIDC)_/.test(name))
+    ? {}
+    : { KAFSCALE_MCP_AUDIT_SINKS: 'none' }
+}
+
+/** The service over a running etcd, synced. */
+export async function buildSyncedApp (t: Teardown, { env }: Etcd, more: Environment = {}): Promise<FastifyInstance> {
+  const app = await buildTestApp(t, { ...env, ...more })
+  await app.ready()
+  await waitFor(() => app.metadata.state === 'synced' || app.metadata.reason, SYNC_BOUND_MS, 'synced')
+  return app
+}
+
+/** Waits until the service shows everything that etcd holds now. */
+export async function caughtUp (app: FastifyInstance, { client }: Etcd): Promise<void> {
+  const { header } = await client.kv.range({ key: Buffer.from('/kafscale/'), count_only: true })
+  await waitFor(
+    () => (app.metadata.mirror?.revision ?? 0) >= Number(header.revision) || app.metadata.mirror?.revision,
+    SYNC_BOUND_MS,
+    'caught up'
+  )
+}
+
+/** The service as a user starts it. */
+export interface Service {
+  process: ChildProcess
+  /** What it has written so far. */
+  output: { stdout: string, stderr: string }
+  /** Once it listens. */
+  url: Promise<string>
+  /** How it ended: its exit code, or the signal that ended it. */
+  exit: Promise<number | NodeJS.Signals>
+}
+
+/** Starts the service as `npm start` does, with nothing but `env` in its environment, quietly on standard output. The teardown of `t` ends it. */
+export function startService (t: Teardown, env: Environment = {}): Service {
+  const [, ...args] = packageJson.scripts.start.split(' ')
+  const process = spawn(globalThis.process.execPath, args, {
+    cwd: ROOT,
+    env: {
+      KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+      KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD,
+      KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+      ...withoutRecords(env),
+      ...env,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const output = { stdout: '', stderr: '' }
+  process.stdout.on('data', chunk => { output.stdout += chunk })
+  process.stderr.on('data', chunk => { output.stderr += chunk })
+  const exit = once(process, 'close').then(([code, signal]) => code ?? signal)
+  t.teardown(async () => {
+    process.kill('SIGKILL')
+    await exit
+  })
+  const listening = /"url":"([^"]+)","msg":"listening"/
+  const url = waitFor(() => listening.test(output.stderr) || output.stderr, START_BOUND_MS, 'listening')
+    .then(() => listening.exec(output.stderr)?.[1] ?? '')
+  url.catch(() => {}) // a service that must not start is never asked for it
+  return { process, output, url, exit }
+}
+
+/** Every key of the recorded cluster at the recording's beginning. */
+export function recordedKeyspace (): { key: string, value: Buffer }[] {
+  const [, ...keys] = recording<{ key: string, value: string }>('keyspace.jsonl')
+  return keys.map(({ key, value }) => ({ key, value: Buffer.from(value, 'base64') }))
+}
+
+/** Writes keys in transactions, as many to each as etcd takes by default: 128, and 1.5 MB. */
+export async function fill ({ client }: Etcd, keys: { key: string | Buffer, value: string | Buffer }[]): Promise<void> {
+  let puts: { request_put: { key: Buffer, value: Buffer } }[] = []
+  let bytes = 0
+  const flush = async () => {
+    await client.kv.txn({ compare: [], success: puts, failure: [] })
+    puts = []
+    bytes = 0
+  }
+  for (const { key, value } of keys) {
+    const put = { key: Buffer.from(key), value: Buffer.from(value) }
+    if (puts.length === 128 || bytes + put.value.length > 1_000_000) await flush()
+    puts.push({ request_put: put })
+    bytes += put.key.length + put.value.length
+  }
+  await flush()
+}
+
+/** A request of revision 2026-07-28, exactly as the revision says. */
+export function modern (method: string, params: Record<string, unknown> = {}, id: unknown = 1) {
+  return {
+    method: 'POST' as const,
+    url: '/mcp',
+    headers: {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      'mcp-protocol-version': MODERN,
+      'mcp-method': method,
+      ...typeof params['name'] === 'string' && { 'mcp-name': params['name'] },
+    } as Record<string, string>,
+    payload: {
+      jsonrpc: '2.0',
+      id,
+      method,
+      params: {
+        ...params,
+        _meta: {
+          'io.modelcontextprotocol/protocolVersion': MODERN,
+          'io.modelcontextprotocol/clientInfo': CLIENT_INFO,
+          'io.modelcontextprotocol/clientCapabilities': {},
+          ...params['_meta'] as object | undefined,
+        },
+      },
+    },
+  } satisfies InjectOptions
+}
+
+/** A request of the 2025 revisions, exactly as they say. */
+export function legacy (method: string, params: Record<string, unknown> = {}, id: unknown = 1) {
+  return {
+    method: 'POST' as const,
+    url: '/mcp',
+    headers: {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      'mcp-protocol-version': LEGACY,
+    } as Record<string, string>,
+    payload: { jsonrpc: '2.0', id, method, params },
+  } satisfies InjectOptions
+}
+
+/** Calls a tool in the form of revision 2026-07-28. Throws when the answer is not a tool's result, failed or not. */
+export async function callTool (
+  app: FastifyInstance,
+  name: string,
+  input: Record<string, unknown> = {}
+): Promise<ToolResult> {
+  return await resultOf(app, modern('tools/call', { name, arguments: input }))
+}
+
+/** Calls a tool in the form of the 2025 revisions. */
+export async function callTool2025 (
+  app: FastifyInstance,
+  name: string,
+  input: Record<string, unknown> = {}
+): Promise<ToolResult> {
+  return await resultOf(app, legacy('tools/call', { name, arguments: input }))
+}
+
+/** What a tool answers. Throws with the tool's own text when it fails. */
+export async function ask (
+  app: FastifyInstance,
+  name: string,
+  input: Record<string, unknown> = {}
+): Promise<Record<string, unknown>> {
+  const { isError, content, structuredContent } = await callTool(app, name, input)
+  if (isError || !structuredContent) throw new Error(content[0]?.text)
+  return structuredContent
+}
+
+async function resultOf (app: FastifyInstance, request: InjectOptions): Promise<ToolResult> {
+  const response = await app.inject(request)
+  const { result } = response.json<{ result?: ToolResult }>()
+  if (response.statusCode !== 200 || !result) throw new Error(`HTTP ${response.statusCode}: ${response.body}`)
+  return result
+}
+
+/** A tool that answers its input, but for what a test says otherwise. */
+export function tool ({ properties = {}, ...rest }: Partial<Tool> & { properties?: TProperties }): Tool {
+  return {
+    name: 'test',
+    title: 'Test',
+    description: 'For the test',
+    operation: 'observe',
+    input: Type.Object(properties, { additionalProperties: false }),
+    output: Type.Object({}),
+    answer: (_, input) => ({ input }),
+    ...rest,
+  }
+}

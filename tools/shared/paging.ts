@@ -1,0 +1,94 @@
+import { createHash } from 'node:crypto'
+import { InvalidCursor } from '../../errors.ts'
+import { compare } from '../../kafscale/mirror.ts'
+
+/** Where a row stands in the order of its list. A cursor is such a position: it outlives the row and the replica. */
+export type Position = readonly (string | number)[]
+
+/** Rows of a page where no limit is given. */
+export const DEFAULT_LIMIT = 100
+
+/** What a paged tool is asked for, besides `limit` and `cursor`. */
+type Query = Record<string, unknown> & { limit?: number, cursor?: string }
+
+export interface Page<Row> {
+  rows: Row[]
+  total: number
+  /** Absent on the last page. */
+  next_cursor?: string
+}
+
+/**
+ * Cuts one page out of rows that are sorted by their position.
+ * @throws {InvalidCursor} when the cursor is malformed, or of another tool or other arguments
+ */
+export function paginate<Row> (
+  tool: string,
+  query: Query,
+  rows: readonly Row[],
+  positionOf: (row: Row) => Position
+): Page<Row> {
+  const after = readCursor(tool, query)
+  const start = after ? firstAfter(rows, row => comparePositions(positionOf(row), after)) : 0
+  const end = start + (query.limit ?? DEFAULT_LIMIT)
+  const page = rows.slice(start, end)
+  const last = page.at(-1)
+  return end < rows.length && last !== undefined
+    ? { rows: page, total: rows.length, next_cursor: writeCursor(tool, query, positionOf(last)) }
+    : { rows: page, total: rows.length }
+}
+
+export function writeCursor (tool: string, query: Query, position: Position): string {
+  return encode([digest(tool, query), ...position])
+}
+
+function encode (content: readonly unknown[]): string {
+  return Buffer.from(JSON.stringify(content)).toString('base64url')
+}
+
+/** The position that a query goes on from; `undefined` at its beginning. @throws {InvalidCursor} */
+export function readCursor (tool: string, query: Query): Position | undefined {
+  if (query.cursor === undefined) return undefined
+  let content: unknown
+  try {
+    content = JSON.parse(Buffer.from(query.cursor, 'base64url').toString())
+  } catch {
+    throw new InvalidCursor()
+  }
+  if (
+    !Array.isArray(content) || content.length < 2 || encode(content) !== query.cursor ||
+    content.shift() !== digest(tool, query)
+  ) throw new InvalidCursor()
+  return content
+}
+
+/** Compares part by part: numbers by value, text by code unit, as the lists are sorted. */
+function comparePositions (a: Position, b: Position): number {
+  if (a.length !== b.length) throw new InvalidCursor()
+  for (const [index, part] of a.entries()) {
+    const other = b[index]
+    if (typeof part !== typeof other) throw new InvalidCursor()
+    const order = typeof part === 'number' ? part - Number(other) : compare(part, String(other))
+    if (order !== 0) return order
+  }
+  return 0
+}
+
+function firstAfter<Row> (rows: readonly Row[], order: (row: Row) => number): number {
+  let low = 0
+  let high = rows.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (order(rows[middle] as Row) > 0) high = middle
+    else low = middle + 1
+  }
+  return low
+}
+
+/** Binds a cursor to its tool and arguments; an empty list is the same as none. */
+function digest (tool: string, { limit, cursor, ...query }: Query): string {
+  const given = Object.entries(query)
+    .filter(([, value]) => value !== undefined && !(Array.isArray(value) && value.length === 0))
+    .sort(([a], [b]) => compare(a, b))
+  return createHash('sha256').update(JSON.stringify([tool, given])).digest('base64url').slice(0, 16)
+}
