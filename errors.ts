@@ -1,70 +1,134 @@
+/** Every error of this service: the only file that declares any. `kafscale/`, which imports nothing, has its own two. */
 import createError, { type FastifyError } from '@fastify/error'
 
-/**
- * Every error that a tool can fail with. A message says what happened, to what, and what to do next; it holds nothing
- * internal: no stack, no path, no address with credentials. `%s` stands for what the constructor is given.
- */
-export const InvalidArgument = createError<[string]>(
-  'INVALID_ARGUMENT',
-  "The input does not fit the tool's schema: %s. Correct what is named and call again.",
-  400
-)
-export const InvalidCursor = createError<[]>(
-  'INVALID_CURSOR',
-  'The cursor is malformed, or belongs to another tool or other arguments. Call again without a cursor, or with the arguments that it came from.',
-  400
-)
-export const GroupNotFound = createError<[string]>(
-  'GROUP_NOT_FOUND',
-  'There is no consumer group %s: it has neither members nor committed offsets. Call list_groups for the groups that exist.',
-  404
-)
-export const ResultTooLarge = createError<[string]>('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. %s', 413)
-export const MetadataUnavailable = createError<[string]>(
-  'METADATA_UNAVAILABLE',
-  "The cluster's metadata is not known: %s. Call again in a few seconds; an operator finds more under /healthz.",
-  503
-)
-export const MetricsNotConfigured = createError<[]>(
-  'METRICS_NOT_CONFIGURED',
-  'No broker metrics are configured. An operator sets KAFSCALE_MCP_BROKER_METRICS_URL.',
-  501
-)
-export const MetricsUnavailable = createError<[string]>(
-  'METRICS_UNAVAILABLE',
-  'No broker answered with its metrics: %s. Call again in a few seconds; cluster_status answers without them.',
-  503
-)
-export const PermissionDenied = createError<[string, string]>(
-  'PERMISSION_DENIED',
-  'You may not call %s. It would need %s; explain_access tells what you may.',
-  403
-)
-export const RateLimited = createError<[string]>(
-  'RATE_LIMITED',
-  'There are too many calls: %s. Wait for those under way, then call again.',
-  429
-)
-export const AuditUnavailable = createError<[]>(
-  'AUDIT_UNAVAILABLE',
-  'The call can not be recorded, so it is not answered. Call again in a few seconds; an operator finds the reason under /healthz.',
-  503
-)
-export const Internal = createError<[]>(
-  'INTERNAL',
-  "The service failed to answer. Call again; if it fails again, an operator finds the reason in the service's log.",
-  500
-)
+interface ErrorEntry {
+  /** HTTP status. A tool's failure travels in a result of status 200, and has one for logs and documentation. */
+  status: number
+  /** What happened, to what, and what to do next. Nothing internal: no stack, no path, no credentials. */
+  message: string
+  /** Whether the same request may succeed later. */
+  retryable: boolean
+  /** How long to wait before trying again, where that is known. */
+  retryAfterMs?: number
+}
 
-// --- Why a request goes no further than the door: told by HTTP status, before there is any tool
+/** What a tool call can fail with: `isError`, and this message as text. */
+const TOOL_ERRORS = {
+  INVALID_ARGUMENT: {
+    status: 400,
+    retryable: false,
+    message: "The arguments do not match the tool's input schema: %s. Correct them and call again.",
+  },
+  INVALID_CURSOR: {
+    status: 400,
+    retryable: false,
+    message: 'The cursor is malformed, or belongs to another tool or to other arguments. ' +
+      'Call again without a cursor, or with the arguments that returned it.',
+  },
+  GROUP_NOT_FOUND: {
+    status: 404,
+    retryable: false,
+    message: 'Consumer group %s does not exist: it has no members and no committed offsets. ' +
+      'Call list_groups for the groups that exist.',
+  },
+  RESULT_TOO_LARGE: { status: 413, retryable: false, message: 'The answer would be 4 MB or more. %s' },
+  METADATA_UNAVAILABLE: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 2_000,
+    message: 'The cluster metadata is not available: %s. Call again in a few seconds; operators find more at /healthz.',
+  },
+  METRICS_NOT_CONFIGURED: {
+    status: 501,
+    retryable: false,
+    message: 'Broker metrics are not configured. An operator must set KAFSCALE_MCP_BROKER_METRICS_URL.',
+  },
+  METRICS_UNAVAILABLE: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'No broker returned its metrics: %s. Call again in a few seconds; cluster_status works without them.',
+  },
+  PERMISSION_DENIED: {
+    status: 403,
+    retryable: false,
+    message: 'You are not allowed to call %s. It requires %s. Call explain_access to see what you may call.',
+  },
+  RATE_LIMITED: {
+    status: 429,
+    retryable: true,
+    retryAfterMs: 1_000,
+    message: 'Too many calls: %s. Wait for those in progress, then call again.',
+  },
+  AUDIT_UNAVAILABLE: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'The call cannot be recorded in the audit log, so it is not answered. ' +
+      'Call again in a few seconds; operators find the reason at /healthz.',
+  },
+  INTERNAL: {
+    status: 500,
+    retryable: true,
+    message: 'The service failed to answer. Call again; if it fails again, operators find the reason in the log.',
+  },
+} as const satisfies Record<string, ErrorEntry>
 
-/** What RFC 6750 calls what is wrong with a token; nothing where none was sent. */
+/** Why a request is refused before it reaches a tool: an HTTP status. */
+const HTTP_ERRORS = {
+  UNAUTHENTICATED: { status: 401, retryable: false, message: 'Not authenticated: %s.' },
+  /** The token may be valid. A client that received 401 would discard it. */
+  UNVERIFIABLE: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'The token cannot be verified now: %s. Try again in a few seconds.',
+  },
+  INSUFFICIENT_SCOPE: { status: 403, retryable: false, message: 'The token lacks a scope. The call requires: %s.' },
+  NOT_AUDITOR: { status: 403, retryable: false, message: 'Reading the audit records requires the role auditor.' },
+  TOO_COMPLEX: {
+    status: 400,
+    retryable: false,
+    message: 'The request is nested deeper than 32 levels, or has a list or object of more than 10,000 items.',
+  },
+  BATCH_TOO_LONG: { status: 400, retryable: false, message: 'A batch has at most 10 messages.' },
+} as const satisfies Record<string, ErrorEntry>
+
+/** Every error that a caller can receive. Codes are unique: `instanceof` compares them. */
+export const ERRORS = { ...TOOL_ERRORS, ...HTTP_ERRORS }
+
+export type ToolErrorCode = keyof typeof TOOL_ERRORS
+export type ErrorCode = keyof typeof ERRORS
+
+/** The constructor of an error; `Arguments` fill the `%s` of its message. */
+function define<Arguments extends string[]> (code: ErrorCode) {
+  const { message, status } = ERRORS[code]
+  return createError<Arguments>(code, message, status)
+}
+
+export const InvalidArgument = define<[mistakes: string]>('INVALID_ARGUMENT')
+export const InvalidCursor = define<[]>('INVALID_CURSOR')
+export const GroupNotFound = define<[quotedId: string]>('GROUP_NOT_FOUND')
+export const ResultTooLarge = define<[remedy: string]>('RESULT_TOO_LARGE')
+export const MetadataUnavailable = define<[reason: string]>('METADATA_UNAVAILABLE')
+export const MetricsNotConfigured = define<[]>('METRICS_NOT_CONFIGURED')
+export const MetricsUnavailable = define<[reason: string]>('METRICS_UNAVAILABLE')
+export const PermissionDenied = define<[tool: string, needs: string]>('PERMISSION_DENIED')
+export const RateLimited = define<[limit: string]>('RATE_LIMITED')
+export const AuditUnavailable = define<[]>('AUDIT_UNAVAILABLE')
+export const Internal = define<[]>('INTERNAL')
+export const Unverifiable = define<[reason: string]>('UNVERIFIABLE')
+export const NotAuditor = define<[]>('NOT_AUDITOR')
+export const TooComplex = define<[]>('TOO_COMPLEX')
+export const BatchTooLong = define<[]>('BATCH_TOO_LONG')
+
+/** What RFC 6750 calls the fault of a token; nothing where no token was sent. */
 type BearerError = 'invalid_request' | 'invalid_token'
 
-/** HTTP 401. The reason is for the caller and the audit record, and never holds anything of the token. */
-export class Unauthenticated extends createError<[string]>('UNAUTHENTICATED', 'Not authenticated: %s.', 401) {
+/** The reason goes to the caller and the audit record, and never contains any part of the token. */
+export class Unauthenticated extends define<[reason: string]>('UNAUTHENTICATED') {
   readonly bearerError: BearerError | undefined
-  /** The token was good once: the usual failure where nothing is wrong. */
+  /** The token was valid once: the usual failure, with no fault behind it. */
   readonly expired: boolean
 
   constructor (reason: string, bearerError?: BearerError, expired = false) {
@@ -74,16 +138,8 @@ export class Unauthenticated extends createError<[string]>('UNAUTHENTICATED', 'N
   }
 }
 
-/** HTTP 503: a token that may be good can't be verified now. A client that were told 401 would throw it away. */
-export const Unverifiable = createError<[string]>(
-  'UNAUTHENTICATED',
-  'The token can not be verified now: %s. Try again in a few seconds.',
-  503
-)
-
-/** HTTP 403 with every scope that the call needs, so that a client can ask for them at once. */
-export class InsufficientScope
-  extends createError<[string]>('INSUFFICIENT_SCOPE', 'The token lacks a scope. The call needs: %s.', 403) {
+/** Names every scope that the call requires, so that a client can request them at once. */
+export class InsufficientScope extends define<[scopes: string]>('INSUFFICIENT_SCOPE') {
   readonly scopes: readonly string[]
 
   constructor (scopes: readonly string[]) {
@@ -92,37 +148,30 @@ export class InsufficientScope
   }
 }
 
-/** Whether an error is one of this table, and so may be shown to whoever called. */
-export function isToolError (error: unknown): error is FastifyError {
-  return TABLE.some(known => error instanceof known)
+/** Whether an error may be shown to the caller of a tool; anything else is {@link Internal}. */
+export function isToolError (error: unknown): error is FastifyError & { code: ToolErrorCode } {
+  return TOOL_CONSTRUCTORS.some(constructor => error instanceof constructor)
 }
 
-const TABLE = [
-  InvalidArgument,
-  InvalidCursor,
-  GroupNotFound,
-  ResultTooLarge,
-  MetadataUnavailable,
-  MetricsNotConfigured,
-  MetricsUnavailable,
-  PermissionDenied,
-  RateLimited,
-  AuditUnavailable,
-  Internal,
+const TOOL_CONSTRUCTORS = [
+  InvalidArgument, InvalidCursor, GroupNotFound, ResultTooLarge, MetadataUnavailable, MetricsNotConfigured,
+  MetricsUnavailable, PermissionDenied, RateLimited, AuditUnavailable, Internal
 ]
 
-/** Codes for which the same call may succeed later, and after how many milliseconds it is worth trying. */
-const RETRY_AFTER_MS: ReadonlyMap<string, number> = new Map([
-  ['METADATA_UNAVAILABLE', 2_000],
-  ['METRICS_UNAVAILABLE', 5_000],
-  ['RATE_LIMITED', 1_000],
-  ['AUDIT_UNAVAILABLE', 5_000],
-])
-
-/** How a failure is told to a machine, under `_meta["kafscale-mcp/error"]`. */
+/** A tool's failure for programs, as `_meta["kafscale-mcp/error"]` carries it. */
 export function describeError ({ code }: FastifyError): { code: string, retryable: boolean, retry_after_ms?: number } {
-  const retryAfterMs = RETRY_AFTER_MS.get(code)
-  return retryAfterMs === undefined
-    ? { code, retryable: code === 'INTERNAL' }
-    : { code, retryable: true, retry_after_ms: retryAfterMs }
+  const { retryable, retryAfterMs }: ErrorEntry = ERRORS[code as ErrorCode]
+  return { code, retryable, ...(retryAfterMs !== undefined && { retry_after_ms: retryAfterMs }) }
+}
+
+// --- Errors that no caller of a tool receives
+
+/** The service does not start. Each line names a variable, its value (never a secret) and what was expected. */
+export class ConfigError extends Error {
+  override name = 'ConfigError'
+}
+
+/** The policy cannot be used. Each line names a line of the file and the mistake. */
+export class PolicyError extends Error {
+  override name = 'PolicyError'
 }

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { buildApp } from './app.ts'
-import { ConfigError } from './plugins/config/index.ts'
+import { ConfigError } from './errors.ts'
 
 const FINISH_CALLS_MS = 10_000
 /** npm forwards a signal that the terminal has sent to the service already. */

@@ -3,7 +3,6 @@ import { isDeepStrictEqual } from 'node:util'
 import { add, type Int64, subtract } from './int64.ts'
 import { type Key, parseKey } from './keyspace.ts'
 import {
-  type Broker,
   type ConsumerGroup,
   decodeCommittedOffset,
   decodeConsumerGroup,
@@ -23,6 +22,9 @@ import {
 /** One change of the keyspace, as etcd tells it. `value` is empty for a delete. */
 export interface KeyEvent { type: 'put' | 'delete', key: Buffer, value: Buffer, modRevision: number }
 
+/** Counts a committed offset on a partition; shared with {@link Group} alone. */
+let countCommittedOffset: (partition: Partition, change: 1 | -1) => void
+
 /**
  * A partition and what is known of it from every kind of key. Where a value can't be decoded, or there is none, the
  * field is `null`: unknown.
@@ -35,8 +37,12 @@ export class Partition {
   nextOffset: Int64 | null = null
   /** Node id of the broker that holds the partition's lease. */
   ownerId: number | null = null
-  /** How many groups have a committed offset here; what is committed keeps the partition in the mirror. */
-  committedOffsets = 0
+  /** How many groups have a committed offset here, which keeps the partition in the mirror. Not for answers: it counts hidden groups. */
+  #committedOffsets = 0
+
+  static {
+    countCommittedOffset = (partition, change) => { partition.#committedOffsets += change }
+  }
 
   constructor (topic: Topic, number: number) {
     this.topic = topic
@@ -49,7 +55,7 @@ export class Partition {
   }
 
   get isUnused (): boolean {
-    return this.info === undefined && this.nextOffset === null && this.ownerId === null && this.committedOffsets === 0
+    return this.info === undefined && this.nextOffset === null && this.ownerId === null && this.#committedOffsets === 0
   }
 }
 
@@ -72,14 +78,12 @@ export class Topic {
 
 /** A group's committed offset on one partition; `offset` is `null` when the stored value can't be decoded. */
 export class Commit {
-  readonly group: Group
   readonly partition: Partition
   offset: Int64 | null = null
   metadata: string | null = null
   committedAtMs: number | null = null
 
-  constructor (group: Group, partition: Partition) {
-    this.group = group
+  constructor (partition: Partition) {
     this.partition = partition
   }
 
@@ -104,12 +108,7 @@ export interface GroupView {
 export interface MirrorView {
   readonly revision: number
   /** The zero value when there is no snapshot, `null` when it can't be decoded. */
-  readonly snapshot: {
-    clusterName: string | null
-    clusterId: string | null
-    controllerId: number | null
-    brokers: readonly Broker[]
-  } | null
+  readonly snapshot: Readonly<Omit<Snapshot, 'topics'>> | null
   readonly topics: readonly Topic[]
   /** Topics that have a stored config, in the snapshot or not. Not sorted. */
   topicsWithConfig: () => Iterable<Topic>
@@ -152,10 +151,10 @@ export class Group implements GroupView {
   ensureCommit (partition: Partition): Commit {
     let commit = this.#commits.get(partition)
     if (!commit) {
-      commit = new Commit(this, partition)
+      commit = new Commit(partition)
       this.#commits.set(partition, commit)
       this.#sorted = undefined
-      partition.committedOffsets++
+      countCommittedOffset(partition, 1)
     }
     return commit
   }
@@ -163,7 +162,7 @@ export class Group implements GroupView {
   deleteCommit (partition: Partition): void {
     if (!this.#commits.delete(partition)) return
     this.#sorted = undefined
-    partition.committedOffsets--
+    countCommittedOffset(partition, -1)
   }
 }
 
@@ -196,7 +195,7 @@ export class Mirror implements MirrorView {
   /** Every key with its mod revision, known pattern or not: what a comparison with etcd goes by. */
   readonly modRevisions = new Map<string, number>()
 
-  #snapshot: Snapshot | null = EMPTY_SNAPSHOT
+  #snapshot: Omit<Snapshot, 'topics'> | null = withoutTopics(EMPTY_SNAPSHOT)
   readonly #topics = new Map<string, Topic>()
   readonly #groups = new Map<string, Group>()
   readonly #coordinators = new Map<string, number>()
@@ -339,7 +338,7 @@ export class Mirror implements MirrorView {
 
   #storeSnapshot (snapshot: Snapshot | null): void {
     const before = this.topics
-    this.#snapshot = snapshot
+    this.#snapshot = snapshot && withoutTopics(snapshot)
     this.#sortedTopics = undefined
     for (const topic of before) {
       topic.info = undefined
@@ -386,6 +385,11 @@ export class Mirror implements MirrorView {
     this.#groups.delete(group.id)
     this.#sortedGroups = undefined
   }
+}
+
+/** What a snapshot says of the cluster itself. Its topics are reached through the mirror, which knows who may see them. */
+function withoutTopics ({ topics: _, ...cluster }: Snapshot): Omit<Snapshot, 'topics'> {
+  return cluster
 }
 
 /** A key as text; one that isn't UTF-8 gets a name that no other key has and that follows no known pattern. */

@@ -1,10 +1,10 @@
 import type { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import createError from '@fastify/error'
 import { fastifySSE, type SSEMessage } from '@fastify/sse'
 import { type Static, Type } from '@sinclair/typebox'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { NotAuditor } from '../errors.ts'
 import type { LiveEvent } from '../plugins/audit/live.ts'
 import { matches } from '../plugins/audit/show.ts'
 
@@ -21,12 +21,6 @@ const Filter = Type.Object({
   event: Type.Optional(Type.String()),
   outcome: Type.Optional(Type.String()),
 }, { propertyNames: { enum: ['who', 'tool', 'event', 'outcome'] } })
-
-const NotAuditor = createError<[]>(
-  'PERMISSION_DENIED',
-  'The audit records are for principals with the role auditor.',
-  403
-)
 
 export interface AuditStreamOptions {
   /** Whether who asks has the role `auditor` now. */

@@ -1,5 +1,5 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { RateLimited, Unauthenticated } from '../errors.ts'
+import { RateLimited, Unauthenticated, Unverifiable } from '../errors.ts'
 import { ownEntry } from '../plugins/audit/index.ts'
 import type { AuditEntry } from '../plugins/audit/record.ts'
 import { challenge } from '../plugins/auth/challenge.ts'
@@ -9,10 +9,10 @@ import auditStream from './audit-stream.ts'
 import { guard } from './guard.ts'
 import mcp from './mcp/index.ts'
 
-/** When to ask again whoever could not be answered now. */
+/** When a client that could not be answered now is told to try again. */
 const RETRY_AFTER_S = 5
 
-/** The scope of the routes that only somebody may use: `/mcp` and `/audit/stream`. */
+/** The routes that require authentication: `/mcp` and `/audit/stream`. */
 export default async function authenticated (app: FastifyInstance) {
   app.addHook('onRequest', guard(app))
   app.addHook('onRequest', signIn(app))
@@ -34,18 +34,19 @@ export default async function authenticated (app: FastifyInstance) {
   await app.register(auditStream, { mayRead: isAuditor(app) })
 }
 
-/** Finds out who is asking and admits the request within its limits; a failure is on record before it is answered. */
+const RECORDED_FAILURES = [Unauthenticated, Unverifiable, RateLimited]
+
+/** Authenticates the caller and applies its limits. A failure is recorded before it is answered. */
 function signIn (app: FastifyInstance) {
   return async (request: FastifyRequest, reply: FastifyReply) => {
     try {
       await app.authenticate(request, ask => app.limits.trySignIn(request, reply, ask))
     } catch (error) {
       app.telemetry.authenticationFailed(error)
-      if (error instanceof Unauthenticated || error instanceof RateLimited) {
-        await app.audit.authenticationFailure(failureEntry(request, error))
+      if (RECORDED_FAILURES.some(failure => error instanceof failure)) {
+        await app.audit.authenticationFailure(failureEntry(request, error as FastifyError))
       }
-      // An issuer that does not answer is not the caller's failure.
-      if ((error as FastifyError).statusCode === 401) await app.limits.failedSignIn(request, reply)
+      if (error instanceof Unauthenticated) await app.limits.failedSignIn(request, reply)
       throw error
     }
     await app.limits.admit(request, reply)
@@ -68,7 +69,7 @@ function failureEntry (request: FastifyRequest, { code, message, statusCode = 50
   }
 }
 
-/** Asked again while a stream is open: the token may have been revoked, the policy changed. */
+/** Also checked while a stream is open, since a token can be revoked and a policy can change. */
 function isAuditor (app: FastifyInstance) {
   return async (request: FastifyRequest): Promise<boolean> => {
     const principal = await app.authenticate(request).catch(() => null)

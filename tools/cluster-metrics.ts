@@ -25,8 +25,8 @@ export default defineTool({
       ...runtimeSchema,
     })),
   }),
-  async answer (app, _, { visibility: { everything } }) {
-    const { scrapedAt, ageMs, brokers, whole } = await app.brokerMetrics.scrape()
+  async answer (host, _, { seesEverything }) {
+    const { scrapedAt, ageMs, brokers, whole } = await host.brokerMetrics.scrape()
     if (!whole) {
       const each = brokers.map(broker =>
         `${broker.address} ${broker.state}${broker.state === 'ok' ? '' : ` (${broker.error})`}`
@@ -35,7 +35,7 @@ export default defineTool({
     }
     return {
       observed_at: scrapedAt.toISOString(),
-      ...figures(whole, everything),
+      ...figures(whole, seesEverything),
       partial: brokers.some(({ state }) => state !== 'ok'),
       age_ms: ageMs,
       brokers: brokers.map(broker => {
@@ -45,7 +45,7 @@ export default defineTool({
           address: broker.address,
           state: broker.state,
           ...(broker.state !== 'ok' && { error: broker.error }),
-          ...figures(page, everything),
+          ...figures(page, seesEverything),
           ...runtime(page),
         }
       }),

@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { MetricsSnapshot } from '../plugins/broker-metrics.ts'
 import { summarize, topicSummary } from './list-topics.ts'
-import { mirrorOf, observedAt } from './shared/observed.ts'
+import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
   input,
@@ -49,13 +49,13 @@ export default defineTool({
     etcd: object({ state: words('connected', 'stale'), age_ms: integer, revision: int64 }),
     ...paged,
   }),
-  async answer (app, query, context) {
-    const metrics = app.brokerMetrics.configured ? await app.brokerMetrics.scrape().catch(() => undefined) : undefined
-    const mirror = mirrorOf(app, context)
+  async answer (host, query, context) {
+    const metrics = host.brokerMetrics.configured ? await host.brokerMetrics.scrape().catch(() => undefined) : undefined
+    const mirror = context.mirror()
     const { snapshot } = mirror
     const { rows, ...rest } = paginate('cluster_status', query, mirror.topics, topic => [topic.name])
     return {
-      ...observedAt(app, mirror),
+      ...observedAt(host, mirror),
       ...(snapshot?.clusterName && { cluster_name: snapshot.clusterName }),
       ...(snapshot?.clusterId && { cluster_id: snapshot.clusterId }),
       controller_id: snapshot?.controllerId ?? null,
@@ -68,7 +68,7 @@ export default defineTool({
       group_count: mirror.groups.length,
       topics: rows.map(summarize),
       s3: { state: metrics?.whole?.s3State ?? 'unknown' as const, latency_ms: metrics?.whole?.s3LatencyMs ?? null },
-      etcd: { state: etcdState(app), age_ms: app.metadata.ageMs, revision: mirror.revision },
+      etcd: { state: etcdState(host), age_ms: host.metadata.ageMs, revision: mirror.revision },
       ...rest,
     }
   },

@@ -4,7 +4,7 @@ import { type Int64, int64 as exact, parseInt64, toJson } from '../kafscale/int6
 import { type Commit, compare, type GroupView, type MirrorView, totalLag } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
 import { ageMs } from './shared/members.ts'
-import { mirrorOf, observedAt } from './shared/observed.ts'
+import { observedAt } from './shared/observed.ts'
 import { DEFAULT_LIMIT, type Position, readCursor, writeCursor } from './shared/paging.ts'
 import {
   input,
@@ -62,9 +62,9 @@ export default defineTool({
     groups: list(object({ group_id: text, total_lag: int64OrNull, partitions: integer, partitions_unknown: integer })),
     ...paged,
   }),
-  answer (app, query, context) {
-    const mirror = mirrorOf(app, context)
-    const observedAtMs = app.metadata.observedAt.getTime()
+  answer (host, query, context) {
+    const mirror = context.mirror()
+    const observedAtMs = host.metadata.observedAt.getTime()
     const groups = query.group_id === undefined ? mirror.groups : [groupOf(mirror, query.group_id)]
     const minLag = query.min_lag === undefined ? undefined : parseInt64(String(query.min_lag))
     if (minLag === undefined && query.min_lag !== undefined) throw new InvalidArgument('"min_lag" must be an int64')
@@ -81,7 +81,7 @@ export default defineTool({
     const members = new Map(onPage.map(group => [group, memberOf(mirror, group)]))
     const last = rows.at(-1)
     return {
-      ...observedAt(app, mirror),
+      ...observedAt(host, mirror),
       lag: rows.map(({ lag, group, topic, partition, of, commit }) => ({
         group_id: group,
         topic,

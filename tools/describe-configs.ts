@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { toJson } from '../kafscale/int64.ts'
 import type { MirrorView, Topic } from '../kafscale/mirror.ts'
-import { mirrorOf, observedAt, topicsOf } from './shared/observed.ts'
+import { observedAt, topicsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
   cut,
@@ -50,10 +50,10 @@ export default defineTool({
     })),
     ...paged,
   }),
-  answer (app, query, context) {
-    const mirror = mirrorOf(app, context)
+  answer (host, query, context) {
+    const mirror = context.mirror()
     const { rows, ...rest } = paginate('describe_configs', query, namesOf(mirror, query.topics), name => [name])
-    return { ...observedAt(app, mirror), configs: rows.map(name => describe(name, mirror.topic(name))), ...rest }
+    return { ...observedAt(host, mirror), configs: rows.map(name => describe(name, mirror.topic(name))), ...rest }
   },
 })
 

@@ -3,7 +3,7 @@ import { GroupNotFound } from '../errors.ts'
 import { compare, type GroupView, type MirrorView, totalLag } from '../kafscale/mirror.ts'
 import { quote } from '../lib/printable.ts'
 import { ageMs, groupState, isStale } from './shared/members.ts'
-import { mirrorOf, observedAt } from './shared/observed.ts'
+import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
   cut,
@@ -64,11 +64,11 @@ export default defineTool({
     })),
     ...paged,
   }),
-  answer (app, query, context) {
-    const mirror = mirrorOf(app, context)
+  answer (host, query, context) {
+    const mirror = context.mirror()
     const group = groupOf(mirror, query.group_id)
     const { metadata } = group
-    const observedAtMs = app.metadata.observedAt.getTime()
+    const observedAtMs = host.metadata.observedAt.getTime()
     const members = [...metadata?.members ?? []].sort(([a], [b]) => compare(a, b))
     const { rows, ...rest } = paginate('describe_group', query, members, ([memberId]) => [memberId])
 
@@ -76,7 +76,7 @@ export default defineTool({
     const none = metadata === null ? null : ''
     const zero = metadata === null ? null : 0
     return {
-      ...observedAt(app, mirror),
+      ...observedAt(host, mirror),
       group_id: group.id,
       state: state === null ? null : cut(state),
       stale,

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { MirrorView, Partition, Topic } from '../kafscale/mirror.ts'
 import type { SnapshotPartition } from '../kafscale/records.ts'
-import { mirrorOf, observedAt, topicsOf } from './shared/observed.ts'
+import { observedAt, topicsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
   input,
@@ -52,8 +52,8 @@ export default defineTool({
     })),
     ...paged,
   }),
-  answer (app, query, context) {
-    const mirror = mirrorOf(app, context)
+  answer (host, query, context) {
+    const mirror = context.mirror()
     const { rows, ...rest } = paginate(
       'describe_topics',
       query,
@@ -61,7 +61,7 @@ export default defineTool({
       ({ name, info }) => [name, info?.partition ?? -1]
     )
     const byTopic = Map.groupBy(rows, ({ name }) => name)
-    return { ...observedAt(app, mirror), topics: [...byTopic].map(([name, rows]) => describe(name, rows)), ...rest }
+    return { ...observedAt(host, mirror), topics: [...byTopic].map(([name, rows]) => describe(name, rows)), ...rest }
   },
 })
 

@@ -13,22 +13,17 @@ export default defineTool({
     roles: list(text),
     tools: list(object({ name: text, allowed: flag, rule: text, needs: textOrNull })),
   }),
-  answer (app, _, { principal }) {
+  answer (host, _, { principal }) {
     const { subject, issuer, clientId, method } = principal
     return {
       principal: { subject, issuer, client_id: clientId, method },
-      roles: [...app.authorize.roles(principal)],
-      tools: app.tools.known.toSorted().flatMap(name => {
-        const operation = app.tools.operation(name)
-        if (operation === undefined) return []
-        const decision = app.authorize.decide(principal, { name, operation })
-        return [{
-          name,
-          allowed: decision.kind === 'allowed',
-          rule: decision.rule,
-          needs: decision.kind === 'denied' ? decision.needs : null,
-        }]
-      }),
+      roles: [...host.access.roles(principal)],
+      tools: host.access.tools(principal).map(({ name, decision }) => ({
+        name,
+        allowed: decision.kind === 'allowed',
+        rule: decision.rule,
+        needs: decision.kind === 'denied' ? decision.needs : null,
+      })),
     }
   },
 })

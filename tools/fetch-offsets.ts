@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { type Commit, compare, type GroupView, type MirrorView, type Partition } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
-import { mirrorOf, observedAt } from './shared/observed.ts'
+import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
   cut,
@@ -46,8 +46,8 @@ export default defineTool({
     unknown_topics: list(text),
     ...paged,
   }),
-  answer (app, query, context) {
-    const mirror = mirrorOf(app, context)
+  answer (host, query, context) {
+    const mirror = context.mirror()
     const group = groupOf(mirror, query.group_id)
     const asked = query.topics?.length ? [...new Set(query.topics)].sort() : undefined
     const all = rowsOf(mirror, group, asked)
@@ -64,7 +64,7 @@ export default defineTool({
     const seen = new Set(all.map(row => row.topic))
     // Where the snapshot can't be decoded, nobody knows which topics there are.
     const unknown = (mirror.snapshot ? asked ?? [] : []).filter(name => !seen.has(name) && !mirror.topic(name)?.info)
-    return { ...observedAt(app, mirror), group_id: group.id, offsets, unknown_topics: unknown, ...rest }
+    return { ...observedAt(host, mirror), group_id: group.id, offsets, unknown_topics: unknown, ...rest }
   },
 })
 

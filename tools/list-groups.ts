@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import { matcher } from '../kafscale/glob.ts'
 import { totalLag } from '../kafscale/mirror.ts'
 import { groupState, stateOf } from './shared/members.ts'
-import { mirrorOf, observedAt } from './shared/observed.ts'
+import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
   cut,
@@ -50,9 +50,9 @@ export default defineTool({
     })),
     ...paged,
   }),
-  answer (app, query, context) {
-    const mirror = mirrorOf(app, context)
-    const observedAtMs = app.metadata.observedAt.getTime()
+  answer (host, query, context) {
+    const mirror = context.mirror()
+    const observedAtMs = host.metadata.observedAt.getTime()
     const matching = matcher(query.pattern)
     const state = query.state?.toLowerCase()
     const found = mirror.groups.filter(group => matching(group.id) &&
@@ -78,6 +78,6 @@ export default defineTool({
         ),
       }
     })
-    return { ...observedAt(app, mirror), groups, ...rest }
+    return { ...observedAt(host, mirror), groups, ...rest }
   },
 })

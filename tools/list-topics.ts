@@ -1,6 +1,6 @@
 import { matcher } from '../kafscale/glob.ts'
 import type { Topic } from '../kafscale/mirror.ts'
-import { mirrorOf, observedAt, topicsOf } from './shared/observed.ts'
+import { observedAt, topicsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import { input, integer, list, object, observed, page, paged, pattern, text } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
@@ -19,11 +19,11 @@ export default defineTool({
   operation: 'observe',
   input: input({ pattern, ...page }),
   output: object({ ...observed, topics: list(topicSummary), ...paged }),
-  answer (app, query, context) {
-    const mirror = mirrorOf(app, context)
+  answer (host, query, context) {
+    const mirror = context.mirror()
     const matching = matcher(query.pattern)
     const found = topicsOf(mirror).filter(topic => matching(topic.name))
     const { rows, ...rest } = paginate('list_topics', query, found, topic => [topic.name])
-    return { ...observedAt(app, mirror), topics: rows.map(summarize), ...rest }
+    return { ...observedAt(host, mirror), topics: rows.map(summarize), ...rest }
   },
 })

@@ -21,8 +21,6 @@ export function challenge (error: FastifyError, app: FastifyInstance): string | 
 
 function refusalOf (error: FastifyError): { code: string | undefined, scopes: readonly string[] } | undefined {
   if (error instanceof InsufficientScope) return { code: 'insufficient_scope', scopes: error.scopes }
-  if (error instanceof Unauthenticated && error.statusCode === 401) {
-    return { code: error.bearerError, scopes: [SCOPES.observe] }
-  }
+  if (error instanceof Unauthenticated) return { code: error.bearerError, scopes: [SCOPES.observe] }
   return undefined
 }

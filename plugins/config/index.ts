@@ -2,6 +2,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import fp from 'fastify-plugin'
+import { ConfigError } from '../../errors.ts'
 import { parseDuration } from '../../lib/duration.ts'
 import { quote } from '../../lib/printable.ts'
 import type { AuthMethod } from '../auth/principal.ts'
@@ -13,11 +14,6 @@ declare module 'fastify' {
 }
 
 export type Environment = Record<string, string | undefined>
-
-/** The start stops: each line names a variable, its value (never a secret) and what was expected. */
-export class ConfigError extends Error {
-  override name = 'ConfigError'
-}
 
 interface Setting<T> {
   /** The variable, without `KAFSCALE_MCP_`. */

@@ -41,19 +41,31 @@ export function lackedScope ({ scopes }: Principal, { operation }: Question['too
 
 /** Whether a principal with these roles may. Deny wins; nothing is allowed that no rule allows. Pure. */
 export function decide (policy: Policy, roles: readonly string[], question: Question): Decision {
-  if (roles.length === 0) return { kind: 'denied', rule: 'no-role', needs: 'a binding of the policy to a role' }
+  if (roles.length === 0) return { kind: 'denied', rule: 'no-role', needs: 'a policy binding to a role' }
   const rules = (kind: 'allow' | 'deny') => roles.flatMap(role =>
     policy.roles.get(role)?.[kind].map((rule, index) => ({ rule, name: `${role}.${kind}[${index}]` })) ?? [])
   const denying = rules('deny').find(({ rule }) => denies(rule, question))
-  if (denying) return { kind: 'denied', rule: denying.name, needs: `the rule ${denying.name} to be changed` }
+  if (denying) return { kind: 'denied', rule: denying.name, needs: `a change to the rule ${denying.name}` }
   const allowing = rules('allow').find(({ rule }) => allows(rule, question))
   return allowing
     ? { kind: 'allowed', rule: allowing.name }
     : { kind: 'denied', rule: 'no-rule', needs: `a role that allows ${question.tool.name}` }
 }
 
+/** Whether these roles hide no topic and no group from a tool that they allow. Pure; `false` when in doubt. */
+export function seesEverything (
+  policy: Policy,
+  roles: readonly string[],
+  { tool, environment }: Pick<Question, 'tool' | 'environment'>
+): boolean {
+  const rules = (kind: 'allow' | 'deny') =>
+    roles.flatMap(role => policy.roles.get(role)?.[kind] ?? []).filter(rule => concerns(rule, { tool, environment }))
+  const isAll = (globs: readonly string[] | undefined) => globs === undefined || globs.includes('*')
+  return rules('deny').length === 0 && rules('allow').some(({ topics, groups }) => isAll(topics) && isAll(groups))
+}
+
 /** Whether a rule is about this tool here, whatever the topics and groups. Pure. */
-export function concerns (rule: Rule, { tool, environment }: Pick<Question, 'tool' | 'environment'>): boolean {
+function concerns (rule: Rule, { tool, environment }: Pick<Question, 'tool' | 'environment'>): boolean {
   return (rule.operations?.includes(tool.operation) ?? true) && (rule.tools?.includes(tool.name) ?? true) &&
     matchesAny(rule.environments, environment, true)
 }

@@ -1,13 +1,13 @@
 import { readFile } from 'node:fs/promises'
 import fp from 'fastify-plugin'
+import { ConfigError, PolicyError } from '../../errors.ts'
+import { EVERYTHING, type Visibility } from '../../kafscale/visible-mirror.ts'
 import { quote } from '../../lib/printable.ts'
 import { watchFile } from '../../lib/watched-file.ts'
 import { ownEntry } from '../audit/index.ts'
 import type { Principal } from '../auth/principal.ts'
-import { ConfigError } from '../config/index.ts'
-import { decide, type Decision, lackedScope, type Question, rolesOf } from './decide.ts'
-import { NO_POLICY, parsePolicy, type Policy, PolicyError } from './policy.ts'
-import { EVERYTHING, seesEverything, type Visibility } from './visibility.ts'
+import { decide, type Decision, lackedScope, type Question, rolesOf, seesEverything } from './decide.ts'
+import { NO_POLICY, parsePolicy, type Policy } from './policy.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { authorize: Authorizer }
@@ -82,7 +82,7 @@ export default fp(async function rbac (app) {
   }
 
   function visibilityOf (roles: readonly string[], tool: Callable): Visibility {
-    if (seesEverything(policy, roles, tool, environment)) return EVERYTHING
+    if (seesEverything(policy, roles, { tool, environment })) return EVERYTHING
     const key = JSON.stringify([tool.name, ...roles])
     // The roles are this policy's, whatever becomes of it while a call goes on.
     const current = policy

@@ -1,6 +1,7 @@
 import { type Static, Type } from '@sinclair/typebox'
 import { Ajv } from 'ajv'
 import { type Document, isNode, LineCounter, parseDocument, visit } from 'yaml'
+import { PolicyError } from '../../errors.ts'
 
 const glob = Type.String({ minLength: 1, maxLength: 256 })
 const globs = Type.Optional(Type.Array(glob))
@@ -47,11 +48,6 @@ const PREDEFINED: ReadonlyMap<string, Role> = new Map([
 
 /** What holds where no policy file is set: nobody mutates. */
 export const NO_POLICY: Policy = { roles: PREDEFINED, bindings: null }
-
-/** The policy can't be used; each line of the message names a line of the file and the mistake. */
-export class PolicyError extends Error {
-  override name = 'PolicyError'
-}
 
 const validate = new Ajv({ allErrors: true, allowUnionTypes: true }).compile(PolicySchema)
 

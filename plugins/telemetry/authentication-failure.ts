@@ -1,6 +1,6 @@
-import { RateLimited, Unauthenticated } from '../../errors.ts'
+import { RateLimited, Unauthenticated, Unverifiable } from '../../errors.ts'
 
-/** Why nobody knows who is asking, in as many words as a label may have. `unverifiable`: the issuer does not answer. */
+/** Why a request was not authenticated, as the values of a metric's label. `unverifiable`: the issuer does not answer. */
 export const AUTHENTICATION_FAILURES = [
   'no_token',
   'invalid_request',
@@ -14,9 +14,7 @@ export type AuthenticationFailure = typeof AUTHENTICATION_FAILURES[number]
 
 export function authenticationFailure (error: unknown): AuthenticationFailure {
   if (error instanceof RateLimited) return 'rate_limited'
-  // `instanceof` goes by the code, which both errors of authentication have.
+  if (error instanceof Unverifiable) return 'unverifiable'
   if (!(error instanceof Unauthenticated)) return 'internal'
-  const { statusCode, bearerError, expired } = error
-  if (statusCode === 503) return 'unverifiable'
-  return expired ? 'expired_token' : bearerError ?? 'no_token'
+  return error.expired ? 'expired_token' : error.bearerError ?? 'no_token'
 }

@@ -1,62 +1,33 @@
-import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
+import { Ajv, type ValidateFunction } from 'ajv'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { describeError, Internal, InvalidArgument, isToolError, PermissionDenied, ResultTooLarge } from '../../errors.ts'
+import {
+  ConfigError, describeError, Internal, isToolError, MetadataUnavailable, PermissionDenied, ResultTooLarge
+} from '../../errors.ts'
+import { VisibleMirror } from '../../kafscale/visible-mirror.ts'
 import { escapeUnprintable, quote } from '../../lib/printable.ts'
-import type { Host, Tool } from '../../tools/tool.ts'
+import type { Caller, CallContext, Host, Tool, ToolResult } from '../../tools/tool.ts'
 import type { Principal } from '../auth/principal.ts'
-import { ConfigError } from '../config/index.ts'
 import type { Decision } from '../rbac/decide.ts'
-import type { Visibility } from '../rbac/visibility.ts'
+import { validInput } from './input.ts'
 import { recordOf } from './record.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { tools: Tools }
 }
 
-/** The answer of a tool, in the size that a client gets it: compact JSON. */
+/** The size of a tool's answer as a client receives it: compact JSON. */
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024
-/** What a tool is called that does not exist is kept no further. */
+/** Of the name of a tool that does not exist, so much is recorded. */
 const MAX_NAME_LENGTH = 128
-/** More are counted, not told: a small input may have very many. */
-const MAX_MISTAKES = 20
 
-/** Who calls, from where: what a call brings along besides its input. */
-export interface Caller {
-  principal: Principal
-  receivedAt: Date
-  remoteAddress: string | null
-  userAgent: string | null
-  mcpClient: string | null
-  requestId: string | null
-  traceId: string | null
-}
-
-/** A call that is refused for how it was sent, and not by the tool. */
+/** A call that is refused for the way it was sent, before its tool is reached. */
 export interface RefusedCall {
-  /** As it came. */
+  /** As received. */
   name: unknown
   input: unknown
-  /** `INVALID_PARAMS` is JSON-RPC's −32602: there is no such tool, or the arguments are no object. */
+  /** `INVALID_PARAMS` is JSON-RPC's −32602: no such tool, or the arguments are not an object. */
   code: 'INVALID_PARAMS' | 'INSUFFICIENT_SCOPE'
-}
-
-/** What a tool is given besides its input. */
-export interface CallContext {
-  /** Aborted when the client goes away or cancels. */
-  signal: AbortSignal
-  principal: Principal
-  /** What of the cluster the answer may hold. */
-  visibility: Visibility
-}
-
-/** A tool's result as MCP carries it. */
-export interface ToolResult {
-  [key: string]: unknown
-  content: { type: 'text', text: string }[]
-  structuredContent?: Record<string, unknown>
-  isError?: true
-  _meta?: Record<string, unknown>
 }
 
 /** A tool as `tools/list` publishes it. */
@@ -71,86 +42,65 @@ export interface ToolDefinition {
 
 /** The only way to run a tool: validate, authorize, run, record, reply. */
 export interface Tools {
-  /** Registers a tool, unless `TOOLS` or `DISABLED_TOOLS` switch it off: then it does not exist. */
+  /** Registers a tool. One that `TOOLS` or `DISABLED_TOOLS` switch off does not exist. */
   declare: (tool: Tool) => void
-  /** Every tool that was declared, also one that is switched off. */
+  /** The names of all tools that were declared, including those that are switched off. */
   readonly known: readonly string[]
-  /** What a tool does to the cluster; `undefined` when it does not exist. */
+  /** What a tool does to the cluster; `undefined` when the tool does not exist. */
   operation: (name: string) => Tool['operation'] | undefined
-  /** What the principal may call, in a fixed order. */
+  /** What the principal may call, sorted by name. */
   list: (principal: Principal) => ToolDefinition[]
   /** Never rejects: a failure is a result with `isError`. The tool must exist. */
   call: (name: string, input: unknown, caller: Caller, signal: AbortSignal) => Promise<ToolResult>
-  /** Puts on record a call that does not get as far as its tool, which need not exist. @throws {AuditUnavailable} */
+  /** Records a call that does not reach its tool, which need not exist. @throws {AuditUnavailable} */
   refuse: (call: RefusedCall, caller: Caller) => Promise<void>
 }
+
+interface Entry { tool: Tool, validate: ValidateFunction, definition: ToolDefinition }
 
 export default fp(async function toolRegistry (app) {
   const { tools: allowed, disabledTools: disabled = [] } = app.config
   const ajv = new Ajv({ allErrors: true, strict: true, allowUnionTypes: true })
-  const tools = new Map<string, { tool: Tool, validate: ValidateFunction, definition: ToolDefinition }>()
+  const entries = new Map<string, Entry>()
   const known: string[] = []
+  const host = hostOf(app, entries)
 
   app.decorate<Tools>('tools', {
     known,
     declare (tool) {
-      const { name, title, description, input, output, operation } = tool
-      known.push(name)
-      if (disabled.includes(name) || (allowed && !allowed.includes(name))) return
-      const mutates = operation === 'mutate'
-      const definition = {
-        name,
-        title,
-        description,
-        inputSchema: input,
-        outputSchema: output,
-        annotations: {
-          readOnlyHint: !mutates,
-          destructiveHint: mutates,
-          idempotentHint: !mutates,
-          openWorldHint: false,
-        },
-      }
-      tools.set(name, { tool, validate: ajv.compile(input), definition })
+      known.push(tool.name)
+      if (disabled.includes(tool.name) || (allowed && !allowed.includes(tool.name))) return
+      entries.set(tool.name, { tool, validate: ajv.compile(tool.input), definition: definitionOf(tool) })
     },
-    operation: name => tools.get(name)?.tool.operation,
-    list: principal => [...tools.values()]
+    operation: name => entries.get(name)?.tool.operation,
+    list: principal => [...entries.values()]
       .filter(({ tool }) => app.authorize.decide(principal, tool).kind === 'allowed')
       .map(({ definition }) => definition)
       .sort((a, b) => a.name < b.name ? -1 : 1),
     async call (name, input, caller, signal) {
-      const entry = tools.get(name)
+      const entry = entries.get(name)
       if (!entry) throw new Error(`no tool ${name}`)
       const decision = app.authorize.decide(caller.principal, entry.tool)
       return await app.telemetry.call(name, caller, decision, async () => {
         const record = recordOf(app, entry.tool, input, caller, decision)
-        const announce = () => app.audit.recordDurably(record(null))
-        const result = await attempt(app, entry.tool, entry.validate, input, { ...caller, signal, decision, announce })
         try {
+          const result = await attempt(entry, input, caller, signal, decision, () => app.audit.recordDurably(record(null)))
           await app.audit.record(record(result))
           return result
         } catch (error) {
-          return failure(error, name, app, caller)
+          return failure(error, name, caller)
         }
       })
     },
     async refuse ({ name, input, code }, caller) {
-      const { tool } = (typeof name === 'string' && tools.get(name)) || {}
+      const { tool } = (typeof name === 'string' && entries.get(name)) || {}
       const named = tool ?? { name: typeof name === 'string' ? name.slice(0, MAX_NAME_LENGTH) : null, operation: null }
       const decision = tool ? app.authorize.decide(caller.principal, tool) : null
-      const outcome = decision?.kind === 'denied' ? 'denied' : 'error'
-      app.telemetry.refused({
-        tool: tool?.name ?? null,
-        outcome,
-        rule: decision?.kind === 'denied' ? decision.rule : null,
-        code,
-      }, caller)
-      await app.audit.record({
-        ...recordOf(app, named, input, caller, decision)(null),
-        event: 'tool_call',
-        outcome,
-        error_code: code,
-      })
+      const denied = decision?.kind === 'denied'
+      const outcome = denied ? 'denied' : 'error'
+      app.telemetry.refused({ tool: tool?.name ?? null, outcome, rule: denied ? decision.rule : null, code }, caller)
+      const entry = recordOf(app, named, input, caller, decision)(null)
+      await app.audit.record({ ...entry, event: 'tool_call', outcome, error_code: code })
     },
   })
 
@@ -158,113 +108,122 @@ export default fp(async function toolRegistry (app) {
     const unknown = [...allowed ?? [], ...disabled].filter(name => !known.includes(name))
     if (unknown.length > 0) {
       throw new ConfigError(
-        `KAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name ${unknown.map(quote).join(', ')}: expected names of ${
-          known.toSorted().join(', ')
-        }`
+        `KAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name ${unknown.map(quote).join(', ')}: ` +
+        `expected names of ${known.toSorted().join(', ')}`
       )
     }
   })
-}, { name: 'tool-registry', dependencies: ['config', 'telemetry'] })
 
-/** `announce` puts on record what is about to be done: a mutation does not run before that is durable. */
-async function attempt (
-  app: FastifyInstance,
-  tool: Tool,
-  validate: ValidateFunction,
-  input: unknown,
-  { signal, decision, announce, ...caller }: Caller & {
-    signal: AbortSignal
-    decision: Decision
+  /** Runs a tool if it may be run. `announce` records a mutation durably before it runs. */
+  async function attempt (
+    { tool, validate }: Entry,
+    input: unknown,
+    caller: Caller,
+    signal: AbortSignal,
+    decision: Decision,
     announce: () => Promise<void>
+  ): Promise<ToolResult> {
+    try {
+      const valid = validInput(tool, validate, input)
+      if (decision.kind === 'denied') throw new PermissionDenied(tool.name, decision.needs)
+      if (tool.operation === 'mutate') await announce()
+      return await run(tool, valid, contextOf(tool, caller.principal, signal))
+    } catch (error) {
+      return failure(error, tool.name, caller)
+    }
   }
-): Promise<ToolResult> {
-  const { principal } = caller
-  try {
-    const valid = validated(validate, tool, input)
-    if (decision.kind === 'denied') throw new PermissionDenied(tool.name, decision.needs)
-    if (tool.operation === 'mutate') await announce()
-    return await run(app, tool, valid, { principal, signal, visibility: app.authorize.visibility(principal, tool) })
-  } catch (error) {
-    return failure(error, tool.name, app, caller)
+
+  /** Hides everything from the tool that its caller may not see. */
+  function contextOf (tool: Tool, principal: Principal, signal: AbortSignal): CallContext {
+    const visibility = app.authorize.visibility(principal, tool)
+    return {
+      signal,
+      principal,
+      seesEverything: visibility.everything,
+      mirror () {
+        const { mirror, reason = '' } = app.metadata
+        if (!mirror) throw new MetadataUnavailable(reason)
+        return visibility.everything ? mirror : new VisibleMirror(mirror, visibility)
+      },
+    }
   }
-}
 
-/** The input as the schema wants it; a property that is given as `null` counts as not given. */
-function validated (validate: ValidateFunction, tool: Tool, input: unknown = {}): Record<string, unknown> {
-  const given = typeof input === 'object' && input !== null && !Array.isArray(input)
-    ? Object.fromEntries(
-      Object.entries(input).filter(([name, value]) => value !== null || !Object.hasOwn(tool.input.properties, name))
-    )
-    : input
-  if (!validate(given)) throw new InvalidArgument(describeAll(validate.errors ?? []))
-  return given as Record<string, unknown>
-}
-
-/** Every wrong property, up to as many as somebody can mend. */
-function describeAll (errors: ErrorObject[]): string {
-  const more = errors.length - MAX_MISTAKES
-  return errors.slice(0, MAX_MISTAKES).map(describe).join('; ') + (more > 0 ? `; and ${more} more` : '')
-}
-
-function describe ({ instancePath, keyword, message = 'is not valid', params }: ErrorObject): string {
-  const path = instancePath.slice(1).replaceAll('/', '.')
-  if (keyword === 'additionalProperties') {
-    return `${quote(params.additionalProperty.slice(0, 64))} is not an input of this tool`
+  async function run (tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<ToolResult> {
+    const answer = await tool.answer(host, input, context)
+    const text = answerText(answer)
+    if (Buffer.byteLength(text) >= MAX_ANSWER_BYTES) {
+      throw new ResultTooLarge(await smallerLimit(tool, input, context))
+    }
+    return { content: [{ type: 'text', text }], structuredContent: answer }
   }
-  if (keyword === 'required') return `${quote(params.missingProperty)} is required`
-  return `${path === '' ? 'the input' : quote(path)} ${message}`
-}
 
-async function run (
-  app: FastifyInstance,
-  tool: Tool,
-  input: Record<string, unknown>,
-  context: CallContext
-): Promise<ToolResult> {
-  const answer = await tool.answer(hostOf(app), input, context)
-  const text = answerText(answer)
-  if (Buffer.byteLength(text) >= MAX_ANSWER_BYTES) {
-    throw new ResultTooLarge(await smallerLimit(app, tool, input, context))
+  /** What to do about an answer that is too large: names the largest limit whose answer fits. */
+  async function smallerLimit (tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<string> {
+    if (!Object.hasOwn(tool.input.properties, 'limit')) return 'Ask an operator: the answer has no pages.'
+    let fits = 0
+    let tooLarge = Number(input.limit ?? 100)
+    while (tooLarge - fits > 1) {
+      const limit = (fits + tooLarge) >> 1
+      const text = answerText(await tool.answer(host, { ...input, limit }, context))
+      if (Buffer.byteLength(text) < MAX_ANSWER_BYTES) fits = limit
+      else tooLarge = limit
+    }
+    return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Even one row does not fit: ask for less.'
   }
-  return { content: [{ type: 'text', text }], structuredContent: answer }
+
+  function failure (error: unknown, tool: string, { requestId, traceId }: Caller): ToolResult {
+    const known = isToolError(error) ? error : new Internal()
+    if (known !== error) {
+      app.log.error({ reqId: requestId, trace_id: traceId ?? undefined, err: error, tool }, 'a tool failed')
+    }
+    return {
+      content: [{ type: 'text', text: `${known.code}: ${known.message}` }],
+      isError: true,
+      _meta: { 'kafscale-mcp/error': describeError(known) },
+    }
+  }
+}, { name: 'tool-registry', dependencies: ['config', 'telemetry', 'metadata', 'broker-metrics'] })
+
+/** What tools are given of the app. The objects hold nothing else, so a tool cannot reach further at run time either. */
+function hostOf (app: FastifyInstance, entries: ReadonlyMap<string, Entry>): Host {
+  const { metadata, brokerMetrics } = app
+  return Object.freeze({
+    metadata: Object.freeze({
+      get state () { return metadata.state },
+      get reason () { return metadata.reason },
+      get observedAt () { return metadata.observedAt },
+      get ageMs () { return metadata.ageMs },
+    }),
+    brokerMetrics: Object.freeze({
+      get configured () { return brokerMetrics.configured },
+      scrape: () => brokerMetrics.scrape(),
+    }),
+    access: Object.freeze({
+      roles: (principal: Principal) => [...app.authorize.roles(principal)],
+      tools: (principal: Principal) => [...entries.values()]
+        .map(({ tool }) => ({ name: tool.name, decision: app.authorize.decide(principal, tool) }))
+        .sort((a, b) => a.name < b.name ? -1 : 1),
+    }),
+  })
 }
 
-/** What of the app a tool gets. */
-function hostOf ({ authorize, brokerMetrics, metadata, tools }: FastifyInstance): Host {
-  return { authorize, brokerMetrics, metadata, tools }
+function definitionOf ({ name, title, description, input, output, operation }: Tool): ToolDefinition {
+  const mutates = operation === 'mutate'
+  return {
+    name,
+    title,
+    description,
+    inputSchema: input,
+    outputSchema: output,
+    annotations: {
+      readOnlyHint: !mutates,
+      destructiveHint: mutates,
+      idempotentHint: !mutates,
+      openWorldHint: false,
+    },
+  }
 }
 
 function answerText (answer: Record<string, unknown>): string {
   return escapeUnprintable(JSON.stringify(answer))
-}
-
-/** What to do about an answer that is too large: names the largest limit whose answer fits. */
-async function smallerLimit (
-  app: FastifyInstance,
-  tool: Tool,
-  input: Record<string, unknown>,
-  context: CallContext
-): Promise<string> {
-  if (!Object.hasOwn(tool.input.properties, 'limit')) return 'Ask an operator: the answer has no pages.'
-  let fits = 0
-  let tooLarge = Number(input.limit ?? 100)
-  while (tooLarge - fits > 1) {
-    const limit = (fits + tooLarge) >> 1
-    const text = answerText(await tool.answer(hostOf(app), { ...input, limit }, context))
-    if (Buffer.byteLength(text) < MAX_ANSWER_BYTES) fits = limit
-    else tooLarge = limit
-  }
-  return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Not even one row fits: ask for less.'
-}
-
-function failure (error: unknown, tool: string, { log }: FastifyInstance, { requestId, traceId }: Caller): ToolResult {
-  const known = isToolError(error) ? error : new Internal()
-  if (known !== error) {
-    log.error({ reqId: requestId, trace_id: traceId ?? undefined, err: error, tool }, 'a tool failed')
-  }
-  return {
-    content: [{ type: 'text', text: `${known.code}: ${known.message}` }],
-    isError: true,
-    _meta: { 'kafscale-mcp/error': describeError(known) },
-  }
 }

@@ -1,29 +1,21 @@
-import createError from '@fastify/error'
 import {
   type AuthInfo, CLIENT_INFO_META_KEY, createMcpHandler, isJsonContentType, isJSONRPCErrorResponse, isJSONRPCRequest, isLegacyRequest,
   type JSONRPCRequest, type JSONRPCResultResponse, type MessageExtraInfo,
   PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, WebStandardStreamableHTTPServerTransport
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { InsufficientScope } from '../../errors.ts'
+import { BatchTooLong, InsufficientScope, TooComplex } from '../../errors.ts'
 import { escapeUnprintable } from '../../lib/printable.ts'
 import type { Principal } from '../../plugins/auth/principal.ts'
 import { NO_SCOPE, SCOPES } from '../../plugins/rbac/decide.ts'
 import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
-import type { Caller } from '../../plugins/tool-registry/index.ts'
+import type { Caller } from '../../tools/tool.ts'
 import { ExchangeTransport } from './exchange.ts'
 import { authInfoOf, McpToolServer } from './server.ts'
-
-const TooComplex = createError<[]>(
-  'TOO_COMPLEX',
-  'The request is nested deeper than 32 levels, or has a list of more than 10,000 items',
-  400
-)
 
 const MODERN = '2026-07-28'
 /** Batches, which revision 2025-03-26 alone has, are answered all at once. */
 const MAX_BATCH = 10
-const BatchTooLong = createError<[]>('BATCH_TOO_LONG', `A batch may have ${MAX_BATCH} messages at most`, 400)
 /** Requests that are answered by one message, whatever the revision. */
 const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
 

@@ -9,7 +9,8 @@ import {
 } from '@modelcontextprotocol/server'
 import { quote } from '../../lib/printable.ts'
 import packageJson from '../../package.json' with { type: 'json' }
-import type { Caller, Tools } from '../../plugins/tool-registry/index.ts'
+import type { Tools } from '../../plugins/tool-registry/index.ts'
+import type { Caller } from '../../tools/tool.ts'
 
 const INSTRUCTIONS =
   `Reads one KafScale cluster (a Kafka-protocol streaming platform: stateless brokers, metadata in etcd, data in S3). Nothing here changes it.

@@ -6,9 +6,10 @@ import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
 import type { AuditEntry } from '../../plugins/audit/record.ts'
 import type { Environment } from '../../plugins/config/index.ts'
-import type { ToolDefinition, ToolResult } from '../../plugins/tool-registry/index.ts'
+import type { ToolDefinition } from '../../plugins/tool-registry/index.ts'
 import type { Teardown } from './etcd.ts'
 import { type legacy, modern } from './service.ts'
+import type { ToolResult } from '../../tools/tool.ts'
 
 const PUBLIC_URL = 'https://kafscale-mcp.example'
 

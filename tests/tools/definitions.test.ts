@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, formatKey } from '../../demo/encode.ts'
 import type { ConsumerGroup, SnapshotTopic } from '../../kafscale/records.ts'
-import type { ToolDefinition, ToolResult } from '../../plugins/tool-registry/index.ts'
+import type { ToolDefinition } from '../../plugins/tool-registry/index.ts'
 import { startEtcd } from '../support/etcd.ts'
 import {
   ask,
@@ -19,6 +19,7 @@ import {
   modern,
   recordedKeyspace,
 } from '../support/service.ts'
+import type { ToolResult } from '../../tools/tool.ts'
 
 const NAMES = [
   'cluster_metrics',

@@ -3,9 +3,9 @@ import { generateKeyPairSync } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { inspect } from 'node:util'
 import t from 'tap'
+import { ConfigError } from '../../../errors.ts'
 import {
   type Config,
-  ConfigError,
   ConfigSchema,
   type Environment,
   readConfig,

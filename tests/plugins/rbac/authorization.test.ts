@@ -3,9 +3,11 @@ import { mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 
 import { join } from 'node:path'
 import type { LightMyRequestResponse } from 'fastify'
 import t from 'tap'
+import { formatKey } from '../../../demo/encode.ts'
 import { authority, type Client, clientOf } from '../../support/authorization.ts'
+import { startEtcd } from '../../support/etcd.ts'
 import { random } from '../../support/generate.ts'
-import { buildTestApp, legacy, modern, startService, tool } from '../../support/service.ts'
+import { buildSyncedApp, buildTestApp, fill, legacy, modern, startService, tool } from '../../support/service.ts'
 import { waitFor } from '../../support/wait-for.ts'
 
 const TOOLS = [
@@ -162,7 +164,8 @@ bindings:
       isError: true,
       content: [{
         text:
-          'PERMISSION_DENIED: You may not call list_topics. It would need a binding of the policy to a role; explain_access tells what you may.',
+          'PERMISSION_DENIED: You are not allowed to call list_topics. It requires a policy binding to a role. ' +
+          'Call explain_access to see what you may call.',
       }],
       _meta: { 'kafscale-mcp/error': { code: 'PERMISSION_DENIED', retryable: false } },
     })
@@ -411,23 +414,28 @@ t.test('a call that goes on while the policy changes is answered by the policy t
     bindings: [{ role: 'team', claim: 'sub', value: bound }],
   })
   const path = policyFile(policy('audit-*', 'bob'))
-  const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_POLICY_FILE: path })
-  const [begun, changed] = [Promise.withResolvers<string[]>(), Promise.withResolvers<void>()]
+  const etcd = await startEtcd(t)
+  await fill(etcd, [{
+    key: formatKey({ kind: 'snapshot' }),
+    value: JSON.stringify({ Topics: [{ Topic: 'orders' }, { Topic: 'audit-1' }] }),
+  }])
+  const app = await buildSyncedApp(t, etcd, { ...env, KAFSCALE_MCP_POLICY_FILE: path })
+  const [begun, changed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   app.tools.declare(tool({
     name: 'slow',
-    answer: async (host, _, { visibility }) => {
-      begun.resolve(Object.keys(host).sort())
+    answer: async (_, __, context) => {
+      begun.resolve()
       await changed.promise
-      return { orders: visibility.topic('orders'), audit: visibility.topic('audit-1') }
+      return { topics: context.mirror().topics.map(({ name }) => name) }
     },
   }))
   const bob = clientOf(app, await token('bob'))
   const answer = bob.ask('slow')
-  t.strictSame(await begun.promise, ['authorize', 'brokerMetrics', 'metadata', 'tools'])
+  await begun.promise
   policyFile(policy('orders', 'alice'))
   await waitFor(() => recorded('policy_reload').length === 1, RELOAD_BOUND_MS, 'a record')
   changed.resolve()
-  t.strictSame(await answer, { orders: false, audit: true })
+  t.strictSame(await answer, { topics: ['audit-1'] })
   t.match(await bob.call('slow'), { isError: true, content: [{ text: /^PERMISSION_DENIED/ }] })
 })
 

@@ -1,9 +1,8 @@
 import fc from 'fast-check'
 import t from 'tap'
 import type { Principal } from '../../../plugins/auth/principal.ts'
-import { decide, type Question, rolesOf } from '../../../plugins/rbac/decide.ts'
+import { decide, type Question, rolesOf, seesEverything } from '../../../plugins/rbac/decide.ts'
 import { NO_POLICY, parsePolicy, type Policy } from '../../../plugins/rbac/policy.ts'
-import { seesEverything } from '../../../plugins/rbac/visibility.ts'
 import { holds } from '../../support/property.ts'
 
 const TOOLS = ['list_topics', 'list_groups', 'create_topic']
@@ -107,7 +106,7 @@ t.test('a denial names the rule and what would change it', async t => {
   t.strictSame(decide(policy, [], { tool: observe, environment }), {
     kind: 'denied',
     rule: 'no-role',
-    needs: 'a binding of the policy to a role',
+    needs: 'a policy binding to a role',
   })
   t.match(decide(policy, ['orders-reader'], { tool: observe, topic: 'orders-secret', environment }), {
     rule: 'orders-reader.deny[0]',
@@ -162,7 +161,7 @@ t.test('who sees everything is denied nothing', async t => {
     'for every policy',
     fc.tuple(anyPolicy, question),
     ([policy, question]) =>
-      !seesEverything(policy, ['r'], question.tool, question.environment) ||
+      !seesEverything(policy, ['r'], question) ||
       decide(policy, ['r'], question).kind === 'allowed',
     3000
   )

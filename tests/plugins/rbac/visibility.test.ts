@@ -12,7 +12,7 @@ import { authority, type Client, clientOf } from '../../support/authorization.ts
 import { type Etcd, startEtcd } from '../../support/etcd.ts'
 import { type ConsumerGroupFields, encodeConsumerGroup, encodeTopicConfig, type Random, random } from '../../support/generate.ts'
 import { ROOT } from '../../support/paths.ts'
-import { buildSyncedApp, caughtUp, fill } from '../../support/service.ts'
+import { buildSyncedApp, caughtUp, fill, tool } from '../../support/service.ts'
 import { waitFor } from '../../support/wait-for.ts'
 
 const RELOAD_BOUND_MS = 5_000
@@ -44,6 +44,28 @@ interface Cluster {
     coordinator?: string
     offsets: { topic: string, partition: number, value: string }[]
   }[]
+}
+
+/** Every text that can be reached: through properties, getters, symbols, and entries of maps and sets. */
+function reachable (roots: unknown[]): Set<string> {
+  const texts = new Set<string>()
+  const seen = new Set<unknown>()
+  const waiting = [...roots]
+  while (waiting.length > 0) {
+    const value = waiting.pop()
+    if (typeof value === 'string') texts.add(value)
+    if (typeof value !== 'object' || value === null || seen.has(value)) continue
+    seen.add(value)
+    if (value instanceof Map) waiting.push(...value.keys(), ...value.values())
+    if (value instanceof Set) waiting.push(...value)
+    for (let owner = value; owner !== null && owner !== Object.prototype; owner = Object.getPrototypeOf(owner)) {
+      for (const key of Reflect.ownKeys(owner)) {
+        if (typeof key === 'string') texts.add(key)
+        if (key !== '__proto__') waiting.push(Reflect.get(owner, key, value))
+      }
+    }
+  }
+  return texts
 }
 
 /** A second reading of the policy, with nothing of the service in it. */
@@ -420,6 +442,21 @@ bindings:
       )
       t.notMatch(content[0]?.text, /secret|payments|billing|ghost/, tool)
     }
+  })
+
+  t.test('a tool cannot reach a hidden name, whatever it follows from what it is given', async t => {
+    const reached = Promise.withResolvers<Set<string>>()
+    app.tools.declare(tool({
+      name: 'look',
+      answer: (host, _, context) => {
+        reached.resolve(reachable([host, context, context.mirror(), ...context.mirror().topicsWithConfig()]))
+        return {}
+      },
+    }))
+    await ask('look')
+    const names = await reached.promise
+    t.ok(names.has('orders') && names.has('orders-1'), 'what is visible is found')
+    t.strictSame([...names].filter(name => /secret|ghost|billing|payments/.test(name)), [])
   })
 
   t.test('a hidden name is answered as an unknown one', async t => {

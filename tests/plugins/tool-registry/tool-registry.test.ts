@@ -18,8 +18,8 @@ import {
 } from '../../../errors.ts'
 import type { AuditEntry } from '../../../plugins/audit/record.ts'
 import type { Environment } from '../../../plugins/config/index.ts'
-import type { Caller, ToolResult } from '../../../plugins/tool-registry/index.ts'
 import { buildTestApp, CALLER, tool } from '../../support/service.ts'
+import type { Caller, ToolResult } from '../../../tools/tool.ts'
 
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024
 const limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))

@@ -1,15 +1,13 @@
-import type { Commit, GroupView, MirrorView, Partition, Topic } from '../../kafscale/mirror.ts'
-import type { ConsumerGroup } from '../../kafscale/records.ts'
-import { concerns, type Operation } from './decide.ts'
-import type { Policy } from './policy.ts'
+import type { Commit, GroupView, MirrorView, Partition, Topic } from './mirror.ts'
+import type { ConsumerGroup } from './records.ts'
 
-/** What a principal sees of the cluster through a tool. */
+/** Which names of the cluster may be shown. */
 export interface Visibility {
-  /** No topic or group can be hidden, so nothing need be asked one by one. */
+  /** Nothing is hidden, so there is no need to ask name by name. */
   everything: boolean
   topic: (name: string) => boolean
   group: (id: string) => boolean
-  /** Tells which topics of a group are seen: a row with both needs a rule that allows both. */
+  /** Which topics of a group may be shown: a row that names both needs a rule that allows both. */
   topicsOf: (group: string) => (topic: string) => boolean
 }
 
@@ -20,23 +18,10 @@ export const EVERYTHING: Visibility = {
   topicsOf: () => () => true,
 }
 
-/** Whether no rule of these roles hides a topic or group from a tool that they allow. Pure; `false` when in doubt. */
-export function seesEverything (
-  policy: Policy,
-  roles: readonly string[],
-  tool: { name: string, operation: Operation },
-  environment: string
-): boolean {
-  const rules = (kind: 'allow' | 'deny') =>
-    roles.flatMap(role => policy.roles.get(role)?.[kind] ?? []).filter(rule => concerns(rule, { tool, environment }))
-  const isAll = (globs: readonly string[] | undefined) => globs === undefined || globs.includes('*')
-  return rules('deny').length === 0 && rules('allow').some(({ topics, groups }) => isAll(topics) && isAll(groups))
-}
-
 /**
- * The mirror as somebody sees it who may not see everything: what is hidden is not there, in no list, count or sum. A
- * committed offset is there for who may see its group and its topic together, and a group that is nothing but hidden
- * offsets is not there.
+ * A mirror without what is hidden: hidden names are missing from every list, count and sum, as if they did not exist. A
+ * committed offset is visible to those who may see its group and its topic together. A group with nothing but hidden
+ * offsets does not exist.
  */
 export class VisibleMirror implements MirrorView {
   readonly #mirror: MirrorView
@@ -60,7 +45,7 @@ export class VisibleMirror implements MirrorView {
   }
 
   topic (name: string): Topic | undefined {
-    // Only what exists is asked about, so that nobody fills the memory with names that nobody has.
+    // Decisions are remembered, so only existing names are decided: a caller cannot fill the memory with others.
     const topic = this.#mirror.topic(name)
     return topic && this.#visibility.topic(name) ? topic : undefined
   }
