@@ -96,7 +96,7 @@ const tooMany = (what: string) => ({
     id: null,
     error: {
       code: -32600,
-      message: `There are too many calls: more than ${what}. Wait for those under way, then call again.`,
+      message: `Too many calls: more than ${what}. Wait for those in progress, then call again.`,
     },
   },
 })
@@ -326,7 +326,7 @@ t.test('JSON that is nested too deep, or has too long a list, is refused', async
     return {
       status: response.statusCode,
       answered: result !== undefined,
-      tooComplex: /nested deeper than 32 levels, or has a list of more than 10,000 items/.test(error?.message ?? ''),
+      tooComplex: /nested deeper than 32 levels, or has a list or object of more than 10,000 items/.test(error?.message ?? ''),
     }
   }
   const nested = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`

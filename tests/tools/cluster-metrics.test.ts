@@ -107,7 +107,7 @@ t.test('when no broker answers the tool fails and names each; the status answers
   const { app, address } = await build(t, [undefined, '<html></html>\n'])
   const { isError, content: [{ text } = { text: '' }] } = await callTool(app, 'cluster_metrics')
   t.equal(isError, true)
-  t.ok(text.startsWith(`METRICS_UNAVAILABLE: No broker answered with its metrics: ${address} unreachable (`))
+  t.ok(text.startsWith(`METRICS_UNAVAILABLE: No broker returned its metrics: ${address} unreachable (`))
   t.match(text, `${address} invalid (kafscale_admin_requests_total is missing)`)
   t.match((await callTool(app, 'cluster_status')).structuredContent, {
     s3: { state: 'unknown', latency_ms: null },

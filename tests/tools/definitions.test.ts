@@ -372,11 +372,11 @@ t.test("what the cluster's users have named as they like", async t => {
     const text = async (name: string, input: object) => (await callTool(app, name, { ...input })).content[0]?.text
     t.match(
       await text('describe_group', { group_id: 'x\u202e\u0085\n' }),
-      'GROUP_NOT_FOUND: There is no consumer group "x\\u202e\\u0085\\n": '
+      'GROUP_NOT_FOUND: Consumer group "x\\u202e\\u0085\\n" does not exist: '
     )
     t.match(
       await text('fetch_offsets', { group_id: '\u2066'.repeat(1_000) }),
-      `There is no consumer group "${'\\u2066'.repeat(256)}": `
+      `Consumer group "${'\\u2066'.repeat(256)}" does not exist: `
     )
   })
 

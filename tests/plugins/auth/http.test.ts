@@ -174,7 +174,7 @@ t.test('the challenge says where a token is to be had and for what scope', async
   )
   t.equal(
     challenge(new InsufficientScope(['kafscale:observe', 'kafscale:mutate']), app),
-    'Bearer error="insufficient_scope", error_description="The token lacks a scope. The call needs: kafscale:observe kafscale:mutate.", ' +
+    'Bearer error="insufficient_scope", error_description="The token lacks a scope. The call requires: kafscale:observe kafscale:mutate.", ' +
     `resource_metadata="${metadata}", scope="kafscale:observe kafscale:mutate"`)
   t.match(new InsufficientScope(['a']), { code: 'INSUFFICIENT_SCOPE', statusCode: 403 })
   t.match(new Unauthenticated('x'), { code: 'UNAUTHENTICATED', statusCode: 401 })

@@ -212,7 +212,7 @@ t.test('a wrong password', async t => {
   const { cluster_metrics: _, explain_access: __, ...answers } = await askEveryTool(app)
   t.equal(Object.keys(answers).length, 8)
   for (const answer of Object.values(answers)) {
-    t.match(answer, `METADATA_UNAVAILABLE: The cluster's metadata is not known: ${reason}.`)
+    t.match(answer, `METADATA_UNAVAILABLE: The cluster metadata is not available: ${reason}.`)
   }
   const health = await app.inject('/healthz')
   t.match(health.json().dependencies.etcd, { state: 'unavailable', reason })

@@ -220,7 +220,7 @@ t.test('etcd absent at start', async t => {
       for (const [tool, answer] of Object.entries(answers)) {
         t.equal(
           answer,
-          `METADATA_UNAVAILABLE: The cluster's metadata is not known: ${reason}. Call again in a few seconds; an operator finds more under /healthz.`,
+          `METADATA_UNAVAILABLE: The cluster metadata is not available: ${reason}. Call again in a few seconds; operators find more at /healthz.`,
           tool
         )
       }

@@ -139,7 +139,7 @@ const insufficientScope = {
   statusCode: 403,
   headers: {
     'www-authenticate':
-      'Bearer error="insufficient_scope", error_description="The token lacks a scope. The call needs: kafscale:observe.", ' +
+      'Bearer error="insufficient_scope", error_description="The token lacks a scope. The call requires: kafscale:observe.", ' +
       'resource_metadata="https://kafscale-mcp.example/.well-known/oauth-protected-resource/mcp", scope="kafscale:observe"',
   },
 } satisfies Partial<LightMyRequestResponse>

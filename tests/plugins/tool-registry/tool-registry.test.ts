@@ -89,7 +89,7 @@ t.test('input that breaks the schema is a failure that names every wrong propert
     const { isError, content, _meta } = await call(app, input)
     t.equal(isError, true)
     t.strictSame(_meta, { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT', retryable: false } })
-    return /^INVALID_ARGUMENT: The input does not fit the tool's schema: (.*)\. Correct what is named and call again\.$/
+    return /^INVALID_ARGUMENT: The arguments do not match the tool's input schema: (.*)\. Correct them and call again\.$/
       .exec(content[0]?.text ?? '')?.[1]
   }
   t.equal(await refusal(undefined), '"group_id" is required')
@@ -139,7 +139,7 @@ t.test('a failure tells its code, what happened and what to do', async t => {
     await call(app),
     failure(
       'GROUP_NOT_FOUND',
-      'There is no consumer group "orders": it has neither members nor committed offsets. Call list_groups for the groups that exist.'
+      'Consumer group "orders" does not exist: it has no members and no committed offsets. Call list_groups for the groups that exist.'
     )
   )
   error = new MetadataUnavailable('etcd has not answered yet')
@@ -147,7 +147,7 @@ t.test('a failure tells its code, what happened and what to do', async t => {
     await call(app),
     failure(
       'METADATA_UNAVAILABLE',
-      "The cluster's metadata is not known: etcd has not answered yet. Call again in a few seconds; an operator finds more under /healthz.",
+      "The cluster metadata is not available: etcd has not answered yet. Call again in a few seconds; operators find more at /healthz.",
       { retryable: true, retry_after_ms: 2_000 }
     )
   )
@@ -157,7 +157,7 @@ t.test('a failure that was not meant for callers tells them nothing', async t =>
   const app = await buildTestApp(t)
   const internal = failure(
     'INTERNAL',
-    "The service failed to answer. Call again; if it fails again, an operator finds the reason in the service's log.",
+    "The service failed to answer. Call again; if it fails again, operators find the reason in the log.",
     { retryable: true }
   )
   const secret = Object.assign(new Error('connect http://root:hunter2@etcd:2379 /etc/passwd'), { code: 'ECONNREFUSED' })
@@ -278,7 +278,7 @@ t.test('an answer that is too large names a limit that fits', async t => {
     declareRows([MAX_ANSWER_BYTES, 1])
     t.match(
       await call(app, {}),
-      failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Not even one row fits: ask for less.')
+      failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Even one row does not fit: ask for less.')
     )
   })
 })
@@ -340,7 +340,7 @@ t.test('what a principal may not call it is not shown, and is told what it would
     await call(app, {}),
     failure(
       'PERMISSION_DENIED',
-      'You may not call test. It would need a role that allows test; explain_access tells what you may.'
+      'You are not allowed to call test. It requires a role that allows test. Call explain_access to see what you may call.'
     )
   )
   t.match(await call(app, { limit: 0 }), { _meta: { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT' } } })
@@ -479,7 +479,7 @@ t.test('what can\'t be put on record is not answered', async t => {
     await call(app),
     failure(
       'AUDIT_UNAVAILABLE',
-      'The call can not be recorded, so it is not answered. Call again in a few seconds; an operator finds the reason under /healthz.',
+      'The call cannot be recorded in the audit log, so it is not answered. Call again in a few seconds; operators find the reason at /healthz.',
       { retryable: true, retry_after_ms: 5_000 }
     )
   )

@@ -101,12 +101,12 @@ t.test('clients of both generations', async t => {
       t.test('are told of a tool\'s failure in the result', async t => {
         t.match(await client.callTool({ name: 'describe_group', arguments: { group_id: 'nope' } }), {
           isError: true,
-          content: [{ type: 'text', text: /^GROUP_NOT_FOUND: There is no consumer group "nope"/ }],
+          content: [{ type: 'text', text: /^GROUP_NOT_FOUND: Consumer group "nope" does not exist/ }],
           _meta: { 'kafscale-mcp/error': { code: 'GROUP_NOT_FOUND', retryable: false } },
         })
         t.match(await client.callTool({ name: 'list_topics', arguments: { limit: 'many' } }), {
           isError: true,
-          content: [{ text: 'INVALID_ARGUMENT: The input does not fit the tool\'s schema: "limit" must be integer.' }],
+          content: [{ text: 'INVALID_ARGUMENT: The arguments do not match the tool\'s input schema: "limit" must be integer.' }],
         })
       })
 
