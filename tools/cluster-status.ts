@@ -5,50 +5,50 @@ import { summarize, topicSummary } from './list-topics.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  input,
-  int64,
-  integer,
-  integerOrNull,
-  list,
-  numberOrNull,
-  object,
-  observed,
-  page,
-  paged,
-  text,
-  words,
+  input, int64, integer, integerOrNull, list, means, numberOrNull, object, observed, page, paged, text, words
 } from './shared/schema.ts'
 import { defineTool, type Host } from './tool.ts'
 
 export default defineTool({
   name: 'cluster_status',
   title: 'Cluster status',
-  description:
-    'The cluster at a glance: brokers and whether their metrics answer, S3 and etcd state, counts, topics. Start here. etcd stale: the answer is as old as age_ms says. Figures: cluster_metrics.',
+  description: 'Start here: brokers and whether their metrics pages answer, S3 and etcd state, counts, topics. ' +
+    'When etcd is stale, the answer is age_ms old. For figures use cluster_metrics.',
   operation: 'observe',
   input: input({ ...page }),
   output: object({
     ...observed,
-    cluster_name: Type.Optional(Type.String()),
-    cluster_id: Type.Optional(Type.String()),
-    controller_id: integerOrNull,
-    brokers_reachable: integerOrNull,
+    cluster_name: means(Type.Optional(Type.String()), 'Absent when the snapshot has none'),
+    cluster_id: means(Type.Optional(Type.String()), 'Absent when the snapshot has none'),
+    controller_id: means(integerOrNull, 'Node id of the controller; `null` when the snapshot cannot be decoded'),
+    brokers_reachable: means(integerOrNull, 'Brokers whose metrics page answered; `null` without metrics pages'),
     brokers: list(object({
       node_id: integer,
       host: text,
       port: integer,
-      partitions_owned: integer,
-      metrics: words('ok', 'unreachable', 'invalid', 'not_configured'),
-      s3_state: words('healthy', 'degraded', 'unavailable', 'unknown'),
+      partitions_owned: means(integer, 'Partitions that the broker holds the lease of, and so writes now'),
+      metrics: means(
+        words('ok', 'unreachable', 'invalid', 'not_configured'),
+        'What the metrics page said; `invalid` when it is not the page of a KafScale broker'
+      ),
+      s3_state: means(words('healthy', 'degraded', 'unavailable', 'unknown'), 'S3 as this broker sees it'),
     })),
-    topic_count: integerOrNull,
-    partition_count: integerOrNull,
-    group_count: integer,
-    topics: list(topicSummary),
-    s3: object({ state: words('healthy', 'degraded', 'unavailable', 'unknown'), latency_ms: numberOrNull }),
-    etcd: object({ state: words('connected', 'stale'), age_ms: integer, revision: int64 }),
+    topic_count: means(integerOrNull, '`null` when the snapshot cannot be decoded'),
+    partition_count: means(integerOrNull, '`null` when the snapshot cannot be decoded'),
+    group_count: means(integer, 'Groups with members or committed offsets'),
+    topics: means(list(topicSummary), 'One page of the topics in the snapshot, by name'),
+    s3: object({
+      state: means(words('healthy', 'degraded', 'unavailable', 'unknown'), 'The worst state that a broker reports'),
+      latency_ms: means(numberOrNull, 'Mean latency of S3 calls, weighted by the load of the brokers'),
+    }),
+    etcd: object({
+      state: means(words('connected', 'stale'), '`stale` while etcd does not answer'),
+      age_ms: means(integer, 'Time since the answer was last known to be current'),
+      revision: int64,
+    }),
     ...paged,
   }),
+  errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   async answer (host, query, context) {
     const metrics = host.brokerMetrics.configured ? await host.brokerMetrics.scrape().catch(() => undefined) : undefined
     const mirror = context.mirror()

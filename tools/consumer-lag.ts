@@ -7,43 +7,31 @@ import { ageMs } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { DEFAULT_LIMIT, type Position, readCursor, writeCursor } from './shared/paging.ts'
 import {
-  input,
-  int64,
-  int64OrNull,
-  int64OrNullJson,
-  integer,
-  integerOrNull,
-  list,
-  object,
-  observed,
-  page,
-  paged,
-  text,
-  textOrNull,
-  time,
+  input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed, page, paged,
+  text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
-/** A committed offset whose lag is known, and where it stands in the order: worst first, then by name. */
+/** A committed offset whose lag is known, by its place in the order: largest lag first, then by name. */
 interface Row { lag: Int64, group: string, topic: string, partition: number }
 type CommitRow = Row & { of: GroupView, commit: Commit }
 
 export default defineTool({
   name: 'consumer_lag',
   title: 'Consumer lag, worst first',
-  description:
-    'Where consumers are behind: lag (records) by group, topic and partition over the whole cluster, largest first, also of groups without members. Narrow it by group_id, topic or min_lag. groups sums up the groups on the page.',
+  description: 'Where consumers are behind: lag (records) by group, topic and partition across the cluster, largest first, ' +
+    'including groups without members. Filter by group_id, topic or min_lag. groups: totals of the groups on the page.',
   operation: 'observe',
   input: input({
-    group_id: Type.Optional(Type.String()),
-    topic: Type.Optional(Type.String()),
-    min_lag: Type.Optional(Type.Unsafe<number | string>({
+    group_id: means(Type.Optional(Type.String()), 'Only this group'),
+    topic: means(Type.Optional(Type.String()), 'Only this topic'),
+    min_lag: means(Type.Optional(Type.Unsafe<number | string>({
       type: ['integer', 'string'],
       pattern: '^-?[0-9]+$',
       maxLength: 20,
       minimum: Number.MIN_SAFE_INTEGER,
       maximum: Number.MAX_SAFE_INTEGER,
-    })),
+    })), 'Only partitions with at least this lag, in records'),
     ...page,
   }),
   output: object({
@@ -52,16 +40,23 @@ export default defineTool({
       group_id: text,
       topic: text,
       partition: integer,
-      committed_offset: int64,
-      log_end_offset: int64,
-      lag: int64,
+      committed_offset: means(int64, 'The next record that the group will consume'),
+      log_end_offset: means(int64, 'Offset of the next record, as of the last flush'),
+      lag: means(int64, 'Log end offset minus committed offset, in records'),
       committed_at: textOrNull,
       commit_age_ms: integerOrNull,
-      member_id: textOrNull,
+      member_id: means(textOrNull, 'The member that the partition is assigned to; `null`: none'),
     })),
-    groups: list(object({ group_id: text, total_lag: int64OrNull, partitions: integer, partitions_unknown: integer })),
-    ...paged,
+    groups: means(list(object({
+      group_id: text,
+      total_lag: means(int64OrNull, 'Sum of the known lags, in records; `null` when none is known'),
+      partitions: means(integer, 'Partitions whose lag is known'),
+      partitions_unknown: means(integer, 'Committed partitions whose lag is unknown'),
+    })), 'The groups on this page, with all their partitions of the given topic'),
+    total: means(integer, 'Partitions with a known lag that pass the filters, on all pages together'),
+    next_cursor: paged.next_cursor,
   }),
+  errors: ['METADATA_UNAVAILABLE', 'GROUP_NOT_FOUND', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()
     const observedAtMs = host.metadata.observedAt.getTime()
@@ -116,7 +111,7 @@ function commitsOn (group: GroupView, topic: string | undefined): readonly Commi
   return topic === undefined ? group.commits : group.commits.filter(({ partition }) => partition.topic.name === topic)
 }
 
-/** The first `limit` rows after a position, without sorting them all: there may be tens of thousands. */
+/** The first `limit` rows after a position. It does not sort all rows: there can be tens of thousands. */
 function worst (
   groups: readonly GroupView[],
   topic: string | undefined,
@@ -171,7 +166,7 @@ function rowAt ([lag, group, topic, partition]: Position): Row {
   return { lag: exact(BigInt(lag)), group, topic, partition }
 }
 
-/** Tells whom of a group's members a partition is assigned to: the first by id, while a rebalance leaves two. */
+/** Finds the member that a partition is assigned to; during a rebalance there can be two, and the first by id counts. */
 function memberOf (mirror: MirrorView, { metadata }: GroupView): (commit: Commit) => string | undefined {
   const assigned = new Map<unknown, string>()
   for (const [memberId, { assignments }] of [...metadata?.members ?? []].sort(([a], [b]) => compare(b, a))) {

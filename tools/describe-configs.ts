@@ -4,20 +4,7 @@ import type { MirrorView, Topic } from '../kafscale/mirror.ts'
 import { observedAt, topicsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut,
-  flag,
-  input,
-  int64OrNull,
-  integer,
-  list,
-  names,
-  object,
-  observed,
-  page,
-  paged,
-  text,
-  textOrNull,
-  time,
+  cut, flag, input, int64OrNull, integer, list, means, names, object, observed, page, paged, text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
@@ -27,29 +14,36 @@ const source = Type.Unsafe<Source>({ enum: ['stored', 'default', null] })
 export default defineTool({
   name: 'describe_configs',
   title: 'Describe topic configs',
-  description:
-    "Topic settings: retention_ms, retention_bytes (-1: no limit), segment_bytes (0: the broker's own), and whether each is stored or a default. exists false: no such topic. All topics without topics.",
+  description: 'Settings of topics: retention_ms, retention_bytes (-1: no limit) and segment_bytes (0: the default of the broker), ' +
+    'and whether each is stored or a default. exists: false for an unknown topic. Without topics: all topics.',
   operation: 'observe',
   input: input({ topics: names, ...page }),
   output: object({
     ...observed,
     configs: list(object({
       name: text,
-      exists: flag,
-      partitions: integer,
-      replication_factor: integer,
-      retention_ms: int64OrNull,
-      retention_bytes: int64OrNull,
-      segment_bytes: int64OrNull,
-      created_at: textOrNull,
-      config: Type.Unsafe<Record<string, string> | null>({
-        type: ['object', 'null'],
-        additionalProperties: { type: 'string' },
-      }),
-      sources: object({ retention_ms: source, retention_bytes: source, segment_bytes: source }),
+      exists: means(flag, 'Whether the snapshot has the topic; a config can outlive its topic'),
+      partitions: means(integer, 'Partitions of the topic in the snapshot'),
+      replication_factor: means(integer, 'Replicas of its first partition in the snapshot'),
+      retention_ms: means(int64OrNull, 'How long records are kept; -1: no limit'),
+      retention_bytes: means(int64OrNull, 'How much of a partition is kept; -1: no limit'),
+      segment_bytes: means(int64OrNull, 'Size of a segment; 0: the default of the broker'),
+      created_at: means(textOrNull, 'Stored with the config'),
+      config: means(
+        Type.Unsafe<Record<string, string> | null>({
+          type: ['object', 'null'],
+          additionalProperties: { type: 'string' },
+        }),
+        'Further stored settings, by name'
+      ),
+      sources: means(
+        object({ retention_ms: source, retention_bytes: source, segment_bytes: source }),
+        'Where each value comes from; `null` when the stored config cannot be decoded, and then the values are `null` too'
+      ),
     })),
     ...paged,
   }),
+  errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()
     const { rows, ...rest } = paginate('describe_configs', query, namesOf(mirror, query.topics), name => [name])
@@ -68,7 +62,7 @@ function describe (name: string, topic: Topic | undefined) {
   return {
     name,
     exists: info !== undefined,
-    // The stored copy of these two goes stale; the snapshot's don't.
+    // The stored config has copies of these two, which go stale.
     partitions: info?.partitions.length ?? 0,
     replication_factor: info?.partitions[0]?.replicaNodes.length ?? 0,
     ...settings(config),

@@ -6,22 +6,8 @@ import { ageMs, groupState, isStale } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut,
-  flag,
-  flagOrNull,
-  input,
-  int64OrNull,
-  int64OrNullJson,
-  integer,
-  integerOrNull,
-  list,
-  object,
-  observed,
-  page,
-  paged,
-  text,
-  textOrNull,
-  time,
+  cut, flag, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed,
+  page, paged, text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
@@ -35,35 +21,40 @@ export function groupOf (mirror: MirrorView, id: string): GroupView {
 export default defineTool({
   name: 'describe_group',
   title: 'Describe a consumer group',
-  description:
-    'One group with its members: heartbeat age (ms), subscriptions, assigned partitions and their lag (records). A group without members is empty. Offsets by partition: fetch_offsets.',
+  description: 'One consumer group with its members: heartbeat age (ms), subscriptions, assigned partitions and their lag ' +
+    '(records). A group without members is empty. For offsets by partition use fetch_offsets.',
   operation: 'observe',
   input: input({ group_id: Type.String(), ...page }),
   output: object({
     ...observed,
     group_id: text,
-    state: textOrNull,
-    stale: flagOrNull,
-    protocol_type: textOrNull,
-    protocol: textOrNull,
-    leader: textOrNull,
-    generation_id: integerOrNull,
+    state: means(textOrNull, 'As stored; `empty` without members; `null` when the metadata cannot be decoded'),
+    stale: means(flagOrNull, 'The last heartbeat of every member is older than its session timeout'),
+    protocol_type: means(textOrNull, '`consumer`, `connect`, …; empty without members'),
+    protocol: means(textOrNull, 'The assignment strategy that the members agreed on'),
+    leader: means(textOrNull, 'Id of the member that assigns partitions'),
+    generation_id: means(integerOrNull, 'Grows with each rebalance'),
     rebalance_timeout_ms: integerOrNull,
-    coordinator_id: integerOrNull,
-    total_lag: int64OrNull,
+    coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null`: none'),
+    total_lag: means(int64OrNull, 'Sum of the known lags of the group, in records; `null` when none is known'),
     members: list(object({
       member_id: text,
       client_id: text,
       client_host: text,
-      heartbeat_at: textOrNull,
+      heartbeat_at: means(textOrNull, '`null` when no heartbeat is stored'),
       heartbeat_age_ms: integerOrNull,
-      stale: flag,
+      stale: means(flag, 'The last heartbeat is older than the session timeout (30 s when it is 0), or there is none'),
       session_timeout_ms: integer,
-      subscriptions: list(text),
-      assignments: list(object({ topic: text, partitions: list(integer), lag: int64OrNull })),
+      subscriptions: means(list(text), 'Topics that the member subscribes to'),
+      assignments: list(object({
+        topic: text,
+        partitions: means(list(integer), 'Partitions that are assigned to the member'),
+        lag: means(int64OrNull, 'Sum of the known lags on these partitions, in records; `null` when none is known'),
+      })),
     })),
     ...paged,
   }),
+  errors: ['METADATA_UNAVAILABLE', 'GROUP_NOT_FOUND', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()
     const group = groupOf(mirror, query.group_id)

@@ -4,18 +4,8 @@ import type { SnapshotPartition } from '../kafscale/records.ts'
 import { observedAt, topicsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  input,
-  int64OrNull,
-  int64OrNullJson,
-  integer,
-  integerOrNull,
-  list,
-  names,
-  object,
-  observed,
-  page,
-  paged,
-  text,
+  input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, names, object, observed, page, paged,
+  text
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
@@ -27,31 +17,34 @@ type Row = { name: string, topic: Topic | undefined, info?: SnapshotPartition }
 export default defineTool({
   name: 'describe_topics',
   title: 'Describe topics',
-  description:
-    'Partitions of topics: leader_id (from the snapshot, static), owner_id (the broker that writes it now, null: nobody), replicas, log end offset (next offset, null: nothing flushed). All topics without names. For names alone list_topics is smaller.',
+  description: 'Partitions of topics: leader_id (from the snapshot, static), owner_id (the broker that writes it now; null: ' +
+    'none), replicas, log_end_offset (next offset; null: nothing flushed). Without names: all topics. ' +
+    'For names only, list_topics is smaller.',
   operation: 'observe',
   input: input({ names, ...page }),
   output: object({
     ...observed,
     topics: list(object({
       name: text,
-      error_code: integer,
-      error: Type.Optional(Type.String()),
-      partition_count: integer,
-      partitions: list(object({
+      error_code: means(integer, 'Kafka error code; 3: the topic is unknown'),
+      error: means(Type.Optional(Type.String()), 'The error in words'),
+      partition_count: means(integer, 'Partitions of the topic, on all pages together'),
+      partitions: means(list(object({
         partition: integer,
-        leader_id: integer,
-        owner_id: integerOrNull,
+        leader_id: means(integer, 'Node id in the snapshot. KafScale does not change it; see `owner_id`'),
+        owner_id: means(integerOrNull, 'Node id of the broker that holds the lease and writes now; `null`: none'),
         leader_epoch: integer,
-        replica_nodes: list(integer),
-        isr_nodes: list(integer),
-        offline_replicas: list(integer),
-        error_code: integer,
-        log_end_offset: int64OrNull,
-      })),
+        replica_nodes: means(list(integer), 'Node ids of the replicas'),
+        isr_nodes: means(list(integer), 'Node ids of the in-sync replicas'),
+        offline_replicas: means(list(integer), 'Node ids of the replicas that are offline'),
+        error_code: means(integer, 'Kafka error code of the partition; 0: none'),
+        log_end_offset: means(int64OrNull, 'Offset of the next record, as of the last flush; `null`: nothing flushed'),
+      })), 'The partitions on this page'),
     })),
-    ...paged,
+    total: means(integer, 'Partitions on all pages together; a topic without any counts as one'),
+    next_cursor: paged.next_cursor,
   }),
+  errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()
     const { rows, ...rest } = paginate(

@@ -4,31 +4,19 @@ import { groupOf } from './describe-group.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut,
-  input,
-  int64OrNull,
-  int64OrNullJson,
-  integer,
-  list,
-  names,
-  object,
-  observed,
-  page,
-  paged,
-  text,
-  textOrNull,
-  time,
+  cut, input, int64OrNull, int64OrNullJson, integer, list, means, names, object, observed, page, paged, text,
+  textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
-/** A partition that the group has to do with; the parts that are known. */
+/** A partition of the answer. */
 interface Row { topic: string, partition: number, commit: Commit | undefined, known: Partition | undefined }
 
 export default defineTool({
   name: 'fetch_offsets',
   title: 'Fetch committed offsets',
-  description:
-    "A group's committed offset, log end offset and lag (records) by partition: of the given topics, else of all that it has offsets on or is assigned. offset null: nothing committed, lag null: not known.",
+  description: 'Committed offset, log end offset and lag (records) of a group by partition: of the given topics, or of all ' +
+    'partitions that it has committed or is assigned. offset null: nothing committed; lag null: unknown.',
   operation: 'observe',
   input: input({ group_id: Type.String(), topics: names, ...page }),
   output: object({
@@ -37,15 +25,16 @@ export default defineTool({
     offsets: list(object({
       topic: text,
       partition: integer,
-      offset: int64OrNull,
-      metadata: textOrNull,
+      offset: means(int64OrNull, 'Committed offset: the next record to consume; `null`: nothing committed, or undecodable'),
+      metadata: means(textOrNull, 'Text that the consumer stored with the offset; `null`: nothing committed'),
       committed_at: textOrNull,
-      log_end_offset: int64OrNull,
-      lag: int64OrNull,
+      log_end_offset: means(int64OrNull, 'Offset of the next record, as of the last flush; `null`: unknown'),
+      lag: means(int64OrNull, 'Log end offset minus committed offset, in records; `null` when either is unknown'),
     })),
-    unknown_topics: list(text),
+    unknown_topics: means(list(text), 'Of the given topics, those that do not exist'),
     ...paged,
   }),
+  errors: ['METADATA_UNAVAILABLE', 'GROUP_NOT_FOUND', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()
     const group = groupOf(mirror, query.group_id)
@@ -62,7 +51,7 @@ export default defineTool({
       lag: int64OrNullJson(commit?.lag ?? null),
     }))
     const seen = new Set(all.map(row => row.topic))
-    // Where the snapshot can't be decoded, nobody knows which topics there are.
+    // When the snapshot can't be decoded, it is unknown which topics exist.
     const unknown = (mirror.snapshot ? asked ?? [] : []).filter(name => !seen.has(name) && !mirror.topic(name)?.info)
     return { ...observedAt(host, mirror), group_id: group.id, offsets, unknown_topics: unknown, ...rest }
   },

@@ -5,30 +5,16 @@ import { groupState, stateOf } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut,
-  flagOrNull,
-  input,
-  int64OrNull,
-  int64OrNullJson,
-  integer,
-  integerOrNull,
-  list,
-  object,
-  observed,
-  page,
-  paged,
-  pattern,
-  text,
-  textOrNull,
-  time,
+  cut, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed, page,
+  paged, pattern, text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
 export default defineTool({
   name: 'list_groups',
   title: 'List consumer groups',
-  description:
-    'Consumer groups, also those with nothing but committed offsets (state empty), with members and total lag in records. stale: all members stopped sending heartbeats. Members: describe_group; lag by partition: consumer_lag.',
+  description: 'Consumer groups, including those that have only committed offsets (state empty), with members and total lag ' +
+    '(records). stale: no member sends heartbeats. For members use describe_group; for lag by partition consumer_lag.',
   operation: 'observe',
   input: input({
     state: Type.Optional(Type.String({ description: 'stable, preparing_rebalance, completing_rebalance or empty' })),
@@ -39,17 +25,18 @@ export default defineTool({
     ...observed,
     groups: list(object({
       group_id: text,
-      state: textOrNull,
-      stale: flagOrNull,
-      protocol_type: textOrNull,
-      member_count: integerOrNull,
-      coordinator_id: integerOrNull,
-      committed_partitions: integer,
-      total_lag: int64OrNull,
-      last_commit_at: textOrNull,
+      state: means(textOrNull, 'As stored; `empty` without members; `null` when the metadata cannot be decoded'),
+      stale: means(flagOrNull, 'The last heartbeat of every member is older than its session timeout'),
+      protocol_type: means(textOrNull, '`consumer`, `connect`, …; empty without members'),
+      member_count: means(integerOrNull, '`null` when the metadata cannot be decoded'),
+      coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null`: none'),
+      committed_partitions: means(integer, 'Partitions with a committed offset'),
+      total_lag: means(int64OrNull, 'Sum of the known lags, in records; `null` when none is known'),
+      last_commit_at: means(textOrNull, 'Time of the newest committed offset'),
     })),
     ...paged,
   }),
+  errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()
     const observedAtMs = host.metadata.observedAt.getTime()

@@ -2,10 +2,14 @@ import { matcher } from '../kafscale/glob.ts'
 import type { Topic } from '../kafscale/mirror.ts'
 import { observedAt, topicsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
-import { input, integer, list, object, observed, page, paged, pattern, text } from './shared/schema.ts'
+import { input, integer, list, means, object, observed, page, paged, pattern, text } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
-export const topicSummary = object({ name: text, partition_count: integer, error_code: integer })
+export const topicSummary = object({
+  name: text,
+  partition_count: integer,
+  error_code: means(integer, 'Kafka error code of the topic in the snapshot; 0: none'),
+})
 
 export function summarize ({ name, info }: Topic): { name: string, partition_count: number, error_code: number } {
   return { name, partition_count: info?.partitions.length ?? 0, error_code: info?.errorCode ?? 0 }
@@ -14,11 +18,12 @@ export function summarize ({ name, info }: Topic): { name: string, partition_cou
 export default defineTool({
   name: 'list_topics',
   title: 'List topics',
-  description:
-    'Names of topics with their partition counts. For partitions, leaders and offsets use describe_topics, for settings describe_configs.',
+  description: 'Names of topics and how many partitions each has. ' +
+    'For partitions, leaders and offsets use describe_topics; for settings use describe_configs.',
   operation: 'observe',
   input: input({ pattern, ...page }),
   output: object({ ...observed, topics: list(topicSummary), ...paged }),
+  errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()
     const matching = matcher(query.pattern)

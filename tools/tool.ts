@@ -1,6 +1,7 @@
 /** What a tool is, what it is given, and what it returns. */
 import type { Static, TObject } from '@sinclair/typebox'
 import fp from 'fastify-plugin'
+import type { ToolErrorCode } from '../errors.ts'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { Principal } from '../plugins/auth/principal.ts'
 import type { BrokerMetrics } from '../plugins/broker-metrics.ts'
@@ -19,9 +20,16 @@ export interface Tool<Input extends TObject = TObject, Output extends TObject = 
   operation: Operation
   input: Input
   output: Output
+  /** What it can fail with besides {@link COMMON_ERRORS}, if anything. */
+  errors?: readonly ToolErrorCode[]
   /** Returns the answer, or throws one of the tool errors in `errors.ts`. */
   answer: (host: Host, input: Static<Input>, context: CallContext) => Static<Output> | Promise<Static<Output>>
 }
+
+/** What a call of any tool can fail with. */
+export const COMMON_ERRORS = [
+  'INVALID_ARGUMENT', 'PERMISSION_DENIED', 'RATE_LIMITED', 'RESULT_TOO_LARGE', 'AUDIT_UNAVAILABLE', 'INTERNAL'
+] as const satisfies readonly ToolErrorCode[]
 
 /** What every call of a tool shares. It gives no access to etcd, requests, secrets or the unfiltered mirror. */
 export interface Host {

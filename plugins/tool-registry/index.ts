@@ -6,7 +6,7 @@ import {
 } from '../../errors.ts'
 import { VisibleMirror } from '../../kafscale/visible-mirror.ts'
 import { escapeUnprintable, quote } from '../../lib/printable.ts'
-import type { Caller, CallContext, Host, Tool, ToolResult } from '../../tools/tool.ts'
+import type { CallContext, Caller, Host, Tool, ToolResult } from '../../tools/tool.ts'
 import type { Principal } from '../auth/principal.ts'
 import type { Decision } from '../rbac/decide.ts'
 import { validInput } from './input.ts'

@@ -34,4 +34,3 @@ function describe ({ instancePath, keyword, message = 'is not valid', params }: 
   if (keyword === 'required') return `${quote(params.missingProperty)} is required`
   return `${path === '' ? 'the input' : quote(path)} ${message}`
 }
-

@@ -1,9 +1,9 @@
 import { hash } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
+import type { Caller, ToolResult } from '../../tools/tool.ts'
 import type { AuditEntry } from '../audit/record.ts'
 import { REDACTED } from '../audit/redact.ts'
 import type { Decision, Operation } from '../rbac/decide.ts'
-import type { Caller, ToolResult } from '../../tools/tool.ts'
 
 /** A tool as its calls are recorded. One that does not exist does nothing, and one that was not named has no name. */
 interface Named { name: string | null, operation: Operation | null }

@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, formatKey } from '../../demo/encode.ts'
 import type { ConsumerGroup, SnapshotTopic } from '../../kafscale/records.ts'
 import type { ToolDefinition } from '../../plugins/tool-registry/index.ts'
+import type { ToolResult } from '../../tools/tool.ts'
 import { startEtcd } from '../support/etcd.ts'
 import {
   ask,
@@ -19,7 +20,6 @@ import {
   modern,
   recordedKeyspace,
 } from '../support/service.ts'
-import type { ToolResult } from '../../tools/tool.ts'
 
 const NAMES = [
   'cluster_metrics',

@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import { type BrokerPage, type Figures, quantile } from '../../kafscale/broker-metrics.ts'
-import { integerOrNull, numberOrNull, object } from './schema.ts'
+import { integerOrNull, means, numberOrNull, object } from './schema.ts'
 
 /**
  * Figures as answers carry them; of a broker that gave none they are all `null`. The largest lag is of all groups, so it is
@@ -54,22 +54,22 @@ const latency = Type.Unsafe<ReturnType<typeof figures>['produce_latency_ms']>({
 })
 
 export const figuresSchema = {
-  s3_state: s3State,
-  s3_latency_ms: numberOrNull,
-  s3_error_rate: numberOrNull,
-  produce_rps: numberOrNull,
-  fetch_rps: numberOrNull,
-  produce_latency_ms: latency,
-  consumer_lag_max: numberOrNull,
-  admin_requests_total: numberOrNull,
-  admin_request_errors_total: numberOrNull,
-  admin_error_rate: numberOrNull,
-  admin_request_latency_ms: numberOrNull,
-  authz_denied_total: numberOrNull,
+  s3_state: means(s3State, 'Of the cluster: the worst state that a broker reports'),
+  s3_latency_ms: means(numberOrNull, 'Mean latency of S3 calls in the sliding window of a broker; of the cluster: weighted by load'),
+  s3_error_rate: means(numberOrNull, 'Share of S3 calls in the same window that failed, 0 to 1'),
+  produce_rps: means(numberOrNull, 'Records produced per second, over a window of 60 s'),
+  fetch_rps: means(numberOrNull, 'Records fetched per second, over a window of 60 s'),
+  produce_latency_ms: means(latency, 'Since the start of the broker; `null` without requests or beyond the last bucket'),
+  consumer_lag_max: means(numberOrNull, 'Largest lag of all groups, in records; `null` unless the caller may see them all'),
+  admin_requests_total: means(numberOrNull, 'Since the start of the broker'),
+  admin_request_errors_total: means(numberOrNull, 'Since the start of the broker'),
+  admin_error_rate: means(numberOrNull, 'Share of admin requests that failed, 0 to 1; `null` without requests'),
+  admin_request_latency_ms: means(numberOrNull, 'Mean, weighted by requests'),
+  authz_denied_total: means(numberOrNull, 'Requests that the brokers denied, since their start'),
 }
 
 export const runtimeSchema = {
-  cpu_percent: numberOrNull,
+  cpu_percent: means(numberOrNull, '100 is one core, since the last scrape by anyone'),
   heap_inuse_bytes: numberOrNull,
   mem_alloc_bytes: numberOrNull,
   mem_sys_bytes: numberOrNull,

@@ -1,7 +1,18 @@
 import { type TObject, type TProperties, type TSchema, Type } from '@sinclair/typebox'
 import { type Int64, toJson } from '../../kafscale/int64.ts'
 
-/** The parts that tools' schemas share. Descriptions are few: all definitions together must stay small. */
+/** The parts that the schemas of tools share. */
+
+/**
+ * What a field means, for `docs/tools.md`. `tools/list` does not publish it, because every definition costs each agent
+ * tokens: a symbol is not part of the JSON.
+ */
+export const MEANING = Symbol('meaning')
+
+/** Adds the meaning to a field's schema. */
+export function means<T extends TSchema> (schema: T, meaning: string): T {
+  return { ...schema, [MEANING]: meaning }
+}
 
 export const text = Type.String()
 export const integer = Type.Integer()
@@ -27,21 +38,29 @@ export function object<T extends TProperties> (properties: T): TObject<T> {
   return Type.Object(properties)
 }
 
-/** An input: nothing but these properties. */
+/** An input that has these properties and no others. */
 export function input<T extends TProperties> (properties: T): TObject<T> {
   return Type.Object(properties, { additionalProperties: false })
 }
 
-export const names = Type.Optional(Type.Array(Type.String(), { maxItems: 1000 }))
+export const names = means(Type.Optional(Type.Array(Type.String(), { maxItems: 1000 })), 'Names of topics; all topics when absent or empty')
 export const pattern = Type.Optional(Type.String({ maxLength: 256, description: 'Glob (* ?) over the whole name' }))
+/** The input of a paged tool. */
 export const page = {
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Rows, default 100' })),
-  cursor: Type.Optional(Type.String({ description: 'next_cursor of the page before' })),
+  cursor: Type.Optional(Type.String({ description: 'next_cursor of the previous page' })),
 }
 
 /** What every answer from the mirror has. */
-export const observed = { observed_at: text, revision: int64 }
-export const paged = { total: integer, next_cursor: Type.Optional(Type.String()) }
+export const observed = {
+  observed_at: means(text, 'When the answer was last known to be current'),
+  revision: means(int64, 'etcd revision of everything in the answer'),
+}
+/** What every paged answer has. */
+export const paged = {
+  total: means(integer, 'Rows on all pages together'),
+  next_cursor: means(Type.Optional(Type.String()), 'Where the next page begins; absent on the last page'),
+}
 
 export function int64OrNullJson (value: Int64 | null): number | string | null {
   return value === null ? null : toJson(value)
@@ -54,13 +73,13 @@ export function time (ms: number | null): string | null {
 
 const MAX_TEXT_BYTES = 4096
 
-/** Text from the cluster that is no name: cut when it is over 4 KB, and says so. */
+/** Text from the cluster that is not a name: over 4 KB it is truncated, and says so. */
 export function cut (text: string): string {
-  if (text.length <= MAX_TEXT_BYTES / 3) return text // no character takes more than three bytes a code unit
+  if (text.length <= MAX_TEXT_BYTES / 3) return text // at most three bytes per code unit
   const bytes = Buffer.from(text)
   if (bytes.length <= MAX_TEXT_BYTES) return text
   const mark = `… [cut, ${bytes.length} bytes]`
   let end = MAX_TEXT_BYTES - Buffer.byteLength(mark)
-  while ((bytes[end] as number) >> 6 === 0b10) end-- // not within a character
+  while ((bytes[end] as number) >> 6 === 0b10) end-- // not inside a character
   return bytes.subarray(0, end).toString() + mark
 }

@@ -18,8 +18,8 @@ import {
 } from '../../../errors.ts'
 import type { AuditEntry } from '../../../plugins/audit/record.ts'
 import type { Environment } from '../../../plugins/config/index.ts'
-import { buildTestApp, CALLER, tool } from '../../support/service.ts'
 import type { Caller, ToolResult } from '../../../tools/tool.ts'
+import { buildTestApp, CALLER, tool } from '../../support/service.ts'
 
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024
 const limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
@@ -147,7 +147,7 @@ t.test('a failure tells its code, what happened and what to do', async t => {
     await call(app),
     failure(
       'METADATA_UNAVAILABLE',
-      "The cluster metadata is not available: etcd has not answered yet. Call again in a few seconds; operators find more at /healthz.",
+      'The cluster metadata is not available: etcd has not answered yet. Call again in a few seconds; operators find more at /healthz.',
       { retryable: true, retry_after_ms: 2_000 }
     )
   )
@@ -157,7 +157,7 @@ t.test('a failure that was not meant for callers tells them nothing', async t =>
   const app = await buildTestApp(t)
   const internal = failure(
     'INTERNAL',
-    "The service failed to answer. Call again; if it fails again, operators find the reason in the log.",
+    'The service failed to answer. Call again; if it fails again, operators find the reason in the log.',
     { retryable: true }
   )
   const secret = Object.assign(new Error('connect http://root:hunter2@etcd:2379 /etc/passwd'), { code: 'ECONNREFUSED' })
