@@ -33,7 +33,7 @@ import listTopics from './tools/list-topics.ts'
 export async function buildApp ({ env }: { env?: Environment } = {}): Promise<FastifyInstance> {
   const settings = readConfig(env)
   const { requestTimeout } = settings
-  // Node.js derives the headers' timeout from the one that it is created with, and would look for late requests only every 30 s.
+  // Node.js derives the timeout of headers from the request timeout at creation, and checks only every 30 s by default.
   const server = { requestTimeout, connectionsCheckingInterval: Math.min(requestTimeout || 30_000, 1_000) }
   const tlsServer = tlsOptions(settings)
   const app = Fastify({
@@ -43,7 +43,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
       serializers: { err: describeFailure },
       mixin: traceIds,
     },
-    // What is asked for may hold a token, so no answer repeats it.
+    // A URL may contain a token, so no answer repeats it.
     frameworkErrors: (_, __, reply) => {
       ;(reply as FastifyReply).code(400).send({ statusCode: 400, error: 'Bad Request' })
     },
@@ -57,16 +57,16 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
 
   app.setNotFoundHandler(async (_, reply) => reply.code(404).send({ statusCode: 404, error: 'Not Found' }))
 
-  // What it is told, and what it tells of itself.
+  // Configuration, metrics and traces.
   await app.register(config, { config: settings })
   await app.register(telemetry)
 
-  // What the service knows, each from the one before.
+  // What the service knows of the cluster. Each plugin builds on the previous one.
   await app.register(etcd)
   await app.register(metadata)
   await app.register(brokerMetrics)
 
-  // What can be asked, through one dispatcher.
+  // The tools, all dispatched by the registry.
   await app.register(toolRegistry)
   await app.register(clusterStatus)
   await app.register(clusterMetrics)
@@ -79,14 +79,14 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   await app.register(consumerLag)
   await app.register(explainAccess)
 
-  // Who may ask it, how much of it, and the record of it.
+  // Who may call, what they may see, how much, and the audit record of it.
   await app.register(tls)
   await app.register(audit)
   await app.register(rbac)
   await app.register(auth)
   await app.register(limits)
 
-  // The ways in. What guards the first is registered in its scope and guards nothing else.
+  // The routes. Authentication belongs to the scope of the first and covers nothing else.
   await app.register(authenticated)
   await app.register(wellKnown)
   await app.register(health)
@@ -95,7 +95,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   return app
 }
 
-/** An error as the log shows it; the bytes of a request that could not be read stay out of it. */
+/** An error for the log, without the bytes of a request that could not be parsed. */
 function describeFailure ({ name, message, stack, code }: Error & { code?: string }) {
   return { type: name, message, stack: stack ?? '', ...(code !== undefined && { code }) }
 }

@@ -10,8 +10,8 @@ import { isLoopback } from '../plugins/config/auth-mode.ts'
 type Check = { ok: true } | { ok: false, message: string }
 
 /**
- * Refuses a request whose Host or Origin is not expected, as a page makes that has rebound its own name to this address.
- * What is configured is expected; where nothing is, the loopback names on loopback, and elsewhere any host and no page.
+ * Refuses a request with an unexpected Host or Origin: protection against DNS rebinding. Expected is what is
+ * configured. By default that is the loopback names on a loopback address; elsewhere it is any host, and no origin.
  */
 export function guard (app: FastifyInstance) {
   const { allowedHosts, allowedOrigins, httpAddr: { host } } = app.config

@@ -4,8 +4,8 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 
 /**
- * `GET /metrics`, on a listener of its own, which nothing else is served on: it asks nobody who they are. It listens once
- * the service does, and the service goes on without it.
+ * `GET /metrics`, without authentication, on a listener that serves nothing else. It starts with the service, which
+ * runs on if the listener cannot start.
  */
 export default async function metrics (app: FastifyInstance) {
   const { telemetryAddr } = app.config

@@ -28,7 +28,10 @@ t.test('an import that breaks a rule is found, if it imports only a type', async
     'app.ts': "import './demo/main.ts'\n",
     'errors.ts': "import type { A } from './lib/a.ts'\nexport type B = A\n",
     demo: { 'main.ts': 'export {}\n' },
-    kafscale: { 'mirror.ts': "import type { A } from '../lib/a.ts'\nexport type C = A\n", 'io.ts': "import 'node:fs'\n" },
+    kafscale: {
+      'mirror.ts': "import type { A } from '../lib/a.ts'\nexport type C = A\n",
+      'io.ts': "import 'node:fs'\n",
+    },
     lib: { 'a.ts': "import type { T } from '../tools/tool.ts'\nexport type A = T\n" },
     plugins: {
       'a.ts': "import type { R } from '../routes/r.ts'\nexport type P = R\n",

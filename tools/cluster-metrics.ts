@@ -7,7 +7,8 @@ import { defineTool } from './tool.ts'
 export default defineTool({
   name: 'cluster_metrics',
   title: 'Broker metrics',
-  description: 'Figures from the metrics pages of the brokers, for the cluster and each broker: S3 state, latency and error ' +
+  description:
+    'Figures from the metrics pages of the brokers, for the cluster and each broker: S3 state, latency and error ' +
     'rate (0 to 1), records/s produced and fetched, produce latency (ms), largest lag, admin requests, process use. ' +
     'partial: a broker is missing. For states only use cluster_status.',
   operation: 'observe',

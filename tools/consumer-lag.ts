@@ -5,7 +5,7 @@ import { type Commit, compare, type GroupView, type MirrorView, totalLag } from 
 import { groupOf } from './describe-group.ts'
 import { ageMs } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
-import { DEFAULT_LIMIT, type Position, readCursor, writeCursor } from './shared/paging.ts'
+import { DEFAULT_LIMIT, type RowPosition, readCursor, writeCursor } from './shared/paging.ts'
 import {
   input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed, page, paged,
   text, textOrNull, time
@@ -19,7 +19,8 @@ type CommitRow = Row & { of: GroupView, commit: Commit }
 export default defineTool({
   name: 'consumer_lag',
   title: 'Consumer lag, worst first',
-  description: 'Where consumers are behind: lag (records) by group, topic and partition across the cluster, largest first, ' +
+  description:
+    'Where consumers are behind: lag (records) by group, topic and partition across the cluster, largest first, ' +
     'including groups without members. Filter by group_id, topic or min_lag. groups: totals of the groups on the page.',
   operation: 'observe',
   input: input({
@@ -156,7 +157,7 @@ function order (a: Row, b: Row): number {
 }
 
 /** @throws {InvalidCursor} */
-function rowAt ([lag, group, topic, partition]: Position): Row {
+function rowAt ([lag, group, topic, partition]: RowPosition): Row {
   if (
     typeof lag !== 'string' || !/^-?[0-9]{1,20}$/.test(lag) || typeof group !== 'string' || typeof topic !== 'string' ||
     typeof partition !== 'number'
@@ -166,7 +167,7 @@ function rowAt ([lag, group, topic, partition]: Position): Row {
   return { lag: exact(BigInt(lag)), group, topic, partition }
 }
 
-/** Finds the member that a partition is assigned to; during a rebalance there can be two, and the first by id counts. */
+/** Finds the member that a partition is assigned to. A rebalance can leave two; the first by id counts. */
 function memberOf (mirror: MirrorView, { metadata }: GroupView): (commit: Commit) => string | undefined {
   const assigned = new Map<unknown, string>()
   for (const [memberId, { assignments }] of [...metadata?.members ?? []].sort(([a], [b]) => compare(b, a))) {

@@ -14,8 +14,9 @@ const source = Type.Unsafe<Source>({ enum: ['stored', 'default', null] })
 export default defineTool({
   name: 'describe_configs',
   title: 'Describe topic configs',
-  description: 'Settings of topics: retention_ms, retention_bytes (-1: no limit) and segment_bytes (0: the default of the broker), ' +
-    'and whether each is stored or a default. exists: false for an unknown topic. Without topics: all topics.',
+  description:
+    'Settings of topics: retention_ms, retention_bytes (-1: no limit) and segment_bytes (0: the default of the ' +
+    'broker), and whether each is stored or a default. exists: false for an unknown topic. Without topics: all topics.',
   operation: 'observe',
   input: input({ topics: names, ...page }),
   output: object({
@@ -38,7 +39,7 @@ export default defineTool({
       ),
       sources: means(
         object({ retention_ms: source, retention_bytes: source, segment_bytes: source }),
-        'Where each value comes from; `null` when the stored config cannot be decoded, and then the values are `null` too'
+        'Where each value comes from; `null`, like the values, when the stored config cannot be decoded',
       ),
     })),
     ...paged,

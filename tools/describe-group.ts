@@ -21,7 +21,8 @@ export function groupOf (mirror: MirrorView, id: string): GroupView {
 export default defineTool({
   name: 'describe_group',
   title: 'Describe a consumer group',
-  description: 'One consumer group with its members: heartbeat age (ms), subscriptions, assigned partitions and their lag ' +
+  description:
+    'One consumer group with its members: heartbeat age (ms), subscriptions, assigned partitions and their lag ' +
     '(records). A group without members is empty. For offsets by partition use fetch_offsets.',
   operation: 'observe',
   input: input({ group_id: Type.String(), ...page }),

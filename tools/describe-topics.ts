@@ -17,7 +17,8 @@ type Row = { name: string, topic: Topic | undefined, info?: SnapshotPartition }
 export default defineTool({
   name: 'describe_topics',
   title: 'Describe topics',
-  description: 'Partitions of topics: leader_id (from the snapshot, static), owner_id (the broker that writes it now; null: ' +
+  description:
+    'Partitions of topics: leader_id (from the snapshot, static), owner_id (the broker that writes it now; null: ' +
     'none), replicas, log_end_offset (next offset; null: nothing flushed). Without names: all topics. ' +
     'For names only, list_topics is smaller.',
   operation: 'observe',

@@ -15,7 +15,8 @@ interface Row { topic: string, partition: number, commit: Commit | undefined, kn
 export default defineTool({
   name: 'fetch_offsets',
   title: 'Fetch committed offsets',
-  description: 'Committed offset, log end offset and lag (records) of a group by partition: of the given topics, or of all ' +
+  description:
+    'Committed offset, log end offset and lag (records) of a group by partition: of the given topics, or of all ' +
     'partitions that it has committed or is assigned. offset null: nothing committed; lag null: unknown.',
   operation: 'observe',
   input: input({ group_id: Type.String(), topics: names, ...page }),
@@ -25,7 +26,10 @@ export default defineTool({
     offsets: list(object({
       topic: text,
       partition: integer,
-      offset: means(int64OrNull, 'Committed offset: the next record to consume; `null`: nothing committed, or undecodable'),
+      offset: means(
+        int64OrNull,
+        'Committed offset: the next record to consume; `null`: nothing committed, or undecodable',
+      ),
       metadata: means(textOrNull, 'Text that the consumer stored with the offset; `null`: nothing committed'),
       committed_at: textOrNull,
       log_end_offset: means(int64OrNull, 'Offset of the next record, as of the last flush; `null`: unknown'),

@@ -13,7 +13,8 @@ import { defineTool } from './tool.ts'
 export default defineTool({
   name: 'list_groups',
   title: 'List consumer groups',
-  description: 'Consumer groups, including those that have only committed offsets (state empty), with members and total lag ' +
+  description:
+    'Consumer groups, including those that have only committed offsets (state empty), with members and total lag ' +
     '(records). stale: no member sends heartbeats. For members use describe_group; for lag by partition consumer_lag.',
   operation: 'observe',
   input: input({

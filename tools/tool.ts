@@ -53,7 +53,7 @@ export interface CallContext {
   principal: Principal
   /** Nothing is hidden from the principal, so figures of the whole cluster may be shown. */
   seesEverything: boolean
-  /** The cluster as the principal may see it, at the newest revision. @throws {MetadataUnavailable} before the first load */
+  /** What the principal may see of the cluster, at the newest revision. @throws {MetadataUnavailable} before a load */
   mirror: () => MirrorView
 }
 

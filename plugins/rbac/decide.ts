@@ -4,7 +4,7 @@ import type { Binding, Policy, Rule } from './policy.ts'
 
 export type Operation = 'observe' | 'mutate'
 
-/** What is asked for: a tool, and where it matters a topic or group, and where the service runs. */
+/** May this tool be called, optionally on this topic or group, in this environment? */
 export interface Question {
   tool: { name: string, operation: Operation }
   topic?: string
@@ -12,19 +12,23 @@ export interface Question {
   environment: string
 }
 
-/** `rule` names what decided: `role.allow[0]`, or `no-scope`, `no-role` and `no-rule` where nothing allows. `needs` says what would change it. */
+/**
+ * `rule` names what decided: `role.allow[0]`, or `no-scope`, `no-role` or `no-rule` when nothing allows the call.
+ * `needs` says what the call requires.
+ */
 export type Decision =
   | { kind: 'allowed', rule: string }
   | { kind: 'denied', rule: string, needs: string }
 
-/** The scope that a token with a scope claim must have for an operation. */
+/** The scope that an operation requires of a token that has a scope claim. */
 export const SCOPES: Readonly<Record<Operation, string>> = { observe: 'kafscale:observe', mutate: 'kafscale:mutate' }
 
-/** The rule that denies where the token lacks that scope. */
+/** The rule that denies a call when the token lacks that scope. */
 export const NO_SCOPE = 'no-scope'
 
 /**
- * The roles of a principal. A shared secret and nobody in particular stay `observer`, whatever the policy says. Pure.
+ * The roles of a principal. Without a named principal (modes `token` and `none`) that is `observer`, whatever the
+ * policy says.
  */
 export function rolesOf (policy: Policy, principal: Principal): string[] {
   if (principal.method === 'none' || principal.method === 'token') return ['observer']
@@ -33,13 +37,13 @@ export function rolesOf (policy: Policy, principal: Principal): string[] {
   return [...new Set(bound.map(({ role }) => role))]
 }
 
-/** The denial of what a principal may not call for want of a scope, whatever its roles. A token without any scope claim lacks none. Pure. */
+/** The denial of a call that lacks its scope, whatever the roles. A token without a scope claim lacks none. */
 export function lackedScope ({ scopes }: Principal, { operation }: Question['tool']): Decision | undefined {
   const scope = SCOPES[operation]
   return scopes?.has(scope) === false ? { kind: 'denied', rule: NO_SCOPE, needs: `the scope ${scope}` } : undefined
 }
 
-/** Whether a principal with these roles may. Deny wins; nothing is allowed that no rule allows. Pure. */
+/** Whether a principal with these roles may. A rule must allow it, and none may deny it. */
 export function decide (policy: Policy, roles: readonly string[], question: Question): Decision {
   if (roles.length === 0) return { kind: 'denied', rule: 'no-role', needs: 'a policy binding to a role' }
   const rules = (kind: 'allow' | 'deny') => roles.flatMap(role =>
@@ -52,7 +56,7 @@ export function decide (policy: Policy, roles: readonly string[], question: Ques
     : { kind: 'denied', rule: 'no-rule', needs: `a role that allows ${question.tool.name}` }
 }
 
-/** Whether these roles hide no topic and no group from a tool that they allow. Pure; `false` when in doubt. */
+/** Whether these roles hide no topic and no group from a tool that they allow; `false` when in doubt. */
 export function seesEverything (
   policy: Policy,
   roles: readonly string[],
@@ -64,7 +68,7 @@ export function seesEverything (
   return rules('deny').length === 0 && rules('allow').some(({ topics, groups }) => isAll(topics) && isAll(groups))
 }
 
-/** Whether a rule is about this tool here, whatever the topics and groups. Pure. */
+/** Whether a rule covers the tool in this environment, regardless of topics and groups. */
 function concerns (rule: Rule, { tool, environment }: Pick<Question, 'tool' | 'environment'>): boolean {
   return (rule.operations?.includes(tool.operation) ?? true) && (rule.tools?.includes(tool.name) ?? true) &&
     matchesAny(rule.environments, environment, true)
@@ -77,7 +81,7 @@ function allows (rule: Rule, question: Question): boolean {
     (group === undefined || matchesAny(rule.groups, group, true))
 }
 
-/** A rule that names topics or groups denies those, and only of the operations, tools and environments that it names. */
+/** A deny rule that names topics or groups denies only those. */
 function denies (rule: Rule, question: Question): boolean {
   const { topic, group } = question
   if (!concerns(rule, question)) return false
@@ -98,7 +102,7 @@ function isBound ({ claim, value, issuer }: Binding, { claims, issuer: own }: Pr
   return found === value || (claim === 'scope' && found.split(' ').includes(value))
 }
 
-/** A claim by its exact name, else as a path of names with dots. */
+/** A claim by its exact name, or else by a dotted path. */
 function lookUp (claims: Readonly<Record<string, unknown>>, claim: string): unknown {
   if (Object.hasOwn(claims, claim)) return claims[claim]
   return claim.split('.').reduce<unknown>(

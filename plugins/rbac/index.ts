@@ -13,7 +13,7 @@ declare module 'fastify' {
   interface FastifyInstance { authorize: Authorizer }
 }
 
-/** What roles see of names through a tool is kept until the policy changes, or there are so many names, or pairs of them. */
+/** How many decisions on names, or pairs of names, are remembered. */
 const MAX_KEPT_NAMES = 100_000
 
 type Callable = Question['tool']
@@ -23,21 +23,21 @@ export interface Authorizer {
   roles: (principal: Principal) => readonly string[]
   /** Whether a principal may call a tool. */
   decide: (principal: Principal, tool: Callable) => Decision
-  /** What a principal sees of the cluster through a tool that it may call. */
+  /** What a principal may see of the cluster through a tool that it may call. */
   visibility: (principal: Principal, tool: Callable) => Visibility
 }
 
-/** What the policy means for one principal, each part found out when it is first asked for. */
+/** What the policy means for one principal. Decisions are made when first needed. */
 interface Access { roles: readonly string[], decisions: Map<string, Decision> }
 
-/** Decorates `app.authorize`: the one place that says who may do what. */
+/** Decorates `app.authorize`: the only place that decides who may do what. */
 export default fp(async function rbac (app) {
   const { policyFile, environment } = app.config
   const closing = new AbortController()
   let policy: Policy = NO_POLICY
   let visibilities = new Map<string, Visibility>()
   let keptNames = 0
-  /** A token stands for the same object from call to call. */
+  /** Authentication returns the same object for the same token. */
   let accesses = new WeakMap<Principal, Access>()
 
   if (policyFile !== undefined) {
@@ -56,9 +56,9 @@ export default fp(async function rbac (app) {
       }
       app.log[warning === null ? 'info' : 'error'](
         { mistakes: warning },
-        warning === null ? 'policy reloaded' : 'the new policy is refused, the old one stays'
+        warning === null ? 'policy reloaded' : 'the new policy is invalid; the old one stays in effect'
       )
-      // A sink that is slow keeps no later policy waiting.
+      // A slow sink must not delay the next policy.
       app.audit.record({ ...ownEntry('policy_reload', warning), outcome: warning === null ? 'ok' : 'error' }).catch(
         () => {}
       )
@@ -84,7 +84,7 @@ export default fp(async function rbac (app) {
   function visibilityOf (roles: readonly string[], tool: Callable): Visibility {
     if (seesEverything(policy, roles, { tool, environment })) return EVERYTHING
     const key = JSON.stringify([tool.name, ...roles])
-    // The roles are this policy's, whatever becomes of it while a call goes on.
+    // These roles belong to the current policy, even if another one is loaded while the call runs.
     const current = policy
     const visibility = visibilities.get(key) ?? remembered((topic, group) => decide(current, roles, {
       tool, environment, ...(topic !== undefined && { topic }), ...(group !== undefined && { group })
@@ -106,7 +106,7 @@ export default fp(async function rbac (app) {
   })
 }, { name: 'rbac', dependencies: ['config', 'tool-registry', 'audit'] })
 
-/** Asks about each name, or pair of names, once. `keep` is told of each that is kept. */
+/** Decides each name, or pair of names, once. `keep` is called for each decision that is remembered. */
 function remembered (sees: (topic?: string, group?: string) => boolean, keep: () => void): Visibility {
   const once = (answer: (name: string) => boolean) => {
     const answers = new Map<string, boolean>()
@@ -139,7 +139,7 @@ function firstPolicy (path: string, content: Buffer, tools: readonly string[]): 
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error
     throw new ConfigError(
-      `KAFSCALE_MCP_POLICY_FILE is ${quote(path)}: expected a policy without mistakes\n${error.message}`
+      `KAFSCALE_MCP_POLICY_FILE is ${quote(path)}: expected a valid policy\n${error.message}`
     )
   }
 }

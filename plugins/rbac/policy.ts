@@ -6,7 +6,7 @@ import { PolicyError } from '../../errors.ts'
 const glob = Type.String({ minLength: 1, maxLength: 256 })
 const globs = Type.Optional(Type.Array(glob))
 
-/** What a rule covers. In `allow` a kind that is absent means all of it; in `deny` only the kinds that are named match. */
+/** What a rule covers. In `allow`, an absent list means everything; in `deny`, only lists that are present match. */
 const RuleSchema = Type.Object({
   operations: Type.Optional(Type.Array(Type.Unsafe<'observe' | 'mutate'>({ enum: ['observe', 'mutate'] }))),
   tools: Type.Optional(Type.Array(Type.String())),
@@ -22,10 +22,10 @@ const PolicySchema = Type.Object({
   }, { additionalProperties: false }))),
   bindings: Type.Array(Type.Object({
     role: Type.String(),
-    /** A claim's name, or a path of names with dots. */
+    /** Name of a claim, or a dotted path. */
     claim: Type.String({ minLength: 1 }),
     value: Type.String(),
-    /** Only for tokens of this issuer; of any when absent. */
+    /** Limits the binding to tokens of this issuer. */
     issuer: Type.Optional(Type.String()),
   }, { additionalProperties: false })),
 }, { additionalProperties: false })
@@ -36,17 +36,17 @@ export type Binding = Static<typeof PolicySchema>['bindings'][number]
 
 export interface Policy {
   roles: ReadonlyMap<string, Role>
-  /** `null` without a policy file: then everybody with the scope observes. */
+  /** `null` without a policy file: every token with the scope is an observer. */
   bindings: readonly Binding[] | null
 }
 
-/** Roles that every policy has. `auditor` reads the audit stream; it is no tool. */
+/** Roles that every policy has. `auditor` reads the audit stream and calls no tool. */
 const PREDEFINED: ReadonlyMap<string, Role> = new Map([
   ['observer', { allow: [{ operations: ['observe'] }], deny: [] }],
   ['auditor', { allow: [], deny: [] }],
 ])
 
-/** What holds where no policy file is set: nobody mutates. */
+/** The policy without a policy file: nobody may mutate. */
 export const NO_POLICY: Policy = { roles: PREDEFINED, bindings: null }
 
 const validate = new Ajv({ allErrors: true, allowUnionTypes: true }).compile(PolicySchema)
@@ -93,7 +93,7 @@ export function parsePolicy (text: string, tools: readonly string[]): Policy {
   return { roles: new Map([...PREDEFINED, ...own]), bindings }
 }
 
-/** `undefined`, which is no policy, for aliases of aliases that would fill the memory. */
+/** `undefined`, which is not a valid policy, when aliases expand too far. */
 function contentOf (document: Document.Parsed): unknown {
   try {
     return document.toJS()

@@ -84,7 +84,14 @@ export default fp(async function toolRegistry (app) {
       return await app.telemetry.call(name, caller, decision, async () => {
         const record = recordOf(app, entry.tool, input, caller, decision)
         try {
-          const result = await attempt(entry, input, caller, signal, decision, () => app.audit.recordDurably(record(null)))
+          const result = await attempt(
+            entry,
+            input,
+            caller,
+            signal,
+            decision,
+            () => app.audit.recordDurably(record(null)),
+          )
           await app.audit.record(record(result))
           return result
         } catch (error) {
@@ -184,7 +191,7 @@ export default fp(async function toolRegistry (app) {
   }
 }, { name: 'tool-registry', dependencies: ['config', 'telemetry', 'metadata', 'broker-metrics'] })
 
-/** What tools are given of the app. The objects hold nothing else, so a tool cannot reach further at run time either. */
+/** What tools receive of the app. The objects contain nothing else, so a tool cannot reach further. */
 function hostOf (app: FastifyInstance, entries: ReadonlyMap<string, Entry>): Host {
   const { metadata, brokerMetrics } = app
   return Object.freeze({

@@ -5,12 +5,13 @@ import type { AuditEntry } from '../audit/record.ts'
 import { REDACTED } from '../audit/redact.ts'
 import type { Decision, Operation } from '../rbac/decide.ts'
 
-/** A tool as its calls are recorded. One that does not exist does nothing, and one that was not named has no name. */
+/** The tool of a recorded call. `operation` is `null` for an unknown tool, `name` for a call that names none. */
 interface Named { name: string | null, operation: Operation | null }
 
 /**
- * Begins the audit record of a call; what is returned ends it with the result, or with `null` says what is about to be done.
- * @param decision `null` where there was nothing to decide
+ * Begins the audit record of a call. The returned function completes it with the result, or with `null` makes the
+ * record of an intent.
+ * @param decision `null` when there was nothing to decide
  */
 export function recordOf (
   app: FastifyInstance,
@@ -21,7 +22,7 @@ export function recordOf (
 ): (result: ToolResult | null) => AuditEntry {
   const { principal, receivedAt } = caller
   const startedMs = performance.now()
-  // Now, not when it has ended: the policy may be another by then.
+  // Read now: the policy may change while the call runs.
   const roles = app.authorize.roles(principal)
   return result => {
     const text = result?.content[0]?.text ?? ''
@@ -60,17 +61,17 @@ export function recordOf (
       error_code: (result && codeOf(result)) ?? null,
       result: result && { bytes: Buffer.byteLength(text), sha256: hash('sha256', text) },
       diff: null,
-      warning: principal.method === 'token' ? 'the token is a shared secret: nobody can tell who this was' : null,
+      warning: principal.method === 'token' ? 'the token is a shared secret: it does not identify the caller' : null,
     }
   }
 }
 
-/** The code of a failure; `undefined` where there is none. */
+/** The error code of a failed result. */
 export function codeOf ({ isError, _meta: meta }: ToolResult): string | undefined {
   return isError ? (meta?.['kafscale-mcp/error'] as { code: string }).code : undefined
 }
 
-/** The topics and groups that the arguments name, but for those that are not to be recorded. */
+/** The topics and groups that the arguments name, except redacted ones. */
 function resourcesOf (redacted: unknown): { topics?: string[], groups?: string[] } {
   if (typeof redacted !== 'object' || redacted === null) return {}
   const { names, topics, topic, group_id: group } = redacted as Record<string, unknown>

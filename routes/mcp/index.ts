@@ -1,7 +1,17 @@
 import {
-  type AuthInfo, CLIENT_INFO_META_KEY, createMcpHandler, isJsonContentType, isJSONRPCErrorResponse, isJSONRPCRequest, isLegacyRequest,
-  type JSONRPCRequest, type JSONRPCResultResponse, type MessageExtraInfo,
-  PROTOCOL_VERSION_META_KEY, SUPPORTED_PROTOCOL_VERSIONS, WebStandardStreamableHTTPServerTransport
+  type AuthInfo,
+  CLIENT_INFO_META_KEY,
+  createMcpHandler,
+  isJsonContentType,
+  isJSONRPCErrorResponse,
+  isJSONRPCRequest,
+  isLegacyRequest,
+  type JSONRPCRequest,
+  type JSONRPCResultResponse,
+  type MessageExtraInfo,
+  PROTOCOL_VERSION_META_KEY,
+  SUPPORTED_PROTOCOL_VERSIONS,
+  WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { BatchTooLong, InsufficientScope, TooComplex } from '../../errors.ts'
@@ -14,20 +24,20 @@ import { ExchangeTransport } from './exchange.ts'
 import { authInfoOf, McpToolServer } from './server.ts'
 
 const MODERN = '2026-07-28'
-/** Batches, which revision 2025-03-26 alone has, are answered all at once. */
+/** Only revision 2025-03-26 has batches. `BATCH_TOO_LONG` names this number. */
 const MAX_BATCH = 10
-/** Requests that are answered by one message, whatever the revision. */
+/** Requests that every revision answers with one message. */
 const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
 
-/** The body as it came, and what it says where it is JSON. */
+/** The body as received, and as JSON where it is valid. */
 interface Body { text: string, json: unknown }
 
 /**
- * `POST /mcp`: MCP over streamable HTTP, of revision 2026-07-28 and the 2025 revisions, without sessions.
+ * `POST /mcp`: MCP over streamable HTTP, revision 2026-07-28 and the 2025 revisions, without sessions.
  *
- * A request that is written exactly as its revision says, and answered by one message, is exchanged with a long-lived
- * server. Any other (handshakes, notifications, batches, subscriptions, and everything that is wrong in any way) goes to
- * the SDK's own HTTP entry, so the SDK alone says what is right.
+ * A request that has exactly the form of its revision and is answered with one message is exchanged with a long-lived
+ * server. Everything else (handshakes, notifications, batches, subscriptions, and anything malformed) goes to the HTTP
+ * entry of the SDK, so only the SDK decides what is valid.
  */
 export default async function mcp (app: FastifyInstance) {
   const modern = createMcpHandler(() => new McpToolServer(app.tools), {
@@ -42,14 +52,14 @@ export default async function mcp (app: FastifyInstance) {
   app.addContentTypeParser(
     '*',
     { parseAs: 'string' },
-    async (_: FastifyRequest, text: string) => ({ text, json: bounded(parseJson(text)) })
+    async (_: FastifyRequest, text: string) => ({ text, json: checkComplexity(parseJson(text)) })
   )
 
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
     const message = request.body?.json
     if (Array.isArray(message) && message.length > MAX_BATCH) throw new BatchTooLong()
     const caller = callerOf(request, message)
-    // Each call of a batch counts as if it had come by itself.
+    // Each call in a batch counts towards the limits.
     for (let calls = callsIn(message).length; calls > 1; calls--) await app.limits.admit(request, reply)
     await admitCalls(app, caller, message)
     const authInfo = authInfoOf(caller)
@@ -61,13 +71,13 @@ export default async function mcp (app: FastifyInstance) {
         ...(revision !== undefined && { classification: { era: 'modern', revision: MODERN } }),
       }
       const answer = await (revision === undefined ? legacyExchange : modernExchange).exchange(message, extra, signal)
-      // An error of the protocol has an HTTP status of its own, which the SDK's entry knows.
+      // A protocol error has an HTTP status, which the entry of the SDK knows.
       if (!isJSONRPCErrorResponse(answer)) return reply.type('application/json').send(serialize(answer))
     }
     return await sendResponse(reply, await serve(request, authInfo, signal))
   })
 
-  // Sessions and their streams no longer exist.
+  // Without sessions there are no streams to open and none to end.
   app.route({
     method: ['GET', 'DELETE'],
     url: '/mcp',
@@ -80,7 +90,7 @@ export default async function mcp (app: FastifyInstance) {
         }),
   })
 
-  /** Serves a request through the SDK's own HTTP entry, with a server of its own. */
+  /** Serves a request through the HTTP entry of the SDK, with a new server. */
   async function serve (
     request: FastifyRequest<{ Body: Body | undefined }>,
     authInfo: AuthInfo,
@@ -91,7 +101,7 @@ export default async function mcp (app: FastifyInstance) {
     for (const [name, value] of Object.entries(request.headers)) {
       if (value !== undefined) headers.set(name, String(value))
     }
-    // What was not parsed here is not to be parsed there either: no scope was checked.
+    // What was not parsed here must not be parsed there: its scopes were not checked.
     const webRequest = new Request('http://localhost/mcp', {
       method: 'POST',
       headers,
@@ -109,23 +119,23 @@ export default async function mcp (app: FastifyInstance) {
   }
 }
 
-/** Deeper, or longer lists, than any request of MCP has reason to be. */
+/** More than any valid MCP request has. `TOO_COMPLEX` names these numbers. */
 const MAX_DEPTH = 32
 const MAX_ITEMS = 10_000
 
-/** @throws {TooComplex} for JSON that is nested too deep, or has a list or object too long */
-function bounded (json: unknown, depth = 0): unknown {
+/** @throws {TooComplex} for JSON that is nested too deeply, or has a list or object that is too long */
+function checkComplexity (json: unknown, depth = 0): unknown {
   if (typeof json !== 'object' || json === null) return json
   const items = Object.values(json)
   if (depth > MAX_DEPTH || items.length > MAX_ITEMS) throw new TooComplex()
-  for (const item of items) bounded(item, depth + 1)
+  for (const item of items) checkComplexity(item, depth + 1)
   return json
 }
 
 /**
- * Refuses a request of which a call lacks its scope, and puts it on record, as those calls that name no tool or whose
- * arguments are no object, which the SDK refuses. A request that is no call by its revision's rules is on no record.
- * @throws {InsufficientScope} with every scope that the request needs, so that a client can ask for them
+ * Refuses a request with a call that lacks its scope, and records its calls. Also records calls that name no tool or
+ * whose arguments are not an object, which the SDK then refuses.
+ * @throws {InsufficientScope} with every scope that the request requires, so that a client can ask for them
  */
 async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller, message: unknown): Promise<void> {
   const calls = callsIn(message).map(({ params }) => {
@@ -171,7 +181,7 @@ function callerOf (request: FastifyRequest, message: unknown): Caller {
   }
 }
 
-/** Whether a request is written exactly as its revision says and is answered by one message. */
+/** Whether a request has exactly the form of its revision and is answered with one message. */
 function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSONRPCRequest {
   if (
     !isJSONRPCRequest(message) || !ONE_MESSAGE_METHODS.has(message.method) ||
@@ -193,7 +203,7 @@ function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSO
     accept.includes('text/event-stream')
 }
 
-/** Skips a byte order mark, as the SDK does. */
+/** Ignores a byte order mark, as the SDK does. */
 function parseJson (text: string): unknown {
   try {
     return JSON.parse(text.replace(/^\ufeff/, ''))
@@ -202,7 +212,7 @@ function parseJson (text: string): unknown {
   }
 }
 
-/** Aborts when the client goes away before it has its answer. */
+/** Aborts when the client disconnects before it has its answer. */
 function aborts ({ raw: response }: FastifyReply): AbortController {
   const controller = new AbortController()
   response.once('close', () => { if (!response.writableFinished) controller.abort() })
@@ -210,8 +220,8 @@ function aborts ({ raw: response }: FastifyReply): AbortController {
 }
 
 /**
- * A reply as JSON. What a tool answers stands in it twice, as text and as value: the text is the JSON of the value, so it
- * serves for both.
+ * A reply as JSON. It contains a tool's answer twice, as text and as value. The text is the JSON of the value, so it is
+ * used for both.
  */
 function serialize ({ id, result: { content, structuredContent, ...rest } }: JSONRPCResultResponse): string {
   const [first] = Array.isArray(content) ? content : []

@@ -2,7 +2,13 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, formatKey } from '../../demo/encode.ts'
+import {
+  encodeCommittedOffset,
+  encodeConsumerGroup,
+  encodeSnapshot,
+  encodeTopicConfig,
+  formatKey,
+} from '../../demo/encode.ts'
 import type { ConsumerGroup, SnapshotTopic } from '../../kafscale/records.ts'
 import type { ToolDefinition } from '../../plugins/tool-registry/index.ts'
 import type { ToolResult } from '../../tools/tool.ts'

@@ -22,7 +22,9 @@ t.test('each tool fails with the errors that its definition lists, and with no o
   await fill(etcd, recordedKeyspace())
   const unsynced = await buildTestApp(t, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })
   const synced = await buildSyncedApp(t, etcd)
-  const withDeadBroker = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: 'http://127.0.0.1:1/metrics' })
+  const withDeadBroker = await buildSyncedApp(t, etcd, {
+    KAFSCALE_MCP_BROKER_METRICS_URL: 'http://127.0.0.1:1/metrics',
+  })
   const attempts: [FastifyInstance, Record<string, unknown>][] = [
     [unsynced, { group_id: 'none' }],
     [synced, { group_id: 'none' }],

@@ -1,10 +1,10 @@
 import type { GroupView } from '../../kafscale/mirror.ts'
 import type { GroupMember } from '../../kafscale/records.ts'
 
-/** What a session timeout of 0 stands for. */
+/** The session timeout of a member that stores 0. */
 const DEFAULT_SESSION_TIMEOUT_MS = 30_000
 
-/** Milliseconds since an instant, at the moment that the answer shows; 0 for one that lies after it. */
+/** Milliseconds from an instant to the moment that the answer shows, at least 0. */
 export function ageMs (instantMs: number | null, observedAtMs: number): number | null {
   return instantMs === null ? null : Math.max(0, observedAtMs - instantMs)
 }
@@ -15,12 +15,12 @@ export function isStale ({ heartbeatAtMs, sessionTimeoutMs }: GroupMember, obser
   return age === null || age > (sessionTimeoutMs || DEFAULT_SESSION_TIMEOUT_MS)
 }
 
-/** The stored word; `empty` for a group of committed offsets alone, `null` when its metadata can't be decoded. */
+/** As stored; `empty` for a group with only committed offsets, `null` when its metadata can't be decoded. */
 export function stateOf ({ metadata }: GroupView): string | null {
   return metadata === null ? null : metadata?.state ?? 'empty'
 }
 
-/** What is known of a group whether it has members, only committed offsets (`empty`), or undecodable metadata (`null`). */
+/** The state of a group with members, with only committed offsets (`empty`), or with undecodable metadata (`null`). */
 export function groupState (
   group: GroupView,
   observedAtMs: number

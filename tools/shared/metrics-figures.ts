@@ -3,8 +3,8 @@ import { type BrokerPage, type Figures, quantile } from '../../kafscale/broker-m
 import { integerOrNull, means, numberOrNull, object } from './schema.ts'
 
 /**
- * Figures as answers carry them; of a broker that gave none they are all `null`. The largest lag is of all groups, so it is
- * for those who see them all.
+ * Figures as fields of an answer; all `null` for a broker without a metrics page. The largest lag is over all groups,
+ * so it is only for callers who may see them all.
  */
 export function figures (of: Figures | undefined, everything: boolean) {
   return {
@@ -23,7 +23,7 @@ export function figures (of: Figures | undefined, everything: boolean) {
   }
 }
 
-/** What one broker's process uses. */
+/** What the process of a broker uses. */
 export function runtime (of: BrokerPage | undefined) {
   return {
     cpu_percent: of?.cpuPercent ?? null,
@@ -55,12 +55,21 @@ const latency = Type.Unsafe<ReturnType<typeof figures>['produce_latency_ms']>({
 
 export const figuresSchema = {
   s3_state: means(s3State, 'Of the cluster: the worst state that a broker reports'),
-  s3_latency_ms: means(numberOrNull, 'Mean latency of S3 calls in the sliding window of a broker; of the cluster: weighted by load'),
+  s3_latency_ms: means(
+    numberOrNull,
+    'Mean latency of S3 calls in the sliding window of a broker; of the cluster: weighted by load',
+  ),
   s3_error_rate: means(numberOrNull, 'Share of S3 calls in the same window that failed, 0 to 1'),
   produce_rps: means(numberOrNull, 'Records produced per second, over a window of 60 s'),
   fetch_rps: means(numberOrNull, 'Records fetched per second, over a window of 60 s'),
-  produce_latency_ms: means(latency, 'Since the start of the broker; `null` without requests or beyond the last bucket'),
-  consumer_lag_max: means(numberOrNull, 'Largest lag of all groups, in records; `null` unless the caller may see them all'),
+  produce_latency_ms: means(
+    latency,
+    'Quantiles since the start of the broker; `null` without requests, or beyond the last bucket',
+  ),
+  consumer_lag_max: means(
+    numberOrNull,
+    'Largest lag of all groups, in records; `null` unless the caller may see them all',
+  ),
   admin_requests_total: means(numberOrNull, 'Since the start of the broker'),
   admin_request_errors_total: means(numberOrNull, 'Since the start of the broker'),
   admin_error_rate: means(numberOrNull, 'Share of admin requests that failed, 0 to 1; `null` without requests'),

@@ -2,13 +2,15 @@ import { createHash } from 'node:crypto'
 import { InvalidCursor } from '../../errors.ts'
 import { compare } from '../../kafscale/mirror.ts'
 
-/** Where a row stands in the order of its list. A cursor is such a position: it outlives the row and the replica. */
-export type Position = readonly (string | number)[]
+/**
+ * The place of a row in the order of its list. A cursor holds one: it is valid without the row, and on every replica.
+ */
+export type RowPosition = readonly (string | number)[]
 
-/** Rows of a page where no limit is given. */
+/** Rows on a page when no limit is given. */
 export const DEFAULT_LIMIT = 100
 
-/** What a paged tool is asked for, besides `limit` and `cursor`. */
+/** The input of a paged tool. */
 type Query = Record<string, unknown> & { limit?: number, cursor?: string }
 
 export interface Page<Row> {
@@ -20,13 +22,13 @@ export interface Page<Row> {
 
 /**
  * Cuts one page out of rows that are sorted by their position.
- * @throws {InvalidCursor} when the cursor is malformed, or of another tool or other arguments
+ * @throws {InvalidCursor} when the cursor is malformed, or belongs to another tool or to other arguments
  */
 export function paginate<Row> (
   tool: string,
   query: Query,
   rows: readonly Row[],
-  positionOf: (row: Row) => Position
+  positionOf: (row: Row) => RowPosition
 ): Page<Row> {
   const after = readCursor(tool, query)
   const start = after ? firstAfter(rows, row => comparePositions(positionOf(row), after)) : 0
@@ -38,7 +40,7 @@ export function paginate<Row> (
     : { rows: page, total: rows.length }
 }
 
-export function writeCursor (tool: string, query: Query, position: Position): string {
+export function writeCursor (tool: string, query: Query, position: RowPosition): string {
   return encode([digest(tool, query), ...position])
 }
 
@@ -46,8 +48,8 @@ function encode (content: readonly unknown[]): string {
   return Buffer.from(JSON.stringify(content)).toString('base64url')
 }
 
-/** The position that a query goes on from; `undefined` at its beginning. @throws {InvalidCursor} */
-export function readCursor (tool: string, query: Query): Position | undefined {
+/** The position after which a page begins; `undefined` for the first page. @throws {InvalidCursor} */
+export function readCursor (tool: string, query: Query): RowPosition | undefined {
   if (query.cursor === undefined) return undefined
   let content: unknown
   try {
@@ -62,8 +64,8 @@ export function readCursor (tool: string, query: Query): Position | undefined {
   return content
 }
 
-/** Compares part by part: numbers by value, text by code unit, as the lists are sorted. */
-function comparePositions (a: Position, b: Position): number {
+/** Compares part by part, as lists are sorted: numbers by value, text by code unit. */
+function comparePositions (a: RowPosition, b: RowPosition): number {
   if (a.length !== b.length) throw new InvalidCursor()
   for (const [index, part] of a.entries()) {
     const other = b[index]
@@ -85,7 +87,7 @@ function firstAfter<Row> (rows: readonly Row[], order: (row: Row) => number): nu
   return low
 }
 
-/** Binds a cursor to its tool and arguments; an empty list is the same as none. */
+/** Binds a cursor to its tool and arguments. An empty list is the same as an absent one. */
 function digest (tool: string, { limit, cursor, ...query }: Query): string {
   const given = Object.entries(query)
     .filter(([, value]) => value !== undefined && !(Array.isArray(value) && value.length === 0))

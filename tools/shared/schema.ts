@@ -43,7 +43,10 @@ export function input<T extends TProperties> (properties: T): TObject<T> {
   return Type.Object(properties, { additionalProperties: false })
 }
 
-export const names = means(Type.Optional(Type.Array(Type.String(), { maxItems: 1000 })), 'Names of topics; all topics when absent or empty')
+export const names = means(
+  Type.Optional(Type.Array(Type.String(), { maxItems: 1000 })),
+  'Names of topics; all topics when absent or empty',
+)
 export const pattern = Type.Optional(Type.String({ maxLength: 256, description: 'Glob (* ?) over the whole name' }))
 /** The input of a paged tool. */
 export const page = {

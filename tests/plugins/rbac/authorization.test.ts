@@ -330,7 +330,7 @@ t.test('the start stops with a sentence', async t => {
   t.test('for a tool that there is not', async t => {
     t.match(
       await sentence({ KAFSCALE_MCP_TOOLS: 'list_topics,drop_all', KAFSCALE_MCP_DISABLED_TOOLS: 'list_topic' }),
-      /^kafscale-mcp does not start:\nKAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name "drop_all", "list_topic": expected names of cluster_metrics, .*, list_topics\n$/
+      /^kafscale-mcp does not start:\nKAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name "drop_all", "list_topic": expected names of cluster_metrics, .*, list_topics\n$/,
     )
   })
 

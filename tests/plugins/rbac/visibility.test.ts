@@ -10,7 +10,13 @@ import { join } from 'node:path'
 import t from 'tap'
 import { authority, type Client, clientOf } from '../../support/authorization.ts'
 import { type Etcd, startEtcd } from '../../support/etcd.ts'
-import { type ConsumerGroupFields, encodeConsumerGroup, encodeTopicConfig, type Random, random } from '../../support/generate.ts'
+import {
+  type ConsumerGroupFields,
+  encodeConsumerGroup,
+  encodeTopicConfig,
+  type Random,
+  random,
+} from '../../support/generate.ts'
 import { ROOT } from '../../support/paths.ts'
 import { buildSyncedApp, caughtUp, fill, tool } from '../../support/service.ts'
 import { waitFor } from '../../support/wait-for.ts'

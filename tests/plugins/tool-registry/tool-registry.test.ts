@@ -69,7 +69,7 @@ t.test('what can\'t be seen stands in the JSON as an escape, and in the value as
   t.equal(
     text,
     '{"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff":' +
-      '"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff","seen":"é☃😀\\"\\\\"}'
+      '"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff","seen":"é☃😀\\"\\\\"}',
   )
   t.strictSame(JSON.parse(text), structuredContent)
   t.strictSame(structuredContent, { [unseen]: unseen, seen: 'é☃😀"\\' })
@@ -139,8 +139,8 @@ t.test('a failure tells its code, what happened and what to do', async t => {
     await call(app),
     failure(
       'GROUP_NOT_FOUND',
-      'Consumer group "orders" does not exist: it has no members and no committed offsets. Call list_groups for the groups that exist.'
-    )
+      'Consumer group "orders" does not exist: it has no members and no committed offsets. Call list_groups for the groups that exist.',
+    ),
   )
   error = new MetadataUnavailable('etcd has not answered yet')
   t.strictSame(
@@ -340,8 +340,8 @@ t.test('what a principal may not call it is not shown, and is told what it would
     await call(app, {}),
     failure(
       'PERMISSION_DENIED',
-      'You are not allowed to call test. It requires a role that allows test. Call explain_access to see what you may call.'
-    )
+      'You are not allowed to call test. It requires a role that allows test. Call explain_access to see what you may call.',
+    ),
   )
   t.match(await call(app, { limit: 0 }), { _meta: { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT' } } })
   t.equal(ran, 0)

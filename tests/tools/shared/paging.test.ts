@@ -1,11 +1,11 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { compare } from '../../../kafscale/mirror.ts'
-import { paginate, type Position } from '../../../tools/shared/paging.ts'
+import { paginate, type RowPosition } from '../../../tools/shared/paging.ts'
 import { holds, same } from '../../support/property.ts'
 
 const refused = { code: 'INVALID_CURSOR' }
-const byName = (name: string): Position => [name]
+const byName = (name: string): RowPosition => [name]
 
 /** Follows the cursors to the end, letting `change` alter the rows between two pages. */
 function collect (
@@ -47,7 +47,7 @@ t.test('a row that was there all along is neither skipped nor repeated while the
 
 t.test('positions of numbers are ordered by value', async t => {
   const rows = Array.from({ length: 25 }, (_, partition) => partition)
-  const position = (partition: number): Position => ['orders', partition]
+  const position = (partition: number): RowPosition => ['orders', partition]
   const first = paginate('list', { limit: 11 }, rows, position)
   t.strictSame(paginate('list', { limit: 3, cursor: first.next_cursor as string }, rows, position).rows, [11, 12, 13])
 })
