@@ -201,7 +201,7 @@ t.test('it does not start with tools, keys or a policy that it does not understa
     /^KAFSCALE_MCP_TOOLS .*"list_topcis": expected names of cluster_metrics, /,
   ])
   t.match(await sentences({ KAFSCALE_MCP_POLICY_FILE: `${dir}/policy.yaml` }), [
-    /^KAFSCALE_MCP_POLICY_FILE is ".*policy\.yaml": expected a policy without mistakes$/,
+    /^KAFSCALE_MCP_POLICY_FILE is ".*policy\.yaml": expected a valid policy$/,
     /^line 3: .*topic/,
   ])
   t.strictSame(

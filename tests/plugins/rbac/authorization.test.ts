@@ -338,7 +338,7 @@ t.test('the start stops with a sentence', async t => {
     const path = join(dir, 'broken.yaml')
     writeFileSync(path, 'roles:\n  r: { allow: [{ topic: [a] }] }\nbindings:\n  - { role: q, claim: sub }\n')
     t.equal(await sentence({ KAFSCALE_MCP_POLICY_FILE: path }), `kafscale-mcp does not start:
-KAFSCALE_MCP_POLICY_FILE is "${path}": expected a policy without mistakes
+KAFSCALE_MCP_POLICY_FILE is "${path}": expected a valid policy
 line 2: roles.r.allow.0 must NOT have additional properties (topic)
 line 4: bindings.0 must have required property 'value' (value)
 `)

@@ -113,7 +113,7 @@ t.test('clients of both generations', async t => {
       t.test('are told by the protocol that there is no such tool', async t => {
         await t.rejects(async () => {
           await client.callTool({ name: 'nope' })
-        }, { code: -32602, message: /There is no tool "nope"/ })
+        }, { code: -32602, message: /Tool "nope" does not exist/ })
       })
 
       t.test('have got nothing but JSON', async t => {

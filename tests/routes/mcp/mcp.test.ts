@@ -270,12 +270,12 @@ t.test('an unknown tool is an error of the protocol, its name shown without what
       const { error } = (await app.inject(form('tools/call', { name }))).json()
       t.strictSame(error, {
         code: -32602,
-        message: `There is no tool ${JSON.stringify(name)}. tools/list names those that exist.`,
+        message: `Tool ${JSON.stringify(name)} does not exist. Call tools/list for those that do.`,
       })
     }
   }
   const { error } = (await app.inject(legacy('tools/call', { name: `\u202e\u0085\n${'x'.repeat(1_000)}` }))).json()
-  t.equal(error.message, `There is no tool "\\u202e\\u0085\\n${'x'.repeat(125)}". tools/list names those that exist.`)
+  t.equal(error.message, `Tool "\\u202e\\u0085\\n${'x'.repeat(125)}" does not exist. Call tools/list for those that do.`)
 })
 
 t.test('callers may use the same id at the same time', async t => {
