@@ -1,6 +1,6 @@
-/** What the pages on installing, configuring, connecting and upgrading show is so: every block is run, or compared with what the service says. */
+/** Runs every code block of the install, configuration, connect and upgrade pages, or compares it with the service. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { ConfigSchema, readConfig } from '../plugins/config/index.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
@@ -30,7 +30,7 @@ const variables = Object.values<{ name: string, secret?: true }>(ConfigSchema).f
   secret ? [name, `${name}_FILE`] : [name]
 )
 
-t.test('every block is of a kind that is tried', async t => {
+t.test('every code block is of a kind that a test covers', async t => {
   t.strictSame(install.kinds, ['sh compose', 'sh env none', 'sh etcd', 'sh image', 'sh look', 'sh package', 'sh start'])
   t.strictSame(configure.kinds, ['sh env none', 'sh env oidc', 'sh env token'])
   t.strictSame(connect.kinds, ['js sdk', 'json client', 'json oauth', 'sh client', 'sh curl', 'sh oauth'])
@@ -38,27 +38,33 @@ t.test('every block is of a kind that is tried', async t => {
   t.strictSame(troubleshooting.kinds, ['sh env refused', 'sh run look', 'text sentence'])
 })
 
-t.test('the links lead somewhere, also within a page', async t => {
-  for (const name of ['install.md', 'configure.md', 'connect.md', 'upgrade.md', 'troubleshooting.md']) {
-    for (const { path, anchor } of pages[name]?.links ?? []) {
-      if (path !== '') t.ok(existsSync(join(ROOT, 'docs', path)), `${name}: ${path}`)
-      const target = path === '' ? pages[name] : path === '../README.md' ? readPage(path) : pages[path]
-      if (anchor !== undefined) t.ok(target?.anchors.includes(anchor), `${name}: ${path}#${anchor}`)
+t.test('every link leads to an existing file and heading', async t => {
+  for (const name of [...Object.keys(pages), '../README.md', '../bench/README.md']) {
+    for (const { path, anchor } of readPage(name).links) {
+      const target = path === '' ? name : join(dirname(name), path)
+      const exists = existsSync(join(ROOT, 'docs', target))
+      t.ok(exists, `${name}: ${path}`)
+      if (exists && anchor !== undefined) {
+        t.ok(readPage(target).anchors.includes(anchor), `${name}: ${path}#${anchor}`)
+      }
     }
   }
 })
 
-t.test('every variable that is named is one, and each is named where configuring is explained', async t => {
+t.test('the pages name only existing variables, and the configuration page explains each', async t => {
   for (const [name, { text }] of Object.entries(pages)) {
     const named = new Set([...text.matchAll(/KAFSCALE_MCP_([A-Z_]*[A-Z])/g)].map(([, variable = '']) => variable))
     t.strictSame([...named].filter(variable => !variables.includes(variable)), [], name)
   }
-  const explained = Object.values(ConfigSchema).filter(({ name }) => !configure.text.includes(`KAFSCALE_MCP_${name}`))
-    .map(({ name }) => name)
-  t.strictSame(explained, [])
+  const [explanation = '', reference] = configure.text.split('\n## All settings\n')
+  t.type(reference, 'string', 'the reference is the last section')
+  const unexplained = Object.values(ConfigSchema).map(({ name }) => name).filter(name =>
+    !new RegExp(`KAFSCALE_MCP_${name}\\b`).test(explanation)
+  )
+  t.strictSame(unexplained, [])
 })
 
-/** A folder with every file that the pages name. */
+/** Creates a folder with every file that the pages name. */
 async function folder (t: Test): Promise<string> {
   const dir = t.testdir({
     token: `${TOKEN}\n`,
@@ -88,7 +94,7 @@ async function folder (t: Test): Promise<string> {
   return dir
 }
 
-t.test('what is to be set starts the service in the mode that is said, without a warning', async t => {
+t.test('each configuration selects the mode in its info string, without warnings', async t => {
   const dir = await folder(t)
   for (const [name, page] of Object.entries({ install, configure })) {
     for (const kind of page.kinds.filter(kind => kind.startsWith('sh env '))) {
@@ -108,10 +114,10 @@ t.test('what is to be set starts the service in the mode that is said, without a
   t.match(warnings, [/SESSION_TIMEOUT has no effect/, /shared secret/])
 })
 
-t.test('the etcd user that is made can read what the service reads, and nothing else', async t => {
+t.test('the etcd user can read /kafscale/ and nothing else', async t => {
   const etcd = await startEtcd(t)
   const ETCDCTL = { ETCDCTL_API: '3', ETCDCTL_ENDPOINTS: etcd.endpoints[0] as string }
-  // The program comes with etcd's client, which the tests need for nothing else.
+  // No other test needs etcdctl, so it may be missing.
   const has = await run('sh', ['-c', 'command -v etcdctl || true'], { cwd: ROOT })
   const commands = install.block('sh etcd').trim().split('\n')
   t.equal(commands.length, 4)
@@ -129,7 +135,7 @@ t.test('the etcd user that is made can read what the service reads, and nothing 
   await t.rejects(asReader('put /kafscale/x y'), /permission denied/)
 })
 
-t.test('the container is given nothing but what the service knows', async t => {
+t.test('the container commands set only variables that the service knows', async t => {
   const [build = '', serve = '', verify = ''] = install.block('sh image').trim().split('\n')
   t.match(build, /^docker build --tag kafscale-mcp \.$/)
   const env = Object.fromEntries(
@@ -146,7 +152,7 @@ t.test('the container is given nothing but what the service knows', async t => {
   t.strictSame(install.block('sh compose').trim().split('\n').slice(1), compose.map(line => line.slice(4)))
 })
 
-t.test('a service with data', async t => {
+t.test('with a running service', async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const dir = t.testdir({})
@@ -158,7 +164,7 @@ t.test('a service with data', async t => {
   const url = await service.url
   const env = { KAFSCALE_TOKEN: TOKEN }
 
-  t.test('shows that it works', async t => {
+  t.test('the verification commands succeed', async t => {
     await install.run(
       'curl --silent --fail --retry 20 --retry-all-errors --retry-delay 1 http://127.0.0.1:8090/readyz',
       { cwd: dir, url }
@@ -168,7 +174,7 @@ t.test('a service with data', async t => {
     t.match(JSON.parse(health), { status: 'ok', dependencies: { etcd: { state: 'connected', keys: Number } } })
   })
 
-  t.test('answers curl, in both forms', async t => {
+  t.test('the curl commands work with both kinds of revisions', async t => {
     const answers = (await connect.runEach('sh curl', { cwd: dir, url, env })).map(text =>
       JSON.parse(text).result.structuredContent
     )
@@ -180,7 +186,7 @@ t.test('a service with data', async t => {
     t.match(access, { principal: { subject: 'static-token' }, roles: ['observer'] })
   })
 
-  t.test('answers both SDKs', async t => {
+  t.test('the snippets work with both SDK versions', async t => {
     const snippets = connect.ofKind('js sdk')
     t.equal(snippets.length, 2)
     for (const [index, snippet] of snippets.entries()) {
@@ -191,7 +197,7 @@ t.test('a service with data', async t => {
   })
 })
 
-t.test('clients are told of the endpoint, and none is given a token in a file', async t => {
+t.test('client configurations name the endpoint and contain no token', async t => {
   const configurations = connect.ofKind('json client')
   t.equal(configurations.length, 4)
   for (const text of configurations) {
@@ -203,7 +209,7 @@ t.test('clients are told of the endpoint, and none is given a token in a file', 
   for (const command of connect.ofKind('sh client')) t.match(command, ' http://127.0.0.1:8090/mcp ')
 })
 
-t.test('a client finds the identity provider from the URL', async t => {
+t.test('the resource metadata is as shown', async t => {
   const dir = t.testdir({})
   const service = startService(t, {
     KAFSCALE_MCP_OIDC_ISSUER: 'https://id.example/realms/main',
@@ -217,7 +223,7 @@ t.test('a client finds the identity provider from the URL', async t => {
   )
 })
 
-t.test('every field of the Go service is one of the tool\'s here', async t => {
+t.test('tools have every field that the Go service has', async t => {
   interface Schema { properties?: Record<string, Schema>, items?: Schema }
   const app = await buildTestApp(t)
   const tools = new Map(

@@ -25,47 +25,56 @@ t.test('.env.example lists every variable with its meaning and default', async t
 
 t.test('the README', async t => {
   const readme = read('README.md')
+  const rows = readme.split('\n').filter(line => line.startsWith('|'))
+    .map(line => line.split('|').slice(1, -1).map(cell => cell.trim()))
 
-  t.test('has every variable in its table, with its default and meaning', async t => {
-    const rows = readme.split('\n').filter(line => line.startsWith('| `KAFSCALE_MCP_')).map(line =>
-      line.split('|').slice(1, -1).map(cell => cell.trim())
-    )
+  t.test('has at most 130 lines', async t => {
+    t.ok(readme.trimEnd().split('\n').length <= 130)
+  })
+
+  t.test('names at most five settings in its tables, with their defaults', async t => {
+    const named = rows.flat().flatMap(cell => cell.match(/KAFSCALE_MCP_\w+/g) ?? [])
+    t.ok(named.length > 0 && named.length <= 5)
+    for (const name of named) {
+      const setting = settings.find(({ variable }) => variable === name)
+      const [, value] = rows.find(([cell]) => cell === `\`${name}\``) ?? []
+      t.equal(value, setting?.required ? 'required' : setting?.default ? `\`${setting.default}\`` : '', name)
+    }
+  })
+
+  t.test('lists every tool', async t => {
+    const app = await buildTestApp(t)
     t.strictSame(
-      rows,
-      settings.map((
-        { variable, meaning, default: value, required }
-      ) => [`\`${variable}\``, required ? 'required' : value === undefined ? '' : `\`${value}\``, meaning])
+      rows.flatMap(([cell = '']) => /^`([a-z]+_[a-z]+)`$/.exec(cell)?.[1] ?? []).sort(),
+      app.tools.list(CALLER.principal).map(({ name }) => name)
     )
   })
 
-  t.test('links to what there is', async t => {
+  t.test('links to existing files', async t => {
     const paths = [...readme.matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path = '']) => path)
     t.not(paths.length, 0)
     for (const path of paths) t.ok(existsSync(join(ROOT, path)), path)
   })
 
-  t.test('names scripts that there are', async t => {
-    const scripts = [...readme.matchAll(/npm run ([\w-]+)/g)].map(([, script = '']) => script)
+  t.test('names existing scripts', async t => {
+    const scripts = [...readme.matchAll(/npm run ([\w:-]+)/g)].map(([, script = '']) => script)
     t.not(scripts.length, 0)
     for (const script of scripts) t.ok(Object.hasOwn(packageJson.scripts, script), script)
   })
-
-  t.test('shows of each tool an answer that it can give, if not the whole of it', async t => {
-    const app = await buildTestApp(t)
-    const ajv = new Ajv({ allowUnionTypes: true })
-    const examples = new Map(
-      [...readme.matchAll(/^\*\*`(\w+)`\*\*.*\n+```json\n(.*)\n```$/gm)].map((
-        [, tool, answer = '']
-      ) => [tool, JSON.parse(answer)])
-    )
-    t.strictSame([...examples.keys()].sort(), app.tools.list(CALLER.principal).map(({ name }) => name))
-    for (const { name, outputSchema } of app.tools.list(CALLER.principal)) {
-      t.ok(ajv.validate(partial(outputSchema), examples.get(name)), `${name}: ${ajv.errorsText()}`)
-    }
-  })
 })
 
-/** The same schema where anything may be absent, and nothing may be there besides. */
+t.test('each tool has an example answer that fits its output schema, complete or in part', async t => {
+  const app = await buildTestApp(t)
+  const ajv = new Ajv({ allowUnionTypes: true })
+  const examples = JSON.parse(read('docs/tool-examples.json')) as Record<string, unknown>
+  const tools = app.tools.list(CALLER.principal)
+  t.strictSame(Object.keys(examples).sort(), tools.map(({ name }) => name))
+  for (const { name, outputSchema } of tools) {
+    t.ok(ajv.validate(partial(outputSchema), examples[name]), `${name}: ${ajv.errorsText()}`)
+  }
+})
+
+/** The same schema, with every property optional and no others allowed. */
 function partial (schema: unknown): object {
   return JSON.parse(JSON.stringify(schema, (keyword, value) => {
     if (keyword === 'required') return undefined

@@ -1,4 +1,4 @@
-/** Pages of the documentation, and their blocks as something that can be run. The words behind a block's language say how. */
+/** Reads documentation pages and runs their code blocks. A block's info string, such as `sh env token`, is its kind. */
 import { execFile } from 'node:child_process'
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
@@ -9,25 +9,32 @@ import { ROOT } from './paths.ts'
 
 export interface Page {
   text: string
+  /** The info strings of all blocks, sorted and without duplicates. */
   kinds: string[]
-  /** The text of each block of a kind, which is all that stands behind the back ticks. */
+  /** The text of each block of a kind. */
   ofKind: (kind: string) => string[]
-  /** The only block of a kind. */
+  /** The only block of a kind. Throws when there is none, or more than one. */
   block: (kind: string) => string
-  /** The cells of each row of the table whose first column is titled so. */
+  /** The cells of each row in the table whose first column has this title. */
   rows: (title: string) => string[][]
-  /** The variables of a block, with the files that it names in a folder of the test. */
+  /** The variables that a block sets. Files in `/etc/kafscale-mcp` and `/var/log/kafscale-mcp` move to `dir`. */
   environment: (text: string, dir: string) => Environment
-  /** Runs the commands of a text in a folder. `npx kafscale-mcp` is the checkout's own, and the service is at `url`. Gives what each has printed. */
+  /**
+   * Runs the commands of a text in a folder, with `npx kafscale-mcp` from this checkout and the service at `url`.
+   * Resolves with the standard output of each command; rejects when one fails.
+   */
   run: (text: string, options: { cwd: string, url?: string, env?: Environment }) => Promise<string[]>
+  /** Runs the commands of all blocks of a kind, as `run` does. */
   runEach: (kind: string, options: { cwd: string, url?: string, env?: Environment }) => Promise<string[]>
-  /** Where its links lead, those to other sites left out. */
+  /** The targets of its links, except links to other sites. */
   links: { path: string, anchor: string | undefined }[]
+  /** The anchors that GitHub gives to its headings. */
   anchors: string[]
 }
 
 const DEFAULT_ORIGIN = 'http://127.0.0.1:8090'
 
+/** Reads a page by its path relative to `docs/`. */
 export function readPage (name: string): Page {
   const text = readFileSync(join(ROOT, 'docs', name), 'utf8')
   const blocks = [...text.matchAll(/^```(.*)\n([^]*?)^```$/gm)].map(([, kind = '', text = '']) => ({ kind, text }))
@@ -81,7 +88,7 @@ export function readPage (name: string): Page {
   }
 }
 
-/** A folder with the `npx` that a reader has once the package is installed. */
+/** Creates an `npx` that runs `kafscale-mcp` from this checkout, as if it were installed. Returns its folder. */
 function npx (cwd: string): string {
   const bin = join(cwd, '.bin')
   mkdirSync(bin, { recursive: true })
