@@ -1,4 +1,5 @@
-/** What the workflows of GitHub may do, and whose code they run. */
+/** The GitHub workflows: their permissions, the actions that they run, and what a release consists of. */
+import { spawnSync } from 'node:child_process'
 import { globSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import t from 'tap'
@@ -17,14 +18,14 @@ const texts = new Map(
 )
 const workflows = new Map([...texts].map(([name, text]) => [name, parse(text) as Workflow]))
 
-t.test('actions are named by commit, and the version is said beside it', async t => {
+t.test('actions are pinned to a commit, with the version beside it', async t => {
   const uses = [...texts.values()].flatMap(text => [...text.matchAll(/uses: (.*)/g)].map(([, action = '']) => action))
     .filter(action => !action.startsWith('./'))
   t.ok(uses.length > 5)
   for (const action of uses) t.match(action, /^[\w-]+\/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/)
 })
 
-t.test('a job may do what it needs, said of each, and no more than read unless it publishes', async t => {
+t.test('each job declares its permissions, and only those that publish may write', async t => {
   for (const [name, { permissions, jobs }] of workflows) {
     t.strictSame(permissions, {}, name)
     for (const [id, { permissions, steps = [] }] of Object.entries(jobs)) {
@@ -33,22 +34,22 @@ t.test('a job may do what it needs, said of each, and no more than read unless i
       t.equal(Object.values(permissions ?? {}).includes('write'), publishes, `${name}: ${id}`)
       for (const { uses, with: inputs } of steps) {
         if (uses?.startsWith('actions/checkout@')) {
-          t.equal(inputs?.['persist-credentials'], false, 'leaves no token behind')
+          t.equal(inputs?.['persist-credentials'], false, 'the token is not left in the checkout')
         }
       }
-      for (const { run = '' } of steps) t.notMatch(run, /\$\{\{/, 'nothing is pasted into a shell')
+      for (const { run = '' } of steps) t.notMatch(run, /\$\{\{/, 'no expression is expanded into a shell script')
     }
   }
 })
 
-t.test('what is tested is what developers test', async t => {
+t.test('CI runs the same checks as developers', async t => {
   const { on, jobs } = workflows.get('test.yaml') as Workflow
   t.strictSame(Object.keys(on).sort(), ['pull_request', 'push', 'workflow_call'])
   t.ok(jobs['test']?.steps?.some(({ run }) => run === 'bash .ci/run'))
   t.ok(jobs['image']?.steps?.some(({ run }) => run?.startsWith('docker compose up --build --wait')))
 })
 
-t.test('a release is of a tag that is the version, tested, and says where it came from', async t => {
+t.test('a release is tested, its tag is its version, and its provenance is published', async t => {
   const { on, jobs } = workflows.get('release.yaml') as Workflow
   t.strictSame(on, { push: { tags: ['v*'] } })
   t.equal(jobs['test']?.uses, './.github/workflows/test.yaml')
@@ -63,9 +64,23 @@ t.test('a release is of a tag that is the version, tested, and says where it cam
       run === `npm publish --provenance --access public ./${packageJson.name}-*.tgz`
     )
   )
+  t.notOk(jobs['package']?.steps?.some(({ run }) => run?.includes('npm pkg set')), 'the package is published as it is')
   t.match(jobs['image']?.steps?.find(({ uses }) => uses?.startsWith('docker/build-push-action@'))?.with, {
     provenance: 'mode=max',
     sbom: true,
     push: true,
   })
+})
+
+t.test('a release from another tag or repository fails', async t => {
+  const { jobs } = workflows.get('release.yaml') as Workflow
+  const checks = jobs['package']?.steps?.flatMap(({ run = '' }) => run.startsWith('test ') ? run : []).join('\n') ?? ''
+  const passes = (tag: string, repository: string) => {
+    const env = { PATH: process.env['PATH'], GITHUB_REF_NAME: tag, GITHUB_REPOSITORY: repository }
+    return spawnSync('sh', ['-ec', checks], { cwd: ROOT, env }).status === 0
+  }
+  const tag = `v${packageJson.version}`
+  t.ok(passes(tag, 'KafScale/kafscale-mcp'))
+  t.notOk(passes('v0.0.0', 'KafScale/kafscale-mcp'))
+  t.notOk(passes(tag, 'somebody/kafscale-mcp'))
 })
