@@ -126,3 +126,10 @@ export function describeError ({ code }: FastifyError): { code: string, retryabl
     ? { code, retryable: code === 'INTERNAL' }
     : { code, retryable: true, retry_after_ms: retryAfterMs }
 }
+
+// --- Why the service does not start
+
+/** Each line of the message names a setting, its value unless that is a secret, and what was expected. */
+export class ConfigError extends Error {
+  override name = 'ConfigError'
+}

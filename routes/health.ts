@@ -6,7 +6,7 @@ import packageJson from '../package.json' with { type: 'json' }
  * 503 with the reason before that, or when it is older than `MAX_STALENESS`. Neither asks etcd or a broker.
  */
 export default async function health (app: FastifyInstance) {
-  const { maxStaleness } = app.config
+  const { maxStalenessMs } = app.config
 
   // A process that is busy is no reason to end it.
   app.get('/healthz', { config: { pressureHandler: () => {} } }, async () => {
@@ -37,7 +37,7 @@ export default async function health (app: FastifyInstance) {
   app.get('/readyz', async (_, reply) => {
     const { mirror, ageMs, reason } = app.metadata
     if (!mirror) return reply.code(503).send({ status: 'not ready', reason })
-    if (maxStaleness > 0 && ageMs > maxStaleness) {
+    if (maxStalenessMs > 0 && ageMs > maxStalenessMs) {
       return reply.code(503).send({
         status: 'not ready',
         reason: `the metadata is ${ageMs} ms old, more than KAFSCALE_MCP_MAX_STALENESS: ${

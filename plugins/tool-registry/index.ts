@@ -1,11 +1,12 @@
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { describeError, Internal, InvalidArgument, isToolError, PermissionDenied, ResultTooLarge } from '../../errors.ts'
+import {
+  ConfigError, describeError, Internal, InvalidArgument, isToolError, PermissionDenied, ResultTooLarge,
+} from '../../errors.ts'
 import { escapeUnprintable, quote } from '../../lib/printable.ts'
 import type { Host, Tool } from '../../tools/tool.ts'
 import type { Principal } from '../auth/principal.ts'
-import { ConfigError } from '../config/index.ts'
 import type { Decision } from '../rbac/decide.ts'
 import type { Visibility } from '../rbac/visibility.ts'
 import { recordOf } from './record.ts'

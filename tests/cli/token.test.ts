@@ -4,7 +4,7 @@ import { decodeJwt, decodeProtectedHeader, type JSONWebKeySet } from 'jose'
 import t, { type Test } from 'tap'
 import { token } from '../../cli/token.ts'
 import { parseJwks } from '../../plugins/auth/keys-file.ts'
-import { ask, startAuthApp } from '../support/auth.ts'
+import { ask, jwks as jwksAuth, startAuthApp } from '../support/auth.ts'
 
 /** Runs the command in a folder of its own. */
 function setUp (t: Test) {
@@ -29,7 +29,7 @@ function setUp (t: Test) {
 t.test('a token that is issued is one that the service takes', async t => {
   const { jwks, keygen, issue } = setUp(t)
   t.match(await keygen(), { code: 0, err: '' })
-  const { url } = await startAuthApp(t, { config: { authMode: 'jwks', authJwksFile: jwks, authJwksIssuer: 'ops' } })
+  const { url } = await startAuthApp(t, { config: { auth: jwksAuth(jwks, 'ops') } })
   const { code, out } = await issue(
     '--subject',
     'alice',

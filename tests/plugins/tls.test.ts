@@ -5,7 +5,7 @@ import { connect } from 'node:tls'
 import t, { type Test } from 'tap'
 import type { Principal } from '../../plugins/auth/principal.ts'
 import { tlsOptions } from '../../plugins/tls.ts'
-import { startAuthApp } from '../support/auth.ts'
+import { startAuthApp, staticToken } from '../support/auth.ts'
 import { waitFor } from '../support/wait-for.ts'
 
 const RELOAD_BOUND_MS = 5_000
@@ -67,7 +67,7 @@ function setUp (t: Test) {
   const dir = t.testdir({})
   const ca = authority(dir, 'ca')
   const service = ca.issue('/CN=service-1', 'service')
-  return { dir, ca, service, files: { tlsCertFile: service.cert, tlsKeyFile: service.key } }
+  return { dir, ca, service, tls: { certFile: service.cert, keyFile: service.key, clientCaFile: undefined } }
 }
 
 /** Common name of the certificate that a new connection is shown. */
@@ -98,25 +98,25 @@ function ask (url: string, tls: { ca: string, cert?: string, key?: string }): Pr
 }
 
 t.test('without a certificate there is no TLS', async t => {
-  t.equal(tlsOptions({}), null)
+  t.equal(tlsOptions(undefined), null)
   const { url } = await startAuthApp(t)
   t.match(url, /^http:/)
 })
 
 t.test('with a certificate the service speaks TLS, and its resource is https', async t => {
-  const { ca, files } = setUp(t)
-  const { app, url } = await startAuthApp(t, { config: { ...files, authMode: 'token', authToken: 'x'.repeat(32) } })
+  const { ca, tls } = setUp(t)
+  const { app, url } = await startAuthApp(t, { config: { tls, auth: staticToken('x'.repeat(32)) } })
   t.match(url, /^https:/)
   t.equal(await shown(url, ca.ca), 'service-1')
   t.equal((await app.inject('/.well-known/oauth-protected-resource')).json<{ resource: string }>().resource, url)
 })
 
 t.test("a client's certificate is asked for where there is a CA for it, and its subject stands with the principal", async t => {
-  const { dir, ca, files } = setUp(t)
+  const { dir, ca, tls } = setUp(t)
   const clients = authority(dir, 'clients')
   const agent = clients.issue('/O=Example/OU=Agents/CN=triage', 'agent')
   const stranger = authority(dir, 'strangers').issue('/O=Example/OU=Agents/CN=triage', 'stranger')
-  const { url, app } = await startAuthApp(t, { config: { ...files, tlsClientCaFile: clients.ca } })
+  const { url, app } = await startAuthApp(t, { config: { tls: { ...tls, clientCaFile: clients.ca } } })
   t.match(await ask(url, { ca: ca.ca, ...agent }), {
     subject: 'anonymous',
     clientCertificate: 'O=Example, OU=Agents, CN=triage',
@@ -129,17 +129,17 @@ t.test("a client's certificate is asked for where there is a CA for it, and its 
   )
   t.match((await app.inject({ method: 'POST', url: '/mcp' })).json(), { clientCertificate: null })
 
-  const unasked = await startAuthApp(t, { config: files })
+  const unasked = await startAuthApp(t, { config: { tls } })
   t.equal((await ask(unasked.url, { ca: ca.ca, ...agent })).clientCertificate, null, 'nobody has checked it')
 })
 
 t.test('the files are read anew when they change', async t => {
-  const { dir, ca, service, files } = setUp(t)
+  const { dir, ca, service, tls } = setUp(t)
   const clients = authority(dir, 'clients')
   const caFile = `${dir}/client-ca.pem`
   copyFileSync(clients.ca, caFile)
   const agent = clients.issue('/CN=agent', 'agent')
-  const { url, log } = await startAuthApp(t, { config: { ...files, tlsClientCaFile: caFile } })
+  const { url, log } = await startAuthApp(t, { config: { tls: { ...tls, clientCaFile: caFile } } })
   t.equal(await shown(url, ca.ca), 'service-1')
   const replace = (file: string, by: string) => {
     copyFileSync(by, `${file}.new`)
@@ -148,14 +148,14 @@ t.test('the files are read anew when they change', async t => {
 
   const next = ca.issue('/CN=service-2', 'next')
   replace(service.cert, next.cert)
-  await waitFor(() => log().includes('are not taken'), RELOAD_BOUND_MS, 'a certificate without its key is told of')
+  await waitFor(() => log().includes('the new TLS files are invalid'), RELOAD_BOUND_MS, 'a certificate without its key is told of')
   t.equal(await shown(url, ca.ca), 'service-1', 'and changes nothing')
   replace(service.key, next.key)
   await waitFor(async () => await shown(url, ca.ca) === 'service-2', RELOAD_BOUND_MS, 'the new certificate')
   t.match(await ask(url, { ca: ca.ca, ...agent }), { clientCertificate: 'CN=agent' }, 'clients are still asked')
 
   writeFileSync(service.cert, 'garbage')
-  await waitFor(() => log().split('are not taken').length > 2, RELOAD_BOUND_MS, 'garbage is told of')
+  await waitFor(() => log().split('the new TLS files are invalid').length > 2, RELOAD_BOUND_MS, 'garbage is told of')
   t.equal(await shown(url, ca.ca), 'service-2')
   replace(service.cert, next.cert)
 

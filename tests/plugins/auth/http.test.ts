@@ -5,10 +5,10 @@ import t from 'tap'
 import { InsufficientScope, Unauthenticated } from '../../../errors.ts'
 import { InvalidArgument } from '../../../errors.ts'
 import { challenge } from '../../../plugins/auth/challenge.ts'
-import { ask, startAuthApp } from '../../support/auth.ts'
+import { ask, oidc, startAuthApp, staticToken } from '../../support/auth.ts'
 
 const TOKEN = 'correct-horse-battery-staple-0123456789'
-const config = { authMode: 'token' as const, authToken: TOKEN }
+const config = { auth: staticToken(TOKEN) }
 
 /** Headers as they stand here, two of a name as well. */
 function raw (url: string, ...headers: string[]): Promise<number> {
@@ -61,7 +61,7 @@ t.test('the static token', async t => {
       t.equal(answer.status, 401)
       t.match(
         answer.challenge,
-        /^Bearer error="invalid_token", error_description="Not authenticated: the token is not the one that is expected\."/
+        /^Bearer error="invalid_token", error_description="Not authenticated: the token is not the configured one\."/
       )
       t.notOk(answer.text.includes(token) && token !== 'x')
     }
@@ -215,8 +215,8 @@ t.test('the metadata of the resource', async t => {
   }, 'no authorization server where there is no issuer')
 
   const issuers = ['http://127.0.0.1:1', 'http://127.0.0.1:2/realm']
-  const oidc = await metadataOf({ authMode: 'oidc', oidcIssuer: issuers, publicUrl: 'https://mcp.example/' })
-  t.match(oidc.metadata, { resource: 'https://mcp.example/mcp', authorization_servers: issuers })
+  const withIssuers = await metadataOf({ auth: oidc(issuers), publicUrl: 'https://mcp.example/' })
+  t.match(withIssuers.metadata, { resource: 'https://mcp.example/mcp', authorization_servers: issuers })
 
   const behind = await metadataOf({ ...config, publicUrl: 'https://example.com:443/kafscale' }, [
     '/.well-known/oauth-protected-resource/kafscale/mcp',

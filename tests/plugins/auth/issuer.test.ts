@@ -5,7 +5,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import { exportJWK, SignJWT } from 'jose'
 import t, { type Test } from 'tap'
-import { ask, startAuthApp } from '../../support/auth.ts'
+import { Secret } from '../../../plugins/config/secret.ts'
+import { ask, oidc, startAuthApp } from '../../support/auth.ts'
 
 const now = () => Math.floor(Date.now() / 1_000)
 
@@ -46,11 +47,10 @@ async function startIssuer (
   const jwks = { keys: [{ ...await exportJWK(publicKey), kid: 'a' }] }
   const { url, log } = await startAuthApp(t, {
     config: {
-      authMode: 'oidc',
-      oidcIssuer: [issuer],
-      oidcAudience: 'us',
-      oidcClientId: 'id',
-      oidcClientSecret: 'hunter2',
+      auth: oidc([issuer], {
+        audience: 'us',
+        introspection: { clientId: 'id', clientSecret: new Secret('hunter2') },
+      }),
     },
   })
   const token = await new SignJWT({ iss: issuer, aud: 'us', sub: 'alice', iat: now(), exp: now() + 60 })
@@ -67,14 +67,14 @@ t.test('one whose keys would come over an open line, or from nowhere, is not tak
   for (const jwksUri of ['http://id.example/jwks', 'ftp://127.0.0.1/jwks', undefined]) {
     const { url, token, log } = await startIssuer(t, { metadata: { jwks_uri: jwksUri } })
     t.equal((await ask(url, token)).status, 503)
-    t.match(log(), 'it names no https URL of its keys')
+    t.match(log(), 'its metadata has no https URL of its keys')
   }
 })
 
 t.test('one that is called otherwise is not taken, and the log says how it is called', async t => {
   const { url, token, log } = await startIssuer(t, { metadata: { issuer: 'https://id.example' } })
   t.equal((await ask(url, token)).status, 503)
-  t.match(log(), 'the issuer of tokens is not reached')
+  t.match(log(), 'the token issuer cannot be reached')
 })
 
 const inactive = { active: false }
@@ -118,7 +118,7 @@ t.test('what an introspection must say', async t => {
     [{ ...good, iat: now() + 60, exp: now() + 120 }, /when it was issued/],
     [{ ...good, nbf: now() + 60 }, /not valid yet/],
     [{ ...good, sub: undefined }, /no subject/],
-    [{ ...good, exp: now() + 3_700 }, /lives longer/],
+    [{ ...good, exp: now() + 3_700 }, /valid for longer/],
   ]
   for (const [introspection, message] of refused) {
     t.match(await status(introspection), message, JSON.stringify(introspection))

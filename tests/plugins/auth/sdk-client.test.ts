@@ -9,14 +9,14 @@ import { createMcpHandler, Server } from '@modelcontextprotocol/server'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { Principal } from '../../../plugins/auth/principal.ts'
-import { startAuthApp } from '../../support/auth.ts'
+import { oidc, startAuthApp } from '../../support/auth.ts'
 import { ACCOUNT, SCOPE, startProvider } from '../../support/oidc-provider.ts'
 
 const CALLBACK = 'http://127.0.0.1/callback'
 
 t.test('the SDK\'s own client starts with nothing and finds its way, through PKCE', async t => {
   const idp = await startProvider(t)
-  const { url } = await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [idp.issuer] }, routes: serveMcp })
+  const { url } = await startAuthApp(t, { config: { auth: oidc([idp.issuer]) }, routes: serveMcp })
   const user = newUser()
   const connect = async () => {
     const client = new Client({ name: 'test', version: '1' })
