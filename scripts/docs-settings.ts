@@ -1,4 +1,4 @@
-/** Writes `.env.example` and the table in `docs/configure.md`, from the settings' definitions: `npm run docs:settings`. */
+/** Writes `.env.example` and the table of `docs/configure.md` from the schema of settings: `npm run docs:settings`. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { ConfigSchema, PREFIX, type Setting } from '../plugins/config/schema.ts'
@@ -9,7 +9,7 @@ const CONFIGURE = join(ROOT, 'docs/configure.md')
 
 interface Variable { name: string, default: string, required: boolean, meaning: string }
 
-/** Every variable in the order of the definitions, those that name files with secrets included. */
+/** Every variable in the order of the schema, including those that name a file with a secret. */
 const variables = Object.values<Setting>(ConfigSchema).flatMap((setting): Variable[] => {
   const { name, meaning, default: value = '', required = false, secret } = setting
   const variable = { name: PREFIX + name, default: value, required, meaning }

@@ -13,14 +13,15 @@ const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
 const settings = Object.values<Setting>(ConfigSchema)
 
 t.test('.env.example and docs/configure.md list every setting with its default and meaning', async t => {
+  const configure = read('docs/configure.md')
   t.equal(read('.env.example'), envExample(), 'as npm run docs:settings writes it')
-  t.equal(read('docs/configure.md'), configureWithTable(read('docs/configure.md')), 'as npm run docs:settings writes it')
+  t.equal(configure, configureWithTable(configure), 'as npm run docs:settings writes it')
   for (const { name, meaning, default: value = '', required, secret } of settings) {
     const variable = PREFIX + name
     t.ok(envExample().includes(`# ${meaning}${required ? ' (required)' : ''}\n# ${variable}=${value}\n`), variable)
     if (secret) t.ok(envExample().includes(`# ${variable}_FILE=\n`), `${variable}_FILE`)
     const shown = required ? 'required' : value && `\`${value}\``
-    t.ok(read('docs/configure.md').includes(`| \`${variable}\` | ${shown} | ${meaning} |\n`), variable)
+    t.ok(configure.includes(`| \`${variable}\` | ${shown} | ${meaning} |\n`), variable)
   }
 })
 
@@ -72,9 +73,8 @@ function partial (schema: unknown): object {
 t.test('the service starts from its sources, and .env is for development alone', async t => {
   t.match(packageJson.scripts.start, /^node (--\S+ )*server\.ts$/)
   t.equal(packageJson.scripts.dev, 'node --watch --env-file-if-exists=.env server.ts')
-  const readers = globSync('{*.ts,bin/*.js,{cli,kafscale,lib,plugins,routes,tools}/**/*.ts}', { cwd: ROOT }).filter(path =>
-    /process\.env|loadEnvFile/.test(read(path))
-  )
+  const readers = globSync('{*.ts,bin/*.js,{cli,kafscale,lib,plugins,routes,tools}/**/*.ts}', { cwd: ROOT })
+    .filter(path => /process\.env|loadEnvFile/.test(read(path)))
   t.strictSame(readers, ['plugins/config/read.ts'], 'one file reads the environment')
 })
 

@@ -30,7 +30,7 @@ async function start (t: Test, ...keys: JWK[]) {
   return { url, log, write, publish, claims: { iss: ISSUER, aud: url, sub: 'alice', iat: now(), exp: now() + 600 } }
 }
 
-t.test('a token signed by a key of the file says who is asking', async t => {
+t.test('a token signed by a key in the file authenticates its subject', async t => {
   const [ed, rsa] = [await newKey('ed'), await newKey('rsa', 'RS256')]
   const { url, claims } = await start(t, ed.jwk, rsa.jwk)
   for (const key of [ed, rsa]) {
@@ -40,7 +40,7 @@ t.test('a token signed by a key of the file says who is asking', async t => {
   }
 })
 
-t.test('every check is that of oidc', async t => {
+t.test('tokens are checked as strictly as in the mode oidc', async t => {
   const key = await newKey('a')
   const stranger = await newKey('a')
   const unknown = await newKey('b')
@@ -67,7 +67,7 @@ t.test('every check is that of oidc', async t => {
   }
 })
 
-t.test('the file is read anew when it changes', async t => {
+t.test('the file is reloaded when it changes', async t => {
   const [old, next] = [await newKey('old'), await newKey('new')]
   const { url, log, claims, publish, write } = await start(t, old.jwk)
   const [oldToken, newToken] = [await old.sign(claims), await next.sign(claims)]
@@ -79,14 +79,14 @@ t.test('the file is read anew when it changes', async t => {
   t.equal(await status(oldToken), 200)
 
   write('{"keys": [')
-  await waitFor(() => log().includes('the new token keys are invalid'), RELOAD_BOUND_MS, 'a broken file is told of')
+  await waitFor(() => log().includes('the new token keys are invalid'), RELOAD_BOUND_MS, 'an invalid file is logged')
   t.strictSame([await status(oldToken), await status(newToken)], [200, 200], 'and changes nothing')
 
   publish(next.jwk)
   await waitFor(
     async () => await status(oldToken) === 401,
     RELOAD_BOUND_MS,
-    'the old key is gone, and what it had verified'
+    'the old key and the tokens that it verified are gone'
   )
   t.equal(await status(newToken), 200)
 })

@@ -42,23 +42,11 @@ function refusal (variables: Environment): string[] {
 
 /** Creates a CA, and a certificate with its key. */
 function pemFiles (dir: string): { ca: string, cert: string, key: string, otherKey: string } {
-  const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'ignore' })
-  const make = (name: string) =>
-    openssl(
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:prime256v1',
-      '-nodes',
-      '-keyout',
-      `${dir}/${name}.key`,
-      '-out',
-      `${dir}/${name}.pem`,
-      '-subj',
-      `/CN=${name}`
-    )
+  const make = (name: string) => {
+    const options = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'.split(' ')
+    const files = ['-keyout', `${dir}/${name}.key`, '-out', `${dir}/${name}.pem`, '-subj', `/CN=${name}`]
+    execFileSync('openssl', [...options, ...files], { stdio: 'ignore' })
+  }
   make('ca')
   make('client')
   return { ca: `${dir}/ca.pem`, cert: `${dir}/client.pem`, key: `${dir}/client.key`, otherKey: `${dir}/ca.key` }
