@@ -2,7 +2,8 @@ import Fastify, { type FastifyInstance, type FastifyReply, LogController } from 
 import audit from './plugins/audit/index.ts'
 import auth from './plugins/auth/index.ts'
 import brokerMetrics from './plugins/broker-metrics.ts'
-import config, { type Environment, readConfig } from './plugins/config/index.ts'
+import config from './plugins/config/index.ts'
+import { type Environment, readConfig } from './plugins/config/read.ts'
 import etcd from './plugins/etcd/index.ts'
 import limits from './plugins/limits.ts'
 import metadata from './plugins/metadata.ts'
@@ -32,10 +33,10 @@ import listTopics from './tools/list-topics.ts'
  */
 export async function buildApp ({ env }: { env?: Environment } = {}): Promise<FastifyInstance> {
   const settings = readConfig(env)
-  const { requestTimeout } = settings
+  const { requestTimeoutMs: requestTimeout } = settings
   // Node.js derives the timeout of headers from the request timeout at creation, and checks only every 30 s by default.
   const server = { requestTimeout, connectionsCheckingInterval: Math.min(requestTimeout || 30_000, 1_000) }
-  const tlsServer = tlsOptions(settings)
+  const tlsServer = tlsOptions(settings.tls)
   const app = Fastify({
     logger: {
       level: settings.logLevel,

@@ -3,12 +3,14 @@ import closeWithGrace from 'close-with-grace'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { buildApp } from './app.ts'
 import { ConfigError } from './errors.ts'
+import { formatAddress } from './lib/address.ts'
 
+/** How long a shutdown waits for calls in flight. */
 const FINISH_CALLS_MS = 10_000
-/** npm forwards a signal that the terminal has sent to the service already. */
+/** npm forwards a signal that the terminal has already sent to the service: within this time it counts as one. */
 const SAME_SIGNAL_MS = 1_000
 
-/** Where the service listens. */
+/** The URL that the service listens on. */
 export const url = await start()
 
 async function start (): Promise<string> {
@@ -20,25 +22,30 @@ async function start (): Promise<string> {
     app.log.info({ url }, 'listening')
     return url
   } catch (error) {
-    process.stderr.write(`kafscale-mcp does not start:\n${sentence(error as NodeJS.ErrnoException)}\n`)
+    process.stderr.write(`kafscale-mcp does not start:\n${reasonOf(error as NodeJS.ErrnoException)}\n`)
     process.exit(1)
   }
 }
 
-function sentence (error: NodeJS.ErrnoException & { address?: string, port?: number }): string {
+function reasonOf (error: NodeJS.ErrnoException & { address?: string, port?: number }): string {
   if (error instanceof ConfigError) return error.message
-  const address = `KAFSCALE_MCP_HTTP_ADDR (${error.address}:${error.port})`
+  const { address: host = '', port = 0 } = error
+  const setting = `KAFSCALE_MCP_HTTP_ADDR (${formatAddress({ host, port })})`
   switch (error.code) {
-    case 'EADDRINUSE': return `${address} is in use: stop what listens there, or choose another port.`
-    case 'EADDRNOTAVAIL': return `${address} is no address of this machine: choose one that is, such as 127.0.0.1:8090.`
-    case 'EACCES': return `${address} may not be used by this user: choose a port from 1024 on.`
-    default: return error.stack ?? String(error)
+    case 'EADDRINUSE':
+      return `${setting} is in use: stop the process that listens there, or choose another port.`
+    case 'EADDRNOTAVAIL':
+      return `${setting} is not an address of this machine: choose one that is, such as 127.0.0.1:8090.`
+    case 'EACCES':
+      return `${setting} needs privileges that this user does not have: choose a port of 1024 or higher.`
+    default:
+      return error.stack ?? String(error)
   }
 }
 
 /**
- * Closes the app once its calls are finished, and cuts those that take too long. Sockets on which nothing was asked yet
- * (browsers open some ahead) are not waited for.
+ * Returns a function that closes the app: it lets calls in flight finish within `FINISH_CALLS_MS`, then cuts them off.
+ * It does not wait for sockets that have not sent a request yet, such as those that browsers open in advance.
  */
 function closer (app: FastifyInstance): () => Promise<void> {
   const unused = new Set<Socket>()
@@ -56,16 +63,18 @@ function closer (app: FastifyInstance): () => Promise<void> {
   }
 }
 
-/** SIGTERM or SIGINT: closes and exits 0; a second signal exits at once. */
+/** On SIGTERM or SIGINT, closes the app and exits with 0; on a second signal, exits at once with 1. */
 function closeOnSignal (close: () => Promise<void>, log: FastifyBaseLogger): void {
   const grace = closeWithGrace({ delay: FINISH_CALLS_MS + 1_000, skip: ['SIGTERM', 'SIGINT'] }, async ({ err }) => {
     if (err) log.fatal({ err }, 'the service failed')
     await close()
+    log.info('shutdown complete')
   })
   let first: { signal: string, atMs: number } | undefined
   const onSignal = (signal: string) => {
     if (!first) {
       first = { signal, atMs: performance.now() }
+      log.info({ signal }, 'shutting down')
       grace.close()
     } else if (signal !== first.signal || performance.now() - first.atMs > SAME_SIGNAL_MS) {
       process.exit(1)

@@ -1,9 +1,10 @@
-/** `kafscale-mcp token`: short-lived tokens where there is no identity provider. The private key stays where tokens are issued. */
+/** `kafscale-mcp token`: short-lived tokens without an identity provider. The service needs only the public key. */
 import { createPrivateKey, generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto'
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { calculateJwkThumbprint, exportJWK, type JWK, SignJWT } from 'jose'
 import { parseDuration } from '../lib/duration.ts'
+import { quote } from '../lib/printable.ts'
 import { parseJwks } from '../plugins/auth/keys-file.ts'
 
 const MAX_TTL_MS = 3_600_000
@@ -11,20 +12,21 @@ const KEY_FILE = 'kafscale-mcp-token.key'
 const JWKS_FILE = 'kafscale-mcp-jwks.json'
 const ISSUER = 'kafscale-mcp'
 const AUDIENCE = 'http://127.0.0.1:8090/mcp'
-/** Claims that have an option of their own, or are the command's to set. */
+/** Claims that the command sets itself, some of them from an option of their own. */
 const OWN_CLAIMS = new Set(['iss', 'sub', 'aud', 'exp', 'nbf', 'iat', 'jti', 'scope'])
 
 const USAGE = `Usage:
   kafscale-mcp token keygen [--key FILE] [--jwks FILE]
-      Writes a new private key (${KEY_FILE}, mode 0600) and adds its public key to the JWKS (${JWKS_FILE})
-      that the service reads as KAFSCALE_MCP_AUTH_JWKS_FILE.
+      Writes a new private key (default ${KEY_FILE}, mode 0600) and adds its public key to the JWKS
+      (default ${JWKS_FILE}), which the service reads as KAFSCALE_MCP_AUTH_JWKS_FILE.
   kafscale-mcp token issue --subject SUBJECT [--ttl 15m] [--scope SCOPE]... [--claim NAME=VALUE]...
                            [--key FILE] [--issuer ISSUER] [--audience RESOURCE]
-      Prints a token, good for one hour at most. The issuer is the service's KAFSCALE_MCP_AUTH_JWKS_ISSUER (${ISSUER}),
-      the audience its resource, {PUBLIC_URL}/mcp (${AUDIENCE}). A claim that is given twice is a list.
+      Prints a token that is valid for --ttl, one hour at most. --issuer must be the KAFSCALE_MCP_AUTH_JWKS_ISSUER of
+      the service (default ${ISSUER}), and --audience its resource, {PUBLIC_URL}/mcp
+      (default ${AUDIENCE}). A --claim that is given more than once becomes a list.
 `
 
-/** Runs `token keygen` or `token issue`. Resolves to the exit code: 0 done, 1 failed, 2 not understood. */
+/** Runs `token keygen` or `token issue`. Resolves to the exit code: 0 success, 1 failure, 2 invalid usage. */
 export async function token ([command, ...options]: string[]): Promise<number> {
   try {
     switch (command) {
@@ -38,14 +40,14 @@ export async function token ([command, ...options]: string[]): Promise<number> {
         return 0
       default:
         throw new UsageError(
-          command === undefined ? 'there is no command' : `there is no command ${JSON.stringify(command)}`
+          command === undefined ? 'a command is missing' : `unknown command ${quote(command)}`
         )
     }
   } catch (error) {
-    const misunderstood = error instanceof UsageError ||
+    const invalidUsage = error instanceof UsageError ||
       String((error as NodeJS.ErrnoException).code).startsWith('ERR_PARSE_ARGS')
-    process.stderr.write(`kafscale-mcp token: ${(error as Error).message}\n${misunderstood ? USAGE : ''}`)
-    return misunderstood ? 2 : 1
+    process.stderr.write(`kafscale-mcp token: ${(error as Error).message}\n${invalidUsage ? USAGE : ''}`)
+    return invalidUsage ? 2 : 1
   }
 }
 
@@ -55,7 +57,7 @@ async function keygen (args: string[]): Promise<number> {
   const { values: { key: keyFile, jwks: jwksFile } } = parseArgs({
     args, options: { key: { type: 'string', default: KEY_FILE }, jwks: { type: 'string', default: JWKS_FILE } },
   })
-  // Keys that are there stay, so that tokens of the old one are good until the last of them has expired.
+  // Existing keys stay, so that tokens they have signed remain valid until they expire.
   const keys = existsSync(jwksFile) ? readKeys(jwksFile) : []
   const { privateKey } = generateKeyPairSync('ed25519')
   const key = await publicJwk(privateKey)
@@ -64,7 +66,9 @@ async function keygen (args: string[]): Promise<number> {
   writeFileSync(unfinished, `${JSON.stringify({ keys: [...keys, key] }, undefined, 2)}\n`)
   renameSync(unfinished, jwksFile)
   process.stdout.write(
-    `Private key: ${keyFile} (keep it away from the service)\nPublic keys: ${jwksFile} (KAFSCALE_MCP_AUTH_JWKS_FILE)\nkid: ${key.kid}\n`
+    `Private key: ${keyFile} (keep it off the service's host)\n` +
+    `Public keys: ${jwksFile} (KAFSCALE_MCP_AUTH_JWKS_FILE)\n` +
+    `kid: ${key.kid}\n`
   )
   return 0
 }
@@ -83,7 +87,7 @@ async function issue (args: string[]): Promise<number> {
     },
   })
   const { key: keyFile, subject, scope, claim, issuer, audience } = values
-  if (!subject) throw new UsageError('--subject is not set: expected who the token is for')
+  if (!subject) throw new UsageError('--subject is not set: expected the subject of the token')
   const lifetimeS = parseTtl(values.ttl)
   const claims = parseClaims(claim)
   const privateKey = readPrivateKey(keyFile)
@@ -99,7 +103,7 @@ async function issue (args: string[]): Promise<number> {
 }
 
 function parseTtl (text: string): number {
-  const expected = `--ttl is ${JSON.stringify(text)}: expected a duration such as 15m, from 1s to 1h`
+  const expected = `--ttl is ${quote(text)}: expected a duration such as 15m, from 1s to 1h`
   try {
     const ttlMs = parseDuration(text)
     if (ttlMs >= 1_000 && ttlMs <= MAX_TTL_MS) return Math.floor(ttlMs / 1_000)
@@ -112,10 +116,10 @@ function parseClaims (pairs: string[]): Record<string, string | string[]> {
   for (const pair of pairs) {
     const [, name, value] = /^([^=]+)=(.*)$/s.exec(pair) ?? []
     if (name === undefined || value === undefined) {
-      throw new UsageError(`--claim is ${JSON.stringify(pair)}: expected name=value`)
+      throw new UsageError(`--claim is ${quote(pair)}: expected name=value`)
     }
     if (OWN_CLAIMS.has(name)) {
-      throw new UsageError(`--claim is ${JSON.stringify(pair)}: expected a claim that the command doesn't set itself`)
+      throw new UsageError(`--claim is ${quote(pair)}: expected a claim that the command does not set itself`)
     }
     claims.set(name, [...claims.get(name) ?? [], value])
   }
@@ -130,7 +134,7 @@ function readPrivateKey (file: string): KeyObject {
     const key = createPrivateKey(content)
     if (key.asymmetricKeyType === 'ed25519') return key
   } catch {}
-  throw new Error(`${file}: expected an Ed25519 private key in PEM, as keygen writes it`)
+  throw new Error(`${file}: expected an Ed25519 private key in PEM, as written by keygen`)
 }
 
 function readKeys (file: string): JWK[] {
@@ -141,7 +145,7 @@ function readKeys (file: string): JWK[] {
   }
 }
 
-/** The public key with its thumbprint (RFC 7638) as `kid`, so that the private key alone says which it is. */
+/** The public key, with its thumbprint (RFC 7638) as `kid`, which can thus be derived from the private key. */
 async function publicJwk (privateKey: KeyObject): Promise<JWK> {
   const { kty, crv, x } = await exportJWK(privateKey) as { kty: string, crv: string, x: string }
   const jwk = { kty, crv, x }
@@ -153,7 +157,7 @@ function writeNew (file: string, content: string | Buffer): void {
     writeFileSync(file, content, { mode: 0o600, flag: 'wx' })
   } catch (error) {
     throw (error as NodeJS.ErrnoException).code === 'EEXIST'
-      ? new Error(`${file} exists: a private key is not overwritten`)
+      ? new Error(`${file} already exists: a private key is not overwritten`)
       : error
   }
 }

@@ -1,4 +1,4 @@
-const UNIT_MS: Record<string, number> = {
+const UNIT_MS: Readonly<Record<string, number>> = {
   ns: 1e-6,
   us: 1e-3,
   µs: 1e-3,
@@ -8,21 +8,22 @@ const UNIT_MS: Record<string, number> = {
   m: 60_000,
   h: 3_600_000,
 }
-const duration = /^\+?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/
-const part = /(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/g
+const DURATION = /^\+?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/
+const PART = /(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/g
 
-// The longest that a timer of Node.js can wait.
+/** The longest delay of a Node.js timer. */
 const MAX_MS = 2 ** 31 - 1
 
 /**
- * Reads a duration as Go writes it (`10m`, `1h30m`, `500ms`, `0`), in milliseconds, at most 596h.
- * Negative ones have no meaning here. Throws an `Error` that says what was expected.
+ * Parses a duration in Go's syntax (`10m`, `1h30m`, `500ms`, `0`), at most 596h. Negative durations are refused.
+ * @returns milliseconds, which may have a fraction
+ * @throws an `Error` whose message says what was expected
  */
 export function parseDuration (text: string): number {
   if (text === '0') return 0
-  if (!duration.test(text)) throw new Error('a duration such as 10m, 1h30m or 500ms')
+  if (!DURATION.test(text)) throw new Error('a duration such as 10m, 1h30m or 500ms')
   let ms = 0
-  for (const [, number, unit] of text.matchAll(part)) ms += Number(number) * (UNIT_MS[unit as string] as number)
+  for (const [, number, unit = ''] of text.matchAll(PART)) ms += Number(number) * (UNIT_MS[unit] ?? NaN)
   if (ms > MAX_MS) throw new Error('a duration of at most 596h')
   return ms
 }

@@ -4,9 +4,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 const POLL_INTERVAL_MS = 1_000
 
 /**
- * Calls `onChange` with a file's content whenever it differs from `current`, until the signal ends it. It polls: a file
- * that is replaced by rename, or by the symlink swap of a Kubernetes volume, is a change like any other. A file that can't
- * be read for a while changes nothing.
+ * Calls `onChange` with a file's content each time it differs from the last, starting from `current`, until the signal
+ * aborts. It polls, because a rename and the symlink swap of a Kubernetes volume replace the file that a watch would
+ * follow. A file that cannot be read counts as unchanged.
  */
 export async function watchFile (
   path: string,

@@ -43,7 +43,7 @@ export interface BrokerMetrics {
 }
 
 export default fp(async function brokerMetrics (app) {
-  const { brokerMetricsUrl: templates, metricsMaxAge } = app.config
+  const { brokerMetricsUrl: templates, metricsMaxAgeMs } = app.config
   const closing = new AbortController()
   let last: { atMs: number, snapshot: Promise<Omit<MetricsSnapshot, 'ageMs'>> } | undefined
   let running = false
@@ -54,7 +54,7 @@ export default fp(async function brokerMetrics (app) {
     get state () { return state },
     async scrape () {
       if (!templates) throw new MetricsNotConfigured()
-      if (!last || (!running && performance.now() - last.atMs >= metricsMaxAge)) {
+      if (!last || (!running && performance.now() - last.atMs >= metricsMaxAgeMs)) {
         const targets = templates.flatMap(template => expand(template, brokers))
         running = true
         last = {

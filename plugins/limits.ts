@@ -10,45 +10,52 @@ declare module 'fastify' {
 }
 
 const MINUTE_MS = 60_000
-/** Tokens of one address that an issuer is asked of at once. */
+/** Concurrent introspections of tokens from one address. */
 const MAX_SIGN_INS = 16
 
 export interface Limits {
-  /** Admits an authenticated request, or throws {RateLimited} with `Retry-After` on the reply. What it takes, the reply gives back. */
+  /**
+   * Counts an authenticated request against every limit, until its reply is closed.
+   * @throws {RateLimited} with `Retry-After` set on the reply
+   */
   admit: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
-  /** Counts a failed sign-in. @throws {RateLimited} when the address has had too many of them */
+  /** Counts a failed sign-in. @throws {RateLimited} when the address has had too many */
   failedSignIn: (request: FastifyRequest, reply: FastifyReply) => Promise<void>
-  /** Asks an issuer of a token. @throws {RateLimited} when the address has had too many failed sign-ins, or asks too much at once */
+  /**
+   * Runs a request to an issuer.
+   * @throws {RateLimited} when the address has had too many failed sign-ins, or has too many such requests in progress
+   */
   trySignIn: <T>(request: FastifyRequest, reply: FastifyReply, ask: () => Promise<T>) => Promise<T>
 }
 
 /**
- * Bounds what one principal or one address takes: requests a minute, calls at once, failed sign-ins. The service itself
- * answers 503 before it falls over.
+ * Limits requests per minute, concurrent calls and failed sign-ins, by principal or by address. Under overload,
+ * requests are answered with 503.
  */
 export default fp(async function limits (app) {
   const {
-    authMode,
+    auth,
     rateLimit: perMinute,
     addressRateLimit,
     maxConcurrentCalls,
     addressMaxConcurrentCalls,
     maxAuthFailures,
-    maxEventLoopDelay,
+    maxEventLoopDelayMs: maxEventLoopDelay,
   } = app.config
   await app.register(rateLimit, { global: false })
   if (maxEventLoopDelay > 0) {
     await app.register(underPressure, { maxEventLoopDelay, retryAfter: 5, exposeStatusRoute: false })
   }
 
-  const byAddress = authMode !== 'none'
+  // Without authentication, every caller is on this machine.
+  const byAddress = auth.mode !== 'none'
   const admissions: Admit[] = [
     ...perMinute > 0 ? [minuteLimit(app, perMinute, principalOf)] : [],
     ...byAddress && addressRateLimit > 0 ? [minuteLimit(app, addressRateLimit, addressOf)] : [],
     ...maxConcurrentCalls > 0 ? [concurrencyLimit(maxConcurrentCalls, principalOf)] : [],
     ...byAddress && addressMaxConcurrentCalls > 0 ? [concurrencyLimit(addressMaxConcurrentCalls, addressOf)] : [],
   ]
-  const take = atOnce(MAX_SIGN_INS, addressOf)
+  const takeSignInSlot = slots(MAX_SIGN_INS, addressOf)
   const failures = maxAuthFailures > 0 ? minuteLimit(app, maxAuthFailures, addressOf) : undefined
 
   app.decorate<Limits>('limits', {
@@ -60,13 +67,15 @@ export default fp(async function limits (app) {
     },
     async trySignIn (request, reply, ask) {
       await failures?.(request, reply, { increment: false })
-      const done = take(request, reply)
-      return await ask().finally(done)
+      const free = takeSignInSlot(request, reply)
+      return await ask().finally(free)
     },
   })
 }, { name: 'limits', dependencies: ['config'] })
 
 type Admit = (request: FastifyRequest, reply: FastifyReply) => Promise<void> | void
+/** Takes a slot and returns the function that frees it. @throws {RateLimited} when none is left */
+type TakeSlot = (request: FastifyRequest, reply: FastifyReply) => () => void
 type KeyOf = (request: FastifyRequest) => string
 
 function minuteLimit (app: FastifyInstance, max: number, keyGenerator: KeyOf) {
@@ -80,25 +89,25 @@ function minuteLimit (app: FastifyInstance, max: number, keyGenerator: KeyOf) {
 }
 
 function concurrencyLimit (max: number, keyOf: KeyOf): Admit {
-  const take = atOnce(max, keyOf)
-  return (request, reply) => { reply.raw.once('close', take(request, reply)) }
+  const takeSlot = slots(max, keyOf)
+  return (request, reply) => { reply.raw.once('close', takeSlot(request, reply)) }
 }
 
-/** Counts what goes on at once; what is returned gives one back. */
-function atOnce (max: number, keyOf: KeyOf): (request: FastifyRequest, reply: FastifyReply) => () => void {
-  const counts = new Map<string, number>()
+/** `max` slots for each key. */
+function slots (max: number, keyOf: KeyOf): TakeSlot {
+  const taken = new Map<string, number>()
   return (request, reply) => {
     const key = keyOf(request)
-    const now = counts.get(key) ?? 0
-    if (now >= max) {
+    const count = taken.get(key) ?? 0
+    if (count >= max) {
       reply.header('retry-after', 1)
       throw new RateLimited(`more than ${max} at once`)
     }
-    counts.set(key, now + 1)
+    taken.set(key, count + 1)
     return () => {
-      const left = (counts.get(key) ?? 1) - 1
-      if (left > 0) counts.set(key, left)
-      else counts.delete(key)
+      const left = (taken.get(key) ?? 1) - 1
+      if (left > 0) taken.set(key, left)
+      else taken.delete(key)
     }
   }
 }
@@ -108,7 +117,7 @@ function principalOf ({ principal }: FastifyRequest): string {
   return JSON.stringify([method, issuer, subject])
 }
 
-/** Of IPv6 the network of 64 bits, within which a client chooses its address as it likes. */
+/** For IPv6 the /64 network, in which a client can choose its address freely. */
 function addressOf ({ ip }: FastifyRequest): string {
   return normalizeIP(ip)
 }

@@ -48,7 +48,7 @@ export interface Metadata {
 }
 
 export default fp(async function metadata (app) {
-  const synchronizer = new Synchronizer(app.etcd, app.log, app.config.verifyInterval)
+  const synchronizer = new Synchronizer(app.etcd, app.log, app.config.verifyIntervalMs)
   app.decorate<Metadata>('metadata', synchronizer)
   app.addHook('onReady', async () => synchronizer.start())
   app.addHook('onClose', () => synchronizer.stop())

@@ -4,43 +4,35 @@ import type { Socket } from 'node:net'
 import { type SecureContextOptions, Server, TLSSocket } from 'node:tls'
 import fp from 'fastify-plugin'
 import { watchFile } from '../lib/watched-file.ts'
+import type { TlsFiles } from './config/read.ts'
 
-/** PEM files of the service's certificate and key, and of the CA whose clients may connect. */
-export interface TlsFiles {
-  readonly tlsCertFile?: string | undefined
-  readonly tlsKeyFile?: string | undefined
-  readonly tlsClientCaFile?: string | undefined
+/** Fastify's `https` option, null without TLS. With a client CA, a client needs a certificate from it to connect. */
+export function tlsOptions (files: TlsFiles | undefined): ServerOptions | null {
+  if (!files) return null
+  const requestCert = files.clientCaFile !== undefined
+  return { ...secureContext(files), requestCert, rejectUnauthorized: requestCert }
 }
 
-/** What Fastify takes as `https`; `null` without a certificate. With a client CA, who has no certificate of it does not connect. */
-export function tlsOptions (files: TlsFiles): ServerOptions | null {
-  if (files.tlsCertFile === undefined) return null
-  const asked = files.tlsClientCaFile !== undefined
-  return { ...secureContext(files), requestCert: asked, rejectUnauthorized: asked }
-}
-
-/** Serves new connections with the files' new content when they change. One that doesn't fit together is not taken. */
+/** Reloads the TLS files when one changes, for new connections. If they do not fit together, the old ones stay. */
 export default fp(async function tls (app) {
-  const { tlsCertFile, tlsKeyFile, tlsClientCaFile } = app.config
-  const { server } = app
-  if (!(server instanceof Server)) return
+  const { config: { tls: files }, server } = app
+  if (!files || !(server instanceof Server)) return
   const closing = new AbortController()
   app.addHook('onClose', async () => closing.abort())
-  for (const file of [tlsCertFile, tlsKeyFile, tlsClientCaFile]) {
-    if (file !== undefined) void watchFile(file, readFileSync(file), reload, closing.signal)
-  }
-
-  function reload (): void {
+  const reload = () => {
     try {
-      (server as unknown as Server).setSecureContext(secureContext(app.config))
-      app.log.info('the TLS files have been read anew')
+      server.setSecureContext(secureContext(files))
+      app.log.info('the TLS files have been reloaded')
     } catch (error) {
-      app.log.error({ reason: (error as Error).message }, 'the new TLS files are not taken: the old ones stay')
+      app.log.error({ reason: (error as Error).message }, 'the new TLS files are invalid: the old ones stay in use')
     }
+  }
+  for (const file of Object.values(files)) {
+    if (file !== undefined) void watchFile(file, readFileSync(file), reload, closing.signal)
   }
 }, { name: 'tls', dependencies: ['config'] })
 
-/** The subject of the certificate that a client has shown, such as `O=Example, CN=agent`. */
+/** The subject of the client's certificate, such as `O=Example, CN=agent`; null without one. */
 export function clientCertificate (socket: Socket): string | null {
   const known = subjects.get(socket)
   if (known !== undefined) return known
@@ -53,8 +45,10 @@ export function clientCertificate (socket: Socket): string | null {
 
 const subjects = new WeakMap<Socket, string | null>()
 
-function secureContext ({ tlsCertFile, tlsKeyFile, tlsClientCaFile }: TlsFiles): SecureContextOptions {
-  const cert = readFileSync(tlsCertFile as string)
-  const key = readFileSync(tlsKeyFile as string)
-  return { cert, key, ...tlsClientCaFile !== undefined && { ca: readFileSync(tlsClientCaFile) } }
+function secureContext ({ certFile, keyFile, clientCaFile }: TlsFiles): SecureContextOptions {
+  return {
+    cert: readFileSync(certFile),
+    key: readFileSync(keyFile),
+    ...clientCaFile !== undefined && { ca: readFileSync(clientCaFile) },
+  }
 }

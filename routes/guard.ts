@@ -5,7 +5,7 @@ import {
   validateOriginHeader,
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { isLoopback } from '../plugins/config/auth-mode.ts'
+import { isLoopback } from '../lib/address.ts'
 
 type Check = { ok: true } | { ok: false, message: string }
 

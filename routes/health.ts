@@ -7,7 +7,7 @@ import packageJson from '../package.json' with { type: 'json' }
  * broker.
  */
 export default async function health (app: FastifyInstance) {
-  const { maxStaleness } = app.config
+  const { maxStalenessMs } = app.config
 
   // A busy process must not be restarted, so it answers under pressure too.
   app.get('/healthz', { config: { pressureHandler: () => {} } }, async () => {
@@ -38,7 +38,7 @@ export default async function health (app: FastifyInstance) {
   app.get('/readyz', async (_, reply) => {
     const { mirror, ageMs, reason } = app.metadata
     if (!mirror) return reply.code(503).send({ status: 'not ready', reason })
-    if (maxStaleness > 0 && ageMs > maxStaleness) {
+    if (maxStalenessMs > 0 && ageMs > maxStalenessMs) {
       return reply.code(503).send({
         status: 'not ready',
         reason: `the metadata is ${ageMs} ms old, more than KAFSCALE_MCP_MAX_STALENESS: ${

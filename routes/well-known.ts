@@ -4,14 +4,14 @@ import { SCOPES } from '../plugins/rbac/decide.ts'
 
 /** `GET /.well-known/oauth-protected-resource`: where a client gets a token (RFC 9728). Absent in the mode `none`. */
 export default async function wellKnown (app: FastifyInstance) {
-  const { authMode, oidcIssuer, publicUrl } = app.config
-  if (authMode === 'none') return
+  const { auth, publicUrl } = app.config
+  if (auth.mode === 'none') return
 
   const { pathname } = new URL(`${(publicUrl ?? 'http://localhost').replace(/\/$/, '')}/mcp`)
   for (const path of new Set(['', '/mcp', pathname])) {
     app.get(`${WELL_KNOWN}${path}`, async () => ({
       resource: resourceUrl(app),
-      ...authMode === 'oidc' && { authorization_servers: oidcIssuer },
+      ...auth.mode === 'oidc' && { authorization_servers: auth.issuers },
       scopes_supported: [SCOPES.observe],
       bearer_methods_supported: ['header'],
       resource_name: 'KafScale',

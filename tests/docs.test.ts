@@ -3,7 +3,7 @@ import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
-import { readConfig } from '../plugins/config/index.ts'
+import { readConfig } from '../plugins/config/read.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
 import { authority, clientOf } from './support/authorization.ts'
 import { startEtcd } from './support/etcd.ts'
@@ -62,7 +62,7 @@ t.test('what is to be set starts the service in the mode that is said, without a
   const config = (text: string) =>
     readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379', ...page.environment(text, dir) })
   for (const { mode, text } of settings) {
-    const { authMode, warnings } = config(text)
+    const { auth: { mode: authMode }, warnings } = config(text)
     t.equal(authMode, mode)
     t.strictSame(warnings.filter(warning => !/PUBLIC_URL is not set|shared secret/.test(warning)), [])
   }
@@ -70,17 +70,20 @@ t.test('what is to be set starts the service in the mode that is said, without a
 })
 
 t.test('what is said of defaults is so', async t => {
-  const config = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379' })
+  const config = readConfig({
+    KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379',
+    KAFSCALE_MCP_OIDC_ISSUER: 'https://id.example',
+  })
   t.match(config, {
-    oidcMaxTokenLifetime: 3_600_000,
+    auth: { maxTokenLifetimeMs: 3_600_000 },
     rateLimit: 0,
     addressRateLimit: 0,
     maxConcurrentCalls: 64,
     addressMaxConcurrentCalls: 0,
     maxAuthFailures: 300,
-    maxEventLoopDelay: 1_000,
+    maxEventLoopDelayMs: 1_000,
     maxBodyBytes: 2 ** 20,
-    requestTimeout: 30_000,
+    requestTimeoutMs: 30_000,
     auditSinks: [{ kind: 'stdout' }],
     auditFailMode: 'closed',
   })
@@ -135,7 +138,8 @@ t.test('a pod is known by its service account', async t => {
   const { serviceAccountToken: { audience, expirationSeconds } } =
     parse(block('yaml pod')).volumes[0].projected.sources[0]
   t.equal(audience, `${env['KAFSCALE_MCP_PUBLIC_URL']}/mcp`)
-  t.ok(expirationSeconds * 1_000 <= app.config.oidcMaxTokenLifetime)
+  const { auth } = app.config
+  t.ok(auth.mode === 'jwks' && expirationSeconds * 1_000 <= auth.maxTokenLifetimeMs)
   // What the API server puts in: no scope, and who the pod is.
   const claims = (name: string) => ({
     'kubernetes.io': { namespace: 'agents', pod: { name: 'triage-0', uid: 'a' }, serviceaccount: { name, uid: 'b' } },

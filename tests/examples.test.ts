@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
-import { type Environment, readConfig } from '../plugins/config/index.ts'
+import { type Environment, readConfig } from '../plugins/config/read.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
 import { environmentOf, type Manifest, only, podOf, render, type Values, withHelm } from './support/chart.ts'
 import { mistakes } from './support/chart-schemas.ts'
@@ -66,7 +66,7 @@ t.test('compose-oidc', async t => {
   const config = readConfig({ KAFSCALE_MCP_HTTP_ADDR: ':8090', ...environment })
 
   t.test('configures the service without a warning, and only on loopback', async t => {
-    t.match(config, { authMode: 'oidc', etcdEndpoints: ['http://etcd:2379'], warnings: { length: 0 } })
+    t.match(config, { auth: { mode: 'oidc' }, etcdEndpoints: ['http://etcd:2379'], warnings: { length: 0 } })
     const ports = Object.values(services).flatMap(({ ports = [] }) => ports)
     for (const port of ports) t.match(port, /^127\.0\.0\.1:(\d+):\1$/)
     t.equal(service.network_mode, 'service:keycloak')
@@ -83,7 +83,8 @@ t.test('compose-oidc', async t => {
   })
 
   t.test('has Keycloak issue the tokens that the service expects', async t => {
-    t.strictSame(config.oidcIssuer, [`${keycloak.environment?.['KC_HOSTNAME']}/realms/${realm.realm}`])
+    const issuer = `${keycloak.environment?.['KC_HOSTNAME']}/realms/${realm.realm}`
+    t.strictSame(config.auth.mode === 'oidc' && config.auth.issuers, [issuer])
     t.equal(mapper('oidc-audience-mapper')?.['included.custom.audience'], `${config.publicUrl}/mcp`)
     t.equal(scope.name, 'kafscale:observe')
     t.strictSame(realm.clients[0].optionalClientScopes, [scope.name])
@@ -200,14 +201,16 @@ t.test('helm-production', withHelm, async t => {
   t.test('configures the service without a warning', async t => {
     const config = readConfig(environmentOf(t, podOf(objects), objects, existing(t)))
     t.match(config, {
-      authMode: 'oidc',
+      auth: { mode: 'oidc' },
       publicUrl: 'https://mcp.example',
       etcdUsername: 'kafscale-mcp',
       auditSinks: [{ kind: 'stdout' }, { kind: 'file', path: '/var/log/kafscale-mcp/audit.jsonl' }],
       warnings: { length: 0 },
     })
     const { bindings } = parsePolicy(readFileSync(String(config.policyFile), 'utf8'), tools)
-    for (const { issuer } of bindings ?? []) t.ok(config.oidcIssuer?.includes(String(issuer)))
+    const accepted = config.auth.mode === 'oidc' ? config.auth.issuers : []
+    t.ok(accepted.length > 0)
+    for (const { issuer } of bindings ?? []) t.ok(accepted.includes(String(issuer)))
   })
 
   t.test('needs only what its README creates', async t => {

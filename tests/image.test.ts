@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../package.json' with { type: 'json' }
-import { readConfig } from '../plugins/config/index.ts'
+import { readConfig } from '../plugins/config/read.ts'
 import { startEtcd } from './support/etcd.ts'
 import { ask, buildContext, commandLine, contextNames, emptyFolder, PATH, run, sources, start } from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
@@ -173,7 +173,7 @@ t.test('docker-compose.yaml brings an etcd and the service, on loopback only', a
     const given = Object.entries(service.environment ?? {}).map((
       [name, value]
     ) => [name, value.replace(/\$\{\w+:\?[^}]*\}/, 'x'.repeat(64)).replace(/\$\{\w+:-([^}]*)\}/, '$1')])
-    const { authMode, httpAddr, etcdEndpoints, publicUrl, warnings } = readConfig({
+    const { auth: { mode: authMode }, httpAddr, etcdEndpoints, publicUrl, warnings } = readConfig({
       ...pairs(ofImage('ENV').join(' ')),
       ...Object.fromEntries(given),
     })

@@ -2,7 +2,8 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
-import { ConfigSchema, readConfig } from '../plugins/config/index.ts'
+import { readConfig } from '../plugins/config/read.ts'
+import { ConfigSchema } from '../plugins/config/schema.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
 import { startEtcd } from './support/etcd.ts'
 import { run } from './support/packaging.ts'
@@ -99,7 +100,7 @@ t.test('each configuration selects the mode in its info string, without warnings
   for (const [name, page] of Object.entries({ install, configure })) {
     for (const kind of page.kinds.filter(kind => kind.startsWith('sh env '))) {
       for (const text of page.ofKind(kind)) {
-        const { authMode, warnings } = readConfig({
+        const { auth: { mode: authMode }, warnings } = readConfig({
           KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379',
           ...page.environment(text, dir),
         })
@@ -109,7 +110,7 @@ t.test('each configuration selects the mode in its info string, without warnings
     }
   }
   const [, parallel = ''] = /```sh env token\n([^]*?)```/.exec(upgrade.text) ?? []
-  const { authMode, warnings } = readConfig(upgrade.environment(parallel.replaceAll(/^ +/gm, ''), dir))
+  const { auth: { mode: authMode }, warnings } = readConfig(upgrade.environment(parallel.replaceAll(/^ +/gm, ''), dir))
   t.equal(authMode, 'token')
   t.match(warnings, [/SESSION_TIMEOUT has no effect/, /shared secret/])
 })
@@ -141,7 +142,7 @@ t.test('the container commands set only variables that the service knows', async
   const env = Object.fromEntries(
     [...serve.matchAll(/--env ([A-Z_]+)(?:=(\S+))?/g)].map(([, name = '', value = TOKEN]) => [name, value])
   )
-  const { authMode, httpAddr, warnings } = readConfig({
+  const { auth: { mode: authMode }, httpAddr, warnings } = readConfig({
     KAFSCALE_MCP_HTTP_ADDR: /KAFSCALE_MCP_HTTP_ADDR=(\S+)/.exec(readFileSync(join(ROOT, 'Dockerfile'), 'utf8'))?.[1],
     ...env,
   })

@@ -4,23 +4,25 @@ import { join } from 'node:path'
 import { Ajv } from 'ajv'
 import t from 'tap'
 import packageJson from '../package.json' with { type: 'json' }
-import { ConfigSchema } from '../plugins/config/index.ts'
+import { ConfigSchema, PREFIX, type Setting } from '../plugins/config/schema.ts'
+import { configureWithTable, envExample } from '../scripts/docs-settings.ts'
 import { ROOT } from './support/paths.ts'
 import { buildTestApp, CALLER } from './support/service.ts'
 
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
-const settings: { variable: string, meaning: string, default?: string, required?: true, secret?: true }[] =
-  Object.values(ConfigSchema).map(({ name, ...setting }) => ({ ...setting, variable: `KAFSCALE_MCP_${name}` }))
+const settings = Object.values<Setting>(ConfigSchema)
 
-t.test('.env.example lists every variable with its meaning and default', async t => {
-  const entries = settings.flatMap(({ variable, meaning, default: value = '', required, secret }) => [
-    `# ${meaning}${required ? ' (required)' : ''}\n# ${variable}=${value}\n`,
-    ...secret ? [`# A file with the value of ${variable}, instead of it\n# ${variable}_FILE=\n`] : [],
-  ])
-  t.equal(
-    read('.env.example'),
-    `# For npm run dev: copy to .env, and take the # off what is to be set.\n\n${entries.join('\n')}`
-  )
+t.test('.env.example and docs/configure.md list every setting with its default and meaning', async t => {
+  const configure = read('docs/configure.md')
+  t.equal(read('.env.example'), envExample(), 'as npm run docs:settings writes it')
+  t.equal(configure, configureWithTable(configure), 'as npm run docs:settings writes it')
+  for (const { name, meaning, default: value = '', required, secret } of settings) {
+    const variable = PREFIX + name
+    t.ok(envExample().includes(`# ${meaning}${required ? ' (required)' : ''}\n# ${variable}=${value}\n`), variable)
+    if (secret) t.ok(envExample().includes(`# ${variable}_FILE=\n`), `${variable}_FILE`)
+    const shown = required ? 'required' : value && `\`${value}\``
+    t.ok(configure.includes(`| \`${variable}\` | ${shown} | ${meaning} |\n`), variable)
+  }
 })
 
 t.test('the README', async t => {
@@ -36,7 +38,7 @@ t.test('the README', async t => {
     const named = rows.flat().flatMap(cell => cell.match(/KAFSCALE_MCP_\w+/g) ?? [])
     t.ok(named.length > 0 && named.length <= 5)
     for (const name of named) {
-      const setting = settings.find(({ variable }) => variable === name)
+      const setting = settings.find(setting => PREFIX + setting.name === name)
       const [, value] = rows.find(([cell]) => cell === `\`${name}\``) ?? []
       t.equal(value, setting?.required ? 'required' : setting?.default ? `\`${setting.default}\`` : '', name)
     }
@@ -85,10 +87,9 @@ function partial (schema: unknown): object {
 t.test('the service starts from its sources, and .env is for development alone', async t => {
   t.match(packageJson.scripts.start, /^node (--\S+ )*server\.ts$/)
   t.equal(packageJson.scripts.dev, 'node --watch --env-file-if-exists=.env server.ts')
-  const readers = globSync('{*.ts,bin/*.js,{cli,kafscale,lib,plugins,routes,tools}/**/*.ts}', { cwd: ROOT }).filter(path =>
-    /process\.env|loadEnvFile/.test(read(path))
-  )
-  t.strictSame(readers, ['plugins/config/index.ts'], 'one file reads the environment')
+  const readers = globSync('{*.ts,bin/*.js,{cli,kafscale,lib,plugins,routes,tools}/**/*.ts}', { cwd: ROOT })
+    .filter(path => /process\.env|loadEnvFile/.test(read(path)))
+  t.strictSame(readers, ['plugins/config/read.ts'], 'one file reads the environment')
 })
 
 t.test('tools have no way to secrets, requests or files', async t => {
@@ -96,7 +97,7 @@ t.test('tools have no way to secrets, requests or files', async t => {
     [...read(path).matchAll(/^(?:import|export|\}) (?!type ).*from '([^']*)'/gm)].map(([, specifier = '']) => specifier)
   )
   t.strictSame(
-    [...new Set(imports)].filter(specifier => /^node:(?!crypto$)|config\.ts$|auth\/|audit\//.test(specifier)),
+    [...new Set(imports)].filter(specifier => /^node:(?!crypto$)|config\/|auth\/|audit\//.test(specifier)),
     []
   )
 })

@@ -73,7 +73,7 @@ async function begin (t: Test, url: string, text: string): Promise<void> {
   socket.write(text)
 }
 
-function logged ({ output }: Service): { msg: string, level: number, url?: string }[] {
+function logged ({ output }: Service): { msg: string, level: number, url?: string, signal?: string }[] {
   return output.stderr.trim().split('\n').map(line => JSON.parse(line))
 }
 
@@ -126,7 +126,8 @@ t.test('it says on standard error where it listens, and what is doubtful; standa
   for (const message of [
     'KAFSCALE_MCP_SESSION_TIMEOUT has no effect: sessions no longer exist',
     'KAFSCALE_MCP_AUTH_TOKENS is not a variable of this service: it has no effect',
-    'KAFSCALE_MCP_AUTH_TOKEN is a shared secret: whoever has it is static-token, and nobody can tell who that was',
+    'KAFSCALE_MCP_AUTH_TOKEN is a shared secret: every caller is static-token, and audit records cannot tell callers ' +
+    'apart; KAFSCALE_MCP_OIDC_ISSUER or KAFSCALE_MCP_AUTH_JWKS_FILE identifies them',
   ]) t.match(lines.find(({ msg }) => msg === message), { level: WARN }, message)
 
   const call = modern('tools/call', { name: 'list_topics', arguments: {} })
@@ -179,11 +180,14 @@ t.test('it does not start with a value that is wrong: every one is named, each i
       exit: REFUSED,
       lines: [
         'kafscale-mcp does not start:',
-        'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma separated; http or https, http when no scheme is given',
+        'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma-separated: ' +
+        'http://host:port or https://host:port; http if no scheme is given',
         'KAFSCALE_MCP_LOG_LEVEL is "loud": expected one of fatal, error, warn, info, debug, trace, silent',
         'KAFSCALE_MCP_ETCD_PASSWORD is set and KAFSCALE_MCP_ETCD_USERNAME is not: expected both or neither',
-        'KAFSCALE_MCP_HTTP_ADDR (0.0.0.0:8090) is no loopback address, and nothing says who may call: set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), ' +
-        'KAFSCALE_MCP_AUTH_JWKS_FILE and KAFSCALE_MCP_AUTH_JWKS_ISSUER (keys of your own) or KAFSCALE_MCP_AUTH_TOKEN (one shared secret); or listen on 127.0.0.1:8090',
+        'KAFSCALE_MCP_HTTP_ADDR (0.0.0.0:8090) is not a loopback address, and no authentication is configured: ' +
+        'set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), KAFSCALE_MCP_AUTH_JWKS_FILE and ' +
+        'KAFSCALE_MCP_AUTH_JWKS_ISSUER (your own keys), or KAFSCALE_MCP_AUTH_TOKEN (one shared secret); ' +
+        'or listen on 127.0.0.1:8090',
       ]
     })
 })
@@ -211,10 +215,13 @@ t.test('it does not start with tools, keys or a policy that it does not understa
 })
 
 t.test('it does not start where it can\'t listen, and says why in a sentence', async t => {
-  const taken = createServer().listen(0, '127.0.0.1')
-  await once(taken, 'listening')
-  t.teardown(() => taken.close())
-  const { port } = taken.address() as AddressInfo
+  const occupy = async (host: string) => {
+    const taken = createServer().listen(0, host)
+    await once(taken, 'listening')
+    t.teardown(() => taken.close())
+    return (taken.address() as AddressInfo).port
+  }
+  const port = await occupy('127.0.0.1')
   const sentence = async (address: string) => {
     const { exit, lines } = await refusal(t, { KAFSCALE_MCP_HTTP_ADDR: address, KAFSCALE_MCP_LOG_LEVEL: 'silent' })
     t.equal(exit, REFUSED)
@@ -224,9 +231,10 @@ t.test('it does not start where it can\'t listen, and says why in a sentence', a
   }
   t.equal(
     await sentence(`127.0.0.1:${port}`),
-    `KAFSCALE_MCP_HTTP_ADDR (127.0.0.1:${port}) is in use: stop what listens there, or choose another port.`
+    `KAFSCALE_MCP_HTTP_ADDR (127.0.0.1:${port}) is in use: stop the process that listens there, or choose another port.`
   )
   t.match(await sentence(`localhost:${port}`), /^KAFSCALE_MCP_HTTP_ADDR \(127\.0\.0\.1:\d+\) is in use: /)
+  t.match(await sentence(`[::1]:${await occupy('::1')}`), /^KAFSCALE_MCP_HTTP_ADDR \(\[::1\]:\d+\) is in use: /)
 })
 
 t.test('told to end, it finishes the calls in flight, takes no others, and exits 0', async t => {
@@ -253,6 +261,10 @@ t.test('told to end, it finishes the calls in flight, takes no others, and exits
       }
       t.equal(await service.exit, 0)
       t.equal(await listens(url), false)
+      t.match(logged(service).filter(({ msg }) => /^shut/.test(msg)), [
+        { level: INFO, signal, msg: 'shutting down' },
+        { level: INFO, msg: 'shutdown complete' },
+      ])
     })
   }
 })

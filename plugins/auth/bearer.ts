@@ -2,8 +2,8 @@ import type { FastifyRequest } from 'fastify'
 import { Unauthenticated } from '../../errors.ts'
 
 /**
- * The bearer token of a request: of the one `Authorization` header, since a second one is what a proxy in front may have
- * checked instead, and never of the query string, which stands in logs. RFC 6750, section 2.
+ * The bearer token from the `Authorization` header (RFC 6750, section 2). A second `Authorization` header is refused: a
+ * proxy may have checked that one. A token in the query string is refused: URLs end up in logs.
  * @throws {Unauthenticated}
  */
 export function bearerToken ({ raw: { rawHeaders }, query }: FastifyRequest): string {
@@ -13,7 +13,7 @@ export function bearerToken ({ raw: { rawHeaders }, query }: FastifyRequest): st
       'invalid_request'
     )
   }
-  // Node.js keeps the first of several in `headers`.
+  // `headers` would drop all but the first.
   const [header, ...more] = rawHeaders.filter((_, index) =>
     index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === 'authorization'
   )

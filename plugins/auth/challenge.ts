@@ -5,8 +5,8 @@ import { SCOPES } from '../rbac/decide.ts'
 import { metadataUrl } from './resource.ts'
 
 /**
- * The value of `WWW-Authenticate` that goes with a refusal: RFC 6750, section 3, with the `resource_metadata` of RFC 9728.
- * `undefined` for every other error.
+ * The `WWW-Authenticate` header for an error: RFC 6750, section 3, with `resource_metadata` from RFC 9728. Undefined
+ * for errors that are not about the token.
  */
 export function challenge (error: FastifyError, app: FastifyInstance): string | undefined {
   const refusal = refusalOf(error)

@@ -3,195 +3,168 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { decodeJwt, type JWTVerifyGetKey } from 'jose'
 import { Unauthenticated } from '../../errors.ts'
-import { secretsOf } from '../config/index.ts'
+import type { JwksConfig, OidcConfig } from '../config/auth.ts'
+import { reveal } from '../config/secret.ts'
 import { clientCertificate } from '../tls.ts'
 import { bearerToken } from './bearer.ts'
 import { Issuer } from './issuer.ts'
-import { checkIntrospected, type Claims, type Expected, LEEWAY_S, verifyJwt } from './jwt.ts'
+import { checkIntrospected, type Claims, type Expectations, LEEWAY_S, verifyJwt } from './jwt.ts'
 import { keysFromFile } from './keys-file.ts'
-import type { AuthMethod, Principal } from './principal.ts'
+import { ANONYMOUS, type AuthMethod, type Principal, principalOf, STATIC_TOKEN } from './principal.ts'
 import { resourceUrl } from './resource.ts'
 import { VerifiedTokens } from './verified-tokens.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /**
-     * Finds out who is asking, leaves it in `request.principal` and returns it. An issuer is asked of a token that was never
-     * good through `ask`, which may refuse.
+     * Authenticates a request, sets `request.principal` and returns it. Introspecting a token that has not been
+     * accepted before goes through `throttle`, whose errors it passes on.
      * @throws {Unauthenticated} {Unverifiable}
      */
-    authenticate: (request: FastifyRequest, ask?: Ask) => Promise<Principal>
+    authenticate: (request: FastifyRequest, throttle?: Throttle) => Promise<Principal>
   }
   interface FastifyRequest {
-    /** Who is asking; `null` on routes that don't ask. */
+    /** The caller; null on routes without authentication. */
     principal: Principal | null
   }
 }
 
+/** How long the answer of an introspection is reused, and so how long a revoked token is still accepted. */
 const INTROSPECTED_MAX_AGE_MS = 30_000
 
-type Ask = <T>(question: () => Promise<T>) => Promise<T>
-const askAnyhow: Ask = async question => await question()
+/** Runs a request to an issuer, or throws instead. */
+type Throttle = <T>(request: () => Promise<T>) => Promise<T>
+const unthrottled: Throttle = async request => await request()
 
-/** Whom a token stands for. @throws {Unauthenticated} */
-type Verify = (token: string, ask: Ask) => Principal | Promise<Principal>
+/** @throws {Unauthenticated} {Unverifiable}, and what `throttle` throws */
+type AuthenticateToken = (token: string, throttle: Throttle) => Principal | Promise<Principal>
 
-/** A token that is good, and until when that need not be found out again, in milliseconds since the epoch. */
-interface Verified { claims: Claims, untilMs: number }
+/** @throws {Unauthenticated} {Unverifiable}, and what `throttle` throws */
+type VerifyToken = (token: string, throttle: Throttle) => Promise<VerifiedClaims>
 
+interface VerifiedClaims {
+  claims: Claims
+  /** Until when the token is accepted without being verified again, in milliseconds since the epoch. */
+  untilMs: number
+}
+
+/** Decorates `app.authenticate`. Without authentication, every caller is anonymous. */
 export default fp(async function auth (app) {
   const closing = new AbortController()
   app.addHook('onClose', async () => closing.abort())
-  const { authMode, tlsClientCaFile } = app.config
-  const verify = await verifier(app, authMode, closing.signal)
+  const authenticateToken = await tokenAuthentication(app, closing.signal)
+  const requiresCertificate = app.config.tls?.clientCaFile !== undefined
 
   app.decorateRequest('principal', null)
-  app.decorate('authenticate', async (request, ask = askAnyhow) => {
-    const principal = verify ? await verify(bearerToken(request), ask) : ANONYMOUS
-    request.principal = tlsClientCaFile === undefined
-      ? principal
-      : { ...principal, clientCertificate: clientCertificate(request.socket) }
+  app.decorate('authenticate', async (request, throttle = unthrottled) => {
+    const principal = authenticateToken ? await authenticateToken(bearerToken(request), throttle) : ANONYMOUS
+    request.principal = requiresCertificate
+      ? { ...principal, clientCertificate: clientCertificate(request.socket) }
+      : principal
     return request.principal
   })
 }, { name: 'auth', dependencies: ['config'] })
 
-async function verifier (app: FastifyInstance, mode: AuthMethod, signal: AbortSignal): Promise<Verify | undefined> {
-  switch (mode) {
-    case 'oidc': return oidc(app, signal)
-    case 'jwks': return await jwks(app, signal)
-    case 'token': return staticToken(secretsOf(app.config).authToken as string)
+/** Undefined when callers need no token. */
+async function tokenAuthentication (
+  app: FastifyInstance,
+  signal: AbortSignal
+): Promise<AuthenticateToken | undefined> {
+  const { auth } = app.config
+  switch (auth.mode) {
+    case 'oidc': return oidc(app, auth, signal)
+    case 'jwks': return await jwks(app, auth, signal)
+    case 'token': return staticToken(reveal(auth.token))
     case 'none': return undefined
   }
 }
 
-function oidc (app: FastifyInstance, signal: AbortSignal): Verify {
-  const { log, config: { oidcIssuer = [], oidcClientId: id } } = app
-  const { oidcClientSecret: secret } = secretsOf(app.config)
-  const { verify, forget } = remembering('oidc', verifyOnce)
-  const client = id === undefined || secret === undefined ? undefined : { id, secret }
-  const issuers = oidcIssuer.map(identifier => new Issuer(identifier, { client, onKeysChange: forget, log }))
+function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): AuthenticateToken {
+  const { authenticateToken, forgetTokens } = remembering('oidc', verify)
+  const { introspection } = auth
+  const client = introspection && { id: introspection.clientId, secret: reveal(introspection.clientSecret) }
+  const issuers = auth.issuers.map(identifier =>
+    new Issuer(identifier, { client, onKeysChange: forgetTokens, log: app.log })
+  )
   for (const issuer of issuers) void issuer.follow(signal)
-  return verify
+  return authenticateToken
 
-  async function verifyOnce (token: string, ask: Ask): Promise<Verified> {
-    const named = issuerOf(token)
-    if (named === undefined) return await introspect(token, ask)
-    const issuer = issuers.find(({ identifier }) => identifier === named)
-    if (!issuer) throw new Unauthenticated('the token is of another issuer', 'invalid_token')
-    return await verifySigned(token, issuer.key, expected(app, issuer.identifier))
+  async function verify (token: string, throttle: Throttle): Promise<VerifiedClaims> {
+    const claimed = claimedIssuer(token)
+    if (claimed === undefined) return await introspect(token, throttle)
+    const issuer = issuers.find(({ identifier }) => identifier === claimed)
+    if (!issuer) throw new Unauthenticated('the token is from another issuer', 'invalid_token')
+    return await verifySigned(token, issuer.key, expectations(app, auth, issuer.identifier))
   }
 
-  /** At the first issuer: the client is one of its, and no other is to see the secret or the token. */
-  async function introspect (token: string, ask: Ask): Promise<Verified> {
+  /** At the first issuer only: the client is registered there, and no other may see its secret or the token. */
+  async function introspect (token: string, throttle: Throttle): Promise<VerifiedClaims> {
     const [issuer] = issuers
-    if (!client || !issuer) throw new Unauthenticated('the token is no JWT', 'invalid_token')
+    if (!client || !issuer) throw new Unauthenticated('the token is not a JWT', 'invalid_token')
     const askedAtMs = Date.now()
-    const answer = await ask(() => issuer.introspect(token))
+    const answer = await throttle(() => issuer.introspect(token))
     if (!answer) throw new Unauthenticated('the token is not active', 'invalid_token')
-    const claims = checkIntrospected(answer, expected(app, issuer.identifier))
+    const claims = checkIntrospected(answer, expectations(app, auth, issuer.identifier))
     return { claims, untilMs: Math.min(askedAtMs + INTROSPECTED_MAX_AGE_MS, claims.exp * 1_000) }
   }
 }
 
-async function jwks (app: FastifyInstance, signal: AbortSignal): Promise<Verify> {
-  const { log, config: { authJwksFile, authJwksIssuer } } = app
-  const { verify, forget } = remembering(
-    'jwks',
-    token => verifySigned(token, key, expected(app, authJwksIssuer as string))
+async function jwks (app: FastifyInstance, auth: JwksConfig, signal: AbortSignal): Promise<AuthenticateToken> {
+  const { authenticateToken, forgetTokens } = remembering('jwks', token =>
+    verifySigned(token, key, expectations(app, auth, auth.issuer))
   )
-  const key = await keysFromFile(authJwksFile as string, { onChange: forget, log, signal })
-  return verify
+  const key = await keysFromFile(auth.file, { onChange: forgetTokens, log: app.log, signal })
+  return authenticateToken
 }
 
-async function verifySigned (token: string, key: JWTVerifyGetKey, expected: Expected): Promise<Verified> {
-  const claims = await verifyJwt(token, key, expected)
-  return { claims, untilMs: (claims.exp + LEEWAY_S) * 1_000 }
-}
-
-function expected (app: FastifyInstance, issuer: string): Expected {
-  const { oidcAudience, oidcMaxTokenLifetime } = app.config
-  return { issuer, audience: oidcAudience ?? resourceUrl(app), maxLifetimeMs: oidcMaxTokenLifetime }
-}
-
-/** `verify` finds out once whom a token stands for; after `forget`, anew. */
-function remembering (
-  method: AuthMethod,
-  verifyOnce: (token: string, ask: Ask) => Promise<Verified>
-): { verify: Verify, forget: () => void } {
-  let verified = new VerifiedTokens()
-  return {
-    verify: async (token, ask) => {
-      // A verification that is under way when the keys change is remembered where nobody looks any more.
-      const tokens = verified
-      const digest = hash('sha256', token, 'base64url')
-      return tokens.get(digest) ?? await tokens.find(digest, async () => {
-        // Whoever fails from the same address keeps no one out who is known.
-        const { claims, untilMs } = await verifyOnce(token, tokens.knew(digest) ? askAnyhow : ask)
-        return { principal: principalOf(withoutToken(claims, token), method, digest), untilMs }
-      })
-    },
-    forget: () => { verified = new VerifiedTokens() },
-  }
-}
-
-/** An issuer may tell the token among its claims, where a policy could show it. */
-function withoutToken (claims: Claims, token: string): Claims {
-  return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== token)) as Claims
-}
-
-/** Compares digests: they have one length, so the time that it takes tells nothing of the secret. */
-function staticToken (secret: string): Verify {
+/** Compares digests: they have equal lengths, so the time it takes reveals nothing about the secret. */
+function staticToken (secret: string): AuthenticateToken {
   const digest = hash('sha256', secret, 'buffer')
   return token => {
     if (!timingSafeEqual(hash('sha256', token, 'buffer'), digest)) {
-      throw new Unauthenticated('the token is not the one that is expected', 'invalid_token')
+      throw new Unauthenticated('the token is not the configured one', 'invalid_token')
     }
     return STATIC_TOKEN
   }
 }
 
-function nobody (method: AuthMethod, subject: string): Principal {
-  return Object.freeze({
-    subject,
-    issuer: null,
-    clientId: null,
-    method,
-    scopes: undefined,
-    tokenId: null,
-    expiresAt: null,
-    claims: {},
-    clientCertificate: null,
-  })
+async function verifySigned (token: string, key: JWTVerifyGetKey, expected: Expectations): Promise<VerifiedClaims> {
+  const claims = await verifyJwt(token, key, expected)
+  return { claims, untilMs: (claims.exp + LEEWAY_S) * 1_000 }
 }
 
-const ANONYMOUS = nobody('none', 'anonymous')
-const STATIC_TOKEN = nobody('token', 'static-token')
-
-function principalOf (claims: Claims, method: AuthMethod, digest: string): Principal {
-  const { sub, iss, jti, exp, client_id: clientId, azp } = claims
-  return Object.freeze({
-    subject: sub,
-    issuer: iss ?? null,
-    clientId: [clientId, azp].find(id => typeof id === 'string') ?? null,
-    method,
-    scopes: scopesOf(claims),
-    tokenId: typeof jti === 'string' ? jti : digest,
-    expiresAt: new Date(exp * 1_000),
-    claims,
-    clientCertificate: null,
-  })
+function expectations (app: FastifyInstance, auth: OidcConfig | JwksConfig, issuer: string): Expectations {
+  return { issuer, audience: auth.audience ?? resourceUrl(app), maxLifetimeMs: auth.maxTokenLifetimeMs }
 }
 
-/** `scope` of RFC 9068, or `scp`, as some issuers call it. One that is there and can't be read grants nothing. */
-function scopesOf ({ scope, scp }: Claims): ReadonlySet<string> | undefined {
-  const claim = scope ?? scp
-  if (claim === undefined) return undefined
-  const scopes = typeof claim === 'string' ? claim.split(' ') : Array.isArray(claim) ? claim : []
-  return new Set(scopes.filter(scope => typeof scope === 'string' && scope !== ''))
+/** Verifies each token once for as long as it stays accepted, or until `forgetTokens` is called. */
+function remembering (
+  method: AuthMethod,
+  verify: VerifyToken
+): { authenticateToken: AuthenticateToken, forgetTokens: () => void } {
+  let current = new VerifiedTokens()
+  return {
+    authenticateToken: async (token, throttle) => {
+      // A verification that started with the old keys ends in the old cache, which is no longer used.
+      const tokens = current
+      const digest = hash('sha256', token, 'base64url')
+      return tokens.get(digest) ?? await tokens.verify(digest, async () => {
+        // A token that was accepted before is not held up by failed sign-ins from the same address.
+        const { claims, untilMs } = await verify(token, tokens.hasAccepted(digest) ? unthrottled : throttle)
+        return { principal: principalOf(withoutToken(claims, token), method, digest), untilMs }
+      })
+    },
+    forgetTokens: () => { current = new VerifiedTokens() },
+  }
 }
 
-/** Who a JWT says has issued it, not verified; `undefined` when it is no JWT. */
-function issuerOf (token: string): string | null | undefined {
+/** Removes the token itself, which an issuer may repeat in its answer: claims can be shown to others. */
+function withoutToken (claims: Claims, token: string): Claims {
+  return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== token)) as Claims
+}
+
+/** The unverified `iss` of a JWT, null when it has none; undefined when the token is not a JWT. */
+function claimedIssuer (token: string): string | null | undefined {
   try {
     return decodeJwt(token).iss ?? null
   } catch {

@@ -2,50 +2,59 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, type RemoteJWKSet } from 'jose'
 import {
-  allowInsecureRequests, type ClientAuth, ClientSecretBasic, ClientSecretPost, type Configuration,
-  discovery, None, tokenIntrospection
+  allowInsecureRequests,
+  type ClientAuth,
+  ClientSecretBasic,
+  ClientSecretPost,
+  type Configuration,
+  discovery,
+  None,
+  tokenIntrospection,
 } from 'openid-client'
 import { Unverifiable } from '../../errors.ts'
+import { isConfidential } from '../../lib/address.ts'
 import { quote } from '../../lib/printable.ts'
-import { isConfidential } from '../config/auth-mode.ts'
 
 const REQUEST_TIMEOUT_MS = 5_000
-/** Also how long a key that the issuer has withdrawn is still taken. */
+/** Also how long a key is accepted after the issuer has withdrawn it. */
 const KEYS_MAX_AGE_MS = 300_000
-/** An unknown `kid` costs the issuer no more than a request in so long, whoever invents them. */
+/** Tokens with an unknown `kid`, which anyone can invent, cause at most one request to the issuer in this time. */
 const UNKNOWN_KEY_INTERVAL_MS = 30_000
 const FIRST_RETRY_MS = 1_000
-/** One that does not answer is left alone for so long, whoever asks. */
-const SILENCE_MS = 1_000
 const MAX_RETRY_MS = 30_000
+/** After a failed introspection, the issuer is not asked again for this long. */
+const INTROSPECTION_PAUSE_MS = 1_000
 
 interface Options {
-  /** With which opaque tokens are introspected. */
+  /** The client that introspects opaque tokens. */
   client?: { id: string, secret: string } | undefined
+  /** Called when the issuer has published other keys than before. */
   onKeysChange: () => void
   log: FastifyBaseLogger
 }
 
+/** What discovery has found out: the issuer's endpoints and its keys. */
+interface Discovered { server: Configuration, jwks: RemoteJWKSet }
+
 /**
- * One issuer of tokens, as its discovery document describes it. While it is down, its last keys serve; until it was up
- * once, nothing of it can be verified.
+ * A token issuer, known through its discovery document. While it is unreachable, its last keys stay in use. Until it
+ * has been reached once, none of its tokens can be verified.
  */
 export class Issuer {
   readonly identifier: string
   readonly #options: Options
-  #server: Configuration | undefined
-  #jwks: RemoteJWKSet | undefined
+  #discovered: Discovered | undefined
   #refreshing: Promise<void> | undefined
-  #attemptedAtMs = -Infinity
+  #refreshedAtMs = -Infinity
   #reachable: boolean | undefined
-  #silentSinceMs = -Infinity
+  #introspectionFailedAtMs = -Infinity
 
   constructor (identifier: string, options: Options) {
     this.identifier = identifier
     this.#options = options
   }
 
-  /** Discovers the issuer and keeps its keys fresh, until the signal ends it. */
+  /** Discovers the issuer and keeps its keys current, until the signal aborts. */
   async follow (signal: AbortSignal): Promise<void> {
     let retryMs = FIRST_RETRY_MS
     while (!signal.aborted) {
@@ -55,41 +64,47 @@ export class Issuer {
     }
   }
 
-  /** The key that a token's header names, among the issuer's. @throws {Unverifiable} when they are not known yet */
+  /** Selects the issuer's key that a token's header names. @throws {Unverifiable} while the keys are unknown */
   readonly key: JWTVerifyGetKey = async (header, token) => {
     const { jwks } = await this.#known()
     try {
       return await jwks(header, token)
     } catch (error) {
-      if (!(error instanceof errors.JWKSNoMatchingKey) || !await this.#refreshed()) throw error
+      if (!(error instanceof errors.JWKSNoMatchingKey) || !await this.#refreshForUnknownKey()) throw error
       return await jwks(header, token)
     }
   }
 
-  /** What the issuer says of a token; `undefined` when it isn't active, or may be asked of none. @throws {Unverifiable} when it doesn't answer */
+  /**
+   * The claims of an opaque token, from the issuer; undefined when the token is not active or the issuer has no
+   * introspection endpoint.
+   * @throws {Unverifiable} when the issuer does not answer
+   */
   async introspect (token: string): Promise<JWTPayload | undefined> {
     const { server } = await this.#known()
     if (server.serverMetadata().introspection_endpoint === undefined) return undefined
-    if (performance.now() - this.#silentSinceMs < SILENCE_MS) throw new Unverifiable('its issuer does not answer')
+    if (performance.now() - this.#introspectionFailedAtMs < INTROSPECTION_PAUSE_MS) {
+      throw new Unverifiable('its issuer does not answer')
+    }
     try {
       const { active, ...claims } = await tokenIntrospection(server, token, { token_type_hint: 'access_token' })
       return active ? claims as JWTPayload : undefined
     } catch (error) {
-      this.#silentSinceMs = performance.now()
+      this.#introspectionFailedAtMs = performance.now()
       this.#options.log.warn({ issuer: this.identifier, reason: reasonOf(error) }, 'a token could not be introspected')
       throw new Unverifiable('its issuer does not answer')
     }
   }
 
-  async #known (): Promise<{ server: Configuration, jwks: RemoteJWKSet }> {
-    if (!this.#jwks?.fresh) await this.#refreshing
-    if (!this.#server || !this.#jwks?.fresh) throw new Unverifiable('its issuer has not been reached yet')
-    return { server: this.#server, jwks: this.#jwks }
+  async #known (): Promise<Discovered> {
+    if (!this.#discovered?.jwks.fresh) await this.#refreshing
+    if (!this.#discovered?.jwks.fresh) throw new Unverifiable('its issuer has not been reached yet')
+    return this.#discovered
   }
 
-  /** Whether the keys have been asked for anew. */
-  async #refreshed (): Promise<boolean> {
-    if (!this.#refreshing && performance.now() - this.#attemptedAtMs < UNKNOWN_KEY_INTERVAL_MS) return false
+  /** Resolves to false when the keys were requested too recently. */
+  async #refreshForUnknownKey (): Promise<boolean> {
+    if (!this.#refreshing && performance.now() - this.#refreshedAtMs < UNKNOWN_KEY_INTERVAL_MS) return false
     await this.#refresh()
     return true
   }
@@ -101,26 +116,24 @@ export class Issuer {
 
   async #load (): Promise<void> {
     const { log, onKeysChange } = this.#options
-    this.#attemptedAtMs = performance.now()
+    this.#refreshedAtMs = performance.now()
     try {
-      this.#server ??= await this.#discover()
-      // When to ask again is decided here: jose would ask whenever it has failed, and forget the keys that it has.
-      this.#jwks ??= createRemoteJWKSet(new URL(this.#server.serverMetadata().jwks_uri as string),
-        { timeoutDuration: REQUEST_TIMEOUT_MS, cooldownDuration: Infinity, cacheMaxAge: Infinity })
-      const before = JSON.stringify(this.#jwks.jwks())
-      await this.#jwks.reload()
-      if (before !== undefined && JSON.stringify(this.#jwks.jwks()) !== before) onKeysChange()
-      if (!this.#reachable) log.info({ issuer: this.identifier }, 'the issuer of tokens is known')
+      this.#discovered ??= await this.#discover()
+      const { jwks } = this.#discovered
+      const before = JSON.stringify(jwks.jwks())
+      await jwks.reload()
+      if (before !== undefined && JSON.stringify(jwks.jwks()) !== before) onKeysChange()
+      if (!this.#reachable) log.info({ issuer: this.identifier }, 'the token issuer has been reached')
       this.#reachable = true
     } catch (error) {
       if (this.#reachable !== false) {
-        log.warn({ issuer: this.identifier, reason: reasonOf(error) }, 'the issuer of tokens is not reached')
+        log.warn({ issuer: this.identifier, reason: reasonOf(error) }, 'the token issuer cannot be reached')
       }
       this.#reachable = false
     }
   }
 
-  async #discover (): Promise<Configuration> {
+  async #discover (): Promise<Discovered> {
     const url = new URL(this.identifier)
     const { client } = this.#options
     const options = {
@@ -139,14 +152,20 @@ export class Issuer {
     )
     const { issuer, jwks_uri: jwksUri } = server.serverMetadata()
     if (issuer !== this.identifier) {
-      throw new Error(`it calls itself ${quote(issuer)}: KAFSCALE_MCP_OIDC_ISSUER must say exactly that`)
+      throw new Error(`it identifies itself as ${quote(issuer)}: set KAFSCALE_MCP_OIDC_ISSUER to exactly that`)
     }
-    if (jwksUri === undefined || !isConfidential(jwksUri)) throw new Error('it names no https URL of its keys')
-    return server
+    if (jwksUri === undefined || !isConfidential(jwksUri)) throw new Error('its metadata has no https URL of its keys')
+    // This class decides when to reload. jose itself would after each failure, and would drop the keys that it has.
+    const jwks = createRemoteJWKSet(new URL(jwksUri), {
+      timeoutDuration: REQUEST_TIMEOUT_MS,
+      cooldownDuration: Infinity,
+      cacheMaxAge: Infinity,
+    })
+    return { server, jwks }
   }
 }
 
-/** By HTTP Basic, as RFC 6749 wants every server to take it, unless the server says that it doesn't. */
+/** HTTP Basic, which RFC 6749 requires servers to support, unless the server's metadata says that it does not. */
 function clientSecret (secret: string): ClientAuth {
   const basic = ClientSecretBasic(secret)
   const post = ClientSecretPost(secret)
@@ -156,10 +175,10 @@ function clientSecret (secret: string): ClientAuth {
   }
 }
 
-/** What a log says of a failed request: neither the request nor the response, which hold secrets. */
+/** Why a request failed, without the request and the response, which contain secrets. */
 function reasonOf (error: unknown): string {
-  // Of what is no JSON it shows some, and that may be a token.
-  if (error instanceof SyntaxError) return 'the answer is no JSON'
+  // The message of a SyntaxError quotes the text, which may contain a token.
+  if (error instanceof SyntaxError) return 'the answer is not JSON'
   const { message, cause } = error as Error
   return cause instanceof Error ? `${message}: ${reasonOf(cause)}` : message
 }

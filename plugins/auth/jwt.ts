@@ -1,53 +1,43 @@
-import { errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey } from 'jose'
+import { errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions } from 'jose'
 import { Unauthenticated } from '../../errors.ts'
 
-/** Asymmetric ones only: with any other, whoever verifies could sign. */
-const ALGORITHMS: JWSAlgorithm[] = [
-  'RS256',
-  'RS384',
-  'RS512',
-  'PS256',
-  'PS384',
-  'PS512',
-  'ES256',
-  'ES384',
-  'ES512',
-  'EdDSA',
-  'Ed25519',
-]
-type JWSAlgorithm = NonNullable<NonNullable<Parameters<typeof jwtVerify>[2]>['algorithms']>[number]
+/** Asymmetric algorithms only. With a symmetric one, everyone who can verify a token could sign one. */
+const ALGORITHMS = [
+  'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519',
+] satisfies JWTVerifyOptions['algorithms']
 
-/** Access tokens of RFC 9068, and what issued them before it. An ID token or a logout token is neither. */
+/** Types of access tokens: that of RFC 9068, and those in use before it. ID tokens and logout tokens have others. */
 const TYPES = new Set(['at+jwt', 'application/at+jwt', 'jwt', 'application/jwt'])
 
+/** How far the clocks of issuer and service may differ. */
 export const LEEWAY_S = 30
 
-/** What a token has to say. */
-export interface Expected {
+/** What a token must contain to be accepted. */
+export interface Expectations {
   issuer: string
   audience: string
   maxLifetimeMs: number
 }
 
-/** Claims that have been checked. */
+/** The claims of an accepted token. */
 export interface Claims extends JWTPayload { sub: string, exp: number, iat: number }
 
 /**
- * Verifies a JWT access token: signature by a key of the issuer's (whatever keys the token itself brings or names),
+ * Verifies a JWT access token: the signature with a key of the issuer (never one that the token contains or points to),
  * algorithm, type, issuer, audience, times, lifetime and subject.
  * @throws {Unauthenticated}
  */
 export async function verifyJwt (
   token: string,
   key: JWTVerifyGetKey,
-  { issuer, audience, maxLifetimeMs }: Expected
+  { issuer, audience, maxLifetimeMs }: Expectations
 ): Promise<Claims> {
   const { payload, protectedHeader: { typ } } = await jwtVerify(token, key, {
     algorithms: ALGORITHMS,
     issuer,
     audience,
     clockTolerance: LEEWAY_S,
-    // Its effect is that `iat` is there and isn't in the future, where it would make any lifetime look short.
+    // Makes jose require an `iat` that is not in the future, which would let the lifetime appear shorter.
     maxTokenAge: maxLifetimeMs / 1_000,
     requiredClaims: ['sub', 'exp'],
     currentDate: new Date(),
@@ -56,62 +46,70 @@ export async function verifyJwt (
       ? error
       : new Unauthenticated(reasonOf(error), 'invalid_token', error instanceof errors.JWTExpired)
   })
-  if (typ !== undefined && !TYPES.has(String(typ).toLowerCase())) {
-    throw new Unauthenticated('the token is no access token', 'invalid_token')
-  }
-  return checked(payload, maxLifetimeMs)
+  if (typ !== undefined && !TYPES.has(String(typ).toLowerCase())) throw invalid('the token is not an access token')
+  return checkLifetime(payload, maxLifetimeMs)
 }
 
 /**
- * The same checks of what an issuer says of an opaque token (RFC 7662). It need not name itself; if it does, by its name.
+ * Checks the claims from the introspection of an opaque token (RFC 7662) as strictly as those of a JWT. A missing `iss`
+ * stands for the issuer that was asked.
  * @throws {Unauthenticated}
  */
-export function checkIntrospected (claims: JWTPayload, { issuer, audience, maxLifetimeMs }: Expected): Claims {
+export function checkIntrospected (
+  claims: JWTPayload,
+  { issuer, audience, maxLifetimeMs }: Expectations
+): Claims {
   const nowS = Math.floor(Date.now() / 1_000)
   const { iss = issuer, aud, exp, nbf = 0, iat } = claims
-  const refuse = (claim: string): never => { throw new Unauthenticated(CLAIMS.get(claim) ?? '', 'invalid_token') }
-  if (iss !== issuer) refuse('iss')
-  if (aud === undefined || ![aud].flat().includes(audience)) refuse('aud')
-  if (!Number.isFinite(exp)) refuse('exp')
-  if ((exp as number) <= nowS) throw new Unauthenticated(EXPIRED, 'invalid_token', true)
-  if (!(nbf <= nowS + LEEWAY_S)) refuse('nbf')
-  if (!Number.isFinite(iat) || (iat as number) > nowS + LEEWAY_S) refuse('iat')
-  return checked({ ...claims, iss }, maxLifetimeMs)
+  if (iss !== issuer) throw invalid(CLAIM_REASONS.iss)
+  if (aud === undefined || ![aud].flat().includes(audience)) throw invalid(CLAIM_REASONS.aud)
+  if (!isTime(exp)) throw invalid(CLAIM_REASONS.exp)
+  if (exp <= nowS) throw new Unauthenticated(EXPIRED, 'invalid_token', true)
+  if (!(nbf <= nowS + LEEWAY_S)) throw invalid(CLAIM_REASONS.nbf)
+  if (!isTime(iat) || iat > nowS + LEEWAY_S) throw invalid(CLAIM_REASONS.iat)
+  return checkLifetime({ ...claims, iss }, maxLifetimeMs)
 }
 
-function checked (claims: JWTPayload, maxLifetimeMs: number): Claims {
-  const { sub, exp, iat } = claims as Claims
-  if (typeof sub !== 'string' || sub === '') throw new Unauthenticated('the token has no subject', 'invalid_token')
+function checkLifetime (claims: JWTPayload, maxLifetimeMs: number): Claims {
+  const { sub, exp = NaN, iat = NaN } = claims
+  if (typeof sub !== 'string' || sub === '') throw invalid(CLAIM_REASONS.sub)
   if (!((exp - iat) * 1_000 <= maxLifetimeMs)) {
-    throw new Unauthenticated(
-      `the token lives longer than the ${maxLifetimeMs / 1_000} s that are accepted`,
-      'invalid_token'
-    )
+    throw invalid(`the token is valid for longer than the accepted ${maxLifetimeMs / 1_000} s`)
   }
-  return claims as Claims
+  return { ...claims, sub, exp, iat }
+}
+
+function isTime (value: unknown): value is number {
+  return Number.isFinite(value)
+}
+
+function invalid (reason: string): Unauthenticated {
+  return new Unauthenticated(reason, 'invalid_token')
 }
 
 const EXPIRED = 'the token has expired'
 
-const CLAIMS: ReadonlyMap<string, string> = new Map([
-  ['iss', 'the token is of another issuer'],
-  ['aud', 'the token is for another resource'],
-  ['exp', 'the token does not say when it expires'],
-  ['nbf', 'the token is not valid yet'],
-  ['iat', 'the token does not say when it was issued, or says a time to come'],
-  ['sub', 'the token has no subject'],
-])
+const CLAIM_REASONS = {
+  iss: 'the token is from another issuer',
+  aud: 'the token is for another resource',
+  exp: 'the token does not say when it expires',
+  nbf: 'the token is not valid yet',
+  iat: 'the token does not say when it was issued, or says it was in the future',
+  sub: 'the token has no subject',
+} as const
 
-/** The errors of jose as sentences; their own hold the token's claims. */
+/** Describes an error from jose. Its own message is not used: it contains claims. */
 function reasonOf (error: unknown): string {
   if (error instanceof errors.JWTExpired) return EXPIRED
   if (error instanceof errors.JWTClaimValidationFailed) {
-    return CLAIMS.get(error.claim) ?? 'a claim of the token is not valid'
+    const [, reason = 'a claim of the token is not valid'] =
+      Object.entries(CLAIM_REASONS).find(([claim]) => claim === error.claim) ?? []
+    return reason
   }
-  if (error instanceof errors.JOSEAlgNotAllowed) return 'the token is signed by an algorithm that is not accepted'
+  if (error instanceof errors.JOSEAlgNotAllowed) return 'the token is signed with an algorithm that is not accepted'
   if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys) {
-    return 'the token names no key of its issuer'
+    return 'the token does not name a key of its issuer'
   }
   if (error instanceof errors.JWSSignatureVerificationFailed) return 'the token is not signed by its issuer'
-  return 'the token is no JWT that can be verified'
+  return 'the token is not a JWT that can be verified'
 }

@@ -1,23 +1,26 @@
-import { isIPv6 } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
+import { formatAddress } from '../../lib/address.ts'
 
-/** Where RFC 9728 puts a resource's metadata: between host and path. */
+/** The path prefix of a resource's metadata, before the resource's own path (RFC 9728). */
 export const WELL_KNOWN = '/.well-known/oauth-protected-resource'
 
-/** What callers call, and what their tokens are for: `{PUBLIC_URL}/mcp`. Without `PUBLIC_URL` it is known once the service listens. */
+/**
+ * The URL of `/mcp` as clients see it, and the default audience of their tokens: `{PUBLIC_URL}/mcp`. Without
+ * `PUBLIC_URL` it follows the listen address, whose port is final only once the service listens.
+ */
 export function resourceUrl (app: FastifyInstance): string {
   const base = app.config.publicUrl ?? listenerUrl(app)
   return new URL(`${base.replace(/\/$/, '')}/mcp`).href
 }
 
-/** Where a client finds out how to get a token for the resource. */
+/** The URL of the resource's metadata, which tells clients where to get a token. */
 export function metadataUrl (app: FastifyInstance): string {
   const { origin, pathname } = new URL(resourceUrl(app))
   return `${origin}${WELL_KNOWN}${pathname}`
 }
 
-function listenerUrl ({ config: { httpAddr: { host, port }, tlsCertFile }, server }: FastifyInstance): string {
-  const address = server.address()
-  const listening = typeof address === 'object' && address !== null ? address.port : port
-  return `${tlsCertFile === undefined ? 'http' : 'https'}://${isIPv6(host) ? `[${host}]` : host}:${listening}`
+function listenerUrl ({ config: { httpAddr, tls }, server }: FastifyInstance): string {
+  const { port } = server.address() as AddressInfo | null ?? httpAddr
+  return `${tls ? 'https' : 'http'}://${formatAddress({ ...httpAddr, port })}`
 }

@@ -2,40 +2,50 @@ import type { Principal } from './principal.ts'
 
 const MAX_TOKENS = 1_000
 
-/** Whom a token stands for, and until when that need not be found out again, in milliseconds since the epoch. */
-export interface Found { principal: Principal, untilMs: number }
+/** A token that has been accepted. */
+export interface VerifiedToken {
+  principal: Principal
+  /** Until when the token is accepted without being verified again, in milliseconds since the epoch. */
+  untilMs: number
+}
 
 /**
- * Whom tokens that have been verified stand for, by the digest of each, so that a signature is verified once and not with
- * every call. Only as good as the keys that verified them: with new keys begins a new cache.
+ * The principals of accepted tokens, by the digest of the token, so that each signature is verified once and not for
+ * every call. Discard the cache when the keys change: it may hold tokens that only the old keys verify.
  */
 export class VerifiedTokens {
-  readonly #verified = new Map<string, Found>()
+  readonly #verified = new Map<string, VerifiedToken>()
   readonly #pending = new Map<string, Promise<Principal>>()
 
   get (digest: string): Principal | undefined {
-    const found = this.#verified.get(digest)
-    return found && Date.now() < found.untilMs ? found.principal : undefined
+    const verified = this.#verified.get(digest)
+    return verified && Date.now() < verified.untilMs ? verified.principal : undefined
   }
 
-  /** Whether a token was good, which may be over. */
-  knew (digest: string): boolean {
+  /** Whether a token has been accepted before, even if it has to be verified again. */
+  hasAccepted (digest: string): boolean {
     return this.#verified.has(digest)
   }
 
-  /** Finds out, once for all who ask at the same time. */
-  find (digest: string, verify: () => Promise<Found>): Promise<Principal> {
+  /** Verifies a token and remembers it when it is accepted. Concurrent calls for one token share one verification. */
+  verify (digest: string, verify: () => Promise<VerifiedToken>): Promise<Principal> {
     const known = this.#pending.get(digest)
     if (known) return known
-    const pending = verify().then(found => this.#keep(digest, found)).finally(() => this.#pending.delete(digest))
+    const pending = verify()
+      .then(verified => this.#remember(digest, verified))
+      .finally(() => this.#pending.delete(digest))
     this.#pending.set(digest, pending)
     return pending
   }
 
-  #keep (digest: string, found: Found): Principal {
+  #remember (digest: string, verified: VerifiedToken): Principal {
+    // Deleting first moves the token to the end of the map, which is ordered by insertion.
     this.#verified.delete(digest)
-    if (this.#verified.size >= MAX_TOKENS) this.#verified.delete(this.#verified.keys().next().value as string)
-    this.#verified.set(digest, found)
-    return found.principal
+    if (this.#verified.size >= MAX_TOKENS) {
+      const [oldest] = this.#verified.keys()
+      if (oldest !== undefined) this.#verified.delete(oldest)
+    }
+    this.#verified.set(digest, verified)
+    return verified.principal
   }
 }

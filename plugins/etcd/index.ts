@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import * as grpc from '@grpc/grpc-js'
 import fp from 'fastify-plugin'
-import { secretsOf } from '../config/index.ts'
+import { reveal } from '../config/secret.ts'
 import { EtcdConnection } from './connection.ts'
 
 declare module 'fastify' {
@@ -18,13 +18,13 @@ export interface EtcdReader {
 }
 
 export default fp(async function etcd (app) {
-  const { etcdEndpoints, etcdUsername, etcdCaFile, etcdCertFile, etcdKeyFile } = app.config
+  const { etcdEndpoints, etcdUsername, etcdPassword, etcdCaFile, etcdCertFile, etcdKeyFile } = app.config
   const read = (path: string | undefined) => path === undefined ? null : readFileSync(path)
   const tls = grpc.credentials.createSsl(read(etcdCaFile), read(etcdKeyFile), read(etcdCertFile))
   const plain = grpc.credentials.createInsecure()
-  const credentials = etcdUsername === undefined
+  const credentials = etcdUsername === undefined || !etcdPassword
     ? undefined
-    : { username: etcdUsername, password: secretsOf(app.config).etcdPassword ?? '' }
+    : { username: etcdUsername, password: reveal(etcdPassword) }
 
   let next = 0
   app.decorate('etcd', {

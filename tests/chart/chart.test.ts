@@ -6,7 +6,8 @@ import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../../package.json' with { type: 'json' }
-import { type Config, ConfigSchema, readConfig, secretsOf } from '../../plugins/config/index.ts'
+import { type Config, readConfig } from '../../plugins/config/read.ts'
+import { ConfigSchema } from '../../plugins/config/schema.ts'
 import { parsePolicy } from '../../plugins/rbac/policy.ts'
 import { readmeWithTable } from '../../scripts/chart-readme.ts'
 import {
@@ -28,6 +29,7 @@ import {
 import { mistakes } from '../support/chart-schemas.ts'
 import { startEtcd } from '../support/etcd.ts'
 import { buildSyncedApp, buildTestApp, fill } from '../support/service.ts'
+import { settingsOf } from '../support/settings.ts'
 
 const TOKEN = LEAST.auth.token
 const NAME = 'prod-kafscale-mcp'
@@ -89,10 +91,14 @@ const EXISTING: Existing = {
   'ConfigMap/policy': { 'policy.yaml': 'bindings: []' },
 }
 
-/** The configuration that the service reads in a pod of these objects, and its secrets. */
-function configOf (t: Test, objects: Manifest[], existing = EXISTING): Config & ReturnType<typeof secretsOf> {
+/** The settings that the service reads in a pod of these objects. */
+function configOf (
+  t: Test,
+  objects: Manifest[],
+  existing = EXISTING
+): ReturnType<typeof settingsOf> & Pick<Config, 'warnings'> {
   const config = readConfig(environmentOf(t, podOf(objects), objects, existing))
-  return { ...config, ...secretsOf(config) }
+  return { ...settingsOf(config), warnings: config.warnings }
 }
 
 const variable = (object: Manifest, name: string) =>
@@ -191,9 +197,9 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
     'http://{host}:9093/metrics',
     'http://other:9/metrics',
   ]],
-  metricsMaxAge: [{ 'metrics.maxAge': '3s' }, 3_000],
-  maxStaleness: [{ maxStaleness: '7m' }, 420_000],
-  verifyInterval: [{ verifyInterval: '0' }, 0],
+  metricsMaxAgeMs: [{ 'metrics.maxAge': '3s' }, 3_000],
+  maxStalenessMs: [{ maxStaleness: '7m' }, 420_000],
+  verifyIntervalMs: [{ verifyInterval: '0' }, 0],
   allowedHosts: [{ allowedHosts: ['mcp.example', '[::1]'] }, ['mcp.example', '[::1]']],
   allowedOrigins: [{ allowedOrigins: ['https://app.example', 'https://other.example:8443'] }, [
     'https://app.example',
@@ -206,7 +212,7 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
     'https://other.example',
   ], 'oidc'],
   oidcAudience: [{ 'auth.oidc.audience': 'audience' }, 'audience', 'oidc'],
-  oidcMaxTokenLifetime: [{ 'auth.oidc.maxTokenLifetime': '15m' }, 900_000, 'oidc'],
+  oidcMaxTokenLifetimeMs: [{ 'auth.oidc.maxTokenLifetime': '15m' }, 900_000, 'oidc'],
   oidcClientId: [{ 'auth.oidc.clientId': 'id' }, 'id', 'oidc'],
   oidcClientSecret: [{ 'auth.oidc.existingSecret': 'client' }, 'of the client', 'oidc'],
   authJwksFile: [{ 'auth.jwks.existingConfigMap': 'jwks' }, content('ConfigMap/jwks', 'jwks.json'), 'jwks'],
@@ -236,12 +242,12 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
   maxConcurrentCalls: [{ 'limits.maxConcurrentCalls': 0 }, 0],
   addressMaxConcurrentCalls: [{ 'limits.addressMaxConcurrentCalls': 17 }, 17],
   maxAuthFailures: [{ 'limits.maxAuthFailures': 18 }, 18],
-  maxEventLoopDelay: [{ 'limits.maxEventLoopDelay': '2s' }, 2_000],
+  maxEventLoopDelayMs: [{ 'limits.maxEventLoopDelay': '2s' }, 2_000],
   maxBodyBytes: [{ 'limits.maxBodyBytes': 123_456_789 }, 123_456_789],
-  requestTimeout: [{ 'limits.requestTimeout': '1m30s' }, 90_000],
+  requestTimeoutMs: [{ 'limits.requestTimeout': '1m30s' }, 90_000],
   logLevel: [{ logLevel: 'debug' }, 'debug'],
   telemetryAddr: [{ 'telemetry.addr': '[::]:9191' }, { host: '::', port: 9191 }],
-  sessionTimeout: [{ sessionTimeout: '30m' }, 1_800_000],
+  sessionTimeoutMs: [{ sessionTimeout: '30m' }, 1_800_000],
 }
 
 t.test('every setting of the service can be set from values, and reaches it', withHelm, async t => {

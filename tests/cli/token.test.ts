@@ -4,9 +4,9 @@ import { decodeJwt, decodeProtectedHeader, type JSONWebKeySet } from 'jose'
 import t, { type Test } from 'tap'
 import { token } from '../../cli/token.ts'
 import { parseJwks } from '../../plugins/auth/keys-file.ts'
-import { ask, startAuthApp } from '../support/auth.ts'
+import { ask, jwks as jwksAuth, startAuthApp } from '../support/auth.ts'
 
-/** Runs the command in a folder of its own. */
+/** Functions that run the command with files in a temporary folder. */
 function setUp (t: Test) {
   const dir = t.testdir({})
   const [key, jwks] = [`${dir}/token.key`, `${dir}/jwks.json`]
@@ -26,28 +26,13 @@ function setUp (t: Test) {
   return { dir, key, jwks, run, issue, keygen: async () => await run('keygen', '--key', key, '--jwks', jwks) }
 }
 
-t.test('a token that is issued is one that the service takes', async t => {
+t.test('the service accepts an issued token', async t => {
   const { jwks, keygen, issue } = setUp(t)
   t.match(await keygen(), { code: 0, err: '' })
-  const { url } = await startAuthApp(t, { config: { authMode: 'jwks', authJwksFile: jwks, authJwksIssuer: 'ops' } })
-  const { code, out } = await issue(
-    '--subject',
-    'alice',
-    '--ttl',
-    '15m',
-    '--scope',
-    'kafscale:observe',
-    '--issuer',
-    'ops',
-    '--audience',
-    url,
-    '--claim',
-    'groups=team-orders',
-    '--claim',
-    'groups=team-x',
-    '--claim',
-    'note=a=b'
-  )
+  const { url } = await startAuthApp(t, { config: { auth: jwksAuth(jwks, 'ops') } })
+  const options = '--subject alice --ttl 15m --scope kafscale:observe --issuer ops'.split(' ')
+  const claims = ['groups=team-orders', 'groups=team-x', 'note=a=b'].map(claim => `--claim=${claim}`)
+  const { code, out } = await issue(...options, '--audience', url, ...claims)
   t.equal(code, 0)
   t.match(await ask(url, out.trim()), {
     status: 200,
@@ -65,7 +50,7 @@ t.test('a token that is issued is one that the service takes', async t => {
   )
 })
 
-t.test('keygen writes a private key for its owner alone and a public key with a kid', async t => {
+t.test('keygen writes a private key that only its owner can read, and a public key with a kid', async t => {
   const { key, jwks, keygen } = setUp(t)
   const { out } = await keygen()
   t.equal(statSync(key).mode & 0o777, 0o600)
@@ -77,12 +62,13 @@ t.test('keygen writes a private key for its owner alone and a public key with a 
   t.notMatch(out, 'PRIVATE KEY-----')
 
   const before = readFileSync(key)
-  t.match(await keygen(), { code: 1, err: `kafscale-mcp token: ${key} exists: a private key is not overwritten\n` })
+  const refused = `kafscale-mcp token: ${key} already exists: a private key is not overwritten\n`
+  t.match(await keygen(), { code: 1, err: refused })
   t.strictSame(readFileSync(key), before)
   t.equal(parseJwks(readFileSync(jwks)).keys.length, 1)
 })
 
-t.test('a new key joins those that are there', async t => {
+t.test('keygen adds the new key to an existing JWKS', async t => {
   const { dir, jwks, keygen, run } = setUp(t)
   await keygen()
   t.equal((await run('keygen', '--key', `${dir}/next.key`, '--jwks', jwks)).code, 0)
@@ -93,10 +79,10 @@ t.test('a new key joins those that are there', async t => {
     code: 1,
     err: `kafscale-mcp token: ${jwks}: expected a JWKS: a JSON object with keys\n`,
   })
-  t.equal(readFileSync(jwks, 'utf8'), '{}', 'what is not understood is left alone')
+  t.equal(readFileSync(jwks, 'utf8'), '{}', 'a file that is not a JWKS is not overwritten')
 })
 
-t.test('what a token says', async t => {
+t.test('the claims of an issued token', async t => {
   const { keygen, issue } = setUp(t)
   const kid = /kid: (.*)/.exec((await keygen()).out)?.[1]
   const { out } = await issue('--subject', 'alice')
@@ -105,7 +91,7 @@ t.test('what a token says', async t => {
   t.strictSame(
     claims,
     { iss: 'kafscale-mcp', sub: 'alice', aud: 'http://127.0.0.1:8090/mcp' },
-    'no scope that was not asked for'
+    'no scope by default'
   )
   t.equal(Number(exp) - Number(iat), 900)
   t.match(jti, /^[\da-f-]{36}$/)
@@ -118,14 +104,14 @@ t.test('what a token says', async t => {
   t.equal(decodeJwt((await issue('--subject', 'a', '--scope', 'x', '--scope', 'y z')).out)['scope'], 'x y z')
 })
 
-t.test('what is not understood exits 2 and says how it goes', async t => {
+t.test('invalid usage exits with 2 and prints the usage', async t => {
   const { keygen, run, issue } = setUp(t)
   await keygen()
   const refused: [argv: string[], message: string][] = [
-    [[], 'there is no command'],
-    [['sign'], 'there is no command "sign"'],
-    [['issue'], '--subject is not set: expected who the token is for'],
-    [['issue', '--subject', ''], '--subject is not set: expected who the token is for'],
+    [[], 'a command is missing'],
+    [['sign'], 'unknown command "sign"'],
+    [['issue'], '--subject is not set: expected the subject of the token'],
+    [['issue', '--subject', ''], '--subject is not set: expected the subject of the token'],
     [['keygen', '--bits', '1'], "Unknown option '--bits'"],
     ...['61m', '0', '999ms', '1d', '-5m', ''].map((
       ttl
@@ -143,7 +129,7 @@ t.test('what is not understood exits 2 and says how it goes', async t => {
       claim
     ): [string[], string] => [
       ['issue', '--subject', 'a', '--claim', claim],
-      `--claim is ${JSON.stringify(claim)}: expected a claim that the command doesn't set itself`,
+      `--claim is ${JSON.stringify(claim)}: expected a claim that the command does not set itself`,
     ]),
   ]
   for (const [argv, message] of refused) {
@@ -157,7 +143,7 @@ t.test('what is not understood exits 2 and says how it goes', async t => {
   t.equal((await issue('--subject', 'a', '--claim', '__proto__=x')).code, 0)
 })
 
-t.test('a key that is none fails', async t => {
+t.test('a file that is not an Ed25519 private key is refused', async t => {
   const { key, issue } = setUp(t)
   t.match(await issue('--subject', 'a'), { code: 1, err: /ENOENT/, out: '' })
   const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({
@@ -168,7 +154,7 @@ t.test('a key that is none fails', async t => {
     writeFileSync(key, content)
     t.match(await issue('--subject', 'a'), {
       code: 1,
-      err: `kafscale-mcp token: ${key}: expected an Ed25519 private key in PEM, as keygen writes it\n`,
+      err: `kafscale-mcp token: ${key}: expected an Ed25519 private key in PEM, as written by keygen\n`,
       out: '',
     })
   }

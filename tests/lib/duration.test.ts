@@ -1,7 +1,7 @@
 import t from 'tap'
 import { parseDuration } from '../../lib/duration.ts'
 
-t.test('durations are written as in Go', async t => {
+t.test('durations use the syntax of Go', async t => {
   for (
     const [text, ms] of Object.entries({
       '10m': 600_000,

@@ -1,9 +1,9 @@
-/** How much of the service one principal, one address or one request can take. */
+/** How much load one principal, one address or one request can cause. */
 import { type AddressInfo, connect } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import type { Environment } from '../../plugins/config/index.ts'
+import type { Environment } from '../../plugins/config/read.ts'
 import { authority } from '../support/authorization.ts'
 import { SERVICE, startProvider } from '../support/oidc-provider.ts'
 import { buildTestApp, legacy, modern, tool } from '../support/service.ts'
@@ -11,8 +11,13 @@ import { waitFor } from '../support/wait-for.ts'
 
 const ACT_BOUND_MS = 2_000
 const ALICE_ADDRESS = '192.0.2.1'
+/** The beginning of a request; a header for the length of the body has to follow. */
+const HEAD = [
+  'POST /mcp HTTP/1.1', 'host: localhost', 'content-type: application/json',
+  'accept: application/json, text/event-stream', '',
+].join('\r\n')
 
-/** A service that knows Alice and Bob, and `ask`, which calls it with a token from an address. */
+/** Starts a service with tokens for Alice and Bob. `ask` sends a request with a token from an address. */
 async function start (t: Test, limits: Environment) {
   const { env, token, recorded } = await authority(t)
   const app = await buildTestApp(t, { ...env, ...limits })
@@ -38,7 +43,7 @@ async function start (t: Test, limits: Environment) {
   }
 }
 
-/** A service that asks a provider of opaque tokens, `known`, which is good and has been asked of, and `ask`, which calls it with a token. */
+/** Starts a service that introspects opaque tokens. `known` is a valid token that it has accepted before. */
 async function startIntrospecting (t: Test, limits: Environment = {}) {
   const provider = await startProvider(t)
   const { recorded, env: { KAFSCALE_MCP_PUBLIC_URL: publicUrl, KAFSCALE_MCP_AUDIT_SINKS: auditSinks } } =
@@ -101,21 +106,21 @@ const tooMany = (what: string) => ({
   },
 })
 
-/** Whether a request is refused, and when it is worth another try. */
+/** Asserts that a request was refused, with a `Retry-After`. */
 function refused (t: Test, response: Awaited<ReturnType<FastifyInstance['inject']>>, what: string): void {
   t.strictSame({ statusCode: response.statusCode, body: response.json() }, tooMany(what))
   const retryAfterS = Number(response.headers['retry-after'])
   t.ok(Number.isInteger(retryAfterS) && retryAfterS >= 1 && retryAfterS <= 60, `Retry-After: ${retryAfterS}`)
 }
 
-/** Moves the clock on. */
+/** Moves the clock forward. */
 function wait (t: Test, ms: number): void {
   const now = Date.now
   t.intercept(Date, 'now', { value: () => now() + ms })
 }
 
-t.test('requests a minute', async t => {
-  t.test('of one principal, wherever they come from', async t => {
+t.test('requests per minute', async t => {
+  t.test('of one principal, from any address', async t => {
     const { alice, bob, token, ask, status } = await start(t, { KAFSCALE_MCP_RATE_LIMIT: '3' })
     for (let request = 0; request < 3; request++) t.equal(await status(alice), 200)
     refused(t, await ask(alice), '3 in a minute')
@@ -129,22 +134,22 @@ t.test('requests a minute', async t => {
     t.equal(await status(alice), 200, 'a minute later')
   })
 
-  t.test('from one address, whoever asks', async t => {
+  t.test('from one address, of any principal', async t => {
     const { alice, bob, ask, status } = await start(t, { KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '3' })
     for (const token of [alice, bob, alice]) t.equal(await status(token), 200)
     refused(t, await ask(bob), '3 in a minute')
     t.equal(await status(alice, { from: '192.0.2.2' }), 200)
-    t.equal(await status(alice, { from: '::ffff:192.0.2.1' }), 429, 'the same address, written as IPv6')
+    t.equal(await status(alice, { from: '::ffff:192.0.2.1' }), 429, 'the same address, as IPv4-mapped IPv6')
   })
 
-  t.test('from one network of IPv6, within which addresses are free', async t => {
+  t.test('from one IPv6 /64 network, in which a client can choose its address', async t => {
     const { alice, status } = await start(t, { KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1' })
     t.equal(await status(alice, { from: '2001:db8:0:1::1' }), 200)
     t.equal(await status(alice, { from: '2001:db8:0:1::2' }), 429)
     t.equal(await status(alice, { from: '2001:db8:0:2::1' }), 200)
   })
 
-  t.test('are not limited unless that is asked for', async t => {
+  t.test('are not limited by default', async t => {
     const { alice, status } = await start(t, {})
     for (let request = 0; request < 100; request++) {
       if (await status(alice) !== 200) return t.fail(`request ${request} is refused`)
@@ -153,7 +158,7 @@ t.test('requests a minute', async t => {
   })
 })
 
-t.test('calls at once', async t => {
+t.test('concurrent calls', async t => {
   t.test('of one principal', async t => {
     const { app, alice, bob, ask, status } = await start(t, { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '2' })
     const { underWay, release } = declareWaitingTool(app)
@@ -165,7 +170,7 @@ t.test('calls at once', async t => {
     release()
     for (const call of calls) t.equal((await call).statusCode, 200)
     for (let request = 0; request < 5; request++) {
-      t.equal(await status(alice), 200, 'what has ended, or was refused, takes nothing')
+      t.equal(await status(alice), 200, 'calls that ended or were refused do not count')
     }
   })
 
@@ -181,7 +186,7 @@ t.test('calls at once', async t => {
     t.equal(await status(bob), 200)
   })
 
-  t.test('64 of them unless otherwise asked for, and also where nobody authenticates', async t => {
+  t.test('are limited to 64 by default, also without authentication', async t => {
     const app = await buildTestApp(t)
     const { underWay, release } = declareWaitingTool(app)
     const calls = Array.from({ length: 64 }, () => app.inject(legacy('tools/call', { name: 'wait' })))
@@ -191,23 +196,21 @@ t.test('calls at once', async t => {
     t.strictSame(new Set((await Promise.all(calls)).map(({ statusCode }) => statusCode)), new Set([200]))
   })
 
-  t.test('a client that goes away gives back what it has taken', async t => {
+  t.test('of a client that disconnects no longer count', async t => {
     const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '1' })
     const { underWay } = declareWaitingTool(app)
     const socket = await open(t, app)
     const body = JSON.stringify(legacy('tools/call', { name: 'wait', arguments: {} }).payload)
-    socket.write(
-      `POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: ${body.length}\r\n\r\n${body}`
-    )
+    socket.write(`${HEAD}content-length: ${body.length}\r\n\r\n${body}`)
     await underWay(1)
     t.equal((await app.inject(legacy('ping'))).statusCode, 429)
     socket.destroy()
-    await waitFor(async () => (await app.inject(legacy('ping'))).statusCode === 200, ACT_BOUND_MS, 'given back')
+    await waitFor(async () => (await app.inject(legacy('ping'))).statusCode === 200, ACT_BOUND_MS, 'admitted again')
   })
 })
 
 t.test('failed sign-ins', async t => {
-  t.test('of one address are answered so many times a minute, then it is told to wait; all are on record', async t => {
+  t.test('of one address are limited per minute; all are recorded', async t => {
     const { alice, ask, status, recorded } = await start(t, { KAFSCALE_MCP_MAX_AUTH_FAILURES: '3' })
     for (const token of [undefined, 'nonsense', `${alice}x`]) t.equal(await status(token), 401)
     refused(t, await ask('nonsense'), '3 in a minute')
@@ -218,12 +221,12 @@ t.test('failed sign-ins', async t => {
     t.equal(await status('nonsense'), 401, 'a minute later')
   })
 
-  t.test('of others do not keep out who has a good token', async t => {
+  t.test('from an address do not affect valid tokens from it', async t => {
     const { alice, status } = await start(t, { KAFSCALE_MCP_MAX_AUTH_FAILURES: '1' })
     t.strictSame([await status('nonsense'), await status('nonsense'), await status(alice)], [401, 429, 200])
   })
 
-  t.test('that were too many bother no issuer any more, and one that is down counts as none', async t => {
+  t.test('over the limit reach no issuer, and do not include those that an issuer did not answer', async t => {
     const { provider, known, ask, introspections } = await startIntrospecting(t, {
       KAFSCALE_MCP_MAX_AUTH_FAILURES: '2',
     })
@@ -234,23 +237,23 @@ t.test('failed sign-ins', async t => {
     }
     await provider.start()
     const { length: asked } = provider.requests
-    t.equal((await ask('unknown-0')).statusCode, 503, 'one that did not answer is left alone for a second')
+    t.equal((await ask('unknown-0')).statusCode, 503, 'an issuer that did not answer is not asked for a second')
     t.equal(provider.requests.length, asked)
     await waitFor(async () => (await ask('unknown-1')).statusCode === 401, ACT_BOUND_MS, 'asked again')
     t.equal((await ask('unknown-2')).statusCode, 401)
     refused(t, await ask('unknown-3'), '2 in a minute')
     t.equal(provider.requests.length, asked + 3)
     refused(t, await ask('unknown-4'), '2 in a minute')
-    t.equal(provider.requests.length, asked + 3, 'asked no more')
+    t.equal(provider.requests.length, asked + 3, 'the issuer is not asked')
     t.equal(introspections(), 4)
-    t.equal((await ask(known)).statusCode, 200, 'who is known is still served')
+    t.equal((await ask(known)).statusCode, 200, 'a token accepted before is still accepted')
 
     wait(t, 31_000)
-    t.equal((await ask(known)).statusCode, 200, 'also when that has to be found out again')
+    t.equal((await ask(known)).statusCode, 200, 'even when it has to be introspected again')
     t.equal(introspections(), 5)
   })
 
-  t.test('of which many come at once ask an issuer of 16 tokens at a time, and of each once', async t => {
+  t.test('introspect 16 tokens at a time, each of them once', async t => {
     const { ask, introspections, recorded } = await startIntrospecting(t)
     const before = introspections()
     const statuses = await Promise.all(
@@ -261,7 +264,7 @@ t.test('failed sign-ins', async t => {
     t.match(recorded('authentication_failure')[0], { error_code: 'RATE_LIMITED', outcome: 'denied' })
   })
 
-  t.test('300 of them unless otherwise asked for', async t => {
+  t.test('are limited to 300 per minute by default', async t => {
     const { status } = await start(t, {})
     const statuses: number[] = []
     for (let attempt = 0; attempt < 301; attempt++) statuses.push(await status('nonsense'))
@@ -269,7 +272,7 @@ t.test('failed sign-ins', async t => {
   })
 })
 
-t.test('where nobody authenticates there is no limit by address: all are on this machine', async t => {
+t.test('without authentication addresses are not limited: every caller is on this machine', async t => {
   const app = await buildTestApp(t, {
     KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1',
     KAFSCALE_MCP_ADDRESS_MAX_CONCURRENT_CALLS: '1',
@@ -290,13 +293,13 @@ t.test('each call of a batch counts', async t => {
   const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '3' })
   t.equal((await app.inject(batch(3))).statusCode, 200)
   refused(t, await app.inject(batch(4)), '3 at once')
-  await waitFor(async () => (await app.inject(batch(3))).statusCode === 200, ACT_BOUND_MS, 'all are given back')
+  await waitFor(async () => (await app.inject(batch(3))).statusCode === 200, ACT_BOUND_MS, 'the batch no longer counts')
   const limited = await buildTestApp(t, { KAFSCALE_MCP_RATE_LIMIT: '5' })
   t.equal((await limited.inject(batch(5))).statusCode, 200)
   refused(t, await limited.inject(legacy('ping')), '5 in a minute')
 })
 
-t.test('a body that is too large is refused, whether it says so or not', async t => {
+t.test('a body that is too large is refused, with or without a content length', async t => {
   const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_BODY_BYTES: '1000' })
   const { payload, ...request } = legacy('ping')
   const text = JSON.stringify(payload)
@@ -310,14 +313,11 @@ t.test('a body that is too large is refused, whether it says so or not', async t
 
   const socket = await open(t, app)
   const answer = read(socket)
-  socket.write(
-    'POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n' +
-      `3e9\r\n${padded(1_001)}\r\n0\r\n\r\n`
-  )
+  socket.write(`${HEAD}transfer-encoding: chunked\r\n\r\n3e9\r\n${padded(1_001)}\r\n0\r\n\r\n`)
   await waitFor(() => /^HTTP\/1\.1 413 /.test(answer.text) || answer.text, ACT_BOUND_MS, 'refused')
 })
 
-t.test('JSON that is nested too deep, or has too long a list, is refused', async t => {
+t.test('JSON that is nested too deeply, or has too long a list, is refused', async t => {
   const app = await buildTestApp(t)
   const { payload, ...request } = legacy('tools/call', { name: 'list_topics', arguments: {} })
   const ask = async (body: string) => {
@@ -348,16 +348,16 @@ t.test('JSON that is nested too deep, or has too long a list, is refused', async
   t.strictSame(await ask(nested(500_000)), refused)
 })
 
-/** A connection to the service. */
+/** Opens a connection to the service. */
 async function open (t: Test, app: FastifyInstance) {
   if (!app.server.listening) await app.listen({ port: 0, host: '127.0.0.1' })
   const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1')
-  socket.on('error', () => {}) // it is cut
+  socket.on('error', () => {}) // the service cuts it off
   t.teardown(() => socket.destroy())
   return socket
 }
 
-/** What comes back, and whether it has ended. */
+/** Collects what the service sends, until the connection closes. */
 function read (socket: Awaited<ReturnType<typeof open>>): { text: string, ended: boolean } {
   const seen = { text: '', ended: false }
   socket.on('data', chunk => { seen.text += String(chunk) })
@@ -365,7 +365,7 @@ function read (socket: Awaited<ReturnType<typeof open>>): { text: string, ended:
   return seen
 }
 
-t.test('a request that takes too long to arrive is cut off, its headers or its body', async t => {
+t.test('a request whose headers or body take too long to arrive is cut off', async t => {
   const app = await buildTestApp(t, { KAFSCALE_MCP_REQUEST_TIMEOUT: '300ms' })
   for (
     const beginning of [
@@ -386,15 +386,13 @@ t.test('a request that takes too long to arrive is cut off, its headers or its b
   const answer = read(socket)
   const { payload } = legacy('ping')
   const body = JSON.stringify(payload)
-  const beginning =
-    `POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: ${body.length}\r\n\r\n`
-  socket.write(beginning)
+  socket.write(`${HEAD}content-length: ${body.length}\r\n\r\n`)
   socket.write(body)
   await waitFor(() => answer.text.includes('"result"') || answer.text, ACT_BOUND_MS, 'answered')
-  t.match(answer.text, /^HTTP\/1\.1 200 /, 'one that is in time')
+  t.match(answer.text, /^HTTP\/1\.1 200 /, 'a request that arrives in time')
 })
 
-t.test('while the event loop is slow, requests are refused, and the service says that it lives', async t => {
+t.test('while the event loop is slow, requests are refused, and /healthz still answers', async t => {
   const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '100ms' })
   t.equal((await app.inject(legacy('ping'))).statusCode, 200)
   const cell = new Int32Array(new SharedArrayBuffer(4))
@@ -411,11 +409,11 @@ t.test('while the event loop is slow, requests are refused, and the service says
   })
   t.equal(response.headers['retry-after'], '5')
   t.equal((await app.inject('/readyz')).statusCode, 503)
-  t.equal((await app.inject('/healthz')).statusCode, 200, 'it is not to be ended for being busy')
+  t.equal((await app.inject('/healthz')).statusCode, 200, 'a busy process must not be restarted')
   await waitFor(async () => (await app.inject(legacy('ping'))).statusCode === 200, 5_000, 'served again')
 })
 
-t.test('X-Forwarded-For is believed of a proxy that is trusted, and of nobody else', async t => {
+t.test('X-Forwarded-For is trusted from a trusted proxy only', async t => {
   const forwarded = async (t: Test, trusted: string | undefined, from: string, header: string) => {
     const { app, alice, recorded } = await start(t, { KAFSCALE_MCP_TRUSTED_PROXIES: trusted })
     const { headers, ...request } = modern('tools/call', { name: 'explain_access', arguments: {} })
@@ -427,17 +425,17 @@ t.test('X-Forwarded-For is believed of a proxy that is trusted, and of nobody el
     t.equal(response.statusCode, 200)
     return recorded('tool_call').map(({ where }) => where.remote_address)
   }
-  t.strictSame(await forwarded(t, undefined, '10.0.0.1', '198.51.100.7'), ['10.0.0.1'], 'nobody\'s by default')
+  t.strictSame(await forwarded(t, undefined, '10.0.0.1', '198.51.100.7'), ['10.0.0.1'], 'none by default')
   t.strictSame(await forwarded(t, '10.0.0.0/8', '10.0.0.1', '198.51.100.7'), ['198.51.100.7'])
-  t.strictSame(await forwarded(t, '10.0.0.0/8', '192.0.2.1', '198.51.100.7'), ['192.0.2.1'], 'who is no proxy')
+  t.strictSame(await forwarded(t, '10.0.0.0/8', '192.0.2.1', '198.51.100.7'), ['192.0.2.1'], 'not a proxy')
   t.strictSame(
     await forwarded(t, '10.0.0.0/8', '10.0.0.1', '127.0.0.1, 198.51.100.7, 10.0.0.2'),
     ['198.51.100.7'],
-    'no more of it than proxies have written'
+    'only the part that trusted proxies added'
   )
 })
 
-t.test('limits by address are of who is behind the proxy', async t => {
+t.test('limits by address apply to the clients behind a proxy', async t => {
   const { app, alice } = await start(t, {
     KAFSCALE_MCP_ADDRESS_RATE_LIMIT: '1',
     KAFSCALE_MCP_TRUSTED_PROXIES: '10.0.0.1',

@@ -5,58 +5,28 @@ import { connect } from 'node:tls'
 import t, { type Test } from 'tap'
 import type { Principal } from '../../plugins/auth/principal.ts'
 import { tlsOptions } from '../../plugins/tls.ts'
-import { startAuthApp } from '../support/auth.ts'
+import { startAuthApp, staticToken } from '../support/auth.ts'
 import { waitFor } from '../support/wait-for.ts'
 
 const RELOAD_BOUND_MS = 5_000
 
-/** A CA, and certificates that it has signed. */
+/** Creates a CA. `issue` signs a certificate with it. */
 function authority (dir: string, name: string) {
-  const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: dir, stdio: 'pipe' })
-  openssl(
-    'req',
-    '-x509',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:P-256',
-    '-nodes',
-    '-keyout',
-    `${name}.key`,
-    '-out',
-    `${name}.pem`,
-    '-days',
-    '1',
-    '-subj',
-    `/CN=${name}`
-  )
+  const openssl = (file: string, subject: string, ...more: string[]) => {
+    const options = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1'.split(' ')
+    const files = ['-keyout', `${file}.key`, '-out', `${file}.pem`, '-subj', subject]
+    execFileSync('openssl', [...options, ...files, ...more], { cwd: dir, stdio: 'pipe' })
+  }
+  openssl(name, `/CN=${name}`)
   return {
     ca: `${dir}/${name}.pem`,
     issue (subject: string, file: string) {
+      const extensions = ['subjectAltName=IP:127.0.0.1', 'basicConstraints=critical,CA:FALSE']
       openssl(
-        'req',
-        '-x509',
-        '-newkey',
-        'ec',
-        '-pkeyopt',
-        'ec_paramgen_curve:P-256',
-        '-nodes',
-        '-keyout',
-        `${file}.key`,
-        '-out',
-        `${file}.pem`,
-        '-days',
-        '1',
-        '-subj',
+        file,
         subject,
-        '-CA',
-        `${name}.pem`,
-        '-CAkey',
-        `${name}.key`,
-        '-addext',
-        'subjectAltName=IP:127.0.0.1',
-        '-addext',
-        'basicConstraints=critical,CA:FALSE'
+        ...['-CA', `${name}.pem`, '-CAkey', `${name}.key`],
+        ...extensions.flatMap(extension => ['-addext', extension])
       )
       return { cert: `${dir}/${file}.pem`, key: `${dir}/${file}.key` }
     },
@@ -67,10 +37,10 @@ function setUp (t: Test) {
   const dir = t.testdir({})
   const ca = authority(dir, 'ca')
   const service = ca.issue('/CN=service-1', 'service')
-  return { dir, ca, service, files: { tlsCertFile: service.cert, tlsKeyFile: service.key } }
+  return { dir, ca, service, tls: { certFile: service.cert, keyFile: service.key, clientCaFile: undefined } }
 }
 
-/** Common name of the certificate that a new connection is shown. */
+/** Connects, and returns the common name of the service's certificate. */
 function shown (url: string, ca: string): Promise<string> {
   const { hostname, port } = new URL(url)
   return new Promise((resolve, reject) => {
@@ -97,49 +67,49 @@ function ask (url: string, tls: { ca: string, cert?: string, key?: string }): Pr
   })
 }
 
-t.test('without a certificate there is no TLS', async t => {
-  t.equal(tlsOptions({}), null)
+t.test('without a certificate the service speaks plain HTTP', async t => {
+  t.equal(tlsOptions(undefined), null)
   const { url } = await startAuthApp(t)
   t.match(url, /^http:/)
 })
 
-t.test('with a certificate the service speaks TLS, and its resource is https', async t => {
-  const { ca, files } = setUp(t)
-  const { app, url } = await startAuthApp(t, { config: { ...files, authMode: 'token', authToken: 'x'.repeat(32) } })
+t.test('with a certificate the service speaks TLS, and its resource URL is https', async t => {
+  const { ca, tls } = setUp(t)
+  const { app, url } = await startAuthApp(t, { config: { tls, auth: staticToken('x'.repeat(32)) } })
   t.match(url, /^https:/)
   t.equal(await shown(url, ca.ca), 'service-1')
   t.equal((await app.inject('/.well-known/oauth-protected-resource')).json<{ resource: string }>().resource, url)
 })
 
-t.test("a client's certificate is asked for where there is a CA for it, and its subject stands with the principal", async t => {
-  const { dir, ca, files } = setUp(t)
+t.test('with a client CA clients need a certificate, whose subject is part of the principal', async t => {
+  const { dir, ca, tls } = setUp(t)
   const clients = authority(dir, 'clients')
   const agent = clients.issue('/O=Example/OU=Agents/CN=triage', 'agent')
   const stranger = authority(dir, 'strangers').issue('/O=Example/OU=Agents/CN=triage', 'stranger')
-  const { url, app } = await startAuthApp(t, { config: { ...files, tlsClientCaFile: clients.ca } })
+  const { url, app } = await startAuthApp(t, { config: { tls: { ...tls, clientCaFile: clients.ca } } })
   t.match(await ask(url, { ca: ca.ca, ...agent }), {
     subject: 'anonymous',
     clientCertificate: 'O=Example, OU=Agents, CN=triage',
   })
-  await t.rejects(ask(url, { ca: ca.ca }), 'none')
-  await t.rejects(ask(url, { ca: ca.ca, ...stranger }), 'of another CA')
+  await t.rejects(ask(url, { ca: ca.ca }), 'no certificate')
+  await t.rejects(ask(url, { ca: ca.ca, ...stranger }), 'from another CA')
   await t.rejects(
     ask(url, { ca: ca.ca, cert: `${dir}/service.pem`, key: `${dir}/service.key` }),
-    "of the service's own CA"
+    "from the CA of the service's certificate"
   )
   t.match((await app.inject({ method: 'POST', url: '/mcp' })).json(), { clientCertificate: null })
 
-  const unasked = await startAuthApp(t, { config: files })
-  t.equal((await ask(unasked.url, { ca: ca.ca, ...agent })).clientCertificate, null, 'nobody has checked it')
+  const withoutClientCa = await startAuthApp(t, { config: { tls } })
+  t.equal((await ask(withoutClientCa.url, { ca: ca.ca, ...agent })).clientCertificate, null, 'not verified')
 })
 
-t.test('the files are read anew when they change', async t => {
-  const { dir, ca, service, files } = setUp(t)
+t.test('the files are reloaded when they change', async t => {
+  const { dir, ca, service, tls } = setUp(t)
   const clients = authority(dir, 'clients')
   const caFile = `${dir}/client-ca.pem`
   copyFileSync(clients.ca, caFile)
   const agent = clients.issue('/CN=agent', 'agent')
-  const { url, log } = await startAuthApp(t, { config: { ...files, tlsClientCaFile: caFile } })
+  const { url, log } = await startAuthApp(t, { config: { tls: { ...tls, clientCaFile: caFile } } })
   t.equal(await shown(url, ca.ca), 'service-1')
   const replace = (file: string, by: string) => {
     copyFileSync(by, `${file}.new`)
@@ -148,14 +118,15 @@ t.test('the files are read anew when they change', async t => {
 
   const next = ca.issue('/CN=service-2', 'next')
   replace(service.cert, next.cert)
-  await waitFor(() => log().includes('are not taken'), RELOAD_BOUND_MS, 'a certificate without its key is told of')
+  const refused = () => log().split('the new TLS files are invalid').length - 1
+  await waitFor(() => refused() === 1, RELOAD_BOUND_MS, 'a certificate without its key is logged')
   t.equal(await shown(url, ca.ca), 'service-1', 'and changes nothing')
   replace(service.key, next.key)
   await waitFor(async () => await shown(url, ca.ca) === 'service-2', RELOAD_BOUND_MS, 'the new certificate')
-  t.match(await ask(url, { ca: ca.ca, ...agent }), { clientCertificate: 'CN=agent' }, 'clients are still asked')
+  t.match(await ask(url, { ca: ca.ca, ...agent }), { clientCertificate: 'CN=agent' }, 'as before')
 
   writeFileSync(service.cert, 'garbage')
-  await waitFor(() => log().split('are not taken').length > 2, RELOAD_BOUND_MS, 'garbage is told of')
+  await waitFor(() => refused() > 1, RELOAD_BOUND_MS, 'an invalid file is logged')
   t.equal(await shown(url, ca.ca), 'service-2')
   replace(service.cert, next.cert)
 
@@ -163,6 +134,6 @@ t.test('the files are read anew when they change', async t => {
   await waitFor(
     async () => await ask(url, { ca: ca.ca, ...agent }).then(() => 'accepted', () => true),
     RELOAD_BOUND_MS,
-    'clients of a CA that is gone'
+    'certificates from the replaced CA are refused'
   )
 })

@@ -14,7 +14,7 @@ import auditPlugin from '../../plugins/audit/index.ts'
 import type { AuditEntry } from '../../plugins/audit/record.ts'
 import { FileMedium, type FileOptions } from '../../plugins/audit/sinks/file.ts'
 import { type Medium, Sink } from '../../plugins/audit/sinks/sink.ts'
-import { type Config, readConfig } from '../../plugins/config/index.ts'
+import { type Config, readConfig } from '../../plugins/config/read.ts'
 
 export const silent = Fastify().log
 

@@ -1,33 +1,50 @@
-/** The smallest service that asks who is asking: it answers `POST /mcp` with the principal. */
+/** A minimal service with authentication: `POST /mcp` returns the principal. */
 import { PassThrough } from 'node:stream'
 import Fastify, { type FastifyError, type FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { challenge } from '../../plugins/auth/challenge.ts'
 import auth from '../../plugins/auth/index.ts'
 import type { Principal } from '../../plugins/auth/principal.ts'
-import { type Config, type Secrets, withSecrets } from '../../plugins/config/index.ts'
+import type { AuthConfig, OidcConfig } from '../../plugins/config/auth.ts'
+import { type Config, readConfig } from '../../plugins/config/read.ts'
+import { Secret } from '../../plugins/config/secret.ts'
 import tls, { tlsOptions } from '../../plugins/tls.ts'
 import wellKnown from '../../routes/well-known.ts'
 
+const LOOPBACK = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0' })
+const ACCESS_TOKENS = { audience: undefined, maxTokenLifetimeMs: 3_600_000 }
+
 export interface Options {
-  config?: Partial<Config & Secrets>
-  /** More routes, in the scope where every request is authenticated. */
+  config?: Partial<Config>
+  /** Adds routes to the scope in which every request is authenticated. */
   routes?: (app: FastifyInstance) => void
 }
 
-/** Listening on a free port of loopback. `log()` is everything that was logged, on every level. */
+export function oidc (issuers: string[], more: Partial<OidcConfig> = {}): AuthConfig {
+  return { mode: 'oidc', issuers, introspection: undefined, ...ACCESS_TOKENS, ...more }
+}
+
+export function jwks (file: string, issuer: string): AuthConfig {
+  return { mode: 'jwks', file, issuer, ...ACCESS_TOKENS }
+}
+
+export function staticToken (token: string): AuthConfig {
+  return { mode: 'token', token: new Secret(token) }
+}
+
+/** Starts the service on a free loopback port. `log()` returns everything that was logged, at any level. */
 export async function startAuthApp (
   t: { teardown(end: () => unknown): void },
   { config = {}, routes = answerPrincipal }: Options = {}
 ): Promise<{ app: FastifyInstance, url: string, log: () => string }> {
-  const { authToken, oidcClientSecret, ...open } = config
-  const settings = withSecrets({
-    httpAddr: { host: '127.0.0.1', port: 0 }, authMode: 'none', oidcMaxTokenLifetime: 3_600_000, ...open,
-  } as Config, { authToken, oidcClientSecret })
+  const settings = { ...LOOPBACK, ...config }
   const logged: Buffer[] = []
   const stream = new PassThrough()
   stream.on('data', (chunk: Buffer) => logged.push(chunk))
-  const app = Fastify({ logger: { level: 'trace', stream }, https: tlsOptions(settings) }) as unknown as FastifyInstance
+  const app = Fastify({
+    logger: { level: 'trace', stream },
+    https: tlsOptions(settings.tls),
+  }) as unknown as FastifyInstance
   t.teardown(() => app.close())
   await app.register(fp(async app => { app.decorate('config', settings) }, { name: 'config' }))
   await app.register(tls)
@@ -51,13 +68,13 @@ export async function startAuthApp (
 export interface Answer {
   status: number
   challenge: string | null
-  /** What went back, all of it. */
+  /** The whole answer: challenge and body. */
   text: string
   principal: Principal
   message: string
 }
 
-/** Asks `POST /mcp` with a token, or whatever headers. */
+/** Sends `POST /mcp` with a token, or with headers. */
 export async function ask (url: string, credentials?: string | Record<string, string>): Promise<Answer> {
   const headers = typeof credentials === 'string' ? { authorization: `Bearer ${credentials}` } : credentials ?? {}
   const response = await fetch(url, { method: 'POST', headers })

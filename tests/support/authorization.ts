@@ -1,11 +1,11 @@
-/** Any number of principals before the real service: the mode `jwks`, with tokens that are signed here. */
+/** Principals of a real service in the mode `jwks`, with tokens signed by the test. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
 import type { AuditEntry } from '../../plugins/audit/record.ts'
-import type { Environment } from '../../plugins/config/index.ts'
+import type { Environment } from '../../plugins/config/read.ts'
 import type { ToolDefinition } from '../../plugins/tool-registry/index.ts'
 import type { Teardown } from './etcd.ts'
 import { type legacy, modern } from './service.ts'
@@ -14,18 +14,18 @@ import type { ToolResult } from '../../tools/tool.ts'
 const PUBLIC_URL = 'https://kafscale-mcp.example'
 
 export interface Authority {
-  /** Makes a service accept the tokens, and record every call in a file. */
+  /** Makes a service accept the tokens and record every call in a file. */
   env: Environment
-  /** A token of the principal `sub`, with the scope to observe unless `claims` say otherwise. */
+  /** Signs a token for the subject `sub`, with the scope to observe unless `claims` replaces it. */
   token: (sub: string, claims?: JWTPayload) => Promise<string>
-  /** Writes a policy, as a file that `env` does not name. */
+  /** Writes a policy and returns its path. `env` does not use it. */
   policyFile: (policy: object | string) => string
-  /** What has been recorded, of these events. */
+  /** The audit records of an event. */
   recorded: (event: AuditEntry['event']) => AuditEntry[]
   dir: string
 }
 
-/** Keys, and a folder that the teardown of `t` removes. */
+/** Creates keys in a folder that the teardown of `t` removes. */
 export async function authority (t: Teardown, issuer = 'https://issuer.example'): Promise<Authority> {
   const dir = mkdtempSync(join(tmpdir(), 'authority-'))
   t.teardown(() => rmSync(dir, { recursive: true }))
@@ -57,16 +57,16 @@ export async function authority (t: Teardown, issuer = 'https://issuer.example')
   }
 }
 
-/** A service as one principal has it. */
+/** Calls a service as one principal. */
 export interface Client {
   request: (method: string, params?: Record<string, unknown>) => Promise<LightMyRequestResponse>
   call: (tool: string, input?: Record<string, unknown>) => Promise<ToolResult>
-  /** What a tool answers. Throws with the tool's own text when it fails. */
+  /** The structured content of a tool's answer. Throws with the tool's text when it fails. */
   ask: (tool: string, input?: Record<string, unknown>) => Promise<Record<string, unknown>>
   tools: () => Promise<ToolDefinition[]>
 }
 
-/** Without a token: nobody in particular. */
+/** Without a token, the principal is anonymous. */
 export function clientOf (app: FastifyInstance, token?: string, form: typeof modern | typeof legacy = modern): Client {
   const client: Client = {
     async request (method, params) {

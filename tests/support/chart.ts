@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { parseAllDocuments, stringify } from 'yaml'
-import type { Environment } from '../../plugins/config/index.ts'
+import type { Environment } from '../../plugins/config/read.ts'
 import type { Teardown } from './etcd.ts'
 import { ROOT } from './paths.ts'
 

@@ -1,4 +1,4 @@
-/** A real identity provider, in the test's own process, on a socket of its own. */
+/** A real identity provider in the process of the test. */
 import { generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
@@ -8,37 +8,37 @@ import Provider from 'oidc-provider'
 import MemoryAdapter from 'oidc-provider/lib/adapters/memory_adapter.js'
 
 export const SCOPE = 'kafscale:observe'
-/** A machine that gets itself tokens. */
+/** The client that obtains tokens. */
 export const AGENT = { id: 'agent', secret: 'agent-secret' }
-/** What the service introspects tokens as. */
+/** The client as which the service introspects tokens. */
 export const SERVICE = { id: 'kafscale-mcp', secret: 'kafscale-mcp-secret' }
-/** Who signs in whenever somebody is asked to. */
+/** The user of every sign-in. */
 export const ACCOUNT = 'alice'
 
 export interface IdentityProvider {
   readonly issuer: string
-  /** Paths that have been asked for, oldest first. */
+  /** Paths of all requests, oldest first. */
   readonly requests: string[]
-  /** The private key that signs now. */
+  /** The current private key. */
   readonly key: KeyObject
   readonly kid: string
   stop (): Promise<void>
-  /** Listens again where it did before. */
+  /** Listens again, on the same port. */
   start (): Promise<void>
-  /** From now on tokens are signed by a new key; the old one is withdrawn, or published still. */
+  /** Signs tokens with a new key from now on. The old one is withdrawn, unless `keepOld` keeps it published. */
   rotateKey (options?: { keepOld?: boolean }): Promise<void>
-  /** A JWT access token of the agent's, as the provider issues it. */
+  /** A JWT access token for the agent, issued by the provider. */
   clientCredentials (resource: string, scope?: string): Promise<string>
-  /** An opaque access token of the account's. */
+  /** An opaque access token for the account. */
   opaqueToken (resource: string): Promise<string>
   revoke (token: string): Promise<void>
-  /** A JWT signed by the provider's key that the provider would not issue. */
+  /** A JWT with any claims, signed by the provider's key. */
   sign (claims: JWTPayload, header?: Partial<JWTHeaderParameters>): Promise<string>
 }
 
 interface Key { private: KeyObject, kid: string }
 
-/** Starts a provider. `port` is one where another has listened before. */
+/** Starts a provider, on a free port unless `port` is given. */
 export async function startProvider (t: { teardown (end: () => unknown): void }, port = 0): Promise<IdentityProvider> {
   const requests: string[] = []
   let keys = [newKey()]
@@ -141,7 +141,7 @@ async function configuration (keys: Key[]): Promise<object> {
     keys.map(async ({ private: key, kid }) => ({ ...await exportJWK(key), kid, alg: 'ES256', use: 'sig' }))
   )
   return {
-    // Itself it would warn of.
+    // The provider warns about the default adapter, but not about a subclass.
     adapter: class extends MemoryAdapter {},
     jwks: { keys: jwks },
     clients: [AGENT, SERVICE].map(({ id, secret }) => ({
@@ -181,7 +181,7 @@ async function configuration (keys: Key[]): Promise<object> {
   }
 }
 
-/** Signs the account in and agrees to everything. */
+/** Signs the account in and consents to everything. */
 async function consent (provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { params: { client_id: clientId, resource } } = await provider.interactionDetails(request, response)
   const grant = new provider.Grant({ accountId: ACCOUNT, clientId })

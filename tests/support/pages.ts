@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process'
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
-import type { Environment } from '../../plugins/config/index.ts'
+import type { Environment } from '../../plugins/config/read.ts'
 import { PATH } from './packaging.ts'
 import { ROOT } from './paths.ts'
 

@@ -5,7 +5,7 @@ import { type TProperties, Type } from '@sinclair/typebox'
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { buildApp } from '../../app.ts'
 import packageJson from '../../package.json' with { type: 'json' }
-import type { Environment } from '../../plugins/config/index.ts'
+import type { Environment } from '../../plugins/config/read.ts'
 import type { Caller, Tool, ToolResult } from '../../tools/tool.ts'
 import type { Etcd, Teardown } from './etcd.ts'
 import { recording, ROOT } from './paths.ts'

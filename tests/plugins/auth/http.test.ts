@@ -5,12 +5,12 @@ import t from 'tap'
 import { InsufficientScope, Unauthenticated } from '../../../errors.ts'
 import { InvalidArgument } from '../../../errors.ts'
 import { challenge } from '../../../plugins/auth/challenge.ts'
-import { ask, startAuthApp } from '../../support/auth.ts'
+import { ask, oidc, startAuthApp, staticToken } from '../../support/auth.ts'
 
 const TOKEN = 'correct-horse-battery-staple-0123456789'
-const config = { authMode: 'token' as const, authToken: TOKEN }
+const config = { auth: staticToken(TOKEN) }
 
-/** Headers as they stand here, two of a name as well. */
+/** Sends headers exactly as given, duplicates included. Resolves to the status. */
 function raw (url: string, ...headers: string[]): Promise<number> {
   const { host } = new URL(url)
   return new Promise((resolve, reject) => {
@@ -30,7 +30,7 @@ function raw (url: string, ...headers: string[]): Promise<number> {
 t.test('the static token', async t => {
   const { url, log } = await startAuthApp(t, { config })
 
-  t.test('stands for everybody who has it', async t => {
+  t.test('authenticates everyone who sends it', async t => {
     const { status, principal } = await ask(url, TOKEN)
     t.equal(status, 200)
     t.strictSame(principal, {
@@ -45,7 +45,7 @@ t.test('the static token', async t => {
     })
   })
 
-  t.test('is refused when it differs in anything', async t => {
+  t.test('is refused with any difference', async t => {
     for (
       const token of [
         TOKEN.slice(0, -1),
@@ -59,18 +59,16 @@ t.test('the static token', async t => {
     ) {
       const answer = await ask(url, token)
       t.equal(answer.status, 401)
-      t.match(
-        answer.challenge,
-        /^Bearer error="invalid_token", error_description="Not authenticated: the token is not the one that is expected\."/
-      )
+      const description = 'Not authenticated: the token is not the configured one.'
+      t.ok(answer.challenge?.startsWith(`Bearer error="invalid_token", error_description="${description}"`))
       t.notOk(answer.text.includes(token) && token !== 'x')
     }
   })
 
-  t.notOk(log().includes(TOKEN), 'and is nowhere in the log')
+  t.notOk(log().includes(TOKEN), 'and does not appear in the log')
 })
 
-t.test('a comparison takes as long wherever the tokens differ', async t => {
+t.test('a comparison takes the same time wherever the tokens differ', async t => {
   const { app } = await startAuthApp(t, { config })
   const compared: [number, number][] = []
   const { timingSafeEqual } = crypto
@@ -85,10 +83,10 @@ t.test('a comparison takes as long wherever the tokens differ', async t => {
   for (const token of ['x', TOKEN, TOKEN.repeat(10)]) {
     await app.inject({ method: 'POST', url: '/mcp', headers: { authorization: `Bearer ${token}` } })
   }
-  t.strictSame(compared, [[32, 32], [32, 32], [32, 32]], 'digests, of one length, by the function that is made for it')
+  t.strictSame(compared, [[32, 32], [32, 32], [32, 32]], 'digests of equal length, by timingSafeEqual')
 })
 
-t.test('how a token may come', async t => {
+t.test('which Authorization headers are accepted', async t => {
   const { url } = await startAuthApp(t, { config })
   for (const authorization of [`Bearer ${TOKEN}`, `bearer ${TOKEN}`, `BEARER ${TOKEN}`, `bEaReR   ${TOKEN}  `]) {
     t.equal((await ask(url, { authorization })).status, 200, authorization)
@@ -129,19 +127,19 @@ t.test('how a token may come', async t => {
   }
 })
 
-t.test('no header is smuggled past a proxy that has checked another', async t => {
+t.test('a second Authorization header cannot get past a proxy that checks one', async t => {
   const { url } = await startAuthApp(t, { config })
   const good = `Bearer ${TOKEN}`
   t.equal(await raw(url, 'Authorization', good), 200)
   t.equal(await raw(url, 'aUTHORIZATION', good), 200)
   t.equal(await raw(url, 'Authorization', good, 'Authorization', 'Bearer x'), 401)
   t.equal(await raw(url, 'Authorization', 'Bearer x', 'authorization', good), 401)
-  t.equal(await raw(url, 'Authorization', good, 'AUTHORIZATION', good), 401, 'not even the same one twice')
+  t.equal(await raw(url, 'Authorization', good, 'AUTHORIZATION', good), 401, 'even if both are equal')
   t.equal(await raw(url, 'Authorization', '', 'Authorization', good), 401)
-  t.equal(await raw(url, 'Authorization', good, 'X-Authorization', 'Bearer x'), 200, 'others are nothing to us')
+  t.equal(await raw(url, 'Authorization', good, 'X-Authorization', 'Bearer x'), 200, 'other headers are ignored')
 })
 
-t.test('a token in the query string is refused, also beside a good one', async t => {
+t.test('a token in the query string is refused, even with a valid one in the header', async t => {
   const { url } = await startAuthApp(t, { config })
   for (
     const query of [
@@ -162,7 +160,7 @@ t.test('a token in the query string is refused, also beside a good one', async t
   t.equal((await ask(`${url}?a=access_token`, TOKEN)).status, 200)
 })
 
-t.test('the challenge says where a token is to be had and for what scope', async t => {
+t.test('the challenge says where to get a token and for which scope', async t => {
   const { url, app } = await startAuthApp(t, { config })
   const metadata = url.replace('/mcp', '/.well-known/oauth-protected-resource/mcp')
   const { status, challenge: header } = await ask(url)
@@ -170,18 +168,19 @@ t.test('the challenge says where a token is to be had and for what scope', async
   t.equal(
     header,
     `Bearer resource_metadata="${metadata}", scope="kafscale:observe"`,
-    'without an error, since nothing was sent'
+    'no error, since no token was sent'
   )
   t.equal(
     challenge(new InsufficientScope(['kafscale:observe', 'kafscale:mutate']), app),
-    'Bearer error="insufficient_scope", error_description="The token lacks a scope. The call requires: kafscale:observe kafscale:mutate.", ' +
+    'Bearer error="insufficient_scope", ' +
+    'error_description="The token lacks a scope. The call requires: kafscale:observe kafscale:mutate.", ' +
     `resource_metadata="${metadata}", scope="kafscale:observe kafscale:mutate"`)
   t.match(new InsufficientScope(['a']), { code: 'INSUFFICIENT_SCOPE', statusCode: 403 })
   t.match(new Unauthenticated('x'), { code: 'UNAUTHENTICATED', statusCode: 401 })
   t.equal(challenge(new InvalidArgument('x'), app), undefined)
 })
 
-t.test('without authentication everybody is anonymous', async t => {
+t.test('without authentication every caller is anonymous', async t => {
   const { url } = await startAuthApp(t)
   for (const credentials of [undefined, 'x', { authorization: 'Basic x' }]) {
     const { status, principal } = await ask(url, credentials)
@@ -190,13 +189,13 @@ t.test('without authentication everybody is anonymous', async t => {
   }
 })
 
-t.test('a route that does not ask has no principal', async t => {
+t.test('a route outside the authenticated scope needs no token', async t => {
   const { app } = await startAuthApp(t, { config, routes: app => { app.get('/mcp', async () => 'x') } })
   const served = await app.inject('/.well-known/oauth-protected-resource')
   t.equal(served.statusCode, 200)
 })
 
-t.test('the metadata of the resource', async t => {
+t.test('the protected resource metadata', async t => {
   const paths = ['/.well-known/oauth-protected-resource', '/.well-known/oauth-protected-resource/mcp']
   const metadataOf = async (config: object, extra: string[] = []) => {
     const { url, app } = await startAuthApp(t, { config })
@@ -212,11 +211,11 @@ t.test('the metadata of the resource', async t => {
     scopes_supported: ['kafscale:observe'],
     bearer_methods_supported: ['header'],
     resource_name: 'KafScale',
-  }, 'no authorization server where there is no issuer')
+  }, 'no authorization server without an issuer')
 
   const issuers = ['http://127.0.0.1:1', 'http://127.0.0.1:2/realm']
-  const oidc = await metadataOf({ authMode: 'oidc', oidcIssuer: issuers, publicUrl: 'https://mcp.example/' })
-  t.match(oidc.metadata, { resource: 'https://mcp.example/mcp', authorization_servers: issuers })
+  const withIssuers = await metadataOf({ auth: oidc(issuers), publicUrl: 'https://mcp.example/' })
+  t.match(withIssuers.metadata, { resource: 'https://mcp.example/mcp', authorization_servers: issuers })
 
   const behind = await metadataOf({ ...config, publicUrl: 'https://example.com:443/kafscale' }, [
     '/.well-known/oauth-protected-resource/kafscale/mcp',
@@ -228,10 +227,10 @@ t.test('the metadata of the resource', async t => {
   )
 
   const { app } = await startAuthApp(t)
-  for (const path of paths) t.equal((await app.inject(path)).statusCode, 404, 'nothing to say where no token is needed')
+  for (const path of paths) t.equal((await app.inject(path)).statusCode, 404, 'not served when no token is needed')
 })
 
-t.test('the resource is where the service listens, unless it is told', async t => {
+t.test('without PUBLIC_URL the resource follows the listen address', async t => {
   const { url } = await startAuthApp(t, { config: { ...config, httpAddr: { host: '::1', port: 0 } } })
   t.match(
     (await ask(url)).challenge,

@@ -1,15 +1,16 @@
-/** Issuers that a real provider would not be. */
+/** Issuers that behave as no real provider does. */
 import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { exportJWK, SignJWT } from 'jose'
 import t, { type Test } from 'tap'
-import { ask, startAuthApp } from '../../support/auth.ts'
+import { Secret } from '../../../plugins/config/secret.ts'
+import { ask, oidc, startAuthApp } from '../../support/auth.ts'
 
 const now = () => Math.floor(Date.now() / 1_000)
 
-/** An issuer that says of itself what it is told to, at the paths that it is told to have. */
+/** Starts an issuer with the given metadata, discovery path and introspection answer, and a service that trusts it. */
 async function startIssuer (
   t: Test,
   { metadata = {}, discovery = '/.well-known/openid-configuration', introspection }: {
@@ -46,11 +47,10 @@ async function startIssuer (
   const jwks = { keys: [{ ...await exportJWK(publicKey), kid: 'a' }] }
   const { url, log } = await startAuthApp(t, {
     config: {
-      authMode: 'oidc',
-      oidcIssuer: [issuer],
-      oidcAudience: 'us',
-      oidcClientId: 'id',
-      oidcClientSecret: 'hunter2',
+      auth: oidc([issuer], {
+        audience: 'us',
+        introspection: { clientId: 'id', clientSecret: new Secret('hunter2') },
+      }),
     },
   })
   const token = await new SignJWT({ iss: issuer, aud: 'us', sub: 'alice', iat: now(), exp: now() + 60 })
@@ -58,28 +58,28 @@ async function startIssuer (
   return { url, log, token, asked, issuer }
 }
 
-t.test('one that knows RFC 8414 alone is found as well', async t => {
+t.test('an issuer with RFC 8414 metadata only is discovered', async t => {
   const { url, token } = await startIssuer(t, { discovery: '/.well-known/oauth-authorization-server' })
   t.equal((await ask(url, token)).status, 200)
 })
 
-t.test('one whose keys would come over an open line, or from nowhere, is not taken', async t => {
+t.test('an issuer without an https URL of its keys is refused', async t => {
   for (const jwksUri of ['http://id.example/jwks', 'ftp://127.0.0.1/jwks', undefined]) {
     const { url, token, log } = await startIssuer(t, { metadata: { jwks_uri: jwksUri } })
     t.equal((await ask(url, token)).status, 503)
-    t.match(log(), 'it names no https URL of its keys')
+    t.match(log(), 'its metadata has no https URL of its keys')
   }
 })
 
-t.test('one that is called otherwise is not taken, and the log says how it is called', async t => {
+t.test('an issuer that identifies itself differently is refused', async t => {
   const { url, token, log } = await startIssuer(t, { metadata: { issuer: 'https://id.example' } })
   t.equal((await ask(url, token)).status, 503)
-  t.match(log(), 'the issuer of tokens is not reached')
+  t.match(log(), 'the token issuer cannot be reached')
 })
 
 const inactive = { active: false }
 
-t.test('the client\'s secret is sent as the issuer takes it', async t => {
+t.test('the client authenticates by a method that the issuer supports', async t => {
   const basic = await startIssuer(t, { introspection: inactive })
   await ask(basic.url, 'opaque')
   t.strictSame(basic.asked.map(({ authorization }) => authorization), [`Basic ${btoa('id:hunter2')}`])
@@ -98,7 +98,7 @@ t.test('the client\'s secret is sent as the issuer takes it', async t => {
   t.notMatch(basic.log() + post.log(), /hunter2|opaque/)
 })
 
-t.test('what an introspection must say', async t => {
+t.test('what an introspection must contain', async t => {
   const good = { active: true, sub: 'alice', aud: ['other', 'us'], exp: now() + 60, iat: now() }
   const status = async (introspection: object) => {
     const { url } = await startIssuer(t, { introspection })
@@ -118,14 +118,14 @@ t.test('what an introspection must say', async t => {
     [{ ...good, iat: now() + 60, exp: now() + 120 }, /when it was issued/],
     [{ ...good, nbf: now() + 60 }, /not valid yet/],
     [{ ...good, sub: undefined }, /no subject/],
-    [{ ...good, exp: now() + 3_700 }, /lives longer/],
+    [{ ...good, exp: now() + 3_700 }, /valid for longer/],
   ]
   for (const [introspection, message] of refused) {
     t.match(await status(introspection), message, JSON.stringify(introspection))
   }
 })
 
-t.test('an issuer that introspects nothing has no opaque tokens', async t => {
+t.test('without an introspection endpoint opaque tokens are refused', async t => {
   const { url } = await startIssuer(t, { metadata: { introspection_endpoint: undefined } })
   t.match(await ask(url, 'opaque'), { status: 401, message: /not active/ })
 })

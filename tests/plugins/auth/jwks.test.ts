@@ -3,7 +3,7 @@ import { renameSync, writeFileSync } from 'node:fs'
 import { exportJWK, type JWK, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { parseJwks } from '../../../plugins/auth/keys-file.ts'
-import { ask, startAuthApp } from '../../support/auth.ts'
+import { ask, jwks, startAuthApp } from '../../support/auth.ts'
 import { waitFor } from '../../support/wait-for.ts'
 
 const ISSUER = 'kafscale-mcp'
@@ -26,13 +26,11 @@ async function start (t: Test, ...keys: JWK[]) {
   }
   const publish = (...keys: JWK[]) => write(JSON.stringify({ keys }))
   publish(...keys)
-  const { url, log } = await startAuthApp(t, {
-    config: { authMode: 'jwks', authJwksFile: file, authJwksIssuer: ISSUER },
-  })
+  const { url, log } = await startAuthApp(t, { config: { auth: jwks(file, ISSUER) } })
   return { url, log, write, publish, claims: { iss: ISSUER, aud: url, sub: 'alice', iat: now(), exp: now() + 600 } }
 }
 
-t.test('a token signed by a key of the file says who is asking', async t => {
+t.test('a token signed by a key in the file authenticates its subject', async t => {
   const [ed, rsa] = [await newKey('ed'), await newKey('rsa', 'RS256')]
   const { url, claims } = await start(t, ed.jwk, rsa.jwk)
   for (const key of [ed, rsa]) {
@@ -42,7 +40,7 @@ t.test('a token signed by a key of the file says who is asking', async t => {
   }
 })
 
-t.test('every check is that of oidc', async t => {
+t.test('tokens are checked as strictly as in the mode oidc', async t => {
   const key = await newKey('a')
   const stranger = await newKey('a')
   const unknown = await newKey('b')
@@ -53,23 +51,23 @@ t.test('every check is that of oidc', async t => {
     [key.sign({ ...claims, aud: 'other' }), /another resource/],
     [key.sign({ ...claims, exp: now() - 60 }), /expired/],
     [key.sign({ ...claims, nbf: now() + 60 }), /not valid yet/],
-    [key.sign({ ...claims, exp: now() + 3_700 }), /lives longer/],
+    [key.sign({ ...claims, exp: now() + 3_700 }), /valid for longer/],
     [key.sign(nobody), /no subject/],
     [stranger.sign(claims), /not signed by its issuer/],
-    [unknown.sign(claims), /no key of its issuer/],
-    [new UnsecuredJWT(claims).encode(), /algorithm|no JWT/],
+    [unknown.sign(claims), /not name a key of its issuer/],
+    [new UnsecuredJWT(claims).encode(), /algorithm|not a JWT/],
     [
       new SignJWT(claims).setProtectedHeader({ alg: 'HS256', kid: 'a' }).sign(Buffer.from(JSON.stringify(key.jwk))),
       /algorithm/,
     ],
-    ['opaque', /no JWT/],
+    ['opaque', /not a JWT/],
   ]
   for (const [token, message] of refused) {
     t.match(await ask(url, await token), { status: 401, message, challenge: /invalid_token/ })
   }
 })
 
-t.test('the file is read anew when it changes', async t => {
+t.test('the file is reloaded when it changes', async t => {
   const [old, next] = [await newKey('old'), await newKey('new')]
   const { url, log, claims, publish, write } = await start(t, old.jwk)
   const [oldToken, newToken] = [await old.sign(claims), await next.sign(claims)]
@@ -81,14 +79,14 @@ t.test('the file is read anew when it changes', async t => {
   t.equal(await status(oldToken), 200)
 
   write('{"keys": [')
-  await waitFor(() => log().includes('are not taken'), RELOAD_BOUND_MS, 'a broken file is told of')
+  await waitFor(() => log().includes('the new token keys are invalid'), RELOAD_BOUND_MS, 'an invalid file is logged')
   t.strictSame([await status(oldToken), await status(newToken)], [200, 200], 'and changes nothing')
 
   publish(next.jwk)
   await waitFor(
     async () => await status(oldToken) === 401,
     RELOAD_BOUND_MS,
-    'the old key is gone, and what it had verified'
+    'the old key and the tokens that it verified are gone'
   )
   t.equal(await status(newToken), 200)
 })
@@ -104,20 +102,20 @@ t.test('a file that is not a JWKS of public keys stops the start', async t => {
     ['{"keys":[]}', 'a JWKS with at least one key'],
     [JSON.stringify({ keys: [jwk, nameless] }), 'a kid in each key'],
     [JSON.stringify({ keys: [{ ...jwk, kid: '' }] }), 'a kid in each key'],
-    [JSON.stringify({ keys: [jwk, jwk] }), 'another kid in each key'],
-    [JSON.stringify({ keys: [secret] }), 'public keys only: whoever reads the file could sign'],
+    [JSON.stringify({ keys: [jwk, jwk] }), 'a different kid in each key'],
+    [JSON.stringify({ keys: [secret] }), 'public keys only, since anyone who can read a private key can sign tokens'],
     [
       JSON.stringify({ keys: [{ kty: 'oct', k: 'c2VjcmV0', kid }] }),
-      'public keys only: whoever reads the file could sign',
+      'public keys only, since anyone who can read a private key can sign tokens',
     ],
-    [JSON.stringify({ keys: [{ ...jwk, x: '!' }] }), 'a public key under the kid "a"'],
+    [JSON.stringify({ keys: [{ ...jwk, x: '!' }] }), 'a valid public key with the kid "a"'],
   ]
   for (const [content, message] of refused) {
     t.throws(() => parseJwks(content), { message }, content.slice(0, 40))
     const dir = t.testdir({ 'jwks.json': content })
-    await t.rejects(
-      startAuthApp(t, { config: { authMode: 'jwks', authJwksFile: `${dir}/jwks.json`, authJwksIssuer: ISSUER } }),
-      { message }
-    )
+    await t.rejects(startAuthApp(t, { config: { auth: jwks(`${dir}/jwks.json`, ISSUER) } }), {
+      name: 'ConfigError',
+      message: `KAFSCALE_MCP_AUTH_JWKS_FILE is "${dir}/jwks.json": expected ${message}`,
+    })
   }
 })

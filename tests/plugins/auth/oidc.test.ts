@@ -2,24 +2,26 @@ import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto'
 import { mock } from 'node:test'
 import { exportJWK, exportSPKI, type JWTHeaderParameters, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
 import t, { type Test } from 'tap'
-import { ask, startAuthApp } from '../../support/auth.ts'
+import type { OidcConfig } from '../../../plugins/config/auth.ts'
+import { Secret } from '../../../plugins/config/secret.ts'
+import { ask, oidc, startAuthApp } from '../../support/auth.ts'
 import { ACCOUNT, AGENT, type IdentityProvider, SCOPE, SERVICE, startProvider } from '../../support/oidc-provider.ts'
 import { waitFor } from '../../support/wait-for.ts'
 
 const now = () => Math.floor(Date.now() / 1_000)
 
-async function startBoth (t: Test, config: object = {}) {
+async function startBoth (t: Test, more: Partial<OidcConfig> = {}) {
   const provider = await startProvider(t)
   return {
     provider,
-    ...await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [provider.issuer], ...config } }),
+    ...await startAuthApp(t, { config: { auth: oidc([provider.issuer], more) } }),
   }
 }
 
 const claimsFor = ({ issuer }: IdentityProvider, url: string): JWTPayload =>
   ({ iss: issuer, aud: url, sub: ACCOUNT, iat: now(), exp: now() + 600, scope: SCOPE, jti: randomUUID() })
 
-/** The clocks that tell a token's time and how long ago something was, moved on. */
+/** Takes over both clocks, `Date` and `performance`. Returns a function that moves them forward. */
 function travel (t: Test) {
   mock.timers.enable({ apis: ['Date'], now: Date.now() })
   const since = performance.now.bind(performance)
@@ -32,7 +34,7 @@ function travel (t: Test) {
   }
 }
 
-t.test('a token that the provider issues says who is asking', async t => {
+t.test('a token that the provider issues authenticates its subject', async t => {
   const { provider, url } = await startBoth(t)
   const token = await provider.clientCredentials(url)
   const { status, principal } = await ask(url, token)
@@ -51,17 +53,17 @@ t.test('a token that the provider issues says who is asking', async t => {
   t.equal(claims['aud'], url)
 })
 
-t.test('what is accepted', async t => {
+t.test('which tokens are accepted', async t => {
   const { provider, url } = await startBoth(t)
   const claims = claimsFor(provider, url)
   const accepted: [what: string, claims: JWTPayload, header?: Partial<JWTHeaderParameters>][] = [
-    ['the type of before RFC 9068', {}, { typ: 'JWT' }],
+    ['the type in use before RFC 9068', {}, { typ: 'JWT' }],
     ['no type', {}, { typ: undefined as unknown as string }],
     ['the type as a media type', {}, { typ: 'application/AT+jwt' }],
-    ['several audiences, ours among them', { aud: ['https://other.example', url] }],
+    ['several audiences, including ours', { aud: ['https://other.example', url] }],
     ['expired within the leeway', { iat: now() - 600, exp: now() - 20 }],
     ['not valid yet within the leeway', { nbf: now() + 20 }],
-    ['the longest life', { exp: claims.iat as number + 3_600 }],
+    ['the longest lifetime', { exp: claims.iat as number + 3_600 }],
   ]
   for (const [what, more, header] of accepted) {
     const { status, message } = await ask(url, await provider.sign({ ...claims, ...more }, header))
@@ -69,31 +71,31 @@ t.test('what is accepted', async t => {
   }
 })
 
-t.test('what a principal is made of', async t => {
+t.test('how the claims become a principal', async t => {
   const { provider, url } = await startBoth(t)
   const { scope, ...claims } = claimsFor(provider, url)
   const principal = async (more: JWTPayload) => (await ask(url, await provider.sign({ ...claims, ...more }))).principal
   t.strictSame((await principal({ scope: ' a  b ' })).scopes, ['a', 'b'])
   t.strictSame((await principal({ scp: ['a', 'b'] })).scopes, ['a', 'b'])
-  t.strictSame((await principal({ scope: 7 })).scopes, [], 'a scope claim that is none grants nothing')
+  t.strictSame((await principal({ scope: 7 })).scopes, [], 'a malformed scope claim grants nothing')
   t.strictSame((await principal({ scope: '' })).scopes, [])
-  t.notOk('scopes' in await principal({}), 'no scope claim is not an empty one')
+  t.notOk('scopes' in await principal({}), 'a missing scope claim differs from an empty one')
   t.equal((await principal({ azp: 'azp' })).clientId, 'azp')
   t.equal((await principal({ azp: 'azp', client_id: 'client' })).clientId, 'client')
   t.equal((await principal({ azp: 7 })).clientId, null)
   const { jti, ...anonymous } = claims
   const [one, other] = [await provider.sign(anonymous), await provider.sign({ ...anonymous, sub: 'bob' })]
   const tokenId = async (token: string) => (await ask(url, token)).principal.tokenId
-  t.match(await tokenId(one), /^[\w-]{43}$/, 'without jti a digest')
+  t.match(await tokenId(one), /^[\w-]{43}$/, 'a digest, without jti')
   t.equal(await tokenId(one), await tokenId(one))
   t.not(await tokenId(other), await tokenId(one))
 })
 
-t.test('a service account of Kubernetes is a token of one more issuer', async t => {
+t.test('a Kubernetes cluster is one more issuer, of service account tokens', async t => {
   const provider = await startProvider(t)
   const cluster = await startProvider(t)
   const { url } = await startAuthApp(t, {
-    config: { authMode: 'oidc', oidcIssuer: [provider.issuer, cluster.issuer], oidcAudience: 'kafscale-mcp' },
+    config: { auth: oidc([provider.issuer, cluster.issuer], { audience: 'kafscale-mcp' }) },
   })
   const token = await cluster.sign({
     aud: ['kafscale-mcp'],
@@ -116,16 +118,16 @@ t.test('a service account of Kubernetes is a token of one more issuer', async t 
   t.equal(
     (await ask(url, await provider.clientCredentials('kafscale-mcp:'))).status,
     401,
-    'the audience is the same for all'
+    'all issuers share the audience'
   )
   t.equal(
     (await ask(url, await cluster.sign({ ...claimsFor(provider, 'kafscale-mcp') }))).status,
     401,
-    'no issuer signs for another'
+    'an issuer cannot sign for another'
   )
 })
 
-t.test('what is refused, and why', async t => {
+t.test('which tokens are refused, and why', async t => {
   const { provider, url, log } = await startBoth(t)
   const claims = claimsFor(provider, url)
   const { iat, sub, aud, iss } = claims
@@ -151,7 +153,7 @@ t.test('what is refused, and why', async t => {
   })
 
   const wrongKey = /not signed by its issuer/
-  const noKey = /no key of its issuer/
+  const noKey = /not name a key of its issuer/
   const refused: [what: string, token: string | Promise<string>, message: RegExp][] = [
     ['another issuer', provider.sign({ ...claims, iss: 'https://id.example' }), /another issuer/],
     ['the issuer with a slash', provider.sign({ ...claims, iss: `${iss}/` }), /another issuer/],
@@ -163,29 +165,33 @@ t.test('what is refused, and why', async t => {
       /another resource/,
     ],
     ['a resource above ours', provider.sign({ ...claims, aud: url.replace('/mcp', '') }), /another resource/],
-    ['a resource that begins as ours does', provider.sign({ ...claims, aud: `${aud}/x` }), /another resource/],
+    ['a resource that starts like ours', provider.sign({ ...claims, aud: `${aud}/x` }), /another resource/],
     ['no audience', provider.sign(without('aud')), /another resource/],
     ['expired', provider.sign({ ...claims, iat: now() - 600, exp: now() - 31 }), /expired/],
-    ['no end', provider.sign(without('exp')), /when it expires/],
+    ['no expiry', provider.sign(without('exp')), /when it expires/],
     [
-      'an end that is no number',
+      'an expiry that is not a number',
       provider.sign({ ...claims, exp: '9999999999' as unknown as number }),
       /when it expires/,
     ],
     ['not valid yet', provider.sign({ ...claims, nbf: now() + 60 }), /not valid yet/],
-    ['too long-lived', provider.sign({ ...claims, exp: iat as number + 3_601 }), /lives longer than the 3600 s/],
+    [
+      'too long-lived',
+      provider.sign({ ...claims, exp: iat as number + 3_601 }),
+      /valid for longer than the accepted 3600 s/,
+    ],
     [
       'too long-lived, issued in the future',
       provider.sign({ ...claims, iat: now() + 7_200, exp: now() + 7_800 }),
       /when it was issued/,
     ],
-    ['no beginning', provider.sign(without('iat')), /when it was issued/],
+    ['no time of issue', provider.sign(without('iat')), /when it was issued/],
     ['no subject', provider.sign(without('sub')), /no subject/],
     ['an empty subject', provider.sign({ ...claims, sub: '' }), /no subject/],
-    ['a subject that is no text', provider.sign({ ...claims, sub: 7 as unknown as string }), /no subject/],
+    ['a subject that is not a string', provider.sign({ ...claims, sub: 7 as unknown as string }), /no subject/],
     ['an ID token', provider.sign({ ...claims, aud: AGENT.id }), /another resource/],
-    ['a logout token', provider.sign(claims, { typ: 'logout+jwt' }), /no access token/],
-    ['algorithm none', new UnsecuredJWT(claims).encode(), /no JWT that can be verified|algorithm/],
+    ['a logout token', provider.sign(claims, { typ: 'logout+jwt' }), /not an access token/],
+    ['algorithm none', new UnsecuredJWT(claims).encode(), /not a JWT that can be verified|algorithm/],
     [
       'algorithm none with a signature',
       `${encoded({ alg: 'none', kid: provider.kid })}.${payload}.${signature}`,
@@ -223,13 +229,13 @@ t.test('what is refused, and why', async t => {
     [
       'a critical header that is not understood',
       `${encoded({ alg: 'ES256', kid: provider.kid, crit: ['unknown'], unknown: 1 })}.${payload}.${signature}`,
-      /no JWT that can be verified/,
+      /not a JWT that can be verified/,
     ],
-    ['no JWT', 'opaque', /no JWT/],
-    ['an encrypted JWT', 'a.b.c.d.e', /no JWT/],
-    ['an empty JWT', '..', /no JWT/],
+    ['no JWT', 'opaque', /not a JWT/],
+    ['an encrypted JWT', 'a.b.c.d.e', /not a JWT/],
+    ['an empty JWT', '..', /not a JWT/],
   ]
-  t.equal((await ask(url, good)).status, 200, 'else all this says nothing')
+  t.equal((await ask(url, good)).status, 200, 'the unmodified token is accepted')
   for (const [what, pending, message] of refused) {
     const token = await pending
     const answer = await ask(url, token)
@@ -237,14 +243,14 @@ t.test('what is refused, and why', async t => {
     t.match(answer.message, message, what)
     t.match(answer.challenge, /^Bearer error="invalid_token", error_description="[^"\\]+", resource_metadata=/, what)
     if (token.length > 20) {
-      t.notOk(answer.text.includes(token) || log().includes(token), `${what}: the token is nowhere`)
+      t.notOk(answer.text.includes(token) || log().includes(token), `${what}: the token appears nowhere`)
     }
   }
-  t.equal(asked, 0, 'no key is fetched from where a token says')
-  t.notOk(log().includes(payload) || log().includes(String(sub)), 'nor what it says')
+  t.equal(asked, 0, 'no key is fetched from a URL in the token')
+  t.notOk(log().includes(payload) || log().includes(String(sub)), 'claims are not logged')
 })
 
-t.test('a key that is new is found, and one that is withdrawn is not taken any more', async t => {
+t.test('a new key is found, and a withdrawn key is no longer accepted', async t => {
   const { provider, url } = await startBoth(t)
   const move = travel(t)
   const old = await provider.clientCredentials(url)
@@ -253,10 +259,10 @@ t.test('a key that is new is found, and one that is withdrawn is not taken any m
   await provider.rotateKey()
   move(31_000)
   t.equal((await ask(url, await provider.clientCredentials(url))).status, 200, 'rotated')
-  t.match((await ask(url, old)).message, /no key of its issuer/, 'also one that was verified before')
+  t.match((await ask(url, old)).message, /not name a key of its issuer/, 'even a token that was accepted before')
 })
 
-t.test('an unknown key is asked for every 30 s at most', async t => {
+t.test('an unknown key causes a request at most every 30 s', async t => {
   const { provider, url } = await startBoth(t)
   const move = travel(t)
   t.equal((await ask(url, await provider.clientCredentials(url))).status, 200)
@@ -264,7 +270,7 @@ t.test('an unknown key is asked for every 30 s at most', async t => {
   const unknown = async () => await ask(url, await provider.sign(claimsFor(provider, url), { kid: randomUUID() }))
   t.equal(fetches(), 1)
   for (let times = 0; times < 5; times++) t.equal((await unknown()).status, 401)
-  t.equal(fetches(), 1, 'it has been fetched just now')
+  t.equal(fetches(), 1, 'the keys have just been fetched')
   move(29_000)
   await unknown()
   t.equal(fetches(), 1)
@@ -277,10 +283,10 @@ t.test('an unknown key is asked for every 30 s at most', async t => {
   t.equal((await unknown()).status, 401)
   await provider.start()
   await unknown()
-  t.equal(fetches(), 2, 'an attempt that failed counts as well')
+  t.equal(fetches(), 2, 'a failed attempt counts too')
 })
 
-t.test('while the issuer is down its last keys serve', async t => {
+t.test('while the issuer is down its last keys stay in use', async t => {
   const { provider, url, log } = await startBoth(t)
   const move = travel(t)
   const claims = claimsFor(provider, url)
@@ -288,27 +294,27 @@ t.test('while the issuer is down its last keys serve', async t => {
   await provider.stop()
   move(120_000)
   t.equal((await ask(url, await provider.sign(claims, { kid: 'unknown' }))).status, 401)
-  t.match(log(), 'the issuer of tokens is not reached')
+  t.match(log(), 'the token issuer cannot be reached')
   t.equal((await ask(url, await provider.sign({ ...claims, jti: 'new' }))).status, 200)
-  t.equal((await ask(url, await provider.sign({ ...claims, exp: now() - 31 }))).status, 401, 'no less strictly')
+  t.equal((await ask(url, await provider.sign({ ...claims, exp: now() - 31 }))).status, 401, 'with the same checks')
 })
 
-t.test('an issuer that is down at start is asked until it answers', async t => {
+t.test('an issuer that is down at startup is retried until it answers', async t => {
   const provider = await startProvider(t)
   await provider.stop()
-  const { url, log } = await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [provider.issuer] } })
+  const { url, log } = await startAuthApp(t, { config: { auth: oidc([provider.issuer]) } })
   const token = await provider.sign(claimsFor(provider, url))
   const { status, challenge, message } = await ask(url, token)
-  t.equal(status, 503, 'the token may be good: no 401 that would make a client throw it away')
+  t.equal(status, 503, 'the token may be valid: a 401 would make the client discard it')
   t.equal(challenge, null)
   t.match(message, /issuer has not been reached yet/)
-  t.equal((await ask(url)).status, 401, 'without a token it is the client\'s turn')
+  t.equal((await ask(url)).status, 401, 'without a token the client is asked for one')
   t.match(log(), 'ECONNREFUSED')
   await provider.start()
-  await waitFor(async () => (await ask(url, token)).status === 200, 10_000, 'known')
+  await waitFor(async () => (await ask(url, token)).status === 200, 10_000, 'the issuer has been reached')
 })
 
-t.test('an issuer that is not who it was set to be is not taken', async t => {
+t.test('an issuer that does not identify itself exactly as configured is refused', async t => {
   const provider = await startProvider(t)
   for (
     const issuer of [
@@ -317,13 +323,13 @@ t.test('an issuer that is not who it was set to be is not taken', async t => {
       `${provider.issuer}/.well-known/openid-configuration`,
     ]
   ) {
-    const { url, log } = await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [issuer] } })
+    const { url, log } = await startAuthApp(t, { config: { auth: oidc([issuer]) } })
     t.equal((await ask(url, await provider.sign({ ...claimsFor(provider, url), iss: issuer }))).status, 503, issuer)
-    t.match(log(), 'the issuer of tokens is not reached')
+    t.match(log(), 'the token issuer cannot be reached')
   }
 })
 
-t.test('a token that was verified is still refused once it has expired', async t => {
+t.test('an accepted token is refused once it has expired', async t => {
   const { provider, url } = await startBoth(t)
   const move = travel(t)
   const token = await provider.sign({ ...claimsFor(provider, url), exp: now() + 60 })
@@ -334,20 +340,20 @@ t.test('a token that was verified is still refused once it has expired', async t
   t.match((await ask(url, token)).message, /expired/)
 })
 
-t.test('the lifetime that is accepted can be set', async t => {
-  const { provider, url } = await startBoth(t, { oidcMaxTokenLifetime: 300_000 })
+t.test('the accepted lifetime is configurable', async t => {
+  const { provider, url } = await startBoth(t, { maxTokenLifetimeMs: 300_000 })
   const claims = claimsFor(provider, url)
   t.equal((await ask(url, await provider.sign({ ...claims, exp: claims.iat as number + 300 }))).status, 200)
   t.match(
     (await ask(url, await provider.sign({ ...claims, exp: claims.iat as number + 301 }))).message,
-    /lives longer than the 300 s/
+    /valid for longer than the accepted 300 s/
   )
 })
 
 t.test('opaque tokens are introspected', async t => {
-  const client = { oidcClientId: SERVICE.id, oidcClientSecret: SERVICE.secret }
+  const client = { introspection: { clientId: SERVICE.id, clientSecret: new Secret(SERVICE.secret) } }
 
-  t.test('and say who is asking', async t => {
+  t.test('and authenticate their subject', async t => {
     const { provider, url } = await startBoth(t, client)
     const { status, principal } = await ask(url, await provider.opaqueToken(url))
     t.equal(status, 200)
@@ -360,21 +366,21 @@ t.test('opaque tokens are introspected', async t => {
     })
   })
 
-  t.test('not without credentials', async t => {
+  t.test('only with client credentials', async t => {
     const { provider, url } = await startBoth(t)
-    t.match(await ask(url, await provider.opaqueToken(url)), { status: 401, message: /no JWT/ })
+    t.match(await ask(url, await provider.opaqueToken(url)), { status: 401, message: /not a JWT/ })
     t.notOk(provider.requests.includes('/token/introspection'))
   })
 
-  t.test('one that is unknown is not active, one for another resource is not for us', async t => {
+  t.test('unknown tokens and tokens for another resource are refused', async t => {
     const { provider, url, log } = await startBoth(t, client)
     t.match(await ask(url, 'unknown-unknown-unknown'), { status: 401, message: /not active/ })
     const other = await provider.opaqueToken('https://other.example/mcp')
     t.match(await ask(url, other), { status: 401, message: /another resource/ })
-    t.notOk(log().includes(other) || log().includes('unknown-unknown'), 'the token is nowhere')
+    t.notOk(log().includes(other) || log().includes('unknown-unknown'), 'tokens are not logged')
   })
 
-  t.test('one that is revoked is good for 30 s at most', async t => {
+  t.test('a revoked token is accepted for 30 s at most', async t => {
     const { provider, url } = await startBoth(t, client)
     const move = travel(t)
     const token = await provider.opaqueToken(url)
@@ -382,14 +388,14 @@ t.test('opaque tokens are introspected', async t => {
     t.equal((await ask(url, token)).status, 200)
     move(29_000)
     t.equal((await ask(url, token)).status, 200)
-    t.equal(introspections(), 1, 'remembered')
+    t.equal(introspections(), 1, 'the answer is reused')
     await provider.revoke(token)
     move(2_000)
     t.match(await ask(url, token), { status: 401, message: /not active/ })
     t.equal(introspections(), 2)
   })
 
-  t.test('and is never good past its end', async t => {
+  t.test('no answer is reused past the expiry of the token', async t => {
     const { provider, url } = await startBoth(t, client)
     const move = travel(t)
     const token = await provider.opaqueToken(url)
@@ -399,24 +405,25 @@ t.test('opaque tokens are introspected', async t => {
     t.equal((await ask(url, token)).status, 401)
   })
 
-  t.test('while the issuer is down nobody knows', async t => {
+  t.test('while the issuer is down they cannot be verified', async t => {
     const { provider, url, log } = await startBoth(t, client)
     const token = await provider.opaqueToken(url)
-    await waitFor(() => log().includes('the issuer of tokens is known') || log(), 5_000, 'known')
+    const reached = 'the token issuer has been reached'
+    await waitFor(() => log().includes(reached) || log(), 5_000, reached)
     await provider.stop()
     t.match(await ask(url, token), { status: 503, message: /does not answer/, challenge: null })
     t.match(log(), 'a token could not be introspected')
     t.notOk(log().includes(token) || log().includes(SERVICE.secret))
   })
 
-  t.test('by the first issuer alone, whose credentials they are', async t => {
+  t.test('at the first issuer only, where the client is registered', async t => {
     const first = await startProvider(t)
     const second = await startProvider(t)
     const { url } = await startAuthApp(t, {
-      config: { authMode: 'oidc', oidcIssuer: [first.issuer, second.issuer], ...client },
+      config: { auth: oidc([first.issuer, second.issuer], client) },
     })
     t.equal((await ask(url, 'unknown-unknown-unknown')).status, 401)
     t.notOk(second.requests.includes('/token/introspection'))
-    t.equal((await ask(url, await second.sign(claimsFor(second, url)))).status, 200, 'the second signs')
+    t.equal((await ask(url, await second.sign(claimsFor(second, url)))).status, 200, 'JWTs of the second are accepted')
   })
 })

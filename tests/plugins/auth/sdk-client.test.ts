@@ -9,14 +9,14 @@ import { createMcpHandler, Server } from '@modelcontextprotocol/server'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { Principal } from '../../../plugins/auth/principal.ts'
-import { startAuthApp } from '../../support/auth.ts'
+import { oidc, startAuthApp } from '../../support/auth.ts'
 import { ACCOUNT, SCOPE, startProvider } from '../../support/oidc-provider.ts'
 
 const CALLBACK = 'http://127.0.0.1/callback'
 
-t.test('the SDK\'s own client starts with nothing and finds its way, through PKCE', async t => {
+t.test('the SDK\'s client discovers everything and signs in with PKCE', async t => {
   const idp = await startProvider(t)
-  const { url } = await startAuthApp(t, { config: { authMode: 'oidc', oidcIssuer: [idp.issuer] }, routes: serveMcp })
+  const { url } = await startAuthApp(t, { config: { auth: oidc([idp.issuer]) }, routes: serveMcp })
   const user = newUser()
   const connect = async () => {
     const client = new Client({ name: 'test', version: '1' })
@@ -26,7 +26,7 @@ t.test('the SDK\'s own client starts with nothing and finds its way, through PKC
   }
 
   const first = await connect()
-  await t.rejects(first.connected, UnauthorizedError, 'a token is needed, so the user is asked')
+  await t.rejects(first.connected, UnauthorizedError, 'a token is needed, so the user is asked to sign in')
   const { authorizationUrl } = user
   t.equal(authorizationUrl()?.origin, idp.issuer)
   t.match(Object.fromEntries(authorizationUrl()?.searchParams ?? []), {
@@ -42,7 +42,7 @@ t.test('the SDK\'s own client starts with nothing and finds its way, through PKC
   t.match(structuredContent, { subject: ACCOUNT, issuer: idp.issuer, method: 'oidc' })
 })
 
-/** Whoever uses the client: keeps what it must, and is sent to sign in. */
+/** A user of the client: stores what the provider interface asks for, and records where sign-in starts. */
 function newUser () {
   let registered: Awaited<ReturnType<OAuthClientProvider['clientInformation']>>
   let tokens: Awaited<ReturnType<OAuthClientProvider['tokens']>>
@@ -72,7 +72,7 @@ function newUser () {
   return { provider, authorizationUrl: () => url }
 }
 
-/** What a browser does: follows where it is sent, with cookies, until it is sent back. */
+/** Does what a browser does: follows redirects, with cookies, until the callback. */
 async function signIn (url: URL): Promise<URLSearchParams> {
   const cookies = new Map<string, string>()
   for (let next = url, hops = 0; hops < 10; hops++) {
@@ -89,7 +89,7 @@ async function signIn (url: URL): Promise<URLSearchParams> {
     if (location === null) throw new Error(`${next.href}: ${response.status} ${await response.text()}`)
     next = new URL(location, next)
   }
-  throw new Error('sent around in circles')
+  throw new Error('too many redirects')
 }
 
 function serveMcp (app: FastifyInstance): void {

@@ -17,7 +17,7 @@ import {
   ResultTooLarge,
 } from '../../../errors.ts'
 import type { AuditEntry } from '../../../plugins/audit/record.ts'
-import type { Environment } from '../../../plugins/config/index.ts'
+import type { Environment } from '../../../plugins/config/read.ts'
 import type { Caller, ToolResult } from '../../../tools/tool.ts'
 import { buildTestApp, CALLER, tool } from '../../support/service.ts'
 

@@ -4,7 +4,7 @@ import { json } from 'node:stream/consumers'
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import type { Environment } from '../../../plugins/config/index.ts'
+import type { Environment } from '../../../plugins/config/read.ts'
 import { buildTestApp, legacy, MODERN, modern, tool } from '../../support/service.ts'
 import { waitFor } from '../../support/wait-for.ts'
 

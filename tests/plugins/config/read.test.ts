@@ -4,14 +4,9 @@ import { writeFileSync } from 'node:fs'
 import { inspect } from 'node:util'
 import t from 'tap'
 import { ConfigError } from '../../../errors.ts'
-import {
-  type Config,
-  ConfigSchema,
-  type Environment,
-  readConfig,
-  type Secrets,
-  secretsOf,
-} from '../../../plugins/config/index.ts'
+import { type Config, type Environment, readConfig } from '../../../plugins/config/read.ts'
+import { ConfigSchema, type SettingKey } from '../../../plugins/config/schema.ts'
+import { settingsOf } from '../../support/settings.ts'
 
 const PREFIX = 'KAFSCALE_MCP_'
 const REQUIRED = { ETCD_ENDPOINTS: 'http://etcd:2379' }
@@ -25,7 +20,7 @@ function signingKey (): string {
   return generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
 }
 
-/** Reads a configuration of variables without their prefix. */
+/** Reads a configuration from variables without their prefix. */
 function read (variables: Environment = {}): Config {
   return readConfig(prefixed({ ...REQUIRED, ...variables }))
 }
@@ -34,7 +29,7 @@ function prefixed (variables: Environment): Environment {
   return Object.fromEntries(Object.entries(variables).map(([name, value]) => [PREFIX + name, value]))
 }
 
-/** The sentences that stop a start. */
+/** The lines that stop the start. */
 function refusal (variables: Environment): string[] {
   try {
     read(variables)
@@ -45,55 +40,36 @@ function refusal (variables: Environment): string[] {
   return []
 }
 
-/** A directory with a CA, and with a certificate and key that belong together. */
+/** Creates a CA, and a certificate with its key. */
 function pemFiles (dir: string): { ca: string, cert: string, key: string, otherKey: string } {
-  const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'ignore' })
-  const make = (name: string) =>
-    openssl(
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:prime256v1',
-      '-nodes',
-      '-keyout',
-      `${dir}/${name}.key`,
-      '-out',
-      `${dir}/${name}.pem`,
-      '-subj',
-      `/CN=${name}`
-    )
+  const make = (name: string) => {
+    const options = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'.split(' ')
+    const files = ['-keyout', `${dir}/${name}.key`, '-out', `${dir}/${name}.pem`, '-subj', `/CN=${name}`]
+    execFileSync('openssl', [...options, ...files], { stdio: 'ignore' })
+  }
   make('ca')
   make('client')
   return { ca: `${dir}/ca.pem`, cert: `${dir}/client.pem`, key: `${dir}/client.key`, otherKey: `${dir}/ca.key` }
 }
 
-t.test('nothing but the etcd endpoints is required; the rest has its default', async t => {
+t.test('only the etcd endpoints are required; every other setting has its default', async t => {
   t.strictSame(read(), {
     httpAddr: { host: '127.0.0.1', port: 8090 },
     etcdEndpoints: ['http://etcd:2379'],
     etcdUsername: undefined,
+    etcdPassword: undefined,
     etcdCaFile: undefined,
     etcdCertFile: undefined,
     etcdKeyFile: undefined,
     brokerMetricsUrl: undefined,
-    metricsMaxAge: 2_000,
-    maxStaleness: 300_000,
-    verifyInterval: 600_000,
+    metricsMaxAgeMs: 2_000,
+    maxStalenessMs: 300_000,
+    verifyIntervalMs: 600_000,
     allowedHosts: undefined,
     allowedOrigins: undefined,
-    authMode: 'none',
+    auth: { mode: 'none' },
     publicUrl: undefined,
-    oidcIssuer: undefined,
-    oidcAudience: undefined,
-    oidcMaxTokenLifetime: 3_600_000,
-    oidcClientId: undefined,
-    authJwksFile: undefined,
-    authJwksIssuer: undefined,
-    tlsCertFile: undefined,
-    tlsKeyFile: undefined,
-    tlsClientCaFile: undefined,
+    tls: undefined,
     trustedProxies: undefined,
     policyFile: undefined,
     environment: 'default',
@@ -108,30 +84,31 @@ t.test('nothing but the etcd endpoints is required; the rest has its default', a
     maxConcurrentCalls: 64,
     addressMaxConcurrentCalls: 0,
     maxAuthFailures: 300,
-    maxEventLoopDelay: 1_000,
+    maxEventLoopDelayMs: 1_000,
     maxBodyBytes: 1_048_576,
-    requestTimeout: 30_000,
+    requestTimeoutMs: 30_000,
     telemetryAddr: { host: '127.0.0.1', port: 9090 },
     logLevel: 'info',
-    sessionTimeout: undefined,
+    sessionTimeoutMs: undefined,
     tracing: false,
     warnings: [],
   })
   t.ok(Object.isFrozen(read()))
 })
 
-t.test('a variable that is empty is unset', async t => {
+t.test('an empty variable counts as unset', async t => {
   const empty = Object.fromEntries(Object.values(ConfigSchema).map(({ name }) => [name, '']))
   t.strictSame(
     read({ ...empty, ...REQUIRED, ETCD_PASSWORD_FILE: '', AUTH_TOKEN_FILE: '', OIDC_CLIENT_SECRET_FILE: '' }),
     read()
   )
   t.strictSame(refusal({ ETCD_ENDPOINTS: '' }), [
-    'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma separated; http or https, http when no scheme is given',
+    'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma-separated: ' +
+    'http://host:port or https://host:port; http if no scheme is given',
   ])
 })
 
-t.test('what each variable takes', async t => {
+t.test('what each variable accepts', async t => {
   const dir = t.testdir({
     password: 'secret\n',
     token: `${TOKEN}\n`,
@@ -142,7 +119,7 @@ t.test('what each variable takes', async t => {
   const { ca, cert, key } = pemFiles(dir)
   const oidc = { OIDC_ISSUER: 'https://id.example', PUBLIC_URL: 'https://mcp.example' }
   const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
-  const taken: [variables: Environment, property: keyof (Config & Secrets), value: unknown][] = [
+  const taken: [variables: Environment, setting: SettingKey, value: unknown][] = [
     [{ HTTP_ADDR: '127.0.0.1:0' }, 'httpAddr', { host: '127.0.0.1', port: 0 }],
     [{ HTTP_ADDR: '127.8.9.10:65535' }, 'httpAddr', { host: '127.8.9.10', port: 65535 }],
     [{ HTTP_ADDR: 'localhost:8090' }, 'httpAddr', { host: 'localhost', port: 8090 }],
@@ -168,12 +145,12 @@ t.test('what each variable takes', async t => {
     [{ BROKER_METRICS_URL: 'http://broker-{node_id}.{host}/' }, 'brokerMetricsUrl', [
       'http://broker-{node_id}.{host}/',
     ]],
-    [{ METRICS_MAX_AGE: '500ms' }, 'metricsMaxAge', 500],
-    [{ METRICS_MAX_AGE: '0' }, 'metricsMaxAge', 0],
-    [{ MAX_STALENESS: '1h30m' }, 'maxStaleness', 5_400_000],
-    [{ MAX_STALENESS: '0' }, 'maxStaleness', 0],
-    [{ VERIFY_INTERVAL: '1.5m' }, 'verifyInterval', 90_000],
-    [{ VERIFY_INTERVAL: '596h' }, 'verifyInterval', 2_145_600_000],
+    [{ METRICS_MAX_AGE: '500ms' }, 'metricsMaxAgeMs', 500],
+    [{ METRICS_MAX_AGE: '0' }, 'metricsMaxAgeMs', 0],
+    [{ MAX_STALENESS: '1h30m' }, 'maxStalenessMs', 5_400_000],
+    [{ MAX_STALENESS: '0' }, 'maxStalenessMs', 0],
+    [{ VERIFY_INTERVAL: '1.5m' }, 'verifyIntervalMs', 90_000],
+    [{ VERIFY_INTERVAL: '596h' }, 'verifyIntervalMs', 2_145_600_000],
     [{ ALLOWED_HOSTS: 'MCP.example, [::1] ,127.0.0.1' }, 'allowedHosts', ['mcp.example', '[::1]', '127.0.0.1']],
     [{ ALLOWED_ORIGINS: 'https://App.example, http://localhost:3000/' }, 'allowedOrigins', [
       'https://app.example',
@@ -195,7 +172,7 @@ t.test('what each variable takes', async t => {
     ]],
     [{ OIDC_ISSUER: 'http://127.0.0.1:9000' }, 'oidcIssuer', ['http://127.0.0.1:9000']],
     [{ ...oidc, OIDC_AUDIENCE: 'kafscale' }, 'oidcAudience', 'kafscale'],
-    [{ OIDC_MAX_TOKEN_LIFETIME: '10m' }, 'oidcMaxTokenLifetime', 600_000],
+    [{ ...oidc, OIDC_MAX_TOKEN_LIFETIME: '10m' }, 'oidcMaxTokenLifetimeMs', 600_000],
     [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientId', 'mcp'],
     [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientSecret', 'x'],
     [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET_FILE: `${dir}/password` }, 'oidcClientSecret', 'secret'],
@@ -235,29 +212,28 @@ t.test('what each variable takes', async t => {
     [{ MAX_CONCURRENT_CALLS: '0' }, 'maxConcurrentCalls', 0],
     [{ ADDRESS_MAX_CONCURRENT_CALLS: '128' }, 'addressMaxConcurrentCalls', 128],
     [{ MAX_AUTH_FAILURES: '5' }, 'maxAuthFailures', 5],
-    [{ MAX_EVENT_LOOP_DELAY: '250ms' }, 'maxEventLoopDelay', 250],
+    [{ MAX_EVENT_LOOP_DELAY: '250ms' }, 'maxEventLoopDelayMs', 250],
     [{ MAX_BODY_BYTES: '65536' }, 'maxBodyBytes', 65_536],
-    [{ REQUEST_TIMEOUT: '5s' }, 'requestTimeout', 5_000],
-    [{ REQUEST_TIMEOUT: '500us' }, 'requestTimeout', 1],
+    [{ REQUEST_TIMEOUT: '5s' }, 'requestTimeoutMs', 5_000],
+    [{ REQUEST_TIMEOUT: '500us' }, 'requestTimeoutMs', 1],
     [{ TELEMETRY_ADDR: ':9091' }, 'telemetryAddr', { host: '::', port: 9091 }],
     [{ TELEMETRY_ADDR: 'off' }, 'telemetryAddr', null],
     ...['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'].map((
       level
-    ): [Environment, keyof Config, unknown] => [{ LOG_LEVEL: level }, 'logLevel', level]),
-    [{ SESSION_TIMEOUT: '10m' }, 'sessionTimeout', 600_000],
+    ): [Environment, SettingKey, unknown] => [{ LOG_LEVEL: level }, 'logLevel', level]),
+    [{ SESSION_TIMEOUT: '10m' }, 'sessionTimeoutMs', 600_000],
   ]
-  for (const [variables, property, value] of taken) {
-    const config = read(variables)
-    t.strictSame({ ...config, ...secretsOf(config) }[property], value, `${JSON.stringify(variables)} → ${property}`)
+  for (const [variables, setting, value] of taken) {
+    t.strictSame(settingsOf(read(variables))[setting], value, `${JSON.stringify(variables)} → ${setting}`)
   }
   t.strictSame(
-    [...new Set(taken.map(([, property]) => property))].sort(),
+    [...new Set(taken.map(([, setting]) => setting))].sort(),
     Object.keys(ConfigSchema).sort(),
-    'no variable is left out'
+    'every setting is covered'
   )
 })
 
-t.test('what each variable refuses, in one sentence that names it, its value and what was expected', async t => {
+t.test('what each variable refuses, in one line with its name, its value and what was expected', async t => {
   const dir = t.testdir({ garbage: 'not a PEM file\n' })
   const { ca, cert, key, otherKey } = pemFiles(dir)
   const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
@@ -265,10 +241,12 @@ t.test('what each variable refuses, in one sentence that names it, its value and
   const garbage = `${dir}/garbage`
   const address = 'expected host:port, :port or [v6]:port, with a port from 0 to 65535'
   const exposed = (host: string) =>
-    `KAFSCALE_MCP_HTTP_ADDR (${host}:8090) is no loopback address, and nothing says who may call: set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), ` +
-    'KAFSCALE_MCP_AUTH_JWKS_FILE and KAFSCALE_MCP_AUTH_JWKS_ISSUER (keys of your own) or KAFSCALE_MCP_AUTH_TOKEN (one shared secret); or listen on 127.0.0.1:8090'
+    `KAFSCALE_MCP_HTTP_ADDR (${host}:8090) is not a loopback address, and no authentication is configured: ` +
+    'set KAFSCALE_MCP_OIDC_ISSUER (an identity provider), KAFSCALE_MCP_AUTH_JWKS_FILE and ' +
+    'KAFSCALE_MCP_AUTH_JWKS_ISSUER (your own keys), or KAFSCALE_MCP_AUTH_TOKEN (one shared secret); ' +
+    'or listen on 127.0.0.1:8090'
   const sinks = 'expected stdout, file:PATH, or a URL such as https://collector.example/audit'
-  const count = 'expected a whole number from 0 on'
+  const count = 'expected a whole number, 0 or more'
   const proxies = 'expected addresses or ranges such as 10.0.0.1 or 10.0.0.0/8'
   const duration = 'expected a duration such as 10m, 1h30m or 500ms'
   const endpoint = 'expected endpoints such as http://etcd:2379 or https://etcd:2379'
@@ -328,7 +306,7 @@ t.test('what each variable refuses, in one sentence that names it, its value and
     ],
     [
       { BROKER_METRICS_URL: 'http://{hots}:9093/' },
-      'KAFSCALE_MCP_BROKER_METRICS_URL is "http://{hots}:9093/": expected no placeholder but {host} and {node_id}',
+      'KAFSCALE_MCP_BROKER_METRICS_URL is "http://{hots}:9093/": expected no placeholders other than {host} and {node_id}',
     ],
     [{ AUTH_MODE: 'None' }, 'KAFSCALE_MCP_AUTH_MODE is "None": expected one of oidc, jwks, token, none'],
     [
@@ -337,7 +315,7 @@ t.test('what each variable refuses, in one sentence that names it, its value and
     ],
     [
       { PUBLIC_URL: 'https://mcp.example#a' },
-      'KAFSCALE_MCP_PUBLIC_URL is "https://mcp.example#a": expected a URL without query and fragment',
+      'KAFSCALE_MCP_PUBLIC_URL is "https://mcp.example#a": expected a URL without query or fragment',
     ],
     [
       { OIDC_ISSUER: 'id.example' },
@@ -345,7 +323,7 @@ t.test('what each variable refuses, in one sentence that names it, its value and
     ],
     [
       { OIDC_ISSUER: 'http://id.example' },
-      'KAFSCALE_MCP_OIDC_ISSUER is "http://id.example": expected an https URL; http is accepted on loopback only',
+      'KAFSCALE_MCP_OIDC_ISSUER is "http://id.example": expected https URLs; http is accepted on loopback only',
     ],
     [
       { AUTH_JWKS_FILE: missing, AUTH_JWKS_ISSUER: 'ops' },
@@ -393,7 +371,7 @@ t.test('what each variable refuses, in one sentence that names it, its value and
       text
     ): [Environment, string] => [
       { MAX_BODY_BYTES: text },
-      `KAFSCALE_MCP_MAX_BODY_BYTES is "${text}": expected a whole number from 1 on`,
+      `KAFSCALE_MCP_MAX_BODY_BYTES is "${text}": expected a whole number, 1 or more`,
     ]),
     ...[
       'METRICS_MAX_AGE',
@@ -421,7 +399,7 @@ t.test('what each variable refuses, in one sentence that names it, its value and
     ): [Environment, string] => [{ ALLOWED_ORIGINS: text }, `KAFSCALE_MCP_ALLOWED_ORIGINS is "${text}": ${origins}`]),
     [
       { ALLOWED_ORIGINS: 'https://app.example/page' },
-      'KAFSCALE_MCP_ALLOWED_ORIGINS is "https://app.example/page": expected origins: scheme, host and port, and nothing after them',
+      'KAFSCALE_MCP_ALLOWED_ORIGINS is "https://app.example/page": expected origins: scheme, host and port only',
     ],
     [{ TELEMETRY_ADDR: '9090' }, `KAFSCALE_MCP_TELEMETRY_ADDR is "9090": ${address}, or off`],
     [
@@ -432,7 +410,7 @@ t.test('what each variable refuses, in one sentence that names it, its value and
       { LOG_LEVEL: 'INFO' },
       'KAFSCALE_MCP_LOG_LEVEL is "INFO": expected one of fatal, error, warn, info, debug, trace, silent',
     ],
-    // Contradictions.
+    // Contradictions between settings.
     [
       { ETCD_USERNAME: 'reader' },
       'KAFSCALE_MCP_ETCD_USERNAME is set and KAFSCALE_MCP_ETCD_PASSWORD is not: expected both or neither',
@@ -463,22 +441,28 @@ t.test('what each variable refuses, in one sentence that names it, its value and
     ],
     [
       { TLS_CLIENT_CA_FILE: ca },
-      "KAFSCALE_MCP_TLS_CLIENT_CA_FILE is set and KAFSCALE_MCP_TLS_CERT_FILE is not: expected a certificate of this service, since only TLS asks for the client's",
+      'KAFSCALE_MCP_TLS_CLIENT_CA_FILE is set and KAFSCALE_MCP_TLS_CERT_FILE is not: ' +
+      'expected both, since only TLS asks clients for a certificate',
     ],
-    [{ AUTH_MODE: 'token' }, 'KAFSCALE_MCP_AUTH_TOKEN is not set: expected it in the mode token'],
+    [
+      { AUTH_MODE: 'token' },
+      'KAFSCALE_MCP_AUTH_TOKEN is not set: expected a value, since the authentication mode is token',
+    ],
     [
       { AUTH_MODE: 'none', AUTH_TOKEN: TOKEN },
       'KAFSCALE_MCP_AUTH_TOKEN is set and KAFSCALE_MCP_AUTH_MODE is none: expected one or the other',
     ],
     [
       { AUTH_TOKEN: TOKEN, OIDC_ISSUER: 'https://id.example' },
-      'KAFSCALE_MCP_OIDC_ISSUER and KAFSCALE_MCP_AUTH_TOKEN are both set: expected one way to authenticate, or KAFSCALE_MCP_AUTH_MODE and what belongs to it',
+      'KAFSCALE_MCP_OIDC_ISSUER and KAFSCALE_MCP_AUTH_TOKEN are both set: ' +
+      'expected one authentication mode; unset the settings of the other',
     ],
     ...[{ AUTH_TOKEN: TOKEN, AUDIT_SINKS: 'none' }, { AUDIT_SINKS: 'none,stdout' }].map((
       variables
     ): [Environment, string] => [
       variables,
-      'KAFSCALE_MCP_AUDIT_SINKS has none in it: expected it alone, and only where nothing authenticates; what authenticated callers do is recorded',
+      'KAFSCALE_MCP_AUDIT_SINKS contains none: expected none by itself, and only without authentication, ' +
+      'since calls of authenticated callers are always recorded',
     ]),
     [
       { ETCD_ENDPOINTS: 'a:1,http://b:2', ETCD_CA_FILE: ca },
@@ -488,7 +472,7 @@ t.test('what each variable refuses, in one sentence that names it, its value and
   for (const [variables, sentence] of refused) t.strictSame(refusal(variables), [sentence], JSON.stringify(variables))
 })
 
-t.test('every wrong variable is named at once', async t => {
+t.test('all mistakes are reported at once', async t => {
   const sentences = refusal({
     HTTP_ADDR: 'x',
     ETCD_ENDPOINTS: '',
@@ -509,7 +493,7 @@ t.test('every wrong variable is named at once', async t => {
   ])
 })
 
-t.test('what is wrong by itself is no contradiction besides', async t => {
+t.test('a variable that cannot be parsed is not reported as missing', async t => {
   const { cert } = pemFiles(t.testdir())
   const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
   t.equal(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: '/missing' }).length, 1)
@@ -519,21 +503,28 @@ t.test('what is wrong by itself is no contradiction besides', async t => {
   t.equal(refusal({ OIDC_ISSUER: 'id.example', HTTP_ADDR: ':8090' }).length, 1)
 })
 
-t.test('no secret stands in the configuration, which tools can read', async t => {
-  const config = read({ AUTH_TOKEN: TOKEN, ETCD_USERNAME: 'reader', ETCD_PASSWORD: TOKEN })
-  t.strictSame(secretsOf(config), { authToken: TOKEN, oidcClientSecret: undefined, etcdPassword: TOKEN })
-  t.notOk(inspect(config, { depth: Infinity, showHidden: true }).includes(TOKEN))
+t.test('the configuration, which tools can read, does not show secrets', async t => {
+  const secret = 'hunter2'.repeat(5)
+  const configs = [
+    read({ AUTH_TOKEN: secret, ETCD_USERNAME: 'reader', ETCD_PASSWORD: secret }),
+    read({ ...OIDC_CLIENT, OIDC_CLIENT_SECRET: secret }),
+  ]
+  t.match(configs.map(settingsOf), [{ authToken: secret, etcdPassword: secret }, { oidcClientSecret: secret }])
+  for (const config of configs) {
+    t.notMatch(inspect(config, { depth: Infinity, showHidden: true }), secret)
+    t.notMatch(JSON.stringify(config), secret)
+  }
 })
 
-t.test('a secret can come from a file', async t => {
+t.test('a secret can be read from a file', async t => {
   const passwordIn = (content: string) => {
     const file = `${t.testdirName}/secret`
     writeFileSync(file, content)
-    return secretsOf(read({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: file })).etcdPassword
+    return settingsOf(read({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: file })).etcdPassword
   }
   t.testdir({})
   t.equal(passwordIn('pass'), 'pass')
-  t.equal(passwordIn('pass\n'), 'pass', 'one trailing newline is dropped')
+  t.equal(passwordIn('pass\n'), 'pass', 'one trailing newline is removed')
   t.equal(passwordIn('pass\r\n'), 'pass')
   t.equal(passwordIn('pass\n\n'), 'pass\n', 'only one')
   t.equal(passwordIn(' pass '), ' pass ')
@@ -551,9 +542,9 @@ t.test('a secret can come from a file', async t => {
   ], 'empty means unset')
 
   const others = {
-    AUTH_TOKEN: (file: string) => secretsOf(read({ AUTH_TOKEN_FILE: file })).authToken,
+    AUTH_TOKEN: (file: string) => settingsOf(read({ AUTH_TOKEN_FILE: file })).authToken,
     OIDC_CLIENT_SECRET: (file: string) =>
-      secretsOf(read({ ...OIDC_CLIENT, OIDC_CLIENT_SECRET_FILE: file })).oidcClientSecret,
+      settingsOf(read({ ...OIDC_CLIENT, OIDC_CLIENT_SECRET_FILE: file })).oidcClientSecret,
   }
   for (const [name, readFrom] of Object.entries(others)) {
     const file = `${t.testdirName}/${name}`
@@ -575,11 +566,11 @@ t.test('a secret can come from a file', async t => {
   t.strictSame(
     Object.values(ConfigSchema).filter(setting => 'secret' in setting).map(({ name }) => name).sort(),
     ['ETCD_PASSWORD', ...Object.keys(others)].sort(),
-    'another secret needs tests of its own here'
+    'a new secret needs tests here'
   )
 })
 
-t.test('no secret is ever shown', async t => {
+t.test('no message shows a secret', async t => {
   const secret = 'hunter2'
   const refused: Environment[] = [
     { ETCD_PASSWORD: secret },
@@ -615,14 +606,14 @@ t.test('no secret is ever shown', async t => {
   ])
 })
 
-t.test('a value can not pass for another line', async t => {
+t.test('a value cannot imitate another line', async t => {
   t.strictSame(
     refusal({ LOG_LEVEL: 'x\nKAFSCALE_MCP_HTTP_ADDR is fine\u2028\u202e' }).map(sentence => sentence.split(': ')[0]),
     ['KAFSCALE_MCP_LOG_LEVEL is "x\\nKAFSCALE_MCP_HTTP_ADDR is fine\\u2028\\u202e"']
   )
 })
 
-t.test('a variable without meaning or effect is warned about by name, and refuses nothing', async t => {
+t.test('an unknown or ineffective variable causes a warning that names it, and nothing else', async t => {
   t.strictSame(
     read({ ZZZ: 'hunter2', AUTH_TOKENS: 'hunter2', LOG_LEVEL_FILE: '/x', SESSION_TIMEOUT: '10m' }).warnings,
     [
@@ -635,12 +626,13 @@ t.test('a variable without meaning or effect is warned about by name, and refuse
   t.strictSame(
     readConfig({ ...prefixed(REQUIRED), KAFSCALE_ETCD_ENDPOINTS: 'x', PATH: 'x' }).warnings,
     [],
-    "other programs' variables are theirs"
+    'variables of other programs are ignored'
   )
 })
 
-t.test('what is doubtful about who may call is warned about', async t => {
+t.test('a shared token causes a warning', async t => {
   t.strictSame(read({ AUTH_TOKEN: TOKEN }).warnings, [
-    'KAFSCALE_MCP_AUTH_TOKEN is a shared secret: whoever has it is static-token, and nobody can tell who that was',
+    'KAFSCALE_MCP_AUTH_TOKEN is a shared secret: every caller is static-token, and audit records cannot tell callers ' +
+    'apart; KAFSCALE_MCP_OIDC_ISSUER or KAFSCALE_MCP_AUTH_JWKS_FILE identifies them',
   ])
 })

@@ -1,0 +1,102 @@
+import { type Address, formatAddress, isConfidential } from '../../lib/address.ts'
+import { type AuthMode, type SettingKey, type Settings, variableOf } from './schema.ts'
+import type { Secret } from './secret.ts'
+
+/** How callers authenticate, with what that mode needs. */
+export type AuthConfig = OidcConfig | JwksConfig | StaticTokenConfig | NoAuthConfig
+
+interface AccessTokenConfig {
+  /** Undefined: the URL of the service's own `/mcp`. */
+  readonly audience: string | undefined
+  readonly maxTokenLifetimeMs: number
+}
+
+export interface OidcConfig extends AccessTokenConfig {
+  readonly mode: 'oidc'
+  readonly issuers: readonly string[]
+  /** The client that introspects opaque tokens at the first issuer. Without one, opaque tokens are refused. */
+  readonly introspection: { readonly clientId: string, readonly clientSecret: Secret } | undefined
+}
+
+export interface JwksConfig extends AccessTokenConfig {
+  readonly mode: 'jwks'
+  readonly file: string
+  readonly issuer: string
+}
+
+interface StaticTokenConfig {
+  readonly mode: 'token'
+  readonly token: Secret
+}
+
+interface NoAuthConfig { readonly mode: 'none' }
+
+/** The settings that a mode requires, and the others that only it uses. */
+export const MODE_SETTINGS: Readonly<Record<AuthMode, { required: SettingKey[], optional: SettingKey[] }>> = {
+  oidc: { required: ['oidcIssuer'], optional: ['oidcClientId', 'oidcClientSecret'] },
+  jwks: { required: ['authJwksFile', 'authJwksIssuer'], optional: [] },
+  token: { required: ['authToken'], optional: [] },
+  none: { required: [], optional: [] },
+}
+
+/** The modes that have a setting of their own set, each with the first such setting. */
+export function configuredModes (settings: Partial<Settings>): { mode: AuthMode, setting: SettingKey }[] {
+  return (['oidc', 'jwks', 'token'] as const).flatMap(mode => {
+    const { required, optional } = MODE_SETTINGS[mode]
+    const setting = [...required, ...optional].find(key => settings[key] !== undefined)
+    return setting === undefined ? [] : [{ mode, setting }]
+  })
+}
+
+/** `AUTH_MODE`, else the mode whose settings are set, else `none`. Contradictions are found elsewhere. */
+export function authModeOf (settings: Partial<Settings>): AuthMode {
+  return settings.authMode ?? configuredModes(settings)[0]?.mode ?? 'none'
+}
+
+/** Undefined when a setting that the mode requires is missing. */
+export function authConfigOf (mode: AuthMode, settings: Settings): AuthConfig | undefined {
+  const { oidcIssuer: issuers, oidcClientId: clientId, oidcClientSecret: clientSecret } = settings
+  const { authJwksFile: file, authJwksIssuer: issuer, authToken: token } = settings
+  const { oidcAudience: audience, oidcMaxTokenLifetimeMs: maxTokenLifetimeMs } = settings
+  switch (mode) {
+    case 'oidc': {
+      const introspection = clientId !== undefined && clientSecret ? { clientId, clientSecret } : undefined
+      return issuers && { mode, issuers, introspection, audience, maxTokenLifetimeMs }
+    }
+    case 'jwks':
+      return file !== undefined && issuer !== undefined
+        ? { mode, file, issuer, audience, maxTokenLifetimeMs }
+        : undefined
+    case 'token':
+      return token && { mode, token }
+    case 'none':
+      return { mode }
+  }
+}
+
+/** What is valid about authentication but probably not intended. */
+export function authWarnings (mode: AuthMode, { httpAddr, publicUrl }: Partial<Settings>): string[] {
+  if (mode === 'none') return []
+  const found = []
+  if (mode === 'token') {
+    found.push(
+      `${variableOf('authToken')} is a shared secret: every caller is static-token, and audit records cannot tell ` +
+      `callers apart; ${variableOf('oidcIssuer')} or ${variableOf('authJwksFile')} identifies them`
+    )
+  }
+  if (publicUrl !== undefined && !isConfidential(publicUrl)) {
+    found.push(`${variableOf('publicUrl')} is not https: tokens can be intercepted on the way; serve it over https`)
+  }
+  if (publicUrl === undefined && httpAddr && isUnspecified(httpAddr)) {
+    found.push(
+      `${variableOf('publicUrl')} is not set: clients are directed to ${formatAddress(httpAddr)}, where they cannot ` +
+      'connect; set it to the URL at which clients reach the service'
+    )
+  }
+  return found
+}
+
+/** Whether an address stands for all addresses of the machine. */
+function isUnspecified ({ host }: Address): boolean {
+  return host === '::' || host === '0.0.0.0'
+}

@@ -1,0 +1,170 @@
+/** Parsers of settings. Each throws an `Error` whose message says what was expected, to follow "expected ". */
+import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { type Address, isConfidential } from '../../lib/address.ts'
+import { Secret } from './secret.ts'
+
+const MIN_TOKEN_LENGTH = 32
+
+/** A destination of audit records. */
+export type AuditSink =
+  | { kind: 'stdout' }
+  | { kind: 'none' }
+  | { kind: 'file', path: string }
+  | { kind: 'http', url: string }
+
+export function parseList (text: string): string[] {
+  const items = text.split(',').map(item => item.trim()).filter(item => item !== '')
+  if (items.length === 0) throw new Error('at least one item')
+  return items
+}
+
+export function listOf<T> (parse: (item: string) => T): (text: string) => T[] {
+  return text => parseList(text).map(parse)
+}
+
+export function oneOf<T extends string> (...words: T[]): (text: string) => T {
+  return text => {
+    const word = words.find(word => word === text)
+    if (word === undefined) throw new Error(`one of ${words.join(', ')}`)
+    return word
+  }
+}
+
+export function wholeNumber (least = 0): (text: string) => number {
+  return text => {
+    if (!/^[0-9]{1,9}$/.test(text) || Number(text) < least) throw new Error(`a whole number, ${least} or more`)
+    return Number(text)
+  }
+}
+
+/** Without a host, the address is `::`. */
+export function parseAddress (text: string): Address {
+  const [, v6, name, port] = /^(?:\[([0-9a-f:.%]+)\]|([^\s:[\]/]*)):([0-9]{1,5})$/i.exec(text) ?? []
+  if (port === undefined || Number(port) > 65535) {
+    throw new Error('host:port, :port or [v6]:port, with a port from 0 to 65535')
+  }
+  return { host: v6 ?? (name || '::'), port: Number(port) }
+}
+
+/** `off` is null. */
+export function parseAddressOrOff (text: string): Address | null {
+  if (text === 'off') return null
+  try {
+    return parseAddress(text)
+  } catch (error) {
+    throw new Error(`${(error as Error).message}, or off`)
+  }
+}
+
+/** An origin with a port, 2379 unless the text has one. Without a scheme it is http. */
+export function parseEndpoint (text: string): string {
+  const url = parseUrl(
+    text.includes('://') ? text : `http://${text}`,
+    'endpoints such as http://etcd:2379 or https://etcd:2379'
+  )
+  if (url.pathname !== '/' || url.search !== '' || url.hash !== '') throw new Error('endpoints without a path')
+  // `url.port` is empty when the port is the default of its scheme.
+  const [, port = '2379'] = /:([0-9]+)\/?$/.exec(text) ?? []
+  return `${url.protocol}//${url.hostname}:${port}`
+}
+
+/** A URL that may contain the placeholders `{host}` and `{node_id}`. */
+export function parseMetricsUrl (text: string): string {
+  const template = text === 'auto' ? 'http://{host}:9093/metrics' : text
+  const example = template.replaceAll('{host}', 'host').replaceAll('{node_id}', '0')
+  parseUrl(example, 'URLs such as http://{host}:9093/metrics, or auto')
+  if (/[{}]/.test(example)) throw new Error('no placeholders other than {host} and {node_id}')
+  return template
+}
+
+/** A host name as URLs spell it: in lower case, an IPv6 address in brackets. */
+export function parseHost (text: string): string {
+  const hostname = /^(?:\[[^/@[\]]+\]|[^\s/:@*?#[\]]+)$/.test(text) ? URL.parse(`http://${text}`)?.hostname : undefined
+  if (hostname === undefined) throw new Error('host names without scheme and port, IPv6 addresses in brackets')
+  return hostname
+}
+
+export function parseOrigin (text: string): string {
+  const url = parseUrl(text, 'origins such as https://app.example or http://localhost:3000')
+  if (url.origin !== text.toLowerCase().replace(/\/$/, '')) throw new Error('origins: scheme, host and port only')
+  return url.origin
+}
+
+/** A URL without a trailing slash. */
+export function parsePublicUrl (text: string): string {
+  const url = parseUrl(text, 'a URL such as https://kafscale-mcp.example')
+  if (url.search !== '' || url.hash !== '') throw new Error('a URL without query or fragment')
+  return url.href.replace(/\/$/, '')
+}
+
+/** An issuer, unchanged: tokens and the discovery document must name it exactly so. */
+export function parseIssuer (text: string): string {
+  parseUrl(text, 'issuers such as https://id.example')
+  if (!isConfidential(text)) throw new Error('https URLs; http is accepted on loopback only')
+  return text
+}
+
+/** A bearer token that a header can carry unchanged. */
+export function parseToken (text: string): Secret {
+  if (text.length < MIN_TOKEN_LENGTH || !/^[\x21-\x7e]+$/.test(text)) {
+    throw new Error(`at least ${MIN_TOKEN_LENGTH} characters, all of them visible ASCII`)
+  }
+  return new Secret(text)
+}
+
+export function parseCidr (text: string): string {
+  const [address = '', bits, ...more] = text.split('/')
+  const most = isIP(address) === 4 ? 32 : isIP(address) === 6 ? 128 : -1
+  if (most < 0 || more.length > 0 || (bits !== undefined && (!/^[0-9]{1,3}$/.test(bits) || Number(bits) > most))) {
+    throw new Error('addresses or ranges such as 10.0.0.1 or 10.0.0.0/8')
+  }
+  return text
+}
+
+export function parseSink (text: string): AuditSink {
+  if (text === 'stdout' || text === 'none') return { kind: text }
+  if (/^file:./.test(text)) return { kind: 'file', path: text.slice('file:'.length).replace(/^\/\/(?=\/)/, '') }
+  const { href } = parseUrl(text, 'stdout, file:PATH, or a URL such as https://collector.example/audit')
+  return { kind: 'http', url: href }
+}
+
+/** The path of a file with a certificate. */
+export function certificateFile (path: string): string {
+  return checkFile(path, readCertificate, 'a file with a certificate in PEM')
+}
+
+/** The path of a file with a private key. */
+export function privateKeyFile (path: string): string {
+  return checkFile(path, readPrivateKey, 'a file with an unencrypted private key in PEM')
+}
+
+/** The path of a file of any content. */
+export function readableFile (path: string): string {
+  return checkFile(path, readFileSync, 'a file that can be read')
+}
+
+export function readCertificate (path: string): X509Certificate {
+  return new X509Certificate(readFileSync(path, 'utf8'))
+}
+
+export function readPrivateKey (path: string): KeyObject {
+  return createPrivateKey(readFileSync(path, 'utf8'))
+}
+
+function checkFile (path: string, read: (path: string) => unknown, expected: string): string {
+  try {
+    read(path)
+    return path
+  } catch {
+    throw new Error(expected)
+  }
+}
+
+function parseUrl (text: string, expected: string): URL {
+  const url = URL.parse(text)
+  if (!url || !/^https?:$/.test(url.protocol) || url.hostname === '') throw new Error(expected)
+  if (url.username !== '' || url.password !== '') throw new Error(`${expected}, without credentials in it`)
+  return url
+}

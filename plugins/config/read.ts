@@ -1,0 +1,123 @@
+import { readFileSync } from 'node:fs'
+import { ConfigError } from '../../errors.ts'
+import { tracesAskedFor } from '../telemetry/otel.ts'
+import { type AuthConfig, authConfigOf, authModeOf, authWarnings } from './auth.ts'
+import { contradictions } from './contradictions.ts'
+import { ConfigSchema, PREFIX, type Setting, type SettingKey, type Settings, variableOf } from './schema.ts'
+import { quoteValue } from './secret.ts'
+
+export type Environment = Record<string, string | undefined>
+
+/** Paths of PEM files. */
+export interface TlsFiles {
+  readonly certFile: string
+  readonly keyFile: string
+  /** The CA of client certificates, which are required when it is set. */
+  readonly clientCaFile: string | undefined
+}
+
+/** Settings that are part of `auth` or `tls`. */
+type GroupedKey =
+  | 'authMode' | 'authJwksFile' | 'authJwksIssuer' | 'authToken'
+  | 'oidcIssuer' | 'oidcAudience' | 'oidcMaxTokenLifetimeMs' | 'oidcClientId' | 'oidcClientSecret'
+  | 'tlsCertFile' | 'tlsKeyFile' | 'tlsClientCaFile'
+
+/** The validated configuration. Durations are in milliseconds. Secrets are opaque: see `Secret`. */
+export interface Config extends Omit<Settings, GroupedKey> {
+  readonly auth: AuthConfig
+  /** Undefined: plain HTTP. */
+  readonly tls: TlsFiles | undefined
+  /** Whether the standard `OTEL_*` variables ask for traces. */
+  readonly tracing: boolean
+  /** What to log as a warning at startup: unknown variables, and settings that are valid but probably not intended. */
+  readonly warnings: readonly string[]
+}
+
+/**
+ * Reads the configuration from an environment. An empty variable counts as unset.
+ * @throws {ConfigError} with one line for each mistake
+ */
+export function readConfig (env: Environment = process.env): Config {
+  const { parsed, mistakes, unparsed } = parseSettings(env)
+  const mode = authModeOf(parsed)
+  for (const { about, message } of contradictions(parsed, mode)) {
+    if (!about.some(key => unparsed.has(key))) mistakes.push(message)
+  }
+  // Complete if there is no mistake.
+  const settings = parsed as Settings
+  const auth = authConfigOf(mode, settings)
+  if (mistakes.length > 0 || !auth) throw new ConfigError(mistakes.join('\n'))
+
+  const {
+    authMode,
+    authJwksFile,
+    authJwksIssuer,
+    authToken,
+    oidcIssuer,
+    oidcAudience,
+    oidcMaxTokenLifetimeMs,
+    oidcClientId,
+    oidcClientSecret,
+    tlsCertFile: certFile,
+    tlsKeyFile: keyFile,
+    tlsClientCaFile: clientCaFile,
+    ...others
+  } = settings
+  const tls = certFile !== undefined && keyFile !== undefined ? { certFile, keyFile, clientCaFile } : undefined
+  const { tracing, warnings: tracingWarnings } = tracesAskedFor(env)
+  const warnings = [...variableWarnings(env), ...authWarnings(mode, settings), ...tracingWarnings]
+  return Object.freeze({ ...others, auth, tls, tracing, warnings })
+}
+
+/** Parses each setting by itself. `unparsed` has those with a mistake, which are absent from `parsed`. */
+function parseSettings (env: Environment) {
+  const parsed: Partial<Record<SettingKey, unknown>> = {}
+  const mistakes: string[] = []
+  const unparsed = new Set<SettingKey>()
+  for (const key of Object.keys(ConfigSchema) as SettingKey[]) {
+    try {
+      parsed[key] = parseSetting(env, variableOf(key), ConfigSchema[key])
+    } catch (error) {
+      mistakes.push((error as Error).message)
+      unparsed.add(key)
+    }
+  }
+  return { parsed: parsed as Partial<Settings>, mistakes, unparsed }
+}
+
+function parseSetting (env: Environment, variable: string, setting: Setting): unknown {
+  const text = setting.secret ? readSecret(env, variable) : env[variable] || setting.default
+  if (text === undefined) {
+    if (setting.required) throw new Error(`${variable} is not set: expected ${setting.meaning}`)
+    return undefined
+  }
+  try {
+    return setting.parse(text)
+  } catch (error) {
+    const value = setting.secret ? 'not valid' : quoteValue(text)
+    throw new Error(`${variable} is ${value}: expected ${(error as Error).message}`)
+  }
+}
+
+function readSecret (env: Environment, variable: string): string | undefined {
+  const fileVariable = `${variable}_FILE`
+  const file = env[fileVariable]
+  if (!file) return env[variable] || undefined
+  if (env[variable]) throw new Error(`${variable} and ${fileVariable} are both set: expected only one of them`)
+  try {
+    return readFileSync(file, 'utf8').replace(/\r?\n$/, '') || undefined
+  } catch {
+    throw new Error(`${fileVariable} is ${quoteValue(file)}: expected a file that can be read`)
+  }
+}
+
+function variableWarnings (env: Environment): string[] {
+  const known = new Set(Object.values<Setting>(ConfigSchema).flatMap(({ name, secret }) =>
+    secret ? [PREFIX + name, `${PREFIX}${name}_FILE`] : [PREFIX + name]
+  ))
+  const found = Object.keys(env).filter(name => name.startsWith(PREFIX) && !known.has(name)).sort()
+    .map(name => `${name} is not a variable of this service: it has no effect`)
+  const sessionTimeout = variableOf('sessionTimeoutMs')
+  if (env[sessionTimeout]) found.push(`${sessionTimeout} has no effect: sessions no longer exist`)
+  return found
+}

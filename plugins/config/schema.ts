@@ -1,0 +1,311 @@
+import { parseDuration } from '../../lib/duration.ts'
+import {
+  certificateFile,
+  listOf,
+  oneOf,
+  parseAddress,
+  parseAddressOrOff,
+  parseCidr,
+  parseEndpoint,
+  parseHost,
+  parseIssuer,
+  parseList,
+  parseMetricsUrl,
+  parseOrigin,
+  parsePublicUrl,
+  parseSink,
+  parseToken,
+  privateKeyFile,
+  readableFile,
+  wholeNumber,
+} from './parsers.ts'
+import { Secret } from './secret.ts'
+
+export const PREFIX = 'KAFSCALE_MCP_'
+
+export interface Setting<T = unknown> {
+  /** The variable, without `PREFIX`. */
+  name: string
+  /** One line for `.env.example` and `docs/configure.md`. */
+  meaning: string
+  /** The text that applies when the variable is unset; absent where unset is a case of its own. */
+  default?: string
+  required?: true
+  /** Messages omit its value, and `…_FILE` can name a file that contains it. */
+  secret?: true
+  /** Throws an `Error` whose message says what was expected, to follow "expected ". */
+  parse: (text: string) => T
+}
+
+/** Every setting: name, default and meaning are defined here and nowhere else. */
+export const ConfigSchema = {
+  httpAddr: {
+    name: 'HTTP_ADDR',
+    meaning: 'Address to listen on: host:port, :port or [v6]:port. Loopback only, unless authentication is configured',
+    default: '127.0.0.1:8090',
+    parse: parseAddress,
+  },
+  etcdEndpoints: {
+    name: 'ETCD_ENDPOINTS',
+    meaning: 'etcd endpoints, comma-separated: http://host:port or https://host:port; http if no scheme is given',
+    required: true,
+    parse: listOf(parseEndpoint),
+  },
+  etcdUsername: {
+    name: 'ETCD_USERNAME',
+    meaning: 'etcd user. Read access to the prefix /kafscale/ is enough',
+    parse: String,
+  },
+  etcdPassword: {
+    name: 'ETCD_PASSWORD',
+    meaning: 'Password of the etcd user',
+    secret: true,
+    parse: text => new Secret(text),
+  },
+  etcdCaFile: {
+    name: 'ETCD_CA_FILE',
+    meaning: "PEM file with the CA of etcd's certificate. Unset: the system's CAs",
+    parse: certificateFile,
+  },
+  etcdCertFile: {
+    name: 'ETCD_CERT_FILE',
+    meaning: 'PEM file with the client certificate to present to etcd',
+    parse: certificateFile,
+  },
+  etcdKeyFile: {
+    name: 'ETCD_KEY_FILE',
+    meaning: 'PEM file with the private key of the etcd client certificate',
+    parse: privateKeyFile,
+  },
+  brokerMetricsUrl: {
+    name: 'BROKER_METRICS_URL',
+    meaning: 'Broker metrics URLs, comma-separated; {host} and {node_id} expand per broker. ' +
+      'auto: http://{host}:9093/metrics',
+    parse: listOf(parseMetricsUrl),
+  },
+  metricsMaxAgeMs: {
+    name: 'METRICS_MAX_AGE',
+    meaning: 'How long the result of one scrape of the brokers is reused',
+    default: '2s',
+    parse: parseDuration,
+  },
+  maxStalenessMs: {
+    name: 'MAX_STALENESS',
+    meaning: 'Age of the metadata at which /readyz returns 503. 0: no limit',
+    default: '5m',
+    parse: parseDuration,
+  },
+  verifyIntervalMs: {
+    name: 'VERIFY_INTERVAL',
+    meaning: 'How often the mirror is compared with a fresh load from etcd. 0: never',
+    default: '10m',
+    parse: parseDuration,
+  },
+  allowedHosts: {
+    name: 'ALLOWED_HOSTS',
+    meaning: 'Host names accepted on /mcp, comma-separated, without ports. Unset: loopback names on loopback, else any',
+    parse: listOf(parseHost),
+  },
+  allowedOrigins: {
+    name: 'ALLOWED_ORIGINS',
+    meaning: 'Web origins that may call /mcp, comma-separated. Unset: loopback origins on loopback, else none',
+    parse: listOf(parseOrigin),
+  },
+  authMode: {
+    name: 'AUTH_MODE',
+    meaning: 'Authentication mode: oidc, jwks, token or none. Unset: derived from the other settings',
+    parse: oneOf('oidc', 'jwks', 'token', 'none'),
+  },
+  publicUrl: {
+    name: 'PUBLIC_URL',
+    meaning: 'Base URL at which clients reach the service; may have a path. Unset: the listen address',
+    parse: parsePublicUrl,
+  },
+  oidcIssuer: {
+    name: 'OIDC_ISSUER',
+    meaning: 'Issuer URLs of the identity providers whose tokens are accepted, comma-separated',
+    parse: listOf(parseIssuer),
+  },
+  oidcAudience: {
+    name: 'OIDC_AUDIENCE',
+    meaning: 'Audience that tokens must contain, in the modes oidc and jwks. Unset: {PUBLIC_URL}/mcp',
+    parse: String,
+  },
+  oidcMaxTokenLifetimeMs: {
+    name: 'OIDC_MAX_TOKEN_LIFETIME',
+    meaning: 'Longest lifetime of an accepted token, in the modes oidc and jwks',
+    default: '1h',
+    parse: parseDuration,
+  },
+  oidcClientId: {
+    name: 'OIDC_CLIENT_ID',
+    meaning: 'Client ID for introspecting opaque tokens at the first issuer',
+    parse: String,
+  },
+  oidcClientSecret: {
+    name: 'OIDC_CLIENT_SECRET',
+    meaning: 'Client secret for introspecting opaque tokens',
+    secret: true,
+    parse: text => new Secret(text),
+  },
+  authJwksFile: {
+    name: 'AUTH_JWKS_FILE',
+    meaning: 'JWKS file with the public keys of tokens, to run without an identity provider',
+    parse: readableFile,
+  },
+  authJwksIssuer: {
+    name: 'AUTH_JWKS_ISSUER',
+    meaning: 'Issuer of the tokens that the JWKS file verifies',
+    parse: String,
+  },
+  authToken: {
+    name: 'AUTH_TOKEN',
+    meaning: 'Static bearer token shared by all callers, at least 32 characters',
+    secret: true,
+    parse: parseToken,
+  },
+  tlsCertFile: {
+    name: 'TLS_CERT_FILE',
+    meaning: "PEM file with the service's certificate. Unset: plain HTTP",
+    parse: certificateFile,
+  },
+  tlsKeyFile: {
+    name: 'TLS_KEY_FILE',
+    meaning: "PEM file with the private key of the service's certificate",
+    parse: privateKeyFile,
+  },
+  tlsClientCaFile: {
+    name: 'TLS_CLIENT_CA_FILE',
+    meaning: 'PEM file with the CA of client certificates. Set: clients must present one',
+    parse: certificateFile,
+  },
+  trustedProxies: {
+    name: 'TRUSTED_PROXIES',
+    meaning: 'Addresses or CIDR ranges of proxies whose X-Forwarded-* is trusted, comma-separated. Unset: none',
+    parse: listOf(parseCidr),
+  },
+  policyFile: {
+    name: 'POLICY_FILE',
+    meaning: 'YAML or JSON file with the access policy: roles and bindings',
+    parse: readableFile,
+  },
+  environment: {
+    name: 'ENVIRONMENT',
+    meaning: 'Name of the environment, which policy rules can match',
+    default: 'default',
+    parse: String,
+  },
+  tools: {
+    name: 'TOOLS',
+    meaning: 'Tools to enable, comma-separated. Unset: all',
+    parse: parseList,
+  },
+  disabledTools: {
+    name: 'DISABLED_TOOLS',
+    meaning: 'Tools to disable, comma-separated',
+    parse: parseList,
+  },
+  auditSinks: {
+    name: 'AUDIT_SINKS',
+    meaning: 'Audit destinations, comma-separated: stdout, file:PATH, a URL; or none, only without authentication',
+    default: 'stdout',
+    parse: listOf(parseSink),
+  },
+  auditSigningKeyFile: {
+    name: 'AUDIT_SIGNING_KEY_FILE',
+    meaning: 'PEM file with the Ed25519 private key that signs the checkpoints of the audit chain',
+    parse: privateKeyFile,
+  },
+  auditFailMode: {
+    name: 'AUDIT_FAIL_MODE',
+    meaning: 'If a call cannot be recorded: closed refuses it, open serves reads and counts the lost records',
+    default: 'closed',
+    parse: oneOf('closed', 'open'),
+  },
+  auditRedact: {
+    name: 'AUDIT_REDACT',
+    meaning: 'Additional argument names, comma-separated, whose values are redacted in audit records',
+    parse: parseList,
+  },
+  rateLimit: {
+    name: 'RATE_LIMIT',
+    meaning: 'Requests per minute per principal. 0: no limit',
+    default: '0',
+    parse: wholeNumber(),
+  },
+  addressRateLimit: {
+    name: 'ADDRESS_RATE_LIMIT',
+    meaning: 'Requests per minute per client address. 0: no limit. Ignored without authentication',
+    default: '0',
+    parse: wholeNumber(),
+  },
+  maxConcurrentCalls: {
+    name: 'MAX_CONCURRENT_CALLS',
+    meaning: 'Concurrent calls per principal. 0: no limit',
+    default: '64',
+    parse: wholeNumber(),
+  },
+  addressMaxConcurrentCalls: {
+    name: 'ADDRESS_MAX_CONCURRENT_CALLS',
+    meaning: 'Concurrent calls per client address. 0: no limit. Ignored without authentication',
+    default: '0',
+    parse: wholeNumber(),
+  },
+  maxAuthFailures: {
+    name: 'MAX_AUTH_FAILURES',
+    meaning: 'Failed sign-ins per minute per client address before 429. 0: no limit',
+    default: '300',
+    parse: wholeNumber(),
+  },
+  maxEventLoopDelayMs: {
+    name: 'MAX_EVENT_LOOP_DELAY',
+    meaning: 'Event loop delay above which requests are refused with 503. 0: no limit',
+    default: '1s',
+    parse: parseDuration,
+  },
+  maxBodyBytes: {
+    name: 'MAX_BODY_BYTES',
+    meaning: 'Largest request body in bytes; a larger one is refused with 413',
+    default: '1048576',
+    parse: wholeNumber(1),
+  },
+  requestTimeoutMs: {
+    name: 'REQUEST_TIMEOUT',
+    meaning: 'How long a client may take to send a request, headers and body',
+    default: '30s',
+    parse: text => Math.ceil(parseDuration(text)),
+  },
+  telemetryAddr: {
+    name: 'TELEMETRY_ADDR',
+    meaning: 'Address that serves /metrics, without authentication: host:port, :port or [v6]:port. off: no /metrics',
+    default: '127.0.0.1:9090',
+    parse: parseAddressOrOff,
+  },
+  logLevel: {
+    name: 'LOG_LEVEL',
+    meaning: 'Log level on stderr: fatal, error, warn, info, debug, trace or silent',
+    default: 'info',
+    parse: oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'),
+  },
+  sessionTimeoutMs: {
+    name: 'SESSION_TIMEOUT',
+    meaning: 'No effect: sessions no longer exist',
+    parse: parseDuration,
+  },
+} satisfies Record<string, Setting>
+
+export type SettingKey = keyof typeof ConfigSchema
+
+type Value<S> = S extends { parse: (text: string) => infer T }
+  ? S extends { default: string } | { required: true } ? T : T | undefined
+  : never
+
+/** The parsed value of every setting. One that has neither a value nor a default is undefined. */
+export type Settings = { readonly [K in SettingKey]: Value<(typeof ConfigSchema)[K]> }
+
+export type AuthMode = NonNullable<Settings['authMode']>
+
+/** The name of a setting's environment variable. */
+export function variableOf (key: SettingKey): string {
+  return PREFIX + ConfigSchema[key].name
+}
