@@ -29,8 +29,8 @@ const MODELS = [
 ]
 
 /**
- * The mistakes in an object: an unknown kind, or a field that is missing, unknown or of the wrong type. The schemas allow
- * unknown fields, so a field counts as unknown if the validation never reads it.
+ * The mistakes in an object: an unknown kind, or a field that is missing, unknown or of the wrong type. The schemas
+ * allow unknown fields, so a field counts as unknown if the validation never reads it.
  */
 export function mistakes (object: Manifest): string[] {
   const model = MODELS.find(({ apiVersion, kind }) => apiVersion === object.apiVersion && kind === object.kind)
