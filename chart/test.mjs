@@ -1,5 +1,5 @@
-// `helm test` runs this script in the service's own image. The service must be healthy, refuse a call without a token, and
-// answer one with the token, if the release has one.
+// `helm test` runs this script in the service's own image. The service must be healthy, refuse a call without a token,
+// and answer one with the token, if the release has one.
 import { readFileSync } from 'node:fs'
 import * as http from 'node:http'
 import * as https from 'node:https'

@@ -147,8 +147,8 @@ port without `mcp.publicURL`, or an ingress with a wildcard host.
 {{- end -}}
 
 {{/*
-A value as the text of an environment variable. Helm parses numbers as floats; Kubernetes expands `$(…)`, so every `$` is
-doubled.
+A value as the text of an environment variable. Helm parses numbers as floats; Kubernetes expands `$(…)`, so every `$`
+is doubled.
 */}}
 {{- define "kafscale-mcp.text" -}}
 {{- if kindIs "slice" . -}}
