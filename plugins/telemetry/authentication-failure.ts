@@ -1,6 +1,6 @@
 import { RateLimited, Unauthenticated } from '../../errors.ts'
 
-/** Reasons of a failed authentication, as values of a label. `unverifiable` means that the issuer doesn't respond. */
+/** Why nobody knows who is asking, in as many words as a label may have. `unverifiable`: the issuer does not answer. */
 export const AUTHENTICATION_FAILURES = [
   'no_token',
   'invalid_request',
