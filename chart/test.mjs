@@ -1,11 +1,12 @@
-// What `helm test` runs, in the service's own image: it is well, and answers a tool to who has the token and nobody else.
+// `helm test` runs this script in the service's own image. The service must be healthy, refuse a call without a token,
+// and answer one with the token, if the release has one.
 import { readFileSync } from 'node:fs'
 import * as http from 'node:http'
 import * as https from 'node:https'
 
 const { URL: base, HOST: host, TOKEN_FILE: tokenFile, CERTIFICATE_FILE: certificateFile } = process.env
 const token = tokenFile && readFileSync(tokenFile, 'utf8').trim()
-// The service's own certificate is the only one that is taken, whoever signed it and for whatever name.
+// Pins the service's own certificate, regardless of its issuer and host name.
 const tls = certificateFile &&
   { ca: readFileSync(certificateFile), allowPartialTrustChain: true, checkServerIdentity: () => undefined }
 
@@ -40,7 +41,7 @@ function ask (method, path, headers, body) {
   })
   request.on('error', reject).on(
     'timeout',
-    () => request.destroy(new Error(`${method} ${path}: no answer within 10 s`))
+    () => request.destroy(new Error(`${method} ${path}: no response within 10 s`))
   )
   request.on('response', async response => {
     const chunks = await response.toArray()

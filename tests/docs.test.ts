@@ -1,4 +1,4 @@
-/** What `docs/security.md` shows is so: every block of it is run, or compared with what the service says. */
+/** Runs every example in docs/security.md, or compares it with what the service does. */
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -14,10 +14,10 @@ import { buildSyncedApp, buildTestApp, fill, modern, startService } from './supp
 
 const page = readPage('security.md')
 const { block } = page
-/** The blocks that say what is to be set, by the mode that comes of it. */
+/** The examples of settings, with the authentication mode that each one configures. */
 const settings = ['jwks', 'oidc', 'token'].flatMap(mode => page.ofKind(`sh env ${mode}`).map(text => ({ mode, text })))
 
-/** A folder with every file that the page's variables name. */
+/** A folder with every file that the page's settings refer to. */
 async function folder (t: Test): Promise<string> {
   const dir = emptyFolder(t)
   writeFileSync(join(dir, 'token'), 'x'.repeat(32))
@@ -25,14 +25,15 @@ async function folder (t: Test): Promise<string> {
   await page.run(block('sh run keys'), { cwd: dir })
   await page.run(block('sh run tokens'), { cwd: dir })
   await page.run(
-    'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=test -keyout tls.key -out tls.crt',
+    'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1 -subj /CN=test ' +
+      '-keyout tls.key -out tls.crt',
     { cwd: dir }
   )
   copyFileSync(join(dir, 'tls.crt'), join(dir, 'client-ca.crt'))
   return dir
 }
 
-t.test('every block is of a kind that is tried here', async t => {
+t.test('every kind of example is tested', async t => {
   t.strictSame(page.kinds, [
     'json answer',
     'json record',
@@ -50,14 +51,18 @@ t.test('every block is of a kind that is tried here', async t => {
   ])
 })
 
-t.test('the links lead somewhere', async t => {
-  for (const { path, anchor } of page.links) {
-    if (path !== '') t.ok(existsSync(join(ROOT, 'docs', path)), path)
-    if (anchor !== undefined) t.ok(page.anchors.includes(anchor), anchor)
+t.test('the links of security.md and audit.md exist', async t => {
+  for (const source of [page, readPage('audit.md')]) {
+    for (const { path, anchor } of source.links) {
+      if (path !== '') t.ok(existsSync(join(ROOT, 'docs', path)), path)
+      if (anchor === undefined) continue
+      const target = path === '' ? source : readPage(path)
+      t.ok(target.anchors.includes(anchor), `${path}#${anchor}`)
+    }
   }
 })
 
-t.test('what is to be set starts the service in the mode that is said, without a warning', async t => {
+t.test('the settings configure their mode without warnings', async t => {
   const dir = await folder(t)
   const config = (text: string) =>
     readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379', ...page.environment(text, dir) })
@@ -69,7 +74,7 @@ t.test('what is to be set starts the service in the mode that is said, without a
   t.throws(() => config(block('sh env refused')), { name: 'ConfigError', message: block('text sentence').trim() })
 })
 
-t.test('what is said of defaults is so', async t => {
+t.test('the defaults are those on the page', async t => {
   const config = readConfig({
     KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://etcd:2379',
     KAFSCALE_MCP_OIDC_ISSUER: 'https://id.example',
@@ -89,7 +94,7 @@ t.test('what is said of defaults is so', async t => {
   })
 })
 
-t.test('the example of the policy reads as its table says', async t => {
+t.test('the example policy has the effects in its table', async t => {
   const issuer = 'https://id.example/realms/main'
   const { env, token, policyFile } = await authority(t, issuer)
   const etcd = await startEtcd(t)
@@ -131,7 +136,7 @@ t.test('the example of the policy reads as its table says', async t => {
   t.strictSame((await contractor.tools()).map(({ name }) => name), ['cluster_status', 'describe_topics', 'list_topics'])
 })
 
-t.test('a pod is known by its service account', async t => {
+t.test('a pod authenticates with its service account', async t => {
   const [binding] = parsePolicy(block('yaml policy kubernetes'), []).bindings ?? []
   const { env, token, policyFile } = await authority(t, binding?.issuer)
   const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_POLICY_FILE: policyFile(block('yaml policy kubernetes')) })
@@ -140,7 +145,7 @@ t.test('a pod is known by its service account', async t => {
   t.equal(audience, `${env['KAFSCALE_MCP_PUBLIC_URL']}/mcp`)
   const { auth } = app.config
   t.ok(auth.mode === 'jwks' && expirationSeconds * 1_000 <= auth.maxTokenLifetimeMs)
-  // What the API server puts in: no scope, and who the pod is.
+  // As in the API server's tokens: no scope, but the identity of the pod.
   const claims = (name: string) => ({
     'kubernetes.io': { namespace: 'agents', pod: { name: 'triage-0', uid: 'a' }, serviceaccount: { name, uid: 'b' } },
   })
@@ -150,7 +155,7 @@ t.test('a pod is known by its service account', async t => {
   t.equal((await tools('default')).length, 0)
 })
 
-t.test('from the keys to the review', async t => {
+t.test('keys, tokens, records and their verification work together', async t => {
   const dir = await folder(t)
   const [, issued = ''] = await page.run(block('sh run tokens').replaceAll('token.key', 'more.key'), { cwd: dir })
   const audited = settings.map(({ text }) => text).find(text => text.includes('AUDIT_SIGNING_KEY_FILE')) ?? ''
@@ -166,7 +171,7 @@ t.test('from the keys to the review', async t => {
     return (await response.json() as { result: { structuredContent: { tools: { name: string }[] } } }).result
   }
 
-  t.test('explain_access answers alice what is shown', async t => {
+  t.test('explain_access returns the example', async t => {
     const { structuredContent: answer } = await call('explain_access', {})
     const shown = JSON.parse(block('json answer')) as typeof answer
     t.strictSame(
@@ -179,7 +184,7 @@ t.test('from the keys to the review', async t => {
   service.process.kill('SIGTERM')
   t.equal(await service.exit, 0)
 
-  t.test('a record has the fields that are shown', async t => {
+  t.test('a record has the fields of the example', async t => {
     const fields = (value: unknown): unknown => typeof value === 'object' && value !== null && !Array.isArray(value)
       ? Object.fromEntries(Object.entries(value).map(([name, value]) => [name, fields(value)]))
       : null
@@ -190,19 +195,19 @@ t.test('from the keys to the review', async t => {
     t.match(
       page.text.split('| field |')[1]?.split('\n\n')[0],
       new RegExp(Object.keys(shown).map(name => `(?=[^]*\`${name}\`)`).join('')),
-      'and each is explained'
+      'every field is explained'
     )
     t.equal(
       service.output.stdout.split('\n').filter(line => line.includes('"describe_topics"')).length,
       1,
-      'also on standard output'
+      'standard output has the record too'
     )
   })
 
-  t.test('the review finds nothing but what was refused', async t => {
+  t.test('the log is intact and searchable', async t => {
     const [verified = '', refused = '', alice = ''] = await page.run(block('sh run review'), { cwd: dir })
     t.match(verified, /, closed$[^]*^Signed by key \w+, which is trusted\.$[^]*^intact: records 1 to \d+$/m)
-    t.equal(refused.trim().split('\n').length, 1, 'no record, but a line of titles')
+    t.equal(refused.trim().split('\n').length, 1, 'only the header of the table')
     t.match(alice.trim().split('\n').map(line => JSON.parse(line)), [{
       who: { subject: 'alice' },
       what: { tool: 'describe_topics' },
@@ -212,7 +217,7 @@ t.test('from the keys to the review', async t => {
     await t.rejects(
       page.run(block('sh run review'), { cwd: dir }),
       Object.assign(new Error(), { code: 1 }),
-      'unless somebody has changed it'
+      'a changed record is detected'
     )
   })
 })

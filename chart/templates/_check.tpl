@@ -1,17 +1,19 @@
-{{/* Refuses, in a sentence, what would not start or would not be safe. */}}
+{{/* Fails the render if the service would not start or would be unsafe. Messages name the values to set. */}}
 {{- define "kafscale-mcp.check" -}}
 {{- $mcp := .Values.mcp -}}
 {{- $auth := $mcp.auth -}}
 
 {{- if not $mcp.etcdEndpoints -}}
-{{- fail "mcp.etcdEndpoints is empty: expected etcd's client URLs, such as [\"http://etcd.kafscale.svc:2379\"]" -}}
+{{- fail "mcp.etcdEndpoints is empty: set etcd's client URLs, such as [\"http://etcd.kafscale.svc:2379\"]" -}}
 {{- end -}}
 
 {{- if and $auth.token $auth.existingSecret -}}
-{{- fail "mcp.auth.token and mcp.auth.existingSecret are both set: expected only one of them" -}}
+{{- fail "mcp.auth.token and mcp.auth.existingSecret are both set: set only one of them" -}}
 {{- end -}}
 {{- if and $auth.token (not (regexMatch "^[\\x21-\\x7e]{32,}$" $auth.token)) -}}
-{{- fail "mcp.auth.token is not valid: expected at least 32 characters, all of them visible ASCII, such as the output of openssl rand -hex 32" -}}
+{{- fail (print
+  "mcp.auth.token is invalid: set at least 32 visible ASCII characters, "
+  "such as the output of openssl rand -hex 32") -}}
 {{- end -}}
 {{- $static := or $auth.token $auth.existingSecret -}}
 {{- $jwks := or $auth.jwks.existingConfigMap $auth.jwks.existingSecret -}}
@@ -20,66 +22,97 @@
 {{- if $jwks }}{{ $modes = append $modes "jwks" }}{{ end -}}
 {{- if $static }}{{ $modes = append $modes "token" }}{{ end -}}
 {{- if not $modes -}}
-{{- fail "nothing says who may call: set mcp.auth.oidc.issuers (an identity provider), mcp.auth.jwks.existingConfigMap (keys of your own), mcp.auth.existingSecret or mcp.auth.token (one shared secret)" -}}
+{{- fail (print
+  "no authentication is configured: set mcp.auth.oidc.issuers (an identity provider), mcp.auth.jwks (your own keys), "
+  "or mcp.auth.existingSecret or mcp.auth.token (one shared secret)") -}}
 {{- end -}}
 {{- if gt (len $modes) 1 -}}
-{{- fail (printf "mcp.auth has settings of %s: expected one way to authenticate" (join " and " $modes)) -}}
+{{- fail (printf "mcp.auth configures more than one mode, %s: keep the settings of one" (join " and " $modes)) -}}
 {{- end -}}
 {{- if and $auth.mode (ne $auth.mode (first $modes)) -}}
-{{- fail (printf "mcp.auth.mode is %s and the settings are those of %s: expected one or the other" $auth.mode (first $modes)) -}}
+{{- fail (printf
+  "mcp.auth.mode is %s, but the other settings in mcp.auth are for %s: change mcp.auth.mode or the settings"
+  $auth.mode (first $modes)) -}}
 {{- end -}}
 {{- if and $static (not $auth.allowStaticToken) -}}
-{{- fail "mcp.auth has a static token, and mcp.auth.allowStaticToken is false: expected mcp.auth.oidc or mcp.auth.jwks" -}}
+{{- fail (print
+  "mcp.auth.allowStaticToken is false, but a static token is set: "
+  "remove mcp.auth.token and mcp.auth.existingSecret, and set mcp.auth.oidc or mcp.auth.jwks") -}}
 {{- end -}}
 {{- if ne (empty $jwks) (empty $auth.jwks.issuer) -}}
-{{- fail "mcp.auth.jwks needs its keys (existingConfigMap or existingSecret) and issuer: expected both or neither" -}}
+{{- fail (print
+  "mcp.auth.jwks is incomplete: set mcp.auth.jwks.issuer together with "
+  "mcp.auth.jwks.existingConfigMap or mcp.auth.jwks.existingSecret") -}}
 {{- end -}}
 {{- $client := or $auth.oidc.clientSecret $auth.oidc.existingSecret -}}
 {{- if ne (empty $client) (empty $auth.oidc.clientId) -}}
-{{- fail "mcp.auth.oidc needs clientId and its secret (existingSecret or clientSecret): expected both or neither" -}}
+{{- fail (print
+  "the client in mcp.auth.oidc is incomplete: set mcp.auth.oidc.clientId together with "
+  "mcp.auth.oidc.existingSecret or mcp.auth.oidc.clientSecret") -}}
 {{- end -}}
 {{- if and $client (not $auth.oidc.issuers) -}}
-{{- fail "mcp.auth.oidc.clientId is set and mcp.auth.oidc.issuers is not: expected the identity provider that introspects" -}}
+{{- fail (print
+  "mcp.auth.oidc.clientId is set, but mcp.auth.oidc.issuers is empty: "
+  "set the identity provider that introspects tokens") -}}
 {{- end -}}
 
 {{- if and $mcp.etcd.password $mcp.etcd.existingSecret -}}
-{{- fail "mcp.etcd.password and mcp.etcd.existingSecret are both set: expected only one of them" -}}
+{{- fail "mcp.etcd.password and mcp.etcd.existingSecret are both set: set only one of them" -}}
 {{- end -}}
 {{- if and (not $mcp.etcd.existingSecret) (ne (empty $mcp.etcd.username) (empty $mcp.etcd.password)) -}}
-{{- fail "mcp.etcd needs username and password: expected both or neither" -}}
+{{- fail "only one of mcp.etcd.username and mcp.etcd.password is set: set both or neither" -}}
 {{- end -}}
-{{- if and (or $mcp.etcd.tls.ca.existingConfigMap $mcp.etcd.tls.ca.existingSecret $mcp.etcd.tls.client.existingSecret) (not (regexMatch "(^|,)https:" (join "," $mcp.etcdEndpoints))) -}}
-{{- fail "mcp.etcd.tls is set and no URL of mcp.etcdEndpoints is https: expected one" -}}
+{{- $etcdTLS := $mcp.etcd.tls -}}
+{{- if and (or $etcdTLS.ca.existingConfigMap $etcdTLS.ca.existingSecret $etcdTLS.client.existingSecret)
+  (not (regexMatch "(^|,)https:" (join "," $mcp.etcdEndpoints))) -}}
+{{- fail (print
+  "mcp.etcd.tls is set, but no URL in mcp.etcdEndpoints is https: "
+  "use https URLs, or remove mcp.etcd.tls") -}}
 {{- end -}}
 {{- if and (include "kafscale-mcp.asksForClientCertificates" .) (not $mcp.tls.existingSecret) -}}
-{{- fail "mcp.tls.clientCA is set and mcp.tls.existingSecret is not: expected a certificate of this service, since only TLS asks for the client's" -}}
+{{- fail (print
+  "mcp.tls.clientCA is set, but mcp.tls.existingSecret is not: "
+  "client certificates require TLS, so set the Secret with the service's own certificate") -}}
 {{- end -}}
 
 {{- if regexMatch "^(127\\.|localhost:|\\[::1\\])" $mcp.httpAddr -}}
-{{- fail (printf "mcp.httpAddr is %s: nobody outside the pod reaches that; expected an address such as :8090" $mcp.httpAddr) -}}
+{{- fail (printf
+  "mcp.httpAddr is %s, which only the pod itself can reach: set an address such as :8090"
+  $mcp.httpAddr) -}}
 {{- end -}}
-{{- range $source, $what := dict
+{{- range $source, $value := dict
   "mcp.etcd.tls.ca" $mcp.etcd.tls.ca
   "mcp.auth.jwks" $auth.jwks
   "mcp.tls.clientCA" $mcp.tls.clientCA
 -}}
-{{- if and $what.existingConfigMap $what.existingSecret -}}
-{{- fail (printf "%s.existingConfigMap and %s.existingSecret are both set: expected only one of them" $source $source) -}}
+{{- if and $value.existingConfigMap $value.existingSecret -}}
+{{- fail (printf
+  "%s.existingConfigMap and %s.existingSecret are both set: set only one of them"
+  $source $source) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $mcp.policy.existingConfigMap (or $mcp.policy.roles $mcp.policy.bindings) -}}
-{{- fail "mcp.policy.existingConfigMap is set, and so are roles or bindings: expected one or the other" -}}
+{{- fail (print
+  "mcp.policy.existingConfigMap is set together with mcp.policy.roles or mcp.policy.bindings: "
+  "set either the ConfigMap or the policy itself") -}}
 {{- end -}}
 
-{{- if and (ne $mcp.service.type "ClusterIP") (not $mcp.tls.existingSecret) (not (and $mcp.service.allowPlainHTTP $auth.allowTokensInClear)) -}}
-{{- fail (printf "mcp.service.type is %s without mcp.tls: whoever is on the way reads the tokens. Set mcp.tls.existingSecret, or both mcp.service.allowPlainHTTP and mcp.auth.allowTokensInClear" $mcp.service.type) -}}
+{{- if and (ne $mcp.service.type "ClusterIP") (not $mcp.tls.existingSecret)
+  (not (and $mcp.service.allowPlainHTTP $auth.allowTokensInClear)) -}}
+{{- fail (printf (print
+  "mcp.service.type is %s without TLS, so tokens would cross the network in clear text: "
+  "set mcp.tls.existingSecret, or both mcp.service.allowPlainHTTP and mcp.auth.allowTokensInClear")
+  $mcp.service.type) -}}
 {{- end -}}
 {{- if and $mcp.ingress.enabled (not (and $mcp.ingress.allowPlainHTTP $auth.allowTokensInClear)) -}}
 {{- $covered := list -}}
 {{- range $mcp.ingress.tls }}{{ $covered = concat $covered (default list .hosts) }}{{ end -}}
 {{- range $mcp.ingress.hosts -}}
 {{- if not (or (has .host $covered) (has (regexReplaceAll "^[^.]+" .host "*") $covered)) -}}
-{{- fail (printf "mcp.ingress.hosts has %s and mcp.ingress.tls has not: whoever is on the way reads the tokens. Add it there, or set both mcp.ingress.allowPlainHTTP and mcp.auth.allowTokensInClear" .host) -}}
+{{- fail (printf (print
+  "%s in mcp.ingress.hosts has no TLS, so tokens would cross the network in clear text: "
+  "add the host to mcp.ingress.tls, or set both mcp.ingress.allowPlainHTTP and mcp.auth.allowTokensInClear")
+  .host) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -92,31 +125,43 @@
 {{- $mounted := false -}}
 {{- range $folders }}{{ if hasPrefix (printf "%s/" (trimSuffix "/" .)) $path }}{{ $mounted = true }}{{ end }}{{ end -}}
 {{- if or (not $mounted) (contains "/../" $path) -}}
-{{- fail (printf "mcp.audit.sinks has %s: the root file system is read-only; expected a file in mcp.audit.mountPath (%s) or on one of mcp.extraVolumeMounts" $sink $mcp.audit.mountPath) -}}
+{{- fail (printf (print
+  "%s in mcp.audit.sinks is not on a writable volume, and the root file system is read-only: "
+  "use a path below mcp.audit.mountPath (%s) or below a mountPath of mcp.extraVolumeMounts")
+  $sink $mcp.audit.mountPath) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- with $mcp.audit.persistence -}}
 {{- if and .enabled (not (include "kafscale-mcp.hasAuditFile" $)) -}}
-{{- fail (printf "mcp.audit.persistence is enabled and mcp.audit.sinks has no file: expected one such as file:%s/audit.jsonl" $mcp.audit.mountPath) -}}
+{{- fail (printf
+  "mcp.audit.persistence.enabled is true, but mcp.audit.sinks has no file: add one, such as file:%s/audit.jsonl"
+  $mcp.audit.mountPath) -}}
 {{- end -}}
 {{- if and .enabled (include "kafscale-mcp.hasReplicas" $) (not (has "ReadWriteMany" .accessModes)) -}}
-{{- fail "mcp.audit.persistence is a volume that only one replica can mount, and there can be more: expected ReadWriteMany in accessModes, one replica, or other sinks" -}}
+{{- fail (print
+  "mcp.audit.persistence is enabled for more than one replica, but only one can mount the volume: "
+  "add ReadWriteMany to mcp.audit.persistence.accessModes, run one replica, or use other mcp.audit.sinks") -}}
 {{- end -}}
 {{- end -}}
 
 {{- range $mcp.extraEnv -}}
 {{- if has .name (list "KAFSCALE_MCP_AUTH_TOKEN" "KAFSCALE_MCP_ETCD_PASSWORD" "KAFSCALE_MCP_OIDC_CLIENT_SECRET") -}}
-{{- fail (printf "mcp.extraEnv has %s: expected secrets in mcp.auth and mcp.etcd, which reach the pod as files" .name) -}}
+{{- fail (printf
+  "mcp.extraEnv sets the secret %s: set it in mcp.auth or mcp.etcd, which mount secrets as files"
+  .name) -}}
 {{- end -}}
 {{- end -}}
 
-{{- if not (include "kafscale-mcp.telemetryPort" .) -}}
-{{- if $mcp.telemetry.serviceMonitor.enabled -}}
-{{- fail (printf "mcp.telemetry.serviceMonitor is enabled and mcp.telemetry.addr is %s: expected an address that a Prometheus reaches, such as :9090" $mcp.telemetry.addr) -}}
-{{- end -}}
+{{- if and $mcp.telemetry.serviceMonitor.enabled (not (include "kafscale-mcp.telemetryPort" .)) -}}
+{{- fail (printf (print
+  "mcp.telemetry.serviceMonitor.enabled is true, but mcp.telemetry.addr is %s, which Prometheus cannot reach: "
+  "set an address such as :9090")
+  $mcp.telemetry.addr) -}}
 {{- end -}}
 {{- if and $mcp.autoscaling.enabled (gt (int $mcp.autoscaling.minReplicas) (int $mcp.autoscaling.maxReplicas)) -}}
-{{- fail "mcp.autoscaling.minReplicas is more than maxReplicas" -}}
+{{- fail (print
+  "mcp.autoscaling.minReplicas is greater than mcp.autoscaling.maxReplicas: "
+  "lower the minimum or raise the maximum") -}}
 {{- end -}}
 {{- end -}}

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Leaves room for the longest suffix within the 63 characters of a name. */}}
+{{/* At most 52 characters: with the longest suffix, a name stays within the 63 that Kubernetes allows. */}}
 {{- define "kafscale-mcp.fullname" -}}
 {{- $name := include "kafscale-mcp.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
@@ -27,20 +27,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ include "kafscale-mcp.commonLabels" . }}
 {{- end -}}
 
-{{/* The pod of `helm test` is none of the service's. */}}
+{{/* The component differs from the selector's, so that the Service never routes calls to the pod of `helm test`. */}}
 {{- define "kafscale-mcp.testLabels" -}}
 app.kubernetes.io/name: {{ include "kafscale-mcp.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: test
 {{- end -}}
 
-{{/* Takes a suffix for the name. */}}
+{{/* Metadata of an object. Parameters: `root`, the root context; `suffix`, appended to the release's full name. */}}
 {{- define "kafscale-mcp.metadata" -}}
-{{- $root := first . -}}
-name: {{ printf "%s%s" (include "kafscale-mcp.fullname" $root) (last .) | quote }}
-namespace: {{ $root.Values.mcp.namespace.name | quote }}
+name: {{ printf "%s%s" (include "kafscale-mcp.fullname" .root) .suffix | quote }}
+namespace: {{ .root.Values.mcp.namespace.name | quote }}
 labels:
-  {{- include "kafscale-mcp.labels" $root | nindent 2 }}
+  {{- include "kafscale-mcp.labels" .root | nindent 2 }}
 {{- end -}}
 
 {{- define "kafscale-mcp.serviceAccountName" -}}
@@ -59,12 +58,12 @@ labels:
 {{- end -}}
 {{- end -}}
 
-{{/* The number behind the last colon. */}}
+{{/* The port of `mcp.httpAddr`, the digits at its end. */}}
 {{- define "kafscale-mcp.port" -}}
 {{- regexFind "[0-9]+$" .Values.mcp.httpAddr -}}
 {{- end -}}
 
-{{/* Empty where nobody but the pod reaches the metrics. */}}
+{{/* The port of `mcp.telemetry.addr`; empty if the metrics are off or reachable from within the pod only. */}}
 {{- define "kafscale-mcp.telemetryPort" -}}
 {{- $addr := .Values.mcp.telemetry.addr -}}
 {{- if not (regexMatch "^(off$|127\\.|localhost:|\\[::1\\])" $addr) -}}
@@ -76,29 +75,30 @@ labels:
 {{- ternary "https" "http" (ne .Values.mcp.tls.existingSecret "") -}}
 {{- end -}}
 
-{{/* True where it is not empty. */}}
+{{/* Not empty if clients must present a certificate. */}}
 {{- define "kafscale-mcp.asksForClientCertificates" -}}
 {{- with .Values.mcp.tls.clientCA -}}
 {{- if or .existingConfigMap .existingSecret -}}true{{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* True where it is not empty. */}}
+{{/* Not empty if there can be more than one replica. */}}
 {{- define "kafscale-mcp.hasReplicas" -}}
 {{- with .Values.mcp -}}
-{{- if or (and .autoscaling.enabled (gt (int .autoscaling.maxReplicas) 1)) (and (not .autoscaling.enabled) (gt (int .replicaCount) 1)) -}}true{{- end -}}
+{{- if gt (ternary .autoscaling.maxReplicas .replicaCount .autoscaling.enabled | int) 1 -}}true{{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The URL of the Service within the cluster. */}}
+{{/* The URL of the Service inside the cluster. */}}
 {{- define "kafscale-mcp.serviceURL" -}}
 {{- $scheme := include "kafscale-mcp.scheme" . -}}
 {{- $port := int .Values.mcp.service.port -}}
-{{- $usual := eq $port (ternary 443 80 (eq $scheme "https")) -}}
-{{- printf "%s://%s.%s.svc%s" $scheme (include "kafscale-mcp.fullname" .) .Values.mcp.namespace.name (ternary "" (printf ":%d" $port) $usual) -}}
+{{- $isDefault := eq $port (ternary 443 80 (eq $scheme "https")) -}}
+{{- $host := printf "%s.%s.svc" (include "kafscale-mcp.fullname" .) .Values.mcp.namespace.name -}}
+{{- printf "%s://%s%s" $scheme $host (ternary "" (printf ":%d" $port) $isDefault) -}}
 {{- end -}}
 
-{{/* The ingress' first host, where it is one that has a name. */}}
+{{/* The first host of the ingress; empty if it is a wildcard. */}}
 {{- define "kafscale-mcp.ingressHost" -}}
 {{- with .Values.mcp.ingress -}}
 {{- if and .enabled .hosts -}}
@@ -120,14 +120,15 @@ labels:
 {{- end -}}
 
 {{/*
-The names that clients reach the service by; none, and so any, where an address is given out that is not known here: by a
-load balancer or node without `publicURL`, or by an ingress for hosts with a wildcard.
+Host names that clients use. Empty, which accepts any host, if they cannot be known here: behind a load balancer or node
+port without `mcp.publicURL`, or an ingress with a wildcard host.
 */}}
 {{- define "kafscale-mcp.allowedHosts" -}}
 {{- $mcp := .Values.mcp -}}
 {{- $name := include "kafscale-mcp.fullname" . -}}
 {{- $namespaced := printf "%s.%s" $name $mcp.namespace.name -}}
-{{- $hosts := list "localhost" "127.0.0.1" $name $namespaced (printf "%s.svc" $namespaced) (printf "%s.svc.cluster.local" $namespaced) -}}
+{{- $service := list $name $namespaced (printf "%s.svc" $namespaced) (printf "%s.svc.cluster.local" $namespaced) -}}
+{{- $hosts := concat (list "localhost" "127.0.0.1") $service -}}
 {{- $known := or (eq $mcp.service.type "ClusterIP") (ne $mcp.publicURL "") -}}
 {{- with $mcp.publicURL -}}
 {{- $hosts = append $hosts (regexReplaceAll "^https?://(\\[[^]]*\\]|[^:/]*).*$" . "${1}") -}}
@@ -145,7 +146,10 @@ load balancer or node without `publicURL`, or by an ingress for hosts with a wil
 {{- end -}}
 {{- end -}}
 
-{{/* A value as the environment holds it: numbers of values are floats to Helm, and `$(…)` means something to Kubernetes. */}}
+{{/*
+A value as the text of an environment variable. Helm parses numbers as floats; Kubernetes expands `$(…)`, so every `$`
+is doubled.
+*/}}
 {{- define "kafscale-mcp.text" -}}
 {{- if kindIs "slice" . -}}
 {{- join "," . | replace "$" "$$" -}}
@@ -156,7 +160,7 @@ load balancer or node without `publicURL`, or by an ingress for hosts with a wil
 {{- end -}}
 {{- end -}}
 
-{{/* Settings that are a value each. A setting that is empty is not there, and has the service's default. */}}
+{{/* Settings passed as values. An empty one is left out, so that the service's default applies. */}}
 {{- define "kafscale-mcp.env" -}}
 {{- $mcp := .Values.mcp -}}
 {{- $settings := dict
@@ -203,46 +207,52 @@ load balancer or node without `publicURL`, or by an ingress for hosts with a wil
 {{- end -}}
 {{- end -}}
 
-{{/* Settings that are a file each, as a JSON array: which variable names it, its name, and the key of a Secret or ConfigMap that it is. */}}
+{{/*
+Settings passed as files, as a JSON array of objects: `variable`, the setting; `path`, the file's name; `secret` or
+`configMap`, the object that holds it; `key`, its key there. An `inline` value is in the release's own Secret.
+*/}}
 {{- define "kafscale-mcp.files" -}}
 {{- $mcp := .Values.mcp -}}
 {{- $own := include "kafscale-mcp.fullname" . -}}
 {{- $files := list -}}
-
 {{- range list
-  (list "AUTH_TOKEN" "auth-token" $mcp.auth.token $mcp.auth.existingSecret $mcp.auth.existingSecretKey)
-  (list "OIDC_CLIENT_SECRET" "oidc-client-secret" $mcp.auth.oidc.clientSecret $mcp.auth.oidc.existingSecret $mcp.auth.oidc.existingSecretKey)
-  (list "ETCD_PASSWORD" "etcd-password" $mcp.etcd.password $mcp.etcd.existingSecret $mcp.etcd.existingSecretKeys.password)
+  (dict "variable" "AUTH_TOKEN" "path" "auth-token"
+    "inline" $mcp.auth.token "secret" $mcp.auth.existingSecret "key" $mcp.auth.existingSecretKey)
+  (dict "variable" "OIDC_CLIENT_SECRET" "path" "oidc-client-secret"
+    "inline" $mcp.auth.oidc.clientSecret "secret" $mcp.auth.oidc.existingSecret "key" $mcp.auth.oidc.existingSecretKey)
+  (dict "variable" "ETCD_PASSWORD" "path" "etcd-password"
+    "inline" $mcp.etcd.password "secret" $mcp.etcd.existingSecret "key" $mcp.etcd.existingSecretKeys.password)
+  (dict "variable" "ETCD_CA" "path" "etcd-ca.crt"
+    "configMap" $mcp.etcd.tls.ca.existingConfigMap "secret" $mcp.etcd.tls.ca.existingSecret "key" $mcp.etcd.tls.ca.key)
+  (dict "variable" "ETCD_CERT" "path" "etcd.crt"
+    "secret" $mcp.etcd.tls.client.existingSecret "key" $mcp.etcd.tls.client.certKey)
+  (dict "variable" "ETCD_KEY" "path" "etcd.key"
+    "secret" $mcp.etcd.tls.client.existingSecret "key" $mcp.etcd.tls.client.keyKey)
+  (dict "variable" "AUTH_JWKS" "path" "jwks.json"
+    "configMap" $mcp.auth.jwks.existingConfigMap "secret" $mcp.auth.jwks.existingSecret "key" $mcp.auth.jwks.key)
+  (dict "variable" "TLS_CERT" "path" "tls.crt" "secret" $mcp.tls.existingSecret "key" $mcp.tls.certKey)
+  (dict "variable" "TLS_KEY" "path" "tls.key" "secret" $mcp.tls.existingSecret "key" $mcp.tls.keyKey)
+  (dict "variable" "TLS_CLIENT_CA" "path" "client-ca.crt"
+    "configMap" $mcp.tls.clientCA.existingConfigMap "secret" $mcp.tls.clientCA.existingSecret
+    "key" $mcp.tls.clientCA.key)
+  (dict "variable" "AUDIT_SIGNING_KEY" "path" "audit.key"
+    "secret" $mcp.audit.signingKey.existingSecret "key" $mcp.audit.signingKey.key)
+  (dict "variable" "POLICY" "path" "policy.yaml"
+    "configMap" (include "kafscale-mcp.policyConfigMap" $)
+    "key" (ternary $mcp.policy.key "policy.yaml" (ne $mcp.policy.existingConfigMap "")))
 -}}
-{{- if index . 2 -}}
-{{- $files = append $files (dict "variable" (index . 0) "path" (index . 1) "secret" $own "key" (index . 1)) -}}
-{{- else if index . 3 -}}
-{{- $files = append $files (dict "variable" (index . 0) "path" (index . 1) "secret" (index . 3) "key" (index . 4)) -}}
+{{- if .inline -}}
+{{- $files = append $files (dict "variable" .variable "path" .path "secret" $own "key" .path) -}}
+{{- else if .configMap -}}
+{{- $files = append $files (pick . "variable" "path" "configMap" "key") -}}
+{{- else if .secret -}}
+{{- $files = append $files (pick . "variable" "path" "secret" "key") -}}
 {{- end -}}
 {{- end -}}
-
-{{- range list
-  (list "ETCD_CA" "etcd-ca.crt" $mcp.etcd.tls.ca.existingConfigMap $mcp.etcd.tls.ca.existingSecret $mcp.etcd.tls.ca.key)
-  (list "ETCD_CERT" "etcd.crt" "" $mcp.etcd.tls.client.existingSecret $mcp.etcd.tls.client.certKey)
-  (list "ETCD_KEY" "etcd.key" "" $mcp.etcd.tls.client.existingSecret $mcp.etcd.tls.client.keyKey)
-  (list "AUTH_JWKS" "jwks.json" $mcp.auth.jwks.existingConfigMap $mcp.auth.jwks.existingSecret $mcp.auth.jwks.key)
-  (list "TLS_CERT" "tls.crt" "" $mcp.tls.existingSecret $mcp.tls.certKey)
-  (list "TLS_KEY" "tls.key" "" $mcp.tls.existingSecret $mcp.tls.keyKey)
-  (list "TLS_CLIENT_CA" "client-ca.crt" $mcp.tls.clientCA.existingConfigMap $mcp.tls.clientCA.existingSecret $mcp.tls.clientCA.key)
-  (list "AUDIT_SIGNING_KEY" "audit.key" "" $mcp.audit.signingKey.existingSecret $mcp.audit.signingKey.key)
-  (list "POLICY" "policy.yaml" (include "kafscale-mcp.policyConfigMap" $) "" (ternary $mcp.policy.key "policy.yaml" (ne $mcp.policy.existingConfigMap "")))
--}}
-{{- if index . 2 -}}
-{{- $files = append $files (dict "variable" (index . 0) "path" (index . 1) "configMap" (index . 2) "key" (index . 4)) -}}
-{{- else if index . 3 -}}
-{{- $files = append $files (dict "variable" (index . 0) "path" (index . 1) "secret" (index . 3) "key" (index . 4)) -}}
-{{- end -}}
-{{- end -}}
-
 {{- toJson $files -}}
 {{- end -}}
 
-{{/* Empty without a policy. */}}
+{{/* The ConfigMap that holds the policy; empty if no policy is configured. */}}
 {{- define "kafscale-mcp.policyConfigMap" -}}
 {{- with .Values.mcp.policy -}}
 {{- if .existingConfigMap -}}
@@ -253,39 +263,39 @@ load balancer or node without `publicURL`, or by an ingress for hosts with a wil
 {{- end -}}
 {{- end -}}
 
-{{/* True where an audit file is written. */}}
+{{/* Not empty if audit records are written to a file. */}}
 {{- define "kafscale-mcp.hasAuditFile" -}}
 {{- range .Values.mcp.audit.sinks -}}
 {{- if hasPrefix "file:" . }}true{{ end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The ports of what the service calls, as a JSON array. */}}
+{{/* Ports that the service connects to, as a JSON array of numbers: those of the configured URLs. */}}
 {{- define "kafscale-mcp.egressPorts" -}}
 {{- $mcp := .Values.mcp -}}
-{{- $metrics := splitList "," (default "" $mcp.metrics.brokerMetricsURL | replace " " "") -}}
-{{- $urls := list -}}
+{{- $destinations := list -}}
 {{- range $mcp.etcdEndpoints -}}
-{{- $urls = append $urls (list . "2379" "2379") -}}
+{{- $destinations = append $destinations (dict "url" . "defaultPort" "2379") -}}
 {{- end -}}
-{{- range $metrics -}}
-{{- $urls = append $urls (list (ternary "http://broker:9093" . (eq . "auto")) "80" "443") -}}
+{{- range splitList "," (default "" $mcp.metrics.brokerMetricsURL | replace " " "") -}}
+{{- $destinations = append $destinations (dict "url" (ternary "http://broker:9093" . (eq . "auto"))) -}}
 {{- end -}}
 {{- range concat $mcp.auth.oidc.issuers $mcp.audit.sinks -}}
-{{- $urls = append $urls (list . "80" "443") -}}
+{{- $destinations = append $destinations (dict "url" .) -}}
 {{- end -}}
 {{- range $mcp.extraEnv -}}
 {{- if and (regexMatch "^OTEL_EXPORTER_OTLP_.*ENDPOINT$" .name) .value -}}
-{{- $urls = append $urls (list .value "80" "443") -}}
+{{- $destinations = append $destinations (dict "url" .value) -}}
 {{- end -}}
 {{- end -}}
 {{- $ports := list -}}
-{{- range $urls -}}
-{{- $url := first . | trim -}}
+{{- range $destinations -}}
+{{- $url := trim .url -}}
 {{- if not (regexMatch "^(stdout|none|file:.*)?$" $url) -}}
 {{- $authority := regexFind "^[^/?#]*" (regexReplaceAll "^https?://" $url "") -}}
 {{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $authority) -}}
-{{- $ports = append $ports (int (default (ternary (index . 2) (index . 1) (hasPrefix "https:" $url)) $port)) -}}
+{{- $defaultPort := default (ternary "443" "80" (hasPrefix "https:" $url)) .defaultPort -}}
+{{- $ports = append $ports (default $defaultPort $port | int) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson (uniq $ports) -}}

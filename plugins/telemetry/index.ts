@@ -8,23 +8,27 @@ import { authenticationFailure } from './authentication-failure.ts'
 import { Metrics, type Outcome } from './metrics.ts'
 import type { Traced } from './tracing.ts'
 
-/** How a tool is labelled that there is not. */
+/** The label of every tool that doesn't exist. */
 const UNKNOWN_TOOL = 'unknown'
 
 declare module 'fastify' {
   interface FastifyInstance { telemetry: Telemetry }
 }
 
-/** What the service tells of itself: metrics, traces, and a line of the log for each call. */
+/** Metrics, traces, and a log line per call. */
 export interface Telemetry {
-  /** The metrics now, in Prometheus's text format, and its content type. */
+  /** The current metrics in the Prometheus text format, and its content type. */
   page: () => Promise<{ contentType: string, text: string }>
-  /** Runs a call, and counts, times, traces and logs it. */
+  /** Runs a call: counts, times, traces and logs it. */
   call: (tool: string, caller: Caller, decision: Decision, run: () => Promise<ToolResult>) => Promise<ToolResult>
-  /** A call that is refused without being run. `tool` is `null` where there is no such tool, and `rule` where nothing was denied. */
+  /**
+   * Counts and logs a call that is refused before it runs. `tool` is `null` if the tool doesn't exist, and `rule` if
+   * the policy didn't deny the call.
+   */
   refused: (call: { tool: string | null, outcome: Outcome, rule: string | null, code: string }, caller: Caller) => void
+  /** Counts a failed authentication by its reason. */
   authenticationFailed: (error: unknown) => void
-  /** Runs the scrape of one broker's page. */
+  /** Runs the scrape of one broker: traces, counts and logs it. */
   scrape: (
     target: { nodeId: number | null, address: string },
     run: () => Promise<BrokerResult>,
@@ -95,7 +99,7 @@ export default fp(async function telemetry (app) {
     },
   })
 
-  /** At `debug`, for the audit record is a line for each call already, and one more costs as much as a small tool. */
+  /** At `debug` only: each call has an audit record already, and a log line costs as much as a small tool. */
   function log (
     { requestId, traceId }: Caller,
     call: { tool: string, outcome: string, code: string | undefined, duration_ms?: number }
@@ -106,9 +110,9 @@ export default fp(async function telemetry (app) {
 
 const untraced: Traced = (_, __, ___, run) => run()
 
-/** What it takes to send traces is not even loaded where none are asked for. */
+/** Loads the OpenTelemetry SDK only if traces are enabled. */
 async function tracing (app: FastifyInstance): Promise<Traced> {
-  // Out here, since TypeScript leaves a dynamic import within `export default …` as it is.
+  // Must stay outside of `export default …`, in which TypeScript doesn't rewrite the path of a dynamic import.
   const { startTracing } = await import('./tracing.ts')
   return startTracing(app)
 }

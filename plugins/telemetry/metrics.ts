@@ -7,7 +7,7 @@ import { AUTHENTICATION_FAILURES, type AuthenticationFailure } from './authentic
 const OUTCOMES = ['ok', 'error', 'denied'] as const
 export type Outcome = typeof OUTCOMES[number]
 
-/** In seconds. Most tools answer within a millisecond; a scrape of brokers takes up to 3 s, and a record up to 5 s. */
+/** In seconds. Most tools take less than a millisecond, a broker scrape up to 3 s, and an audit record up to 5 s. */
 const DURATION_BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const MAX_RULES = 200
 const MAX_BROKERS = 1_000
@@ -17,34 +17,34 @@ const EVENT_LOOP_RESOLUTION_MS = 20
 type Sample = readonly [value: number, labels?: Record<string, string>]
 
 /**
- * The service's own metrics, in a registry of its own. What plugins count anyhow is read when the page is asked for; only
- * what nobody else keeps is counted here. Every label has few values: no principal, no topic, no name that a caller invents.
+ * The service's metrics, in a separate registry. Values that plugins keep anyway are read when the page is rendered;
+ * only the others are counted here. Label values are bounded: no principal, no topic, no name that a caller can choose.
  */
 export class Metrics {
   readonly registry = new Registry()
   inFlight = 0
 
   readonly #calls = this.#counter('tool_calls_total', 'Tool calls by outcome.', ['tool', 'outcome'])
-  readonly #errors = this.#counter('tool_errors_total', 'Tool calls that failed or were denied, by error code.', [
+  readonly #errors = this.#counter('tool_errors_total', 'Failed and denied tool calls by error code.', [
     'tool',
     'code',
   ])
 
   readonly #duration = new Histogram({
     name: 'kafscale_mcp_tool_call_duration_seconds',
-    help: 'Time from the call of a tool to its result, its audit record included.',
+    help: 'Time from the call of a tool to its result, including the audit record.',
     labelNames: ['tool'],
     buckets: DURATION_BUCKETS,
     registers: [this.registry],
   })
 
-  readonly #denials = this.#counter('denied_calls_total', 'Calls that the policy denied, by the rule that decided.', [
+  readonly #denials = this.#counter('denied_calls_total', 'Denied calls by the deciding rule of the policy.', [
     'rule',
   ])
 
   readonly #authenticationFailures = this.#counter(
     'authentication_failures_total',
-    'Requests whose sender could not be authenticated.',
+    'Failed authentications by reason.',
     ['reason']
   )
 
@@ -53,7 +53,7 @@ export class Metrics {
     'status',
   ])
 
-  readonly #scrapes = this.#counter('broker_scrapes_total', "Scrapes of a broker's metrics page by result.", [
+  readonly #scrapes = this.#counter('broker_scrapes_total', 'Scrapes of broker metrics by broker and result.', [
     'broker',
     'result',
   ])
@@ -65,14 +65,14 @@ export class Metrics {
     this.#read(
       Gauge,
       'build_info',
-      'Always 1; what is running.',
+      'Version of the service and of Node.js; always 1.',
       ['version', 'node_version'],
       () => [[1, { version: packageJson.version, node_version: process.version }]]
     )
-    this.#read(Gauge, 'tool_calls_in_flight', 'Tool calls that have begun and not ended.', [], () => [[this.inFlight]])
+    this.#read(Gauge, 'tool_calls_in_flight', 'Tool calls that are running.', [], () => [[this.inFlight]])
     this.#readMirror(app)
     this.#readAudit(app)
-    // So that the first of each is seen as an increase.
+    // Initialized to 0, so that the first event of each kind is an increase.
     for (const reason of AUTHENTICATION_FAILURES) this.#authenticationFailures.inc({ reason }, 0)
     app.addHook('onReady', async () => {
       for (const tool of app.tools.known.filter(name => app.tools.operation(name) !== undefined)) {
@@ -88,7 +88,7 @@ export class Metrics {
     this.#duration.observe({ tool }, durationMs / 1_000)
   }
 
-  /** A call that was turned away before it began. */
+  /** A call that was refused before it started, and so has no duration. */
   callRefused (tool: string, outcome: Outcome): void {
     this.#calls.inc({ tool, outcome })
   }
@@ -122,24 +122,24 @@ export class Metrics {
     const counted = (name: string, help: string, count: () => number) =>
       this.#read(Counter, `mirror_${name}_total`, help, [], () => [[count()]])
 
-    this.#read(Gauge, 'mirror_state', '1 for the state that the mirror is in.', ['state'], () =>
+    this.#read(Gauge, 'mirror_state', '1 for the current state of the mirror.', ['state'], () =>
       ['synced', 'stale', 'unavailable'].map(state => [app.metadata.state === state ? 1 : 0, { state }]))
-    ofMirror('revision', 'etcd revision that the mirror shows.', () => app.metadata.mirror?.revision)
+    ofMirror('revision', 'etcd revision of the mirror.', () => app.metadata.mirror?.revision)
     ofMirror('age_seconds', 'Time since the mirror was last known to be current.', () => app.metadata.ageMs / 1_000)
-    ofMirror('keys', 'Keys that the mirror holds.', () => app.metadata.mirror?.modRevisions.size)
-    ofMirror('undecodable_values', 'Keys whose value can not be decoded.', () => app.metadata.mirror?.undecodable.size)
-    counted('events', 'Changes that the watch brought.', () => app.metadata.counters.events)
+    ofMirror('keys', 'Keys in the mirror.', () => app.metadata.mirror?.modRevisions.size)
+    ofMirror('undecodable_values', 'Keys whose value cannot be decoded.', () => app.metadata.mirror?.undecodable.size)
+    counted('events', 'Changes received from the watch.', () => app.metadata.counters.events)
     counted(
       'resyncs',
-      'Loads of the whole keyspace after the first one.',
+      'Full reloads after the initial load.',
       () => Math.max(0, app.metadata.counters.loads - 1)
     )
-    counted('verifications', 'Comparisons of the mirror with a fresh load.', () => app.metadata.counters.verifications)
-    counted('differences', 'Keys on which a comparison found a difference.', () => app.metadata.counters.differences)
+    counted('verifications', 'Comparisons of the mirror with a full reload.', () => app.metadata.counters.verifications)
+    counted('differences', 'Keys that differed in a comparison.', () => app.metadata.counters.differences)
   }
 
   #readAudit (app: FastifyInstance): void {
-    /** Sinks of one kind are told apart by number: their paths and addresses are nobody's business here. */
+    /** Several sinks of one kind are numbered: the page must not expose their paths or URLs. */
     const sinks = () =>
       app.audit.state.sinks.map((sink, index, all) => {
         const before = all.slice(0, index).filter(({ kind }) => kind === sink.kind).length
@@ -148,14 +148,14 @@ export class Metrics {
     this.#read(
       Gauge,
       'audit_sink_up',
-      '1 while a sink takes audit records.',
+      '1 while the sink accepts audit records.',
       ['sink'],
       () => sinks().map(({ name, state }) => [state === 'ok' ? 1 : 0, { sink: name }])
     )
     this.#read(
       Counter,
       'audit_records_total',
-      'Audit records that a sink has written, or has missed.',
+      'Audit records that the sink has written or missed.',
       ['sink', 'state'],
       () =>
         sinks().flatMap((
@@ -165,14 +165,14 @@ export class Metrics {
     this.#read(
       Counter,
       'audit_gaps_total',
-      "Gaps that a sink's chain tells of.",
+      "Gaps recorded in the sink's chain.",
       ['sink'],
       () => sinks().map(({ name, gaps }) => [gaps, { sink: name }])
     )
     this.#read(
       Counter,
       'audit_records_lost_total',
-      'Audit records that no sink took.',
+      'Audit records that no sink accepted.',
       [],
       () => [[app.audit.state.lost]]
     )
@@ -186,7 +186,7 @@ export class Metrics {
     this.#read(
       Gauge,
       'event_loop_delay_seconds',
-      'How late the event loop was since the last scrape.',
+      'Event loop delay since the last scrape.',
       ['statistic'],
       () => {
         if (delay.count === 0) return []
@@ -226,7 +226,7 @@ export class Metrics {
   }
 }
 
-/** Lets so many different values be labels; all that come later are `other`. */
+/** Limits a label to `max` different values. Later ones become `other`. */
 function bounded (max: number): (value: string) => string {
   const known = new Set<string>()
   return value => {

@@ -1,8 +1,8 @@
 import { quote } from '../../lib/printable.ts'
 
 /**
- * Whether the standard variables of OpenTelemetry ask for traces, and what of them this service can't do. Everything else
- * that they say (endpoint, headers, sampler, resource, batches) the SDK reads itself, from the process's own environment.
+ * Whether the standard OpenTelemetry variables enable traces, with a warning for each value that isn't supported. The
+ * SDK reads all other variables (endpoint, headers, sampler, resource, batches) from the process's environment.
  */
 export function tracesAskedFor (
   env: Readonly<Record<string, string | undefined>>

@@ -18,13 +18,13 @@ import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest }
 import packageJson from '../../package.json' with { type: 'json' }
 import { activeSpan, metaOf, type TraceContext, traceContext } from './trace-context.ts'
 
-/** What can't be sent within so long of the end is lost: a collector that is away must not keep the service. */
+/** How long to flush spans at shutdown. The rest is lost: a collector that is down must not delay the exit. */
 const FLUSH_BOUND_MS = 2_000
 const TRACED_ROUTE = '/mcp'
 
 /**
- * Runs within a span, the child of the one that goes on.
- * @param failed the class of error that a result stands for
+ * Runs a function in a child span of the active one.
+ * @param failed the value of `error.type` for a result that is a failure
  */
 export type Traced = <T>(
   name: string,
@@ -35,11 +35,12 @@ export type Traced = <T>(
 ) => Promise<T>
 
 /**
- * Sends traces as the `OTEL_*` variables say. A provider of its own, not the process's: nothing else in it is traced, and
- * several apps are each traced by themselves. No span holds a token, a principal, arguments or an answer.
+ * Sends traces as configured by the `OTEL_*` variables. The provider isn't the process's global one: nothing else in
+ * the process is traced, and each app is traced separately. No span contains a token, a principal, arguments or a
+ * response.
  *
- * The request's span has its own hooks since `@fastify/otel` begins it before the body is read, so that the `_meta` of a
- * message can't be its parent, and puts the whole URL into it, with whatever a client has in the query.
+ * The request's span has its own hooks because `@fastify/otel` starts it before the body is read, so the message's
+ * `_meta` could not be its parent, and records the whole URL with everything that a client puts into the query.
  */
 export function startTracing (app: FastifyInstance): Traced {
   const provider = new BasicTracerProvider({
@@ -52,11 +53,11 @@ export function startTracing (app: FastifyInstance): Traced {
   const requestSpans = new WeakMap<FastifyRequest, Span>()
 
   app.addHook('onRequest', (request, reply, done) => {
-    // Also when the client goes away without a response.
+    // Also covers clients that disconnect before the response.
     if (request.routeOptions.url === TRACED_ROUTE) reply.raw.once('close', () => endRequestSpan(request, reply))
     done()
   })
-  // After the body is read, and with the time at which the request came.
+  // Starts the span after the body is read, with the time at which the request arrived.
   app.addHook('preHandler', (request, reply, done) => {
     if (request.routeOptions.url !== TRACED_ROUTE) return done()
     const span = startRequestSpan(request, reply)
@@ -82,7 +83,7 @@ export function startTracing (app: FastifyInstance): Traced {
         'url.scheme': protocol,
         'kafscale_mcp.request_id': request.id,
       },
-      // Where a hop in between has begun a trace of its own, the agent's is still to be found.
+      // If a hop in between started a trace of its own, the agent's trace stays reachable.
       links: ofHeaders && ofMessage && ofHeaders.traceId !== ofMessage.traceId
         ? [{ context: spanContext(ofMessage) }]
         : [],
@@ -128,7 +129,7 @@ function spanContext ({ traceId, spanId, sampled, state }: TraceContext): SpanCo
   }
 }
 
-/** The SDK itself says nothing of a collector that takes no spans; the log tells of it once, and when it is over. */
+/** Logs when a collector stops accepting spans, and when it accepts them again. The SDK itself reports neither. */
 function reporting (exporter: OTLPTraceExporter, log: FastifyBaseLogger): SpanExporter {
   let failing = false
   return {

@@ -1,4 +1,4 @@
-/** What the chart promises: by the real Helm, the Kubernetes schemas, and the service's own reading of what a pod is given. */
+/** Renders the chart with Helm, checks it against the Kubernetes schemas, and starts from the pods' configuration. */
 import { execFile, execFileSync } from 'node:child_process'
 import { existsSync, globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -35,7 +35,7 @@ const TOKEN = LEAST.auth.token
 const NAME = 'prod-kafscale-mcp'
 const read = (name: string) => readFileSync(join(CHART, name), 'utf8')
 
-/** The least values with more of them by path. */
+/** The smallest values, with others set by path. */
 function values (paths: Record<string, unknown> = {}): Values {
   const all: Record<string, unknown> = structuredClone(LEAST)
   for (const [path, value] of Object.entries(paths)) {
@@ -49,7 +49,7 @@ function values (paths: Record<string, unknown> = {}): Values {
 
 const dir = t.testdir({})
 
-/** A certificate that has signed itself, and its key. */
+/** A self-signed certificate and its key. */
 function newPair (): { 'tls.crt': string, 'tls.key': string } {
   execFileSync('openssl', [
     'req',
@@ -75,7 +75,7 @@ function newPair (): { 'tls.crt': string, 'tls.key': string } {
 const pair = newPair()
 const { 'tls.crt': certificate, 'tls.key': key } = pair
 
-/** What somebody has put into the namespace. */
+/** Secrets and ConfigMaps that exist in the namespace. */
 const EXISTING: Existing = {
   'Secret/token': { token: TOKEN },
   'Secret/client': { 'client-secret': 'of the client' },
@@ -104,7 +104,7 @@ function configOf (
 const variable = (object: Manifest, name: string) =>
   object.spec?.template.spec.containers[0].env.find(variable => variable.name === name)?.value
 
-t.test('while it is disabled nothing at all is rendered', withHelm, async t => {
+t.test('a disabled chart renders nothing', withHelm, async t => {
   t.strictSame(await render({}), [])
   const everything = {
     enabled: false,
@@ -116,11 +116,11 @@ t.test('while it is disabled nothing at all is rendered', withHelm, async t => {
     'telemetry.prometheusRule.enabled': true,
     'telemetry.dashboards.enabled': true,
   }
-  t.strictSame(await render(values(everything)), [], 'whatever else is set')
-  t.match(await notes(t, {}), /^kafscale-mcp is switched off/)
+  t.strictSame(await render(values(everything)), [], 'regardless of other values')
+  t.match(await notes(t, {}), /^kafscale-mcp is disabled, so nothing was installed/)
 })
 
-t.test('four lines are enough', withHelm, async t => {
+t.test('the smallest values render a complete installation', withHelm, async t => {
   const objects = await render(LEAST)
   t.strictSame(objects.map(({ kind, metadata: { name, namespace } }) => `${kind} ${namespace ?? '-'}/${name}`).sort(), [
     'Deployment kafscale-mcp/prod-kafscale-mcp',
@@ -150,7 +150,7 @@ t.test('four lines are enough', withHelm, async t => {
   t.match(only(objects, 'Service', NAME).spec, { type: 'ClusterIP', ports: [{ port: 80, targetPort: 'http' }] })
 })
 
-t.test('the values of the KafScale chart are taken as they are', withHelm, async t => {
+t.test('the values of the KafScale chart are accepted unchanged', withHelm, async t => {
   const [mcp, beside] = [
     parse(`
     enabled: true
@@ -168,10 +168,17 @@ t.test('the values of the KafScale chart are taken as they are', withHelm, async
     nodeSelector: {}
     tolerations: []
     affinity: {}
-    podSecurityContext: { runAsUser: 10001, runAsGroup: 10001, runAsNonRoot: true, seccompProfile: { type: RuntimeDefault } }
-    containerSecurityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: [ALL] } }
+    podSecurityContext:
+      { runAsUser: 10001, runAsGroup: 10001, runAsNonRoot: true, seccompProfile: { type: RuntimeDefault } }
+    containerSecurityContext:
+      { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: [ALL] } }
     service: { type: ClusterIP, port: 80 }
-    ingress: { enabled: false, className: "", annotations: {}, hosts: [{ host: mcp.local, paths: [{ path: /, pathType: Prefix }] }], tls: [] }`),
+    ingress:
+      enabled: false
+      className: ""
+      annotations: {}
+      hosts: [{ host: mcp.local, paths: [{ path: /, pathType: Prefix }] }]
+      tls: []`),
     { imagePullSecrets: [{ name: 'registry' }], operator: { replicaCount: 1 }, console: { enabled: true } },
   ]
   const objects = await render(mcp, { beside })
@@ -179,10 +186,10 @@ t.test('the values of the KafScale chart are taken as they are', withHelm, async
     imagePullSecrets: [{ name: 'registry' }],
     containers: [{ image: 'ghcr.io/kafscale/kafscale-mcp:latest' }],
   })
-  t.match(configOf(t, objects), { etcdUsername: 'reader', etcdPassword: 'of etcd' }, 'and etcd.existingSecret is used')
+  t.match(configOf(t, objects), { etcdUsername: 'reader', etcdPassword: 'of etcd' }, 'etcd.existingSecret is used')
 })
 
-/** Each setting of the service by the values that set it to what is not its default, what the service then reads, and in which mode. */
+/** For each setting: values that change its default, what the service then reads, and the mode, if it has one only. */
 type Key = keyof typeof ConfigSchema
 const content = (name: string, key: string) => ({ content: EXISTING[name]?.[key] })
 const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mode?: 'token' | 'oidc' | 'jwks']> = {
@@ -250,7 +257,7 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
   sessionTimeoutMs: [{ sessionTimeout: '30m' }, 1_800_000],
 }
 
-t.test('every setting of the service can be set from values, and reaches it', withHelm, async t => {
+t.test('every setting of the service can be set in the values', withHelm, async t => {
   const keys = Object.keys(ConfigSchema) as Key[]
   const usual = configOf(t, await render(LEAST))
   const reached = new Set<Key>()
@@ -264,7 +271,7 @@ t.test('every setting of the service can be set from values, and reaches it', wi
     for (const [key, [, expected]] of settings) {
       const value = key.endsWith('File') ? { content: readFileSync(String(config[key]), 'utf8') } : config[key]
       t.strictSame(value, expected, `${mode}: ${key}`)
-      t.notSame(value, usual[key], `${key} is not as it was`)
+      t.notSame(value, usual[key], `${key} differs from the default`)
       reached.add(key)
     }
     t.equal(config.authMode, mode)
@@ -273,7 +280,7 @@ t.test('every setting of the service can be set from values, and reaches it', wi
   t.strictSame([...reached].sort(), keys.sort())
 })
 
-t.test('what is not set is as the service has it by default', withHelm, async t => {
+t.test('the defaults of the values match those of the service', withHelm, async t => {
   const deployment = only(await render(LEAST), 'Deployment')
   for (const { name, ...setting } of Object.values(ConfigSchema)) {
     if (!('default' in setting) || ['HTTP_ADDR', 'TELEMETRY_ADDR'].includes(name)) continue
@@ -281,7 +288,7 @@ t.test('what is not set is as the service has it by default', withHelm, async t 
   }
 })
 
-/** Value sets that between them render everything. */
+/** Value sets that together render every template. */
 const INSTALLATIONS: Record<string, Values> = {
   least: LEAST,
   oidc: values({
@@ -358,28 +365,30 @@ if (withHelm.skip === false) {
 }
 const installation = (name: keyof typeof INSTALLATIONS) => objectsOf[name] as Manifest[]
 
-/** Kinds of the Prometheus operator, whose schemas Kubernetes does not have. */
+/** Kinds of the Prometheus Operator, which the Kubernetes schemas do not contain. */
 const OPERATORS = ['ServiceMonitor', 'PrometheusRule']
 
-t.test('every object is one that Kubernetes takes', withHelm, async t => {
+t.test('every object is valid', withHelm, async t => {
   const all = Object.values(objectsOf).flat()
   for (const object of all.filter(({ kind }) => !OPERATORS.includes(kind))) {
     t.strictSame(mistakes(object), [], `${object.kind} ${object.metadata.name}`)
   }
-  const templates = globSync('templates/**/*.yaml', { cwd: CHART }).map(path => /^kind: (\w+)$/m.exec(read(path))?.[1])
-  t.strictSame([...new Set(all.map(({ kind }) => kind))].sort(), [...new Set(templates)].sort(), 'of every template')
+  const templates = globSync('templates/**/*.yaml', { cwd: CHART })
+    .map(path => /^kind: (\w+)$/m.exec(read(path))?.[1])
+  const rendered = new Set(all.map(({ kind }) => kind))
+  t.strictSame([...rendered].sort(), [...new Set(templates)].sort(), 'every template is covered')
 
   const [deployment] = installation('least').filter(({ kind }) => kind === 'Deployment')
   const broken = structuredClone(deployment) as Manifest
   Object.assign(broken.spec?.template.spec.containers[0] ?? {}, { readinesProbe: {} })
   t.strictSame(
     mistakes(broken),
-    [`Deployment ${NAME}: /spec/template/spec/containers/0/readinesProbe is not known`],
-    'which is a check that finds what is misspelt'
+    [`Deployment ${NAME}: /spec/template/spec/containers/0/readinesProbe is unknown`],
+    'the check detects a misspelled field'
   )
 })
 
-t.test('every object is in the namespace, has the labels of its release and a name of its own', withHelm, async t => {
+t.test('every object is in the namespace and has the labels of the release and a unique name', withHelm, async t => {
   for (const objects of Object.values(objectsOf)) {
     const namespaced = objects.filter(({ kind }) => kind !== 'Namespace')
     t.strictSame([...new Set(namespaced.map(({ metadata }) => metadata.namespace))], ['kafscale-mcp'])
@@ -396,14 +405,14 @@ t.test('every object is in the namespace, has the labels of its release and a na
   t.equal(new Set(long.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).size, long.length)
 })
 
-t.test('the pods of each start', withHelm, async t => {
+t.test('the pods of every installation start', withHelm, async t => {
   for (const [name, objects] of Object.entries(objectsOf)) {
     const { authMode } = configOf(t, objects)
     t.equal(authMode, ['oidc', 'jwks'].includes(name) ? name : 'token', name)
   }
 })
 
-t.test('pods are as restricted as Kubernetes knows', withHelm, async t => {
+t.test('pods comply with the restricted Pod Security Standard', withHelm, async t => {
   for (const object of Object.values(objectsOf).flat().filter(({ kind }) => kind === 'Deployment' || kind === 'Pod')) {
     const pod = (object.kind === 'Pod' ? object.spec : object.spec?.template.spec) as unknown as PodSpec
     t.match(pod, {
@@ -428,28 +437,28 @@ t.test('pods are as restricted as Kubernetes knows', withHelm, async t => {
   })
 })
 
-t.test('no ServiceAccount token is mounted unless asked for', withHelm, async t => {
+t.test('no ServiceAccount token is mounted unless requested', withHelm, async t => {
   t.match(podOf(installation('least')), { automountServiceAccountToken: false, serviceAccountName: NAME })
   t.match(only(installation('least'), 'ServiceAccount'), { automountServiceAccountToken: false })
   t.match(podOf(installation('oidc')), { automountServiceAccountToken: true, serviceAccountName: 'other' })
   t.match(
     podOf(installation('file')),
     { automountServiceAccountToken: false, serviceAccountName: 'default' },
-    'also where none is created'
+    'also without a ServiceAccount'
   )
 })
 
-t.test('a namespace is created once', withHelm, async t => {
+t.test('the namespace is created only if it does not exist', withHelm, async t => {
   t.match(
     only(installation('least'), 'Namespace').metadata.annotations,
     { 'helm.sh/resource-policy': 'keep' },
-    'and what others have in it outlives the release'
+    'it stays after an uninstall'
   )
-  t.strictSame(installation('jwks').filter(({ kind }) => kind === 'Namespace'), [], 'not with namespace.create: false')
+  t.strictSame(installation('jwks').filter(({ kind }) => kind === 'Namespace'), [], 'none with namespace.create: false')
   t.strictSame(
     (await render(LEAST, { namespace: 'kafscale-mcp' })).filter(({ kind }) => kind === 'Namespace'),
     [],
-    'nor where the release is in it, for there it is already'
+    'none if it is the namespace of the release, which exists already'
   )
 })
 
@@ -459,7 +468,7 @@ t.test('secrets', withHelm, async t => {
     'auth.oidc': { issuers: ['https://id.example'], clientId: 'id', clientSecret: 'of-the-client' },
     etcd: { username: 'reader', password: 'of-etcd' },
   }
-  t.test('are in a Secret and nowhere else', async t => {
+  t.test('are in a Secret only', async t => {
     for (const [mcp, secrets] of [[LEAST, [TOKEN]], [values(given), ['of-the-client', 'of-etcd']]] as const) {
       const objects = await render(mcp)
       const { data = {} } = only(objects, 'Secret')
@@ -472,7 +481,7 @@ t.test('secrets', withHelm, async t => {
     }
   })
 
-  t.test('of existing Secrets are mounted, and none is rendered', async t => {
+  t.test('in existing Secrets are mounted, and no Secret is rendered', async t => {
     const objects = await render(
       values({ auth: { existingSecret: 'mine', existingSecretKey: 'bearer' }, etcd: { existingSecret: 'etcd' } })
     )
@@ -487,7 +496,7 @@ t.test('secrets', withHelm, async t => {
     t.match(config, { authToken: TOKEN, etcdUsername: 'reader', etcdPassword: 'of etcd' })
   })
 
-  t.test('are mounted for the service to read and nobody to write', async t => {
+  t.test('are mounted read-only', async t => {
     t.match(podOf(installation('least')).containers[0].volumeMounts, [{
       name: 'files',
       mountPath: '/etc/kafscale-mcp',
@@ -496,21 +505,21 @@ t.test('secrets', withHelm, async t => {
     t.match(podOf(installation('least')).volumes, [{ name: 'files', projected: { defaultMode: 0o440 } }])
   })
 
-  t.test('with quotes, dollars and braces arrive as they are', async t => {
+  t.test('with quotes, dollar signs and braces arrive unchanged', async t => {
     const token = '"\'$(HOME)$$`{{.Values}}\\n#:%s-and-some-more'
     t.equal(configOf(t, await render(values({ 'auth.token': token }))).authToken, token)
   })
 
-  t.test('with a newline, or too short, are refused in a sentence', async t => {
+  t.test('are refused if they contain a newline or are too short', async t => {
     for (const token of [`${TOKEN}\n`, `${TOKEN}\nmore`, `${TOKEN} more`, `${TOKEN}é`, TOKEN.slice(0, 31)]) {
       const refused = await refusal(values({ 'auth.token': token }))
-      t.match(refused, /mcp\.auth\.token is not valid: expected at least 32 characters, all of them visible ASCII/)
-      t.notOk(refused.includes(token.slice(0, 31)), 'which does not repeat it')
+      t.match(refused, /mcp\.auth\.token is invalid: set at least 32 visible ASCII characters/)
+      t.notOk(refused.includes(token.slice(0, 31)), 'the message does not contain the token')
     }
   })
 })
 
-t.test('a text is what it is, whatever is in it', withHelm, async t => {
+t.test('text with special characters arrives unchanged', withHelm, async t => {
   const odd = '"\' yes: {{ .Release.Name }} # $(HOME) $$ \\n é & <b> %d'
   const lines = `${odd}\n- ${odd}`
   const config = configOf(
@@ -552,7 +561,7 @@ t.test('a text is what it is, whatever is in it', withHelm, async t => {
   t.equal(variable(only(objects, 'Deployment'), 'ODD'), lines)
 })
 
-t.test('a policy of the values is what the service reads', withHelm, async t => {
+t.test('the service reads the policy of the values', withHelm, async t => {
   const policy = {
     roles: {
       'orders-reader': {
@@ -568,11 +577,11 @@ t.test('a policy of the values is what the service reads', withHelm, async t => 
   t.strictSame(
     podOf(installation('least')).volumes?.[0]?.projected?.sources.filter(({ configMap }) => configMap),
     [],
-    'none without one'
+    'no policy is mounted without one'
   )
 })
 
-t.test('what changes in a Secret or policy of the values rolls the pods', withHelm, async t => {
+t.test('a changed secret or policy in the values restarts the pods', withHelm, async t => {
   const annotations = async (paths: Record<string, unknown>) =>
     only(await render(values(paths)), 'Deployment').spec?.template.metadata.annotations ?? {}
   const usual = await annotations({})
@@ -581,167 +590,190 @@ t.test('what changes in a Secret or policy of the values rolls the pods', withHe
   t.equal(secret['checksum/policy'], usual['checksum/policy'])
   const policy = await annotations({ 'policy.bindings': [{ role: 'observer', claim: 'sub', value: 'alice' }] })
   t.not(policy['checksum/policy'], usual['checksum/policy'])
-  t.strictSame(await annotations({ replicaCount: 2 }), usual, 'nothing else does')
+  t.strictSame(await annotations({ replicaCount: 2 }), usual, 'other changes do not affect the checksums')
 })
 
-t.test('nothing is rendered that would be open, unsafe, or not start', withHelm, async t => {
+t.test('values that would be unauthenticated, unsafe or not start are refused', withHelm, async t => {
   const oidc = { 'auth.token': '', 'auth.oidc.issuers': ['https://id.example'] }
   const ingress = (more: object = {}) => ({ ingress: { enabled: true, ...more } })
   const persistence = { 'audit.sinks': ['file:/var/log/kafscale-mcp/audit.jsonl'], 'audit.persistence.enabled': true }
-  const refused: [what: string, values: Record<string, unknown>, sentence: RegExp][] = [
-    ['no endpoints', { etcdEndpoints: [] }, /etcdEndpoints is empty: expected etcd's client URLs, such as/],
+  const refused: [what: string, values: Record<string, unknown>, message: RegExp][] = [
+    ['no endpoints', { etcdEndpoints: [] }, /mcp\.etcdEndpoints is empty: set etcd's client URLs, such as/],
     [
       'no authentication',
       { 'auth.token': '' },
-      /nothing says who may call: set mcp\.auth\.oidc\.issuers .* mcp\.auth\.token/,
+      /no authentication is configured: set mcp\.auth\.oidc\.issuers .* mcp\.auth\.token/,
     ],
     [
-      'two ways to authenticate',
+      'two authentication modes',
       { 'auth.oidc.issuers': ['https://id.example'] },
-      /settings of oidc and token: expected one way/,
+      /mcp\.auth configures more than one mode, oidc and token: keep the settings of one/,
     ],
-    ['two tokens', { 'auth.existingSecret': 'token' }, /auth\.token and mcp\.auth\.existingSecret are both set/],
     [
-      'another mode than the settings',
+      'two static tokens',
+      { 'auth.existingSecret': 'token' },
+      /mcp\.auth\.token and mcp\.auth\.existingSecret are both set/,
+    ],
+    [
+      'a mode that does not match the settings',
       { 'auth.mode': 'oidc' },
-      /auth\.mode is oidc and the settings are those of token/,
+      /mcp\.auth\.mode is oidc, but the other settings in mcp\.auth are for token/,
     ],
     [
-      'a static token where none is allowed',
+      'a static token that is not allowed',
       { 'auth.allowStaticToken': false },
-      /allowStaticToken is false: expected mcp\.auth\.oidc or mcp\.auth\.jwks/,
+      /allowStaticToken is false, but a static token is set: .* set mcp\.auth\.oidc or mcp\.auth\.jwks/,
     ],
     [
-      'one of an existing Secret neither',
+      'a static token in an existing Secret that is not allowed',
       { auth: { existingSecret: 'token', allowStaticToken: false } },
-      /allowStaticToken is false/,
+      /allowStaticToken is false, but a static token is set/,
     ],
     [
       'keys without an issuer',
       { 'auth.token': '', 'auth.jwks.existingConfigMap': 'jwks' },
-      /auth\.jwks needs its keys .* and issuer/,
+      /mcp\.auth\.jwks is incomplete: set mcp\.auth\.jwks\.issuer together with/,
     ],
     [
       'a client without its secret',
       { ...oidc, 'auth.oidc.clientId': 'id' },
-      /auth\.oidc needs clientId and its secret/,
+      /mcp\.auth\.oidc is incomplete: set mcp\.auth\.oidc\.clientId together with/,
     ],
     [
-      'a client of no identity provider',
+      'a client without an identity provider',
       { 'auth.oidc': { clientId: 'id', existingSecret: 'client' } },
-      /auth\.oidc\.issuers is not: expected the identity provider/,
+      /mcp\.auth\.oidc\.issuers is empty: set the identity provider/,
     ],
-    ['a user without a password', { 'etcd.username': 'reader' }, /etcd needs username and password/],
     [
-      'two passwords',
-      { etcd: { existingSecret: 'etcd', password: 'x' } },
-      /etcd\.password and mcp\.etcd\.existingSecret are both set/,
+      'a user without a password',
+      { 'etcd.username': 'reader' },
+      /only one of mcp\.etcd\.username and mcp\.etcd\.password is set/,
     ],
-    ['TLS files for plain etcd', { 'etcd.tls.ca.existingConfigMap': 'ca' }, /no URL of mcp\.etcdEndpoints is https/],
+    [
+      'two etcd passwords',
+      { etcd: { existingSecret: 'etcd', password: 'x' } },
+      /mcp\.etcd\.password and mcp\.etcd\.existingSecret are both set/,
+    ],
+    [
+      'TLS files for etcd without TLS',
+      { 'etcd.tls.ca.existingConfigMap': 'ca' },
+      /mcp\.etcd\.tls is set, but no URL in mcp\.etcdEndpoints is https/,
+    ],
     [
       'a client CA without TLS',
       { 'tls.clientCA.existingConfigMap': 'ca' },
-      /clientCA is set and mcp\.tls\.existingSecret is not/,
+      /mcp\.tls\.clientCA is set, but mcp\.tls\.existingSecret is not/,
     ],
-    ['a file of two sources', {
+    ['a file with two sources', {
       tls: { existingSecret: 'tls', clientCA: { existingConfigMap: 'ca', existingSecret: 'ca' } },
     }, /clientCA\.existingConfigMap and mcp\.tls\.clientCA\.existingSecret are both set/],
     ['two policies', {
       policy: { existingConfigMap: 'policy', bindings: [{ role: 'observer', claim: 'sub', value: 'a' }] },
-    }, /existingConfigMap is set, and so are roles or bindings/],
+    }, /mcp\.policy\.existingConfigMap is set together with mcp\.policy\.roles or mcp\.policy\.bindings/],
     [
-      'an address of the pod alone',
+      'a loopback address',
       { httpAddr: '127.0.0.1:8090' },
-      /httpAddr is 127\.0\.0\.1:8090: nobody outside the pod reaches that/,
+      /mcp\.httpAddr is 127\.0\.0\.1:8090, which only the pod itself can reach/,
     ],
     [
       'an ingress without TLS',
       ingress(),
-      /ingress\.hosts has mcp\.local and mcp\.ingress\.tls has not: whoever is on the way reads the tokens/,
+      /mcp\.local in mcp\.ingress\.hosts has no TLS, so tokens would cross the network in clear text/,
     ],
     [
-      'though said once',
+      'an ingress without TLS, allowed by ingress.allowPlainHTTP only',
       ingress({ allowPlainHTTP: true }),
       /set both mcp\.ingress\.allowPlainHTTP and mcp\.auth\.allowTokensInClear/,
     ],
-    ['though said once the other way', { ...ingress(), 'auth.allowTokensInClear': true }, /set both/],
+    [
+      'an ingress without TLS, allowed by auth.allowTokensInClear only',
+      { ...ingress(), 'auth.allowTokensInClear': true },
+      /set both/,
+    ],
     [
       'an ingress with TLS for another host',
       ingress({
         hosts: [{ host: 'a.example', paths: [{ path: '/' }] }],
         tls: [{ secretName: 'tls', hosts: ['b.example'] }],
       }),
-      /ingress\.hosts has a\.example/,
+      /a\.example in mcp\.ingress\.hosts has no TLS/,
     ],
     [
       'a load balancer without TLS',
       { 'service.type': 'LoadBalancer' },
-      /service\.type is LoadBalancer without mcp\.tls/,
+      /mcp\.service\.type is LoadBalancer without TLS/,
     ],
     [
-      'two replicas with a volume of one',
+      'two replicas with a ReadWriteOnce volume',
       { ...persistence, replicaCount: 2 },
-      /a volume that only one replica can mount, and there can be more: expected ReadWriteMany/,
+      /more than one replica, but only one can mount the volume: add ReadWriteMany/,
     ],
     [
-      'nor as many as the autoscaler wants',
+      'autoscaling with a ReadWriteOnce volume',
       { ...persistence, 'autoscaling.enabled': true },
-      /only one replica can mount/,
+      /more than one replica, but only one can mount the volume/,
     ],
     [
-      'nor with a claim that exists',
+      'two replicas with an existing claim',
       { ...persistence, 'audit.persistence.existingClaim': 'audit', replicaCount: 2 },
-      /only one replica can mount/,
+      /more than one replica, but only one can mount the volume/,
     ],
     [
-      'a volume for no file',
+      'persistence without an audit file',
       { 'audit.persistence.enabled': true },
-      /audit\.sinks has no file: expected one such as file:\/var\/log\/kafscale-mcp\/audit\.jsonl/,
+      /mcp\.audit\.sinks has no file: add one, such as file:\/var\/log\/kafscale-mcp\/audit\.jsonl/,
     ],
     [
-      'a file where nothing can be written',
+      'an audit file outside of the volume',
       { 'audit.sinks': ['file:/audit.jsonl'] },
-      /the root file system is read-only; expected a file in/,
+      /the root file system is read-only: use a path below mcp\.audit\.mountPath/,
     ],
     [
-      'nor outside by a detour',
+      'an audit file outside of the volume, through ..',
       { 'audit.sinks': ['file:/var/log/kafscale-mcp/../audit.jsonl'] },
       /the root file system is read-only/,
     ],
-    ['nor relative to what', { 'audit.sinks': ['file:audit.jsonl'] }, /the root file system is read-only/],
     [
-      'a secret in the environment',
+      'an audit file with a relative path',
+      { 'audit.sinks': ['file:audit.jsonl'] },
+      /the root file system is read-only/,
+    ],
+    [
+      'a secret in extraEnv',
       { extraEnv: [{ name: 'KAFSCALE_MCP_AUTH_TOKEN', value: TOKEN }] },
-      /extraEnv has KAFSCALE_MCP_AUTH_TOKEN: expected secrets in/,
+      /mcp\.extraEnv sets the secret KAFSCALE_MCP_AUTH_TOKEN: set it in mcp\.auth/,
     ],
     [
-      'a scrape of what is off',
+      'a ServiceMonitor without metrics',
       { telemetry: { addr: 'off', serviceMonitor: { enabled: true } } },
-      /telemetry\.addr is off: expected an address that a Prometheus reaches/,
+      /mcp\.telemetry\.addr is off, which Prometheus cannot reach: set an address/,
     ],
     [
-      'fewest replicas more than most',
+      'minReplicas above maxReplicas',
       { autoscaling: { enabled: true, minReplicas: 3, maxReplicas: 2 } },
-      /minReplicas is more than maxReplicas/,
+      /mcp\.autoscaling\.minReplicas is greater than mcp\.autoscaling\.maxReplicas/,
     ],
   ]
-  for (const [what, paths, sentence] of refused) t.match(await refusal(values(paths)), sentence, what)
+  for (const [what, paths, message] of refused) t.match(await refusal(values(paths)), message, what)
   const allowed: [what: string, values: Record<string, unknown>][] = [
-    ['an ingress without TLS, said twice', { ...ingress({ allowPlainHTTP: true }), 'auth.allowTokensInClear': true }],
     [
-      'an ingress with TLS for a wildcard',
+      'an ingress without TLS, allowed by both values',
+      { ...ingress({ allowPlainHTTP: true }), 'auth.allowTokensInClear': true },
+    ],
+    [
+      'an ingress with a wildcard certificate',
       ingress({
         hosts: [{ host: 'a.example', paths: [{ path: '/' }] }],
         tls: [{ secretName: 'tls', hosts: ['*.example'] }],
       }),
     ],
-    ['a load balancer without TLS, said twice', {
+    ['a load balancer without TLS, allowed by both values', {
       service: { type: 'LoadBalancer', allowPlainHTTP: true },
       'auth.allowTokensInClear': true,
     }],
-    ['one replica with a volume of one', persistence],
-    ['no static token where none is allowed', { ...oidc, 'auth.allowStaticToken': false }],
-    ["a file on a volume of one's own", {
+    ['one replica with a ReadWriteOnce volume', persistence],
+    ['oidc where static tokens are not allowed', { ...oidc, 'auth.allowStaticToken': false }],
+    ['an audit file on an extra volume', {
       'audit.sinks': ['file:/data/audit.jsonl'],
       extraVolumes: [{ name: 'data', emptyDir: {} }],
       extraVolumeMounts: [{ name: 'data', mountPath: '/data/' }],
@@ -750,7 +782,7 @@ t.test('nothing is rendered that would be open, unsafe, or not start', withHelm,
   for (const [what, paths] of allowed) t.doesNotThrow(configOf.bind(null, t, await render(values(paths))), what)
 })
 
-t.test('values.schema.json', withHelm, async t => {
+t.test('values.schema.json refuses unknown and invalid values', withHelm, async t => {
   const wrong: [values: Record<string, unknown>, where: string][] = [
     [{ unknown: 1 }, '/mcp'],
     [{ 'auth.tokens': 'x' }, '/mcp/auth'],
@@ -801,21 +833,21 @@ t.test('values.schema.json', withHelm, async t => {
     [{ tls: null }, '/mcp'],
   ]
   for (const [paths, where] of wrong) {
-    const sentence = await refusal(values(paths))
-    t.match(sentence, /values don't meet the specifications of the schema/, JSON.stringify(paths))
-    t.ok(sentence.includes(`- at '${where}'`), `which says where: ${where}`)
+    const message = await refusal(values(paths))
+    t.match(message, /values don't meet the specifications of the schema/, JSON.stringify(paths))
+    t.ok(message.includes(`- at '${where}'`), `the message names ${where}`)
   }
 })
 
-t.test('the schema knows the keys of values.yaml and no others', async t => {
+t.test('the schema has exactly the keys of values.yaml', async t => {
   interface Schema {
     properties?: Record<string, Schema>
     additionalProperties?: boolean
   }
   const keysOf = (schema: Schema, value: unknown, path: string): string[] => {
     if (!schema.properties) return []
-    if (path !== '') t.equal(schema.additionalProperties, false, `${path} is closed`)
-    t.strictSame(Object.keys(schema.properties).sort(), Object.keys(value as object).sort(), path || 'the top')
+    if (path !== '') t.equal(schema.additionalProperties, false, `${path} allows no other keys`)
+    t.strictSame(Object.keys(schema.properties).sort(), Object.keys(value as object).sort(), path || 'the root')
     return Object.entries(schema.properties).flatMap((
       [key, schema]
     ) => [key, ...keysOf(schema, (value as Values)[key], `${path}/${key}`)])
@@ -840,14 +872,14 @@ t.test('the NetworkPolicy', withHelm, async t => {
       ports.filter(({ port }) => port !== 53).map(({ port }) => port)
     )
 
-  t.test('is there unless it is not wanted', async t => {
+  t.test('is rendered unless disabled', async t => {
     const { podSelector, policyTypes } = policyOf(installation('least'))
     t.strictSame(policyTypes, ['Ingress', 'Egress'])
     t.strictSame(podSelector, only(installation('least'), 'Deployment').spec?.['selector'])
     t.strictSame(installation('file').filter(({ kind }) => kind === 'NetworkPolicy'), [])
   })
 
-  t.test('lets in pods of all namespaces, until some are named, and the test', async t => {
+  t.test('admits the pods of all or of the listed namespaces, and the test pod', async t => {
     const [calls, scrapes] = policyOf(installation('least')).ingress
     t.match([calls, scrapes], [{ from: [{ namespaceSelector: {} }], ports: [{ port: 8090 }] }, {
       from: [{ namespaceSelector: {} }],
@@ -862,15 +894,15 @@ t.test('the NetworkPolicy', withHelm, async t => {
     t.match(more, { from: [{ ipBlock: { cidr: '10.0.0.0/8' } }] })
     const { matchLabels } =
       (namedCalls?.from?.[1] as { podSelector: { matchLabels: Record<string, string> } }).podSelector
-    t.match(only(installation('oidc'), 'Pod').metadata.labels, matchLabels, 'the test is let in')
+    t.match(only(installation('oidc'), 'Pod').metadata.labels, matchLabels, 'the test pod is admitted')
     t.notMatch(
       only(installation('oidc'), 'Pod').metadata.labels,
       (policyOf(installation('oidc')).podSelector as { matchLabels: object }).matchLabels,
-      'and is not held back itself'
+      'the policy does not apply to the test pod'
     )
   })
 
-  t.test('lets out DNS and the ports of the configured URLs', async t => {
+  t.test('allows DNS and the ports of the configured URLs', async t => {
     t.match(policyOf(installation('least')).egress, [{
       ports: [{ port: 53, protocol: 'UDP' }, { port: 53, protocol: 'TCP' }, { port: 2379, protocol: 'TCP' }, {
         port: 9093,
@@ -900,9 +932,9 @@ t.test('the NetworkPolicy', withHelm, async t => {
   })
 })
 
-t.test('more than one replica', withHelm, async t => {
+t.test('several replicas', withHelm, async t => {
   const deploymentOf = (objects: Manifest[]) => only(objects, 'Deployment').spec
-  t.test('has a PodDisruptionBudget, is spread, and is replaced one after the other', async t => {
+  t.test('have a PodDisruptionBudget, are spread, and are replaced one by one', async t => {
     t.match(only(installation('oidc'), 'PodDisruptionBudget').spec, {
       maxUnavailable: 1,
       selector: deploymentOf(installation('oidc'))?.['selector'],
@@ -923,7 +955,7 @@ t.test('more than one replica', withHelm, async t => {
     t.strictSame(
       installation('least').filter(({ kind }) => kind === 'PodDisruptionBudget'),
       [],
-      'one has none, so that a node can be drained'
+      'a single replica has no budget, so that its node can be drained'
     )
     const budget = only(
       await render(values({ replicaCount: 2, 'podDisruptionBudget.maxUnavailable': '50%' })),
@@ -933,19 +965,19 @@ t.test('more than one replica', withHelm, async t => {
     t.strictSame(mistakes(budget), [])
   })
 
-  t.test('comes and goes with the load', async t => {
+  t.test('scale with the load', async t => {
     t.match(only(installation('jwks'), 'HorizontalPodAutoscaler').spec, {
       scaleTargetRef: { kind: 'Deployment', name: NAME },
       minReplicas: 2,
       maxReplicas: 9,
       metrics: [{ resource: { name: 'cpu', target: { averageUtilization: 80 } } }],
     })
-    t.notOk('replicas' in (deploymentOf(installation('jwks')) ?? {}), 'which the Deployment then leaves alone')
+    t.notOk('replicas' in (deploymentOf(installation('jwks')) ?? {}), 'the Deployment then sets no replicas')
     t.equal(installation('jwks').filter(({ kind }) => kind === 'PodDisruptionBudget').length, 1)
   })
 })
 
-t.test('labels by which pods are found are theirs', withHelm, async t => {
+t.test('selectors match the labels of the pods', withHelm, async t => {
   for (const objects of Object.values(objectsOf)) {
     const { spec } = only(objects, 'Deployment')
     const { labels } = spec?.template.metadata ?? {}
@@ -958,7 +990,7 @@ t.test('labels by which pods are found are theirs', withHelm, async t => {
   })
 })
 
-t.test('audit files', withHelm, async t => {
+t.test('audit files are on a volume', withHelm, async t => {
   const sinks = { 'audit.sinks': ['stdout', 'file:/var/log/kafscale-mcp/audit.jsonl'] }
   const auditOf = (objects: Manifest[]) => {
     const { volumes, containers: [{ volumeMounts }] } = podOf(objects)
@@ -970,20 +1002,20 @@ t.test('audit files', withHelm, async t => {
   t.strictSame(
     auditOf(installation('least')),
     { volume: undefined, mount: undefined },
-    'without any there is no volume'
+    'no volume without an audit file'
   )
   t.strictSame(auditOf(installation('file')), {
     volume: { name: 'audit', emptyDir: {} },
     mount: { name: 'audit', mountPath: '/var/log/kafscale-mcp' },
   })
-  t.match(await notes(t, values(sinks)), /audit files that are not on a volume of your own end with their pod/)
+  t.match(await notes(t, values(sinks)), /WARNING: Audit files in \/var\/log\/kafscale-mcp are deleted with their pod/)
 
   const one = await render(values({ ...sinks, 'audit.persistence.enabled': true }))
   t.match(auditOf(one), {
     volume: { persistentVolumeClaim: { claimName: `${NAME}-audit` } },
     mount: { subPathExpr: undefined },
-  }, 'one replica goes on with its log')
-  t.match(only(one, 'Deployment').spec, { strategy: { type: 'Recreate' } }, 'which nobody else is writing then')
+  }, 'a single replica continues its log')
+  t.match(only(one, 'Deployment').spec, { strategy: { type: 'Recreate' } }, 'the old pod stops first')
   t.match(only(one, 'PersistentVolumeClaim'), {
     metadata: { name: `${NAME}-audit`, annotations: { 'helm.sh/resource-policy': 'keep' } },
     spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '10Gi' } } },
@@ -992,7 +1024,7 @@ t.test('audit files', withHelm, async t => {
   t.match(
     auditOf(installation('oidc')),
     { mount: { subPathExpr: '$(POD_NAME)' } },
-    'each of several has a folder of its own'
+    'each of several replicas has its own folder'
   )
   t.strictSame(podOf(installation('oidc')).containers[0].env.filter(({ name }) => name === 'POD_NAME'), [{
     name: 'POD_NAME',
@@ -1008,7 +1040,7 @@ t.test('audit files', withHelm, async t => {
   t.strictSame(claimed.filter(({ kind }) => kind === 'PersistentVolumeClaim'), [])
 })
 
-t.test('probes ask what they are for', withHelm, async t => {
+t.test('probes use the health endpoints', withHelm, async t => {
   const [container] = podOf(installation('least')).containers
   t.match(container, {
     livenessProbe: { httpGet: { path: '/healthz', port: 'http', scheme: 'HTTP' } },
@@ -1024,14 +1056,14 @@ t.test('probes ask what they are for', withHelm, async t => {
   t.match(podOf(installation('jwks')).containers[0], {
     livenessProbe: { tcpSocket: { port: 'http' } },
     readinessProbe: { tcpSocket: { port: 'http' } },
-  }, 'the kubelet has no certificate to show')
+  }, 'the kubelet has no client certificate')
   t.match(container, {
     lifecycle: { preStop: { exec: { command: ['node', '--eval', 'setTimeout(() => {}, 5000)'] } } },
   })
   t.notMatch(podOf(installation('file')).containers[0], { lifecycle: {} })
 })
 
-t.test('the ingress leads to the service, and its host is one that the service answers to', withHelm, async t => {
+t.test('the ingress routes to the service, which accepts its host', withHelm, async t => {
   t.match(only(installation('oidc'), 'Ingress'), {
     metadata: { annotations: { 'cert-manager.io/cluster-issuer': 'letsencrypt' } },
     spec: {
@@ -1065,7 +1097,7 @@ t.test('the ingress leads to the service, and its host is one that the service a
   t.match(configOf(t, await render(values({ ingress }))), {
     allowedHosts: undefined,
     publicUrl: `http://${NAME}.kafscale-mcp.svc`,
-  }, "any host where they can't be known")
+  }, 'any host, if the hosts cannot be determined')
   t.equal(configOf(t, installation('jwks')).allowedHosts, undefined)
   const known = await render(
     values({ publicURL: 'https://[fd00::1]:8443/x', 'service.type': 'NodePort', 'tls.existingSecret': 'tls' })
@@ -1074,7 +1106,7 @@ t.test('the ingress leads to the service, and its host is one that the service a
 })
 
 t.test('telemetry', withHelm, async t => {
-  t.test('has a Service of its own, which the ServiceMonitor finds', async t => {
+  t.test('has its own Service, which the ServiceMonitor selects', async t => {
     const service = only(installation('oidc'), 'Service', `${NAME}-telemetry`)
     const { metadata, spec, apiVersion } = only(installation('oidc'), 'ServiceMonitor')
     t.equal(apiVersion, 'monitoring.coreos.com/v1')
@@ -1083,10 +1115,10 @@ t.test('telemetry', withHelm, async t => {
     const { matchLabels } = spec?.['selector'] as { matchLabels: object }
     t.match(service.metadata.labels, matchLabels)
     t.match(service.spec, { type: 'ClusterIP', ports: [{ name: 'telemetry', port: 9090 }] })
-    t.notMatch(only(installation('oidc'), 'Service', NAME).metadata.labels, matchLabels, 'and no other')
+    t.notMatch(only(installation('oidc'), 'Service', NAME).metadata.labels, matchLabels, 'and not the other Service')
   })
 
-  t.test('has the alerts and dashboards as they are in the chart', async t => {
+  t.test('renders the alerts and dashboards unchanged', async t => {
     const { apiVersion, metadata, spec } = only(installation('oidc'), 'PrometheusRule')
     t.equal(apiVersion, 'monitoring.coreos.com/v1')
     t.match(metadata.labels, { release: 'prometheus' })
@@ -1101,7 +1133,7 @@ t.test('telemetry', withHelm, async t => {
     )
   })
 
-  t.test("is nowhere when it is off, or the pod's alone", async t => {
+  t.test('has no Service or port if it is off or on loopback', async t => {
     for (const addr of ['off', '127.0.0.1:9090']) {
       const objects = await render(values({ 'telemetry.addr': addr }))
       t.strictSame(objects.filter(({ metadata }) => metadata.name.endsWith('-telemetry')), [])
@@ -1113,12 +1145,12 @@ t.test('telemetry', withHelm, async t => {
 
 t.test('helm test', withHelm, async t => {
   const SNAPSHOT = [{ key: '/kafscale/metadata/snapshot', value: '{"Brokers":[],"Topics":[]}' }]
-  /** Runs what the pod of the test runs, against a service that is elsewhere. Gives what it says, and its exit code where it fails. */
+  /** Runs the test pod's command against another URL. Returns its output, and its exit code if it fails. */
   const run = async (t: Test, objects: Manifest[], url: string, existing: Existing = {}): Promise<string> => {
     const pod = only(objects, 'Pod').spec as unknown as PodSpec
     const [node, ...args] = pod.containers[0].command ?? []
     t.equal(node, 'node')
-    t.notMatch(args.join(), /\$\(/, 'in which Kubernetes replaces nothing')
+    t.notMatch(args.join(), /\$\(/, 'no $(…) that Kubernetes would expand')
     const env = environmentOf(t, pod, objects, { ...EXISTING, ...existing })
     return await promisify(execFile)(process.execPath, args, { env: { ...env, URL: new URL(url).origin } }).then(
       ({ stdout }) => stdout,
@@ -1128,7 +1160,7 @@ t.test('helm test', withHelm, async t => {
   }
   const recorded = (t: Test) => ({ KAFSCALE_MCP_AUDIT_SINKS: `file:${t.testdir({})}/audit.jsonl` })
 
-  t.test('is as restricted as the service, and asks it by its name', async t => {
+  t.test('is as restricted as the service, and calls it by its name', async t => {
     const pod = only(installation('least'), 'Pod')
     t.match(pod, {
       metadata: { annotations: { 'helm.sh/hook': 'test' } },
@@ -1142,11 +1174,11 @@ t.test('helm test', withHelm, async t => {
     t.strictSame(
       installation('jwks').filter(({ kind }) => kind === 'Pod'),
       [],
-      'where certificates are asked for there is none'
+      'no test with client certificates'
     )
   })
 
-  t.test('passes where the service answers, and fails where it does not', async t => {
+  t.test('passes if the service answers, and fails otherwise', async t => {
     const etcd = await startEtcd(t)
     await fill(etcd, SNAPSHOT)
     const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_AUTH_TOKEN: TOKEN, ...recorded(t) })
@@ -1165,12 +1197,12 @@ t.test('helm test', withHelm, async t => {
     t.equal(
       await run(t, without, url),
       'ok: GET /healthz: 200\nok: a call without a token: 401\n',
-      'without a token it is turned away'
+      'without a token the call is refused'
     )
     t.match(await run(t, without, 'http://127.0.0.1:1'), /ECONNREFUSED[^]*exit code 1$/)
   })
 
-  t.test('fails where the service lets anybody in, or knows no cluster', async t => {
+  t.test('fails if the service is unauthenticated or has no metadata', async t => {
     const open = await buildTestApp(t)
     t.match(
       await run(t, installation('least'), await open.listen({ port: 0 })),
@@ -1183,7 +1215,7 @@ t.test('helm test', withHelm, async t => {
     )
   })
 
-  t.test('takes the certificate of the service and no other', async t => {
+  t.test('accepts the certificate of the service only', async t => {
     const objects = await render(values({ 'tls.existingSecret': 'tls', allowedHosts: ['localhost'] }))
     const dir = t.testdir({ 'tls.crt': certificate, 'tls.key': key })
     const etcd = await startEtcd(t)
@@ -1201,21 +1233,24 @@ t.test('helm test', withHelm, async t => {
   })
 })
 
-t.test('what is told to who installs', withHelm, async t => {
+t.test('NOTES.txt', withHelm, async t => {
   const least = await notes(t, LEAST)
-  t.ok(least.includes(`  http://${NAME}.kafscale-mcp.svc/mcp\n`), 'where to connect')
-  t.match(
-    least,
-    /port-forward service\/prod-kafscale-mcp 8090:80\n {2}claude mcp add --transport http kafscale http:\/\/127\.0\.0\.1:8090\/mcp/
+  t.ok(least.includes(`  http://${NAME}.kafscale-mcp.svc/mcp\n`), 'it shows the URL')
+  t.ok(
+    least.includes(
+      '  kubectl --namespace kafscale-mcp port-forward service/prod-kafscale-mcp 8090:80\n' +
+        '  claude mcp add --transport http kafscale http://127.0.0.1:8090/mcp --header "Authorization: Bearer $TOKEN"\n'
+    ),
+    'it shows how to connect through a port-forward'
   )
   t.match(least, /get secret prod-kafscale-mcp --output jsonpath='\{\.data\.auth-token\}' \| base64 --decode\n/)
-  t.match(least, /WARNING: the token is a shared secret/)
-  t.match(least, /Set mcp\.namespace\.create: false where the\nnamespace exists already/)
+  t.match(least, /WARNING: The token is a shared secret/)
+  t.match(least, /If the namespace exists before\nthe installation, .* set mcp\.namespace\.create to false/)
   t.match(least, /helm --namespace kafscale test prod/)
-  t.notOk(least.includes(TOKEN), 'without the token')
+  t.notOk(least.includes(TOKEN), 'it does not contain the token')
   t.match(
     await notes(t, values({ auth: { token: '', existingSecret: 'token' } })),
-    /WARNING: the token is a shared secret/
+    /WARNING: The token is a shared secret/
   )
   t.notMatch(await notes(t, LEAST, 'kafscale-mcp'), /namespace\.create/)
 
@@ -1223,11 +1258,11 @@ t.test('what is told to who installs', withHelm, async t => {
   t.match(oidc, /claude mcp add --transport http kafscale https:\/\/mcp\.example\/mcp\n/)
   t.notMatch(oidc, /WARNING/)
   const jwks = await notes(t, INSTALLATIONS['jwks'] as Values)
-  t.match(jwks, /The namespace kafscale-mcp has to exist: mcp\.namespace\.create is false/)
+  t.match(jwks, /The namespace kafscale-mcp must exist, because mcp\.namespace\.create is false/)
   t.notMatch(jwks, / test prod/)
   t.match(
     await notes(t, values({ 'service.type': 'LoadBalancer', 'tls.existingSecret': 'tls' })),
-    /WARNING: the NetworkPolicy lets in pods only/
+    /WARNING: The NetworkPolicy admits traffic from pods only/
   )
 })
 
@@ -1236,14 +1271,14 @@ t.test('the README', async t => {
   t.equal(
     readme,
     readmeWithTable(readme, read('values.yaml')),
-    'has the table of values: node scripts/chart-readme.ts makes it'
+    'the table is current; otherwise run node scripts/chart-readme.ts'
   )
   t.throws(() => readmeWithTable(readme, 'a:\n  # -- What b is.\n  b: 1\n  c: 2\n'), {
     message: 'values.yaml: a.c has no comment',
-  }, 'of which none is left out')
+  }, 'every value needs a comment')
   for (const [, path = ''] of readme.matchAll(/\]\((?!https?:|#)([^)#]+)/g)) t.ok(existsSync(join(CHART, path)), path)
 
-  t.test('shows values with which the service starts', withHelm, async t => {
+  t.test('shows values that start the service', withHelm, async t => {
     const blocks = [...readme.matchAll(/^```yaml\n([^]*?)^```$/gm)].map(([, text = '']) =>
       parse(text.replace('<bearer-token>', TOKEN)).mcp as Values
     )
@@ -1257,7 +1292,7 @@ t.test('the README', async t => {
   })
 })
 
-t.test('the chart is of the version of the service, and Helm finds nothing to say', withHelm, async t => {
+t.test('the chart has the version of the service and passes helm lint', withHelm, async t => {
   const chart = parse(read('Chart.yaml'))
   t.match([chart.version, chart.appVersion], [packageJson.version, packageJson.version])
   const { stdout } = await promisify(execFile)(helm, ['lint', '--strict', CHART])

@@ -1,4 +1,4 @@
-/** What Kubernetes' own schemas say of a rendered object. */
+/** Validates rendered objects against the Kubernetes schemas. */
 import { Deployment } from 'kubernetes-models/apps/v1/Deployment'
 import { HorizontalPodAutoscaler } from 'kubernetes-models/autoscaling/v2/HorizontalPodAutoscaler'
 import { Ingress } from 'kubernetes-models/networking.k8s.io/v1/Ingress'
@@ -29,19 +29,19 @@ const MODELS = [
 ]
 
 /**
- * What is wrong with an object: that its kind is not known, a field is missing or of another type, or is not known. Empty where nothing is.
- * The schemas allow any field beside their own, so one is known when the check has looked at it.
+ * The mistakes in an object: an unknown kind, or a field that is missing, unknown or of the wrong type. The schemas
+ * allow unknown fields, so a field counts as unknown if the validation never reads it.
  */
 export function mistakes (object: Manifest): string[] {
   const model = MODELS.find(({ apiVersion, kind }) => apiVersion === object.apiVersion && kind === object.kind)
-  if (!model) return [`${object.apiVersion} ${object.kind} is not known`]
+  if (!model) return [`${object.apiVersion} ${object.kind} is unknown`]
   const unseen = new Set<string>()
   try {
     model.prototype.validate.call(watched(object, '', unseen))
   } catch (error) {
     return [`${object.kind} ${object.metadata.name}: ${(error as Error).message}`]
   }
-  return [...unseen].map(path => `${object.kind} ${object.metadata.name}: ${path} is not known`)
+  return [...unseen].map(path => `${object.kind} ${object.metadata.name}: ${path} is unknown`)
 }
 
 function watched<T extends object> (value: T, path: string, unseen: Set<string>): T {

@@ -1,4 +1,4 @@
-/** The chart as the real Helm renders it, and what a pod of it would find. */
+/** Renders the chart with Helm, and builds the environment that a rendered pod would have. */
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -14,19 +14,19 @@ export const CHART = join(ROOT, 'chart')
 
 const goSum = readFileSync(join(import.meta.dirname, 'helm-3', 'go.sum'))
 
-/** Where `scripts/test-setup.ts` puts the Helm that it builds; another go.sum has another place. */
+/** The Helm binary that `scripts/test-setup.ts` builds. Each version of go.sum has its own path. */
 export const helm = join(
   ROOT,
   '.cache',
   `helm-3-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`
 )
 
-/** For tap: what needs Helm is skipped on a machine that can't have it. */
+/** Options for tap: skips tests that need Helm if it isn't installed. */
 export const withHelm = {
-  skip: existsSync(helm) ? false : 'there is no Helm: node scripts/test-setup.ts builds it where Go is there',
+  skip: existsSync(helm) ? false : 'Helm is not installed: install Go, then run node scripts/test-setup.ts',
 }
 
-/** Values below `mcp`, or whole ones. */
+/** Values of the chart, with or without the key `mcp`. */
 export type Values = { readonly [key: string]: unknown }
 
 interface Volume {
@@ -51,7 +51,7 @@ export interface PodSpec {
   [key: string]: unknown
 }
 
-/** A rendered object. What a test looks into deeper, it matches. */
+/** A rendered object. Only the fields that several tests read are typed. */
 export interface Manifest {
   apiVersion: string
   kind: string
@@ -60,7 +60,7 @@ export interface Manifest {
   spec?: { template: { metadata: Manifest['metadata'], spec: PodSpec }, [key: string]: unknown }
 }
 
-/** Values that can be installed as they are, below `mcp`: the least that the README shows. */
+/** The smallest installable values below `mcp`, as shown in the README. */
 export const LEAST = {
   enabled: true,
   auth: { token: 'a-token-of-32-characters-or-more' },
@@ -68,7 +68,11 @@ export const LEAST = {
   metrics: { brokerMetricsURL: 'http://kafscale-broker.kafscale.svc:9093/metrics' },
 } satisfies Values
 
-/** The objects of a release that is called `prod`, by default in a namespace other than the service's own. Rejects where Helm refuses. */
+/**
+ * Renders a release named `prod`, by default in a namespace other than the service's own. Rejects if Helm fails.
+ * @param mcp values below `mcp`
+ * @param options.beside values next to `mcp`
+ */
 export async function render (
   mcp: Values,
   { namespace = 'kafscale', chart = CHART, beside = {} }: { namespace?: string, chart?: string, beside?: Values } = {}
@@ -78,7 +82,7 @@ export async function render (
   })
   running.child.stdin?.end(stringify({ mcp, ...beside }, { version: '1.1' }))
   const { stdout } = await running
-  // Kubernetes reads YAML 1.1, to which `yes` and `0123` are no strings.
+  // Kubernetes reads YAML 1.1, in which `yes` and `0123` aren't strings.
   return parseAllDocuments(stdout, { version: '1.1' }).flatMap(document => {
     const [error] = document.errors
     if (error) throw error
@@ -86,14 +90,14 @@ export async function render (
   })
 }
 
-/** The sentence with which Helm refuses values. */
+/** The message with which Helm refuses values. */
 export async function refusal (mcp: Values): Promise<string> {
   return await render(mcp).then(
-    () => 'nothing is refused',
+    () => 'the values were accepted',
     (error: Error & { stderr?: string }) => error.stderr ?? error.message)
 }
 
-/** What Helm tells who installs, rendered by a copy of the chart, since Helm shows it only with a cluster. */
+/** Renders NOTES.txt. Helm only prints it when it installs, so a copy of the chart renders it as an object. */
 export async function notes (t: Teardown, mcp: Values, namespace?: string): Promise<string> {
   const dir = temporaryFolder(t)
   cpSync(CHART, dir, { recursive: true })
@@ -108,12 +112,12 @@ export async function notes (t: Teardown, mcp: Values, namespace?: string): Prom
   return rendered.find(({ kind }) => kind === 'Notes')?.text ?? ''
 }
 
-/** The one object of a kind, of those with this name. */
+/** The only object of a kind, or of a kind and name. @throws when there isn't exactly one */
 export function only (objects: Manifest[], kind: string, name?: string): Manifest {
   const found = objects.filter(object => object.kind === kind && (name === undefined || object.metadata.name === name))
   if (found.length !== 1) {
     throw new Error(
-      `${found.length} objects of the kind ${kind}: ${
+      `expected one object of kind ${kind}, found ${found.length}: ${
         objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`).join(', ')
       }`
     )
@@ -121,15 +125,18 @@ export function only (objects: Manifest[], kind: string, name?: string): Manifes
   return found[0] as Manifest
 }
 
-/** The pods of the Deployment. */
+/** The pod spec of the Deployment. */
 export function podOf (objects: Manifest[]): PodSpec {
   return only(objects, 'Deployment').spec?.template.spec as PodSpec
 }
 
-/** What exists besides what is rendered: content by `Secret/name` or `ConfigMap/name`, then key. */
+/** Secrets and ConfigMaps that the chart doesn't render: content by `Secret/name` or `ConfigMap/name`, then by key. */
 export type Existing = Record<string, Record<string, string>>
 
-/** The environment that the kubelet gives a pod's first container, where its files are in a temporary folder. Throws where something is not there. */
+/**
+ * The environment that the kubelet gives a pod's first container. Its files are written to a temporary folder.
+ * @throws when a referenced key doesn't exist
+ */
 export function environmentOf (
   t: Teardown,
   { containers: [container], volumes = [] }: PodSpec,
@@ -140,7 +147,7 @@ export function environmentOf (
     const rendered = objects.find(object => object.kind === kind && object.metadata.name === name)?.data?.[key]
     const content = existing[`${kind}/${name}`]?.[key] ??
       (rendered !== undefined && kind === 'Secret' ? Buffer.from(rendered, 'base64').toString() : rendered)
-    if (content === undefined) throw new Error(`there is no key ${key} in ${kind} ${name}`)
+    if (content === undefined) throw new Error(`no key ${key} in ${kind} ${name}`)
     return content
   }
   const dir = temporaryFolder(t)

@@ -1,4 +1,4 @@
-/** The alerts fire on what they are for and on nothing else; what alerts, dashboards and runbook speak of is there. */
+/** The alerts fire when they should. Alerts, dashboards and the runbook refer to metrics and sections that exist. */
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -37,9 +37,9 @@ const expressions = dashboards.flatMap(({ panels }) =>
   panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr))
 )
 
-// --- What stands in each other's words
+// --- References between alerts, dashboards, metrics and the runbook
 
-t.test('every metric that an alert or a dashboard asks for is on the page', async t => {
+t.test('alerts and dashboards use exported metrics', async t => {
   const app = await experienced(t)
   const names = new Set([...samples((await app.telemetry.page()).text).keys()].map(sample => sample.split('{')[0]))
   const asked = (text: string) => [...new Set(text.match(/kafscale_mcp_\w+/g))]
@@ -51,11 +51,11 @@ t.test('every metric that an alert or a dashboard asks for is on the page', asyn
   t.strictSame(
     [...names].filter(name => !expressions.join().includes(name ?? '') && !/_(?:sum|count)$/.test(name ?? '')),
     [],
-    'and every metric is on a dashboard'
+    'every metric is on a dashboard'
   )
 })
 
-t.test('the error codes of an alert are ours', async t => {
+t.test('alerts use existing error codes', async t => {
   const codes = rules.flatMap(({ expr }) =>
     [...expr.matchAll(/code=~"([^"]+)"/g)].flatMap(([, list = '']) => list.split('|'))
   )
@@ -63,7 +63,7 @@ t.test('the error codes of an alert are ours', async t => {
   for (const code of codes) t.ok(Object.hasOwn(ERRORS, code), code)
 })
 
-t.test('each alert has its section of the runbook, and each section its alert', async t => {
+t.test('every alert has a section in the runbook, and the other way around', async t => {
   const sections = [...runbook.matchAll(/^### (KafscaleMcp\w+)\n([^]*?)(?=^#|$(?![^]))/gm)].map((
     [, name = '', text = '']
   ) => ({ name, text }))
@@ -78,7 +78,7 @@ t.test('each alert has its section of the runbook, and each section its alert', 
   }
 })
 
-t.test('the links of the runbook lead somewhere', async t => {
+t.test('the links of the runbook exist', async t => {
   const links = [...runbook.matchAll(/\]\(((?!https?:)[^)#]*)(?:#([^)]*))?\)/g)]
   t.ok(links.length > 10)
   for (const [, path = '', anchor] of links) {
@@ -92,7 +92,7 @@ t.test('the links of the runbook lead somewhere', async t => {
   }
 })
 
-t.test('a dashboard can be loaded anywhere: its source of data is a variable, and its panels lie beside each other', async t => {
+t.test('dashboards are portable, and their panels do not overlap', async t => {
   t.not(dashboards.length, 0)
   for (const { templating, panels, uid, title } of dashboards) {
     t.ok(uid && title)
@@ -114,7 +114,7 @@ t.test('a dashboard can be loaded anywhere: its source of data is a variable, an
   }
 })
 
-t.test('rules and expressions are what Prometheus takes', { skip: promtoolMissing }, async t => {
+t.test('rules and expressions are valid', { skip: promtoolMissing }, async t => {
   t.doesNotThrow(() => promtool(['check', 'rules', alertsFile]))
   const file = join(t.testdir(), 'expressions.yaml')
   const write = (list: string[]) =>
@@ -136,13 +136,13 @@ t.test('rules and expressions are what Prometheus takes', { skip: promtoolMissin
   t.throws(() => promtool(['check', 'rules', file]))
 })
 
-// --- What fires when
+// --- Firing
 
-/** The series of a service, minute by minute in the notation of promtool. */
+/** The series of a service, one value per minute, in promtool's notation. */
 type Series = Record<string, string>
 
 const LABELS = 'namespace="kafscale",job="mcp",instance="a:9090"'
-/** Two hours of a service that is well: 10 calls a second, of which some fail as calls do. */
+/** Two hours of a healthy service: 10 calls per second, some of which fail because of the caller. */
 const HEALTHY: Series = {
   'mirror_state{state="synced"}': '1x120',
   'mirror_state{state="stale"}': '0x120',
@@ -171,7 +171,7 @@ const HEALTHY: Series = {
   'tool_call_duration_seconds_count{tool="list_topics"}': '0+600x120',
 }
 
-/** Which alerts fire at a minute. */
+/** Asserts which alerts fire at a minute. */
 function firing (t: Test, series: Series, minute: number, expected: string[]): void {
   const labelled = (name: string) => name.endsWith('}') ? name.replace(/\}$/, `,${LABELS}}`) : `${name}{${LABELS}}`
   const test = {
@@ -195,31 +195,31 @@ function firing (t: Test, series: Series, minute: number, expected: string[]): v
   t.doesNotThrow(() => promtool(['test', 'rules', file]), `at minute ${minute}: ${expected.join(', ') || 'nothing'}`)
 }
 
-/** What goes wrong at minute 60, the alert, and by which minute it fires. */
+/** Failures at minute 60, the alert, a minute before it fires and one by which it does. */
 const failures: { what: string, series: Series, alert: string, by: number, notYet: number }[] = [
   {
-    what: 'etcd is away',
+    what: 'etcd is down',
     series: { 'mirror_state{state="synced"}': '1x59 0x60', 'mirror_state{state="stale"}': '0x59 1x60' },
     alert: 'KafscaleMcpMirrorStale',
     by: 63,
     notYet: 61,
   },
   {
-    what: 'etcd was never there',
+    what: 'etcd was never reachable',
     series: { 'mirror_state{state="synced"}': '0x120', 'mirror_state{state="unavailable"}': '1x120' },
     alert: 'KafscaleMcpMirrorStale',
     by: 3,
     notYet: 1,
   },
   {
-    what: 'a sink takes nothing, and nobody asks',
+    what: 'a sink fails while there are no calls',
     series: { 'audit_sink_up{sink="file"}': '1x59 0x60' },
     alert: 'KafscaleMcpAuditFailing',
     by: 62,
     notYet: 60,
   },
   {
-    what: 'a sink misses a few records and goes on',
+    what: 'a sink misses some records and recovers',
     series: { 'audit_records_total{sink="file",state="missed"}': '0x59 3x60' },
     alert: 'KafscaleMcpAuditFailing',
     by: 62,
@@ -233,21 +233,21 @@ const failures: { what: string, series: Series, alert: string, by: number, notYe
     notYet: 60,
   },
   {
-    what: 'somebody tries tokens',
+    what: 'someone guesses tokens',
     series: { 'authentication_failures_total{reason="invalid_token"}': '0+6x59 400+120x60' },
     alert: 'KafscaleMcpAuthFailuresRising',
     by: 70,
     notYet: 62,
   },
   {
-    what: 'an issuer is away',
+    what: 'an issuer is down',
     series: { 'authentication_failures_total{reason="unverifiable"}': '0x59 0+120x60' },
     alert: 'KafscaleMcpAuthFailuresRising',
     by: 70,
     notYet: 62,
   },
   {
-    what: 'calls take long',
+    what: 'calls are slow',
     series: {
       'tool_call_duration_seconds_bucket{tool="list_topics",le="0.005"}': '0+599x59 35341+300x60',
       'tool_call_duration_seconds_bucket{tool="list_topics",le="1"}': '0+600x59 35400+550x60',
@@ -257,7 +257,7 @@ const failures: { what: string, series: Series, alert: string, by: number, notYe
     notYet: 65
   },
   {
-    what: 'the service fails',
+    what: 'calls fail',
     series: { 'tool_errors_total{tool="list_topics",code="INTERNAL"}': '0+10x59 590+100x60' },
     alert: 'KafscaleMcpErrorRate',
     by: 70,
@@ -279,12 +279,12 @@ const failures: { what: string, series: Series, alert: string, by: number, notYe
   },
 ]
 
-t.test('what fires', { skip: promtoolMissing }, async t => {
-  t.test('nothing, while all is well', async t => {
+t.test('alerts', { skip: promtoolMissing }, async t => {
+  t.test('do not fire while the service is healthy', async t => {
     for (const minute of [1, 20, 65, 119]) firing(t, HEALTHY, minute, [])
   })
   for (const { what, series, alert, by, notYet } of failures) {
-    t.test(`${alert}, when ${what}`, async t => {
+    t.test(`include ${alert} when ${what}`, async t => {
       const changed = { ...HEALTHY, ...series }
       t.strictSame(Object.keys(changed).length, Object.keys(HEALTHY).length)
       firing(t, changed, notYet, [])
@@ -294,17 +294,17 @@ t.test('what fires', { skip: promtoolMissing }, async t => {
   t.strictSame(
     [...new Set(failures.map(({ alert }) => alert))].sort(),
     rules.map(({ alert }) => alert).sort(),
-    'no alert is left out'
+    'every alert is tested'
   )
 })
 
-t.test('failed sign-ins that are as many every day are no rise', { skip: promtoolMissing }, async t => {
+t.test('a steady rate of failed authentications does not fire an alert', { skip: promtoolMissing }, async t => {
   const day = 24 * 60
   const steady = { 'authentication_failures_total{reason="invalid_token"}': `0+60x${day + 60}` }
   firing(t, steady, day + 30, [])
 })
 
-t.test('every series of these tests is one that the service has', async t => {
+t.test('the service exports every series of these tests', async t => {
   const app = await experienced(t)
   const page = [...samples((await app.telemetry.page()).text).keys()]
   const shape = (name: string) =>
