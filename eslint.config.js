@@ -6,6 +6,7 @@ export default [
   {
     plugins: { 'simple-import-sort': simpleImportSort },
     rules: {
+      'no-void': ['error', { allowAsStatement: true }],
       '@stylistic/max-len': ['error', { code: 120, ignoreUrls: true }],
       // Node.js, packages, then files from the farthest to the nearest, without blank lines between them.
       'simple-import-sort/imports': ['error', { groups: [['^node:', '^@?\\w', '^\\.\\.', '^\\.']] }],
