@@ -204,6 +204,7 @@ export class Sink {
   }
 
   #wake (): void {
+    if (this.#closing) return
     this.#sweepTimer ??= setInterval(() => this.#sweep(), SWEEP_INTERVAL_MS).unref()
     // The records of one turn of the event loop are one batch.
     this.#running ??= new Promise<void>(resolve => { setImmediate(resolve) }).then(() => this.#run())
@@ -313,11 +314,11 @@ export class Sink {
   }
 
   /** Makes what is appended durable; one sync is under way at a time, and serves all that came before it. */
-  #sync (): Promise<void> {
+  async #sync (): Promise<void> {
     clearTimeout(this.#syncTimer)
     this.#syncTimer = undefined
-    this.#syncing ??= this.#syncAll()
-    return this.#syncing
+    if (this.#unsynced) this.#syncing ??= this.#syncAll()
+    await this.#syncing
   }
 
   async #syncAll (): Promise<void> {

@@ -97,6 +97,26 @@ t.test('what must be durable is taken only once an fsync that began later has en
   t.equal(done.at(-1), 'close')
 })
 
+t.test('an fsync that finds nothing left to do does not stop those after it', async t => {
+  const pass = clock(t)
+  const slow = Promise.withResolvers<void>()
+  const { fake, done } = medium({ sync: () => slow.promise })
+  const sink = sinkOver(fake)
+  const first = sink.write(body(), true)
+  await pass(0)
+  await sink.write(body(), false)
+  slow.resolve()
+  await first
+  await pass(0)
+  t.strictSame(done, ['append', 'append', 'sync', 'sync'], 'the second one came before its time')
+  await pass(100)
+  await sink.write(body(), false)
+  await pass(100)
+  t.strictSame(done.slice(4), ['append', 'sync'])
+  await t.resolves(sink.write(body(), true))
+  await sink.close()
+})
+
 t.test('a record that could not be fsynced is not durable', async t => {
   let broken = true
   const { fake } = medium({
@@ -201,6 +221,20 @@ t.test('a checkpoint that could not be written is tried again a minute later', a
   t.strictSame(events(), ['header', 'tool_call', 'checkpoint'])
   t.match(sink.state, { state: 'ok' })
   await sink.close()
+})
+
+t.test('a sink that is closed leaves its medium alone', async t => {
+  const pass = clock(t)
+  const { fake, done } = medium()
+  const sink = sinkOver(fake)
+  const written = sink.write(body(), false)
+  const closed = sink.close()
+  await written
+  await closed
+  const open = mock.method(fake, 'open')
+  await pass(60_000)
+  t.equal(open.mock.callCount(), 0)
+  t.equal(done.at(-1), 'close')
 })
 
 t.test('a sink that closes without some records says how many', async t => {
