@@ -1,5 +1,5 @@
 import { escapeUnprintable } from '../../lib/printable.ts'
-import type { ChainRecord } from './chain.ts'
+import { canonical, type ChainRecord } from './chain.ts'
 import type { AuditEntry } from './record.ts'
 
 /** Which records are wanted: those for which everything that is given holds. */
@@ -43,7 +43,6 @@ function cells (record: ChainRecord): string[] {
   const { time, sequence, event, who, what, outcome, error_code: code, rule, when, count } = record as
     & ChainRecord
     & Partial<AuditEntry>
-  const { topics = [], groups = [] } = what?.resources ?? {}
   return [
     time,
     sequence,
@@ -54,7 +53,17 @@ function cells (record: ChainRecord): string[] {
     code,
     when?.duration_ms,
     rule,
-    [...topics, ...groups].join(' '),
+    resources(what?.resources),
   ]
-    .map(cell => escapeUnprintable(String(cell ?? '-')) || '-')
+    .map(cell => escapeUnprintable(textOf(cell)) || '-')
+}
+
+/** The topics and groups of a call by name; digests of lists that were too large to record are shown as they are. */
+function resources (recorded: unknown): string {
+  const { topics = [], groups = [] } = (recorded ?? {}) as { topics?: unknown, groups?: unknown }
+  return [topics, groups].flat().map(textOf).join(' ')
+}
+
+function textOf (value: unknown): string {
+  return typeof value === 'object' && value !== null ? canonical(value) : String(value ?? '-')
 }

@@ -106,6 +106,17 @@ t.test('show: a table in which nothing can be taken for another line', async t =
   t.notMatch(stdout, '\u001b')
 })
 
+t.test('show: names too large to record appear as their digest', async t => {
+  const path = join(t.testdir(), 'audit.jsonl')
+  const app = await buildAudit(t, { auditSinks: [{ kind: 'file', path }] })
+  const topics = Array.from({ length: 2_000 }, (_, index) => `topic-${index}`)
+  await app.audit.record(entry({ what: { ...entry().what!, resources: { topics, groups: ['billing'] } } }))
+  await app.close()
+  const { code, stdout } = await run('show', path)
+  t.equal(code, 0)
+  t.match(stdout.split('\n')[3], / \{"bytes":\d+,"sha256":"[0-9a-f]{64}"\} billing$/)
+})
+
 t.test('show: filtered by who, tool, event, outcome and time, as JSON', async t => {
   const { path } = await writeLog(t)
   const shown = async (...filter: string[]) =>
