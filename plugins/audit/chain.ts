@@ -3,7 +3,7 @@ import { isUtf8 } from 'node:buffer'
 import { createPublicKey, hash, type KeyObject, sign, verify } from 'node:crypto'
 
 /** Version of the record format. */
-export const SCHEMA = 1
+const SCHEMA = 1
 
 /** A chain never has more records than this without a checkpoint. */
 export const CHECKPOINT_RECORDS = 1_000

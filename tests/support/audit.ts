@@ -9,11 +9,12 @@ import { join } from 'node:path'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Test } from 'tap'
-import { parseRecord } from '../../plugins/audit/chain.ts'
+import { type Body, parseRecord } from '../../plugins/audit/chain.ts'
 import auditPlugin from '../../plugins/audit/index.ts'
 import type { AuditEntry, LogRecord } from '../../plugins/audit/record.ts'
 import { FileMedium, type FileOptions } from '../../plugins/audit/sinks/file.ts'
 import type { Medium } from '../../plugins/audit/sinks/medium.ts'
+import type { PendingRecord } from '../../plugins/audit/sinks/record-queue.ts'
 import { Sink } from '../../plugins/audit/sinks/sink.ts'
 import { type Config, readConfig } from '../../plugins/config/index.ts'
 
@@ -85,6 +86,11 @@ export function sinkOver (medium: Medium, log: FastifyBaseLogger = silent): Sink
 
 export const body = (more: Partial<AuditEntry> = {}) => ({ ...entry(more), time: new Date().toISOString() })
 
+/** A record that nobody waits for, for parts of a sink. */
+export function pending (body: Body, durable = false): PendingRecord {
+  return { body, durable, sinceMs: performance.now(), line: '', resolve: () => {}, reject: () => {} }
+}
+
 /** The records of a file. @throws when a line is not a record */
 export function recordsOf (path: string): LogRecord[] {
   const lines = readFileSync(path, 'utf8').split('\n')
@@ -136,7 +142,7 @@ export function startService (
 }
 
 /** A collector on loopback. `handle` answers. */
-export async function startCollector (
+export async function startAuditCollector (
   t: Test,
   handle: (request: IncomingMessage, body: string, response: ServerResponse) => void
 ): Promise<string> {

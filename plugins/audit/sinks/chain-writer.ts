@@ -6,7 +6,7 @@ import type { RecordQueue } from './record-queue.ts'
 import type { MissedRecords, SinkStatus } from './sink-status.ts'
 import type { Syncer } from './syncer.ts'
 
-/** Extends one chain on one medium, from file to file. */
+/** Writes one chain to one medium, from file to file. */
 export class ChainWriter {
   readonly #medium: Medium
   readonly #checkpoints: Checkpoints
@@ -22,10 +22,10 @@ export class ChainWriter {
   }
 
   /**
-   * Appends one batch of the queue, after whatever the chain has to state about itself. Resolves to whether there was
-   * anything to append; rejects if none of it was appended.
+   * Appends one batch of the queue, after whatever the chain has to state about itself, and settles its records.
+   * Rejects if the batch was not appended; it is then still in flight.
    */
-  async append (queue: RecordQueue, { closing = false } = {}): Promise<boolean> {
+  async writeBatch (queue: RecordQueue, { closing = false } = {}): Promise<void> {
     let opened = await this.#medium.open(this.#position)
     this.#position = opened.position
     if (opened.due && this.#medium.rotate) opened = await this.#rotate(opened)
@@ -37,14 +37,16 @@ export class ChainWriter {
     queue.fill(draft)
     if (closing) draft.seal({ closing })
     else this.#checkpoints.sealIfDue(draft)
-    if (draft.text === '') return false
+    if (draft.text === '') return
 
     await this.#medium.append(draft.text)
     this.#position = { file: begins ? file + 1 : file, end: draft.end }
     this.#checkpoints.appended(draft)
     if (missed) this.#status.gapRecorded(missed)
     if (torn ?? gap) this.#status.damageRecorded(opened)
-    return true
+    const records = queue.takeAppended()
+    this.#status.accepted(records.length)
+    this.#syncer.settle(records)
   }
 
   /** Closes the file with a checkpoint and sets it aside. If that fails, the chain continues in the same file. */

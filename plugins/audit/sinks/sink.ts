@@ -72,7 +72,7 @@ export class Sink {
     this.#checkpoints.stop()
     const finish = async () => {
       await this.#running
-      if (await this.#writer.append(this.#queue, { closing: true })) this.#settle()
+      await this.#writer.writeBatch(this.#queue, { closing: true })
       await this.#syncer.flush()
     }
     const late = Promise.withResolvers<never>()
@@ -86,6 +86,7 @@ export class Sink {
   }
 
   #wake (): void {
+    // The checkpoint timer can be set again while the last records are written.
     if (this.#closing) return
     this.#sweepTimer ??= setInterval(() => this.#sweep(), SWEEP_INTERVAL_MS).unref()
     // Records of one turn of the event loop form one batch.
@@ -95,18 +96,12 @@ export class Sink {
   async #run (): Promise<void> {
     while (!this.#queue.isEmpty || this.#checkpoints.due) {
       try {
-        if (await this.#writer.append(this.#queue)) this.#settle()
+        await this.#writer.writeBatch(this.#queue)
       } catch (error) {
         this.#refuse(error as Error)
       }
     }
     this.#running = undefined
-  }
-
-  #settle (): void {
-    const appended = this.#queue.takeAppended()
-    this.#status.accepted(appended.length)
-    this.#syncer.settle(appended)
   }
 
   #refuse (error: Error): void {

@@ -1,7 +1,7 @@
 import type { FileReport } from './file.ts'
 
 /** The reports of a log with at least one file. */
-export type LogReport = readonly [FileReport, ...FileReport[]]
+type LogReport = readonly [FileReport, ...FileReport[]]
 
 /** A line about a file, and one for each irregularity that the service recorded in it. */
 export function describe ({ path, number, before, end, lines, closed, notes }: FileReport): string[] {

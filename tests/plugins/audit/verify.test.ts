@@ -27,12 +27,12 @@ async function writeLog (
     }
     await sink.close()
   }
-  const log = readdirSync(folder).sort().map(file => linesOf(readFileSync(join(folder, file), 'utf8')))
+  const log = readdirSync(folder).sort().map(file => splitLines(readFileSync(join(folder, file), 'utf8')))
   rmSync(folder, { recursive: true })
   return [...log.slice(1), log[0] as string[]]
 }
 
-const linesOf = (text: string) => text.split('\n').slice(0, -1)
+const splitLines = (text: string) => text.split('\n').slice(0, -1)
 const textOf = (lines: readonly string[]) => lines.map(line => `${line}\n`).join('')
 
 /** The verdict on files with these contents. */
