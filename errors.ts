@@ -175,3 +175,8 @@ export class ConfigError extends Error {
 export class PolicyError extends Error {
   override name = 'PolicyError'
 }
+
+/** A command line that cannot be understood: the usage follows the message. */
+export class UsageError extends Error {
+  override name = 'UsageError'
+}

@@ -1,19 +1,21 @@
 /** `kafscale-mcp audit`: reads the files of an audit log, without the service that wrote them. */
+import { readFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
+import { UsageError } from '../errors.ts'
 import { escapeUnprintable, quote } from '../lib/printable.ts'
-import { type ChainRecord, parseRecord } from '../plugins/audit/chain.ts'
+import { parseRecord } from '../plugins/audit/chain.ts'
 import { linesOf } from '../plugins/audit/lines.ts'
-import type { AuditEntry } from '../plugins/audit/record.ts'
-import { type Filter, matches, table } from '../plugins/audit/show.ts'
-import { readPublicKeys, verifyFiles } from '../plugins/audit/verify.ts'
+import type { LogRecord } from '../plugins/audit/record.ts'
+import { type RecordFilter, recordMatches, table } from '../plugins/audit/show.ts'
+import { verifyFiles } from '../plugins/audit/verify/index.ts'
 
 const USAGE = `Usage:
   kafscale-mcp audit verify FILE... [--public-key PEM_FILE]... [--expect-sequence N]
-      Tells whether anything was changed, removed, inserted, reordered or cut off. The files of one log, in any order.
-      Exit code 0: intact, 1: altered, with the file and line, 2: unreadable.
+      Checks whether records were changed, removed, inserted, reordered or cut off. FILEs are those of one log, in any
+      order. Exit codes: 0 intact, 1 altered (with file and line), 2 unreadable.
   kafscale-mcp audit show FILE... [--who SUBJECT] [--tool NAME] [--event EVENT] [--outcome ok|error|denied]
                                   [--since TIME] [--until TIME] [--json]
-      Prints the records, as a table or as one JSON object per line. Times are RFC 3339, or a date.
+      Prints the records as a table, or as one JSON object per line. TIME is RFC 3339, or a date.
 `
 
 /** Runs `audit verify` or `audit show`. Resolves to the exit code. */
@@ -29,17 +31,15 @@ export async function audit ([command, ...options]: string[]): Promise<number> {
         process.stdout.write(USAGE)
         return 0
       default:
-        throw new UsageError(command === undefined ? 'there is no command' : `there is no command ${quote(command)}`)
+        throw new UsageError(command === undefined ? 'missing command' : `unknown command ${quote(command)}`)
     }
   } catch (error) {
-    const misunderstood = error instanceof UsageError ||
+    const isUsageError = error instanceof UsageError ||
       String((error as NodeJS.ErrnoException).code).startsWith('ERR_PARSE_ARGS')
-    process.stderr.write(`kafscale-mcp audit: ${(error as Error).message}\n${misunderstood ? USAGE : ''}`)
+    process.stderr.write(`kafscale-mcp audit: ${(error as Error).message}\n${isUsageError ? USAGE : ''}`)
     return 2
   }
 }
-
-class UsageError extends Error {}
 
 async function verify (args: string[]): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -51,8 +51,8 @@ async function verify (args: string[]): Promise<number> {
   if (expected !== undefined && !/^[0-9]{1,15}$/.test(expected)) {
     throw new UsageError(`--expect-sequence is ${quote(expected)}: expected a number`)
   }
-  const { exitCode, findings } = await verifyFiles(files(positionals), {
-    ...keyFiles && { publicKeys: await readPublicKeys(keyFiles) },
+  const { exitCode, findings } = await verifyFiles(filesOf(positionals), {
+    ...keyFiles && { publicKeys: await Promise.all(keyFiles.map(path => readFile(path, 'utf8'))) },
     ...expected !== undefined && { expectSequence: Number(expected) },
   })
   const output = findings.map(finding => `${escapeUnprintable(finding)}\n`).join('')
@@ -76,38 +76,38 @@ async function show (args: string[]): Promise<number> {
     },
   })
   const { who, tool, event, outcome, json } = values
-  const filter: Filter = {
+  const filter: RecordFilter = {
     who,
     tool,
     event,
     outcome,
-    since: time('--since', values.since),
-    until: time('--until', values.until),
+    since: timeOf('--since', values.since),
+    until: timeOf('--until', values.until),
   }
-  const shown: ChainRecord[] = []
-  let unreadable = 0
-  for (const path of files(positionals)) {
+  const selected: LogRecord[] = []
+  let invalid = 0
+  for (const path of filesOf(positionals)) {
     for await (const { number, bytes, torn } of linesOf(path)) {
-      const record = torn ? undefined : parseRecord(bytes)
+      const record = torn ? undefined : parseRecord(bytes) as LogRecord | undefined
       if (!record) {
-        unreadable++
-        process.stderr.write(`${escapeUnprintable(path)}:${number}: this line is no record: run audit verify\n`)
-      } else if (matches(record as Partial<AuditEntry>, filter)) {
+        invalid++
+        process.stderr.write(`${escapeUnprintable(path)}:${number}: not a valid record: run audit verify\n`)
+      } else if (recordMatches(record, filter)) {
         if (json) process.stdout.write(`${escapeUnprintable(bytes.toString())}\n`)
-        else shown.push(record)
+        else selected.push(record)
       }
     }
   }
-  if (!json) process.stdout.write(table(shown.sort((a, b) => a.sequence - b.sequence)))
-  return unreadable > 0 ? 1 : 0
+  if (!json) process.stdout.write(table(selected.sort((a, b) => a.sequence - b.sequence)))
+  return invalid > 0 ? 1 : 0
 }
 
-function files (paths: string[]): string[] {
-  if (paths.length === 0) throw new UsageError('there is no file')
+function filesOf (paths: string[]): string[] {
+  if (paths.length === 0) throw new UsageError('missing FILE')
   return paths
 }
 
-function time (option: string, text: string | undefined): Date | undefined {
+function timeOf (option: string, text: string | undefined): Date | undefined {
   if (text === undefined) return
   const date = new Date(text)
   if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(date.getTime())) {

@@ -3,6 +3,7 @@ import { createPrivateKey, generateKeyPairSync, type KeyObject, randomUUID } fro
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { calculateJwkThumbprint, exportJWK, type JWK, SignJWT } from 'jose'
+import { UsageError } from '../errors.ts'
 import { parseDuration } from '../lib/duration.ts'
 import { quote } from '../lib/printable.ts'
 import { parseJwks } from '../plugins/auth/keys-file.ts'
@@ -50,8 +51,6 @@ export async function token ([command, ...options]: string[]): Promise<number> {
     return invalidUsage ? 2 : 1
   }
 }
-
-class UsageError extends Error {}
 
 async function keygen (args: string[]): Promise<number> {
   const { values: { key: keyFile, jwks: jwksFile } } = parseArgs({

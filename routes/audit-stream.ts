@@ -6,16 +6,16 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { NotAuditor } from '../errors.ts'
 import type { LiveEvent } from '../plugins/audit/live.ts'
-import { matches } from '../plugins/audit/show.ts'
+import { recordMatches } from '../plugins/audit/show.ts'
 
 const HEARTBEAT_MS = 15_000
-/** How often it is looked whether a client may still read, and does. */
+/** How often each client is checked: it must still have the role, and be reading. */
 const CHECK_INTERVAL_MS = 5_000
-/** A client that has taken nothing at so many checks is gone. */
+/** A client that has read nothing at this many checks in a row is disconnected at the next. */
 const STALLED_CHECKS = 6
 
-// Fastify's Ajv takes out what additionalProperties forbids, and a filter that is misspelt would let everything through.
-const Filter = Type.Object({
+// Fastify's Ajv removes what additionalProperties forbids, so a misspelt filter would let everything through.
+const FilterQuery = Type.Object({
   who: Type.Optional(Type.String()),
   tool: Type.Optional(Type.String()),
   event: Type.Optional(Type.String()),
@@ -23,29 +23,29 @@ const Filter = Type.Object({
 }, { propertyNames: { enum: ['who', 'tool', 'event', 'outcome'] } })
 
 export interface AuditStreamOptions {
-  /** Whether who asks has the role `auditor` now. */
+  /** Whether the caller has the role `auditor` now. */
   mayRead: (request: FastifyRequest) => boolean | Promise<boolean>
 }
 
 /**
- * `GET /audit/stream`: records as they are recorded, as server-sent events. `who`, `tool`, `event` and `outcome` of the query
- * choose among them. `Last-Event-ID` resumes behind a record while the buffer has it; an event `missed` says how many records
- * (`null`: unknown) a client was too late for.
+ * `GET /audit/stream`: records as they are written, as server-sent events. The query parameters `who`, `tool`, `event`
+ * and `outcome` filter them. `Last-Event-ID` resumes after a record that is still in the buffer; the event `missed`
+ * states how many records (`null`: unknown) left the buffer before the client could read them.
  */
 export default async function auditStream (app: FastifyInstance, { mayRead }: AuditStreamOptions) {
   const closing = new AbortController()
   app.addHook('preClose', async () => closing.abort())
   await app.register(fp(fastifySSE), { heartbeatInterval: HEARTBEAT_MS, serializer: String })
 
-  app.get<{ Querystring: Static<typeof Filter> }>(
+  app.get<{ Querystring: Static<typeof FilterQuery> }>(
     '/audit/stream',
-    { sse: 'only', schema: { querystring: Filter } },
+    { sse: 'only', schema: { querystring: FilterQuery } },
     async (request, reply) => {
       if (!await mayRead(request)) throw new NotAuditor()
       const { sse, raw } = reply
       const ended = new AbortController()
       const signal = AbortSignal.any([closing.signal, ended.signal])
-      // What waits for a client that takes nothing can only be thrown away.
+      // A client that is not reading would never let the buffered data drain.
       signal.addEventListener('abort', () => {
         if (raw.writableNeedDrain) raw.destroy()
       })
@@ -60,7 +60,7 @@ export default async function auditStream (app: FastifyInstance, { mayRead }: Au
       })
       sse.sendHeaders()
       raw.flushHeaders()
-      // A client that goes away is no error.
+      // A client that disconnects is not an error.
       await pipeline(
         messages(app.audit.live.follow(sse.lastEventId, signal), request.query),
         sse.stream() as Transform,
@@ -78,9 +78,12 @@ export default async function auditStream (app: FastifyInstance, { mayRead }: Au
   }
 }
 
-async function * messages (events: AsyncIterable<LiveEvent>, filter: Static<typeof Filter>): AsyncGenerator<SSEMessage> {
+async function * messages (
+  events: AsyncIterable<LiveEvent>,
+  filter: Static<typeof FilterQuery>
+): AsyncGenerator<SSEMessage> {
   for await (const event of events) {
     if (event.kind === 'missed') yield { event: 'missed', data: JSON.stringify({ records: event.records }) }
-    else if (matches(JSON.parse(event.line), filter)) yield { id: event.id, event: 'record', data: event.line }
+    else if (recordMatches(JSON.parse(event.line), filter)) yield { id: event.id, event: 'record', data: event.line }
   }
 }

@@ -1,7 +1,6 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { RateLimited, Unauthenticated, Unverifiable } from '../errors.ts'
-import { ownEntry } from '../plugins/audit/index.ts'
-import type { AuditEntry } from '../plugins/audit/record.ts'
+import { type AuditEntry, ownEntry } from '../plugins/audit/record.ts'
 import { challenge } from '../plugins/auth/challenge.ts'
 import { SCOPES } from '../plugins/rbac/decide.ts'
 import { traceIdOf } from '../plugins/telemetry/trace-context.ts'

@@ -1,46 +1,78 @@
-/** The hash chain that makes a log tamper evident: how a line is written, and how one is read again. Pure. */
+/** The hash chain that makes an audit log tamper-evident: writing lines and reading them back. Pure. */
 import { isUtf8 } from 'node:buffer'
 import { createPublicKey, hash, type KeyObject, sign, verify } from 'node:crypto'
 
-/** Version of the record's form. */
-export const SCHEMA = 1
+/** Version of the record format. */
+const SCHEMA = 1
 
-/** Where a chain has got to: its last line's SHA-256, and that line's number. */
+/** A chain never has more records than this without a checkpoint. */
+export const CHECKPOINT_RECORDS = 1_000
+
+/** The end of a chain: SHA-256 and sequence number of its last line. */
 export interface End { hash: string, sequence: number }
 
-/** The end of what is not there: before the first record of all. */
+/** The end of an empty chain. */
 export const BEGINNING: End = { hash: '0'.repeat(64), sequence: 0 }
 
-/** The members of a record, but for those that place it in a chain. */
+/** The members of a record, without those that place it in a chain. */
 export type Body = Record<string, unknown> & { event: string }
 
-/** A record as a line of a log holds it. */
+/** A record as a line of a log holds it. Nothing but its place in the chain has been checked. */
 export type ChainRecord = Body & { prev: string, schema: number, sequence: number, time: string }
 
-/** What a checkpoint states besides its place: whether the file ends with it, and who vouches for all before it. */
+/** First record of every file: its number, and the end of the file before it. */
+interface FileHeader { number: number, previous_hash: string, previous_sequence: number }
+
+/** Part of a line that a crash left at the end of a file, and the file that keeps it. */
+export interface TornLine { bytes: number, sha256: string, set_aside: string }
+
+/** Records missing from a chain: how many (`null`: unknown), since when, and why. */
+export interface Gap {
+  records: number | null
+  since: string | null
+  reason: string
+  /** The file that was altered, and is kept under this name. */
+  set_aside?: string
+}
+
+/** Vouches for every record before it. */
 export interface Checkpoint {
+  /** The file ends here. */
   closing: boolean
-  /** The signer's Ed25519 key, SPKI in DER, as hex. */
+  /** The signer's Ed25519 key, SPKI in DER, as hex; `null` when unsigned. */
   public_key: string | null
   /** SHA-256 of the record without `hash` and `signature`. */
   hash: string
-  /** Ed25519 over the same bytes, as hex. */
+  /** Ed25519 over the same bytes, as hex; `null` when unsigned. */
   signature: string | null
 }
+
+/** What a chain states about itself, apart from checkpoints. */
+export type ChainNote =
+  | { event: 'header', file: FileHeader }
+  | { event: 'torn_line', torn: TornLine }
+  | { event: 'gap', gap: Gap }
+
+const CHAIN_EVENTS: ReadonlySet<string> = new Set<ChainNote['event'] | 'checkpoint'>([
+  'header',
+  'torn_line',
+  'gap',
+  'checkpoint',
+])
 
 // What JSON escapes, and lone surrogates.
 const NOT_PLAIN = /["\\\p{Cc}\p{Cs}]/u
 
 /**
- * JSON by RFC 8785, for values as `JSON.parse` gives them. What I-JSON can't hold is made to fit: a lone surrogate becomes
- * U+FFFD, a bigint its decimal text, and a number that is none `null`. A member that is `undefined` is left out.
+ * JSON by RFC 8785, for values as `JSON.parse` returns them. Values outside I-JSON are converted: a lone surrogate to
+ * U+FFFD, a bigint to its decimal text, NaN and infinities to `null`. A member that is `undefined` is left out.
  */
 export function canonical (value: unknown): string {
   if (typeof value === 'string') return quoted(value)
   if (typeof value === 'bigint') return `"${value}"`
   if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null'
   if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
-  // The default order of strings is that of their UTF-16 code units, which is what the RFC asks for.
+  // sort() compares UTF-16 code units, as the RFC requires.
   let members = ''
   for (const key of Object.keys(value).sort()) {
     const member = (value as Record<string, unknown>)[key]
@@ -53,17 +85,23 @@ function quoted (text: string): string {
   return NOT_PLAIN.test(text) ? JSON.stringify(text.toWellFormed()) : `"${text}"`
 }
 
+/** As hex. */
 export function sha256 (data: string | Buffer): string {
   return hash('sha256', data)
 }
 
-/** The line, without its end, that puts a record behind the end of a chain, and the end that it makes. */
+/** The line, without its line end, that appends a record to a chain, and the new end of the chain. */
 export function chain ({ hash: prev, sequence }: End, body: Body): { line: string, end: End } {
   const line = canonical({ ...body, prev, schema: SCHEMA, sequence: sequence + 1 })
   return { line, end: { hash: sha256(line), sequence: sequence + 1 } }
 }
 
-/** The body of a checkpoint behind the end of a chain; without a key, one that nobody has signed. */
+/** The first record of a file. */
+export function header (number: number, { hash, sequence }: End): ChainNote {
+  return { event: 'header', file: { number, previous_hash: hash, previous_sequence: sequence } }
+}
+
+/** A checkpoint to append after `end`; unsigned without a key. */
 export function checkpoint (
   { hash: prev, sequence }: End,
   body: Omit<Body, 'event'>,
@@ -77,37 +115,7 @@ export function checkpoint (
   return { ...unsealed, checkpoint: { closing, public_key: publicKey, hash: sha256(statement), signature } }
 }
 
-/**
- * What is wrong with a checkpoint by itself, if anything: it does not say whose key should have signed it.
- * Hex is compared as text, so that there is one way only to write a signature.
- */
-export function checkpointProblem (record: ChainRecord): string | undefined {
-  const given = record['checkpoint'] as Partial<Checkpoint> | null | undefined
-  const { hash: stated, signature, ...unsealed } = given ?? {}
-  const { closing, public_key: publicKey } = unsealed
-  if (typeof closing !== 'boolean' || publicKey === undefined || signature === undefined) {
-    return 'the checkpoint is incomplete'
-  }
-  const statement = canonical({ ...record, checkpoint: unsealed })
-  if (sha256(statement) !== stated) return 'the checkpoint was changed'
-  if (publicKey === null && signature === null) return
-  if (!isHex(publicKey) || !isHex(signature)) return 'the checkpoint\'s signature is malformed'
-  try {
-    const key = createPublicKey({ key: Buffer.from(publicKey, 'hex'), type: 'spki', format: 'der' })
-    if (
-      key.asymmetricKeyType === 'ed25519' && verify(null, Buffer.from(statement), key, Buffer.from(signature, 'hex'))
-    ) return
-  } catch {
-    // A key that can't be read has signed nothing.
-  }
-  return 'the checkpoint\'s signature is wrong'
-}
-
-function isHex (text: unknown): text is string {
-  return typeof text === 'string' && /^(?:[0-9a-f]{2})+$/.test(text)
-}
-
-/** The record that a line holds; `undefined` when its bytes aren't the canonical JSON of a record. */
+/** The record on a line; `undefined` when its bytes are not the canonical JSON of a record. */
 export function parseRecord (line: Buffer): ChainRecord | undefined {
   if (!isUtf8(line)) return
   const text = line.toString()
@@ -123,11 +131,15 @@ export function parseRecord (line: Buffer): ChainRecord | undefined {
   }
 }
 
-/** What a file's first record says of the file before; `undefined` when the record is no header. */
+/** Whether the chain wrote a record about itself, rather than about an event of the service. */
+export function isOfChain ({ event }: ChainRecord): boolean {
+  return CHAIN_EVENTS.has(event)
+}
+
+/** A header's file number, and the end of the file before it; `undefined` when the record is not a valid header. */
 export function headerOf (record: ChainRecord | undefined): { number: number, before: End } | undefined {
-  const file = record?.['file'] as Record<string, unknown> | null | undefined
-  if (record?.event !== 'header' || !file) return
-  const { number, previous_hash: hash, previous_sequence: sequence } = file
+  if (record?.event !== 'header') return
+  const { number, previous_hash: hash, previous_sequence: sequence } = membersOf(record['file'])
   if (
     typeof number !== 'number' || !Number.isSafeInteger(number) || hash !== record.prev ||
     sequence !== record.sequence - 1
@@ -137,7 +149,54 @@ export function headerOf (record: ChainRecord | undefined): { number: number, be
   return number >= 1 && isFirst === (number === 1) ? { number, before } : undefined
 }
 
-/** The body of a file's first record. */
-export function header (number: number, { hash, sequence }: End): Body {
-  return { event: 'header', file: { number, previous_hash: hash, previous_sequence: sequence } }
+/** What a record of the event `gap` states. */
+export function gapOf (record: ChainRecord): Pick<Gap, 'records' | 'reason'> {
+  const { records, reason } = membersOf(record['gap'])
+  return { records: typeof records === 'number' ? records : null, reason: String(reason) }
+}
+
+/** What a record of the event `torn_line` states. */
+export function tornLineOf (record: ChainRecord): Pick<TornLine, 'bytes' | 'set_aside'> {
+  const { bytes, set_aside: aside } = membersOf(record['torn'])
+  return { bytes: Number(bytes), set_aside: String(aside) }
+}
+
+/**
+ * What a record of the event `checkpoint` states, or why it is not what its signer wrote. Does not tell whether the
+ * signer can be trusted. Hex is compared as text, so that there is only one way to write a signature.
+ */
+export function checkpointOf (record: ChainRecord): { checkpoint: Checkpoint } | { problem: string } {
+  const { hash: stated, signature, ...unsealed } = membersOf(record['checkpoint'])
+  const { closing, public_key: publicKey } = unsealed
+  if (typeof closing !== 'boolean' || publicKey === undefined || signature === undefined) {
+    return { problem: 'the checkpoint is incomplete' }
+  }
+  const statement = canonical({ ...record, checkpoint: unsealed })
+  const hash = sha256(statement)
+  if (hash !== stated) return { problem: 'the checkpoint was changed' }
+  if (publicKey === null && signature === null) return { checkpoint: { closing, public_key: null, hash, signature } }
+  if (!isHex(publicKey) || !isHex(signature)) return { problem: "the checkpoint's signature is malformed" }
+  return isSignedBy(publicKey, statement, signature)
+    ? { checkpoint: { closing, public_key: publicKey, hash, signature } }
+    : { problem: "the checkpoint's signature is wrong" }
+}
+
+function isSignedBy (publicKey: string, statement: string, signature: string): boolean {
+  try {
+    const key = createPublicKey({ key: Buffer.from(publicKey, 'hex'), type: 'spki', format: 'der' })
+    return key.asymmetricKeyType === 'ed25519' &&
+      verify(null, Buffer.from(statement), key, Buffer.from(signature, 'hex'))
+  } catch {
+    // An unreadable key has signed nothing.
+    return false
+  }
+}
+
+function isHex (text: unknown): text is string {
+  return typeof text === 'string' && /^(?:[0-9a-f]{2})+$/.test(text)
+}
+
+/** The members of a value that may be anything; none when it is not an object. */
+function membersOf (value: unknown): Record<string, unknown> {
+  return typeof value === 'object' && value !== null ? value as Record<string, unknown> : {}
 }

@@ -1,16 +1,18 @@
-import { createPrivateKey, type KeyObject } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import fp from 'fastify-plugin'
-import { AuditUnavailable, ConfigError } from '../../errors.ts'
-import { quote } from '../../lib/printable.ts'
+import { AuditUnavailable } from '../../errors.ts'
 import type { AuditSink } from '../config/parsers.ts'
 import type { Body } from './chain.ts'
+import { cleanse } from './cleanse.ts'
+import { countFailures } from './count-failures.ts'
 import { LiveRecords } from './live.ts'
-import type { Audit, AuditEntry, AuditEvent, AuditState } from './record.ts'
-import { redactor, shrink } from './redact.ts'
+import { type AuditEntry, ownEntry } from './record.ts'
+import { redactor } from './redact.ts'
+import { readSigningKey } from './signing-key.ts'
 import { FileMedium } from './sinks/file.ts'
 import { httpMedium } from './sinks/http.ts'
-import { type Medium, REPLICA, Sink } from './sinks/sink.ts'
+import type { Medium } from './sinks/medium.ts'
+import { Sink } from './sinks/sink.ts'
+import type { SinkState } from './sinks/sink-status.ts'
 import { stdoutMedium } from './sinks/stdout.ts'
 
 declare module 'fastify' {
@@ -19,65 +21,70 @@ declare module 'fastify' {
   }
 }
 
-/** Failed sign-ins are recorded one by one up to so many in an interval. */
-const FAILURES_ONE_BY_ONE = 20
-const FAILURES_INTERVAL_MS = 10_000
+/** The audit log, as the rest of the service uses it. */
+export interface Audit {
+  /**
+   * Records an event. Resolves once at least one sink has accepted it; a file is synced within 100 ms after that. With
+   * `AUDIT_FAIL_MODE=open`, also resolves when no sink accepts it, and counts it as lost.
+   * @throws {AuditUnavailable} when no sink accepts it
+   */
+  record: (entry: AuditEntry) => Promise<void>
+  /**
+   * As `record`, but resolves only once the record is durable: a mutation waits for this before it runs.
+   * @throws {AuditUnavailable} when no sink accepts it, whatever `AUDIT_FAIL_MODE` is
+   */
+  recordDurably: (entry: AuditEntry) => Promise<void>
+  /**
+   * Records a failed sign-in. The first ones of an interval get a record each; those after them share one, with their
+   * `count`, when the interval ends. Never rejects, since the caller is refused anyway.
+   */
+  authenticationFailure: (entry: AuditEntry) => Promise<void>
+  /** Arguments or a diff as they are recorded: without the values of members named like a secret. */
+  redact: (value: unknown) => unknown
+  /** The latest records, and those to come. */
+  readonly live: LiveRecords
+  readonly state: AuditState
+}
 
-/** Every record that is to be kept goes through here, to all sinks at once. */
+/** The state of the audit log, for `/healthz`. */
+export interface AuditState {
+  /** `degraded`: at least one sink fails; `unavailable`: all sinks do. */
+  state: 'ok' | 'degraded' | 'unavailable'
+  /** Records that no sink has accepted since the start. */
+  lost: number
+  sinks: SinkState[]
+}
+
+/** Decorates the app with `audit`, which writes each record to all configured sinks. */
 export default fp(async function audit (app) {
   const { auditSinks, auditSigningKeyFile, auditFailMode, auditRedact } = app.config
   const key = auditSigningKeyFile === undefined ? undefined : readSigningKey(auditSigningKeyFile)
-  const sinks = auditSinks.filter(({ kind }) => kind !== 'none').map(setting =>
-    new Sink(mediumOf(setting), { key, log: app.log })
-  )
+  const sinks = auditSinks
+    .filter(setting => setting.kind !== 'none')
+    .map(setting => new Sink(mediumOf(setting), { key, log: app.log }))
   const redact = redactor(auditRedact)
   const live = new LiveRecords()
   let lost = 0
 
   async function put (entry: AuditEntry, durable: boolean): Promise<void> {
     if (sinks.length === 0) return
-    const clean = cleanse(entry)
-    const recorded = clean instanceof Promise ? await clean : clean
-    live.publish(await taken(recorded, durable))
+    const cleansed = cleanse(entry, redact)
+    live.publish(await write(cleansed instanceof Promise ? await cleansed : cleansed, durable))
   }
 
-  /** The line of the sink that was first to take a record. @throws {AggregateError} when none does */
-  async function taken (entry: AuditEntry, durable: boolean): Promise<string> {
+  /** Resolves to the line of the first sink that accepts the record. @throws {AggregateError} when none does */
+  async function write (entry: AuditEntry, durable: boolean): Promise<string> {
     const body = { ...entry, time: new Date().toISOString() } satisfies Body
     const writes = sinks.map(sink => sink.write(body, durable))
     try {
       const line = await Promise.any(writes)
-      // What can be made durable is, or has failed to be, before a mutation runs.
+      // A mutation runs only after every sink that can make its intent durable has done so or failed.
       if (durable) await Promise.allSettled(writes.filter((_, index) => sinks[index]?.syncs))
       return line
     } catch (error) {
       lost++
       throw error
     }
-  }
-
-  /** What is kept of an entry: no secrets, nothing large, the replica. A promise where there is a large value to digest. */
-  function cleanse (entry: AuditEntry): AuditEntry | Promise<AuditEntry> {
-    const { what, when, where, who, diff, warning } = entry
-    const parts = [
-      what && redact(what.arguments),
-      what?.resources,
-      diff === null ? null : redact(diff),
-      warning,
-      where,
-      who,
-    ].map(shrink)
-    const assemble = ([args, resources, diff, warning, where, who]: unknown[]) =>
-      ({
-        ...entry,
-        what: what && { ...what, arguments: args, resources },
-        when: { ...when, duration_ms: Math.round(when.duration_ms * 1_000) / 1_000 },
-        where: { ...where as AuditEntry['where'], replica: REPLICA },
-        who,
-        diff,
-        warning,
-      }) as AuditEntry
-    return parts.some(part => part instanceof Promise) ? Promise.all(parts).then(assemble) : assemble(parts)
   }
 
   async function record (entry: AuditEntry): Promise<void> {
@@ -112,9 +119,8 @@ export default fp(async function audit (app) {
   let started = false
   app.addHook('onReady', async () => {
     started = true
-    await record(
-      ownEntry('start', key || sinks.length === 0 ? null : 'checkpoints are not signed: no signing key is set')
-    ).catch(() => {})
+    const warning = key || sinks.length === 0 ? null : 'checkpoints are not signed: no signing key is set'
+    await record(ownEntry('start', warning)).catch(() => {})
   })
   app.addHook('onClose', async () => {
     await failures.close()
@@ -123,7 +129,7 @@ export default fp(async function audit (app) {
   })
 }, { name: 'audit', dependencies: ['config'] })
 
-function mediumOf (setting: AuditSink): Medium {
+function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>): Medium {
   switch (setting.kind) {
     case 'stdout':
       return stdoutMedium()
@@ -131,72 +137,5 @@ function mediumOf (setting: AuditSink): Medium {
       return new FileMedium(setting.path)
     case 'http':
       return httpMedium(setting.url)
-    default:
-      throw new Error(`no medium ${setting.kind}`)
-  }
-}
-
-/** @throws {ConfigError} */
-function readSigningKey (path: string): KeyObject {
-  try {
-    const key = createPrivateKey(readFileSync(path, 'utf8'))
-    if (key.asymmetricKeyType === 'ed25519') return key
-  } catch {
-    // What is wrong with it is no help, and might show some of it.
-  }
-  throw new ConfigError(
-    `KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is ${
-      quote(path)
-    }: expected a file with an unencrypted Ed25519 private key in PEM`
-  )
-}
-
-/** What the service itself does. */
-export function ownEntry (event: AuditEvent, warning: string | null): AuditEntry {
-  const now = new Date().toISOString()
-  return {
-    event,
-    who: null,
-    what: null,
-    when: { received: now, finished: now, duration_ms: 0 },
-    where: { remote_address: null, user_agent: null, mcp_client: null, request_id: null, trace_id: null },
-    decision: null,
-    rule: null,
-    outcome: 'ok',
-    error_code: null,
-    result: null,
-    diff: null,
-    warning,
-  }
-}
-
-/** Lets the first failures of an interval through, and makes one record of those that follow. */
-function countFailures (record: (entry: AuditEntry) => Promise<void>) {
-  let timer: NodeJS.Timeout | undefined
-  let seen = 0
-  let last: AuditEntry | undefined
-
-  async function end (): Promise<void> {
-    clearTimeout(timer)
-    timer = undefined
-    const count = seen - FAILURES_ONE_BY_ONE
-    seen = 0
-    if (!last) return
-    const entry = {
-      ...last,
-      count,
-      warning: `${count} failures within ${FAILURES_INTERVAL_MS / 1_000} s, of which this is the last`,
-    }
-    last = undefined
-    await record(entry)
-  }
-
-  return {
-    async add (entry: AuditEntry): Promise<void> {
-      timer ??= setTimeout(end, FAILURES_INTERVAL_MS).unref()
-      if (++seen > FAILURES_ONE_BY_ONE) last = entry
-      else await record(entry)
-    },
-    close: end,
   }
 }

@@ -1,12 +1,12 @@
 import { createReadStream } from 'node:fs'
 
-/** No record is as large: what is, was never one. */
+/** Far more than a record takes: a longer line is not one. */
 const MAX_LINE_BYTES = 16 * 1024 * 1024
 
-/** A line without its end; `torn` when the file stops within it. */
+/** A line without its line end; `torn` when the file ends in the middle of it. */
 export interface Line { number: number, bytes: Buffer, torn: boolean }
 
-/** A file's lines, by their bytes. @throws when the file can't be read */
+/** The lines of a file, as bytes; after one that is too long, nothing. @throws when the file cannot be read */
 export async function * linesOf (path: string): AsyncGenerator<Line, void, void> {
   let number = 0
   let rest: Buffer = Buffer.alloc(0)

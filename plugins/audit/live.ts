@@ -2,15 +2,15 @@ import { randomBytes } from 'node:crypto'
 
 const DEFAULT_SIZE = 1_000
 
-/** The line that a sink has made of a record, or how many a follower has missed (`null`: unknown). */
+/** A record as a sink wrote it, or how many records a follower has missed (`null`: unknown). */
 export type LiveEvent = { kind: 'record', id: string, line: string } | { kind: 'missed', records: number | null }
 
 /**
- * The latest records, and those to come, for any number of followers. All share one buffer: a follower that is slower than
- * the records holds nothing of its own, and is told how many have left the buffer before it got to them.
+ * The latest records, and those to come, for any number of followers. All followers share one buffer. A slow one costs
+ * no memory: it is told how many records left the buffer before it reached them.
  */
 export class LiveRecords {
-  /** Ids of another run, or another replica, are none of ours. */
+  /** Tells ids of this process from those of another run or replica. */
   readonly #run = randomBytes(6).toString('hex')
   readonly #lines: string[] = []
   readonly #size: number
@@ -26,7 +26,7 @@ export class LiveRecords {
     for (const wake of this.#waiting) wake()
   }
 
-  /** Records from now on, or from behind the id that a follower has seen last, until the signal ends it. */
+  /** Records from now on, or after the last id that a follower has seen, until the signal is aborted. */
   async * follow (lastId: string | null, signal: AbortSignal): AsyncGenerator<LiveEvent, void, void> {
     let next = this.#next
     if (lastId !== null) {

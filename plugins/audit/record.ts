@@ -1,12 +1,13 @@
 import type { AuthMethod } from '../auth/principal.ts'
 import type { Operation } from '../rbac/decide.ts'
-import type { LiveRecords } from './live.ts'
-import type { SinkState } from './sinks/sink.ts'
+import type { ChainRecord } from './chain.ts'
 
-/** What happened: a tool call, a failed sign-in (or a count of them), a policy read, the service's start and stop. */
+/** A tool call or what it is about to change, failed sign-ins, a read of the policy, the service's start and stop. */
 export type AuditEvent = 'tool_call' | 'intent' | 'authentication_failure' | 'policy_reload' | 'start' | 'stop'
 
-/** What a part of the service tells of one event; time, sequence, replica and hash are added by the chain. */
+/**
+ * One event, as the part of the service where it happened reports it. The chain adds time, sequence, replica and hash.
+ */
 export interface AuditEntry {
   event: AuditEvent
   who: {
@@ -18,13 +19,14 @@ export interface AuditEntry {
     token_id: string | null
     client_certificate: string | null
   } | null
-  /** A tool that does not exist has no operation, and one that was not named no name. */
+  /** A tool that does not exist has no operation; a call without a tool name has no name. */
   what: {
     tool: string | null
     operation: Operation | null
     arguments: unknown
     resources: { topics?: string[], groups?: string[] }
   } | null
+  /** Times are RFC 3339 in UTC. */
   when: { received: string, finished: string, duration_ms: number }
   where: {
     remote_address: string | null
@@ -38,42 +40,34 @@ export interface AuditEntry {
   rule: string | null
   outcome: 'ok' | 'error' | 'denied'
   error_code: string | null
+  /** Size and digest (hex) of the answer's text. */
   result: { bytes: number, sha256: string } | null
   /** Before and after, for mutations. */
   diff: unknown
-  /** What a reviewer should know besides: a shared secret, a broken policy, a count of failures left out. */
+  /** Anything else a reviewer should know: a shared secret, a broken policy, failures that were only counted. */
   warning: string | null
-  /** How many events this record stands for, where it is more than one. */
+  /** How many events this record stands for, if more than one. */
   count?: number
 }
 
-/** How the audit is doing, for `/healthz`. */
-export interface AuditState {
-  /** `degraded`: a sink takes no records; `unavailable`: none does. */
-  state: 'ok' | 'degraded' | 'unavailable'
-  /** Records that no sink took, since the start. */
-  lost: number
-  sinks: SinkState[]
-}
+/** A record of an event as it was read from a log. Nothing but its place in the chain has been checked. */
+export type LogRecord = ChainRecord & Partial<Omit<AuditEntry, 'event'>>
 
-/** Where the rest of the service leaves what happened. */
-export interface Audit {
-  /**
-   * Hands a record to the sinks. Resolves when at least one has taken it (files: handed to the operating system; fsync
-   * follows per batch within 100 ms), or at once where `AUDIT_FAIL_MODE=open` lets it go on and it was counted as lost.
-   * @throws {AuditUnavailable} when no sink takes it
-   */
-  record: (entry: AuditEntry) => Promise<void>
-  /** As `record`, and resolves only once it is durable: what a mutation waits for before it runs. @throws {AuditUnavailable} */
-  recordDurably: (entry: AuditEntry) => Promise<void>
-  /**
-   * As `record`, for failed sign-ins: the first of an interval are recorded one by one, and what comes beyond them as one
-   * record with their `count` when it ends. Never rejects: the caller is turned away anyhow.
-   */
-  authenticationFailure: (entry: AuditEntry) => Promise<void>
-  /** Arguments or a diff as they are recorded: without what is named like a secret. */
-  redact: (value: unknown) => unknown
-  /** What was recorded lately, and what is being recorded. */
-  readonly live: LiveRecords
-  readonly state: AuditState
+/** An entry for an event of the service itself, rather than of a caller. */
+export function ownEntry (event: AuditEvent, warning: string | null): AuditEntry {
+  const now = new Date().toISOString()
+  return {
+    event,
+    who: null,
+    what: null,
+    when: { received: now, finished: now, duration_ms: 0 },
+    where: { remote_address: null, user_agent: null, mcp_client: null, request_id: null, trace_id: null },
+    decision: null,
+    rule: null,
+    outcome: 'ok',
+    error_code: null,
+    result: null,
+    diff: null,
+    warning,
+  }
 }

@@ -1,14 +1,14 @@
-/** What never reaches the log: secrets, and values too large to keep. */
+/** Keeps secrets and large values out of the log. */
 import { canonical } from './chain.ts'
 
 /** A value whose canonical JSON is larger is replaced by its size and digest. */
 const MAX_VALUE_BYTES = 8 * 1024
-/** Deeper than anything that is valid input, and shallow enough for recursion. */
+/** Deeper than any valid input, and shallow enough for recursion. */
 const MAX_DEPTH = 64
 
-/** What stands in the place of a secret. */
+/** Replaces a secret. */
 export const REDACTED = '[redacted]'
-/** A member whose name contains one of these, whatever its case and separators, is a secret. */
+/** A member is a secret if its name contains one of these, regardless of case and separators. */
 const SECRETS = [
   'password',
   'passwd',
@@ -21,18 +21,19 @@ const SECRETS = [
   'privatekey',
   'sasl.jaas.config',
 ]
-/** How a configuration entry names itself, and where it has its value. */
+/** Members that name a configuration entry, and members that hold its value. */
 const NAMES = ['name', 'key', 'path']
 const VALUES = new Set(['value', 'before', 'after', 'old', 'new', 'old_value', 'new_value', 'default'])
 
 /**
- * Makes the function that takes secrets out of arguments and diffs: a member named like a secret, and the scalar value of an
- * entry that is named like one (`{name: 'sasl.jaas.config', value: …}`), become `[redacted]`. What comes out can be
- * written as I-JSON: names are made well-formed and stay distinct.
+ * Returns the function that removes secrets from arguments and diffs: a member named like a secret, and the scalar
+ * value of an entry named like one (`{name: 'sasl.jaas.config', value: …}`), become `[redacted]`. The result can be
+ * written as I-JSON: names are made well-formed and stay distinct. A secret under an innocuous name is not found.
+ * @param more further names to treat like those of secrets
  */
 export function redactor (more: readonly string[] = []): (value: unknown) => unknown {
   const secret = new RegExp([...SECRETS, ...more].map(plain).filter(term => term !== '').join('|'))
-  // A name is one of a few that tools have, so what was found out about it is kept.
+  // Tools use few different names, so each is examined once.
   const known = new Map<string, boolean>()
 
   function isSecret (name: string): boolean {
@@ -59,7 +60,7 @@ export function redactor (more: readonly string[] = []): (value: unknown) => unk
   return value => redact(value, 0)
 }
 
-/** Names that lone surrogates alone told apart must not hide one another. */
+/** Names that differ only in lone surrogates must not hide one another. */
 function distinct (name: string, taken: Set<string>): string {
   while (taken.has(name)) name += '\ufffd'
   taken.add(name)
@@ -71,8 +72,9 @@ function plain (name: string): string {
 }
 
 /**
- * The value with every part that is over 8 KB as canonical JSON, innermost first, replaced by
- * `{bytes, sha256}` of that JSON. At once for a small value; the digest of a large one is made off the event loop.
+ * Replaces every part of a value that is over 8 KB as canonical JSON, innermost first, by `{bytes, sha256}` of that
+ * JSON. Returns a small value itself, and a promise only for one that may be large: its digest is computed off the
+ * event loop.
  */
 export function shrink (value: unknown): unknown | Promise<unknown> {
   return mostBytes(value) <= MAX_VALUE_BYTES ? value : replaceLarge(value)
@@ -92,9 +94,9 @@ async function replaceLarge (value: unknown): Promise<unknown> {
   return { bytes: text.length, sha256: await digest(text) }
 }
 
-/** At least the size of a value's canonical JSON, found without writing it. */
+/** An upper bound of the size of a value's canonical JSON, found without writing it. */
 function mostBytes (value: unknown): number {
-  if (typeof value === 'string') return value.length * 6 + 2 // \u0000
+  if (typeof value === 'string') return value.length * 6 + 2 // a character can become \u0000
   if (typeof value !== 'object' || value === null) return 32
   let bytes = 2
   for (const [key, member] of Object.entries(value)) {

@@ -17,7 +17,7 @@ async function run (...args: string[]): Promise<{ code: number, stdout: string, 
   })
 }
 
-/** A log of three calls, signed and closed. */
+/** A signed, closed log of two calls and a failed sign-in. */
 async function writeLog (t: Test) {
   const dir = t.testdir()
   const keys = signingKey(dir)
@@ -38,12 +38,12 @@ async function writeLog (t: Test) {
   return { ...keys, dir, path }
 }
 
-t.test('verify: 0 and what is known, when a log is intact', async t => {
+t.test('verify: 0 and what is known about an intact log', async t => {
   const { path, publicKeyFile } = await writeLog(t)
   const { code, stdout, stderr } = await run('verify', path)
   t.equal(code, 0)
   t.match(stdout, 'audit.jsonl: file 1, records 1 to 7 on 7 lines, closed\n')
-  t.match(stdout, /Signed by key [0-9a-f]{64}: compare it, or give --public-key\.\n/)
+  t.match(stdout, /Signed by key [0-9a-f]{64}: compare it, or pass --public-key\.\n/)
   t.ok(stdout.endsWith('\nintact: records 1 to 7\n'))
   t.equal(stderr, '')
   t.match(await run('verify', '--public-key', publicKeyFile, '--expect-sequence', '7', path), {
@@ -52,7 +52,7 @@ t.test('verify: 0 and what is known, when a log is intact', async t => {
   })
 })
 
-t.test('verify: 1 with file and line, when it is altered', async t => {
+t.test('verify: 1 with file and line for an altered log', async t => {
   const { dir, path } = await writeLog(t)
   const other = signingKey(dir, 'other')
   t.match(await run('verify', '--public-key', other.publicKeyFile, path), {
@@ -62,7 +62,7 @@ t.test('verify: 1 with file and line, when it is altered', async t => {
   })
   t.match(await run('verify', '--expect-sequence', '8', path), {
     code: 1,
-    stderr: /audit\.jsonl:7: altered: the log ends with record 7, and record 8 is expected/,
+    stderr: /audit\.jsonl:7: altered: the log ends with record 7, but record 8 is expected/,
   })
   writeFileSync(path, readFileSync(path, 'utf8').replace('"limit":3', '"limit":4'))
   t.match(await run('verify', path), {
@@ -72,11 +72,11 @@ t.test('verify: 1 with file and line, when it is altered', async t => {
   })
 })
 
-t.test('verify: 2 when there is nothing to be read', async t => {
+t.test('verify: 2 when files or options cannot be read', async t => {
   const { dir, path } = await writeLog(t)
   t.match(await run('verify', join(dir, 'missing')), { code: 2, stderr: /missing: unreadable: ENOENT/ })
   t.match(await run('verify', '--public-key', join(dir, 'missing'), path), { code: 2, stderr: 'ENOENT' })
-  t.match(await run('verify', '--public-key', path, path), { code: 2, stderr: 'the public key can not be read' })
+  t.match(await run('verify', '--public-key', path, path), { code: 2, stderr: 'the public key cannot be read' })
   for (
     const args of [
       ['verify'],
@@ -93,7 +93,7 @@ t.test('verify: 2 when there is nothing to be read', async t => {
   t.match(await run('--help'), { code: 0, stdout: 'Usage:' })
 })
 
-t.test('show: a table in which nothing can be taken for another line', async t => {
+t.test('show: a table in which no record can pass for another line', async t => {
   const { path } = await writeLog(t)
   const { code, stdout } = await run('show', path)
   t.equal(code, 0)
@@ -104,6 +104,17 @@ t.test('show: a table in which nothing can be taken for another line', async t =
   t.match(lines[4], / bob\\u001b\[2J\\u000aline +list_groups +denied +PERMISSION_DENIED /)
   t.match(lines[5], / authentication_failure ×7 /)
   t.notMatch(stdout, '\u001b')
+})
+
+t.test('show: names too large to record appear as their digest', async t => {
+  const path = join(t.testdir(), 'audit.jsonl')
+  const app = await buildAudit(t, { auditSinks: [{ kind: 'file', path }] })
+  const topics = Array.from({ length: 2_000 }, (_, index) => `topic-${index}`)
+  await app.audit.record(entry({ what: { ...entry().what!, resources: { topics, groups: ['billing'] } } }))
+  await app.close()
+  const { code, stdout } = await run('show', path)
+  t.equal(code, 0)
+  t.match(stdout.split('\n')[3], / \{"bytes":\d+,"sha256":"[0-9a-f]{64}"\} billing$/)
 })
 
 t.test('show: filtered by who, tool, event, outcome and time, as JSON', async t => {
@@ -123,12 +134,12 @@ t.test('show: filtered by who, tool, event, outcome and time, as JSON', async t 
   t.strictSame(await sequences('--until', '2100-01-01T00:00:00Z', '--tool', 'list_topics'), [3])
 })
 
-t.test('show: a line that is no record is named', async t => {
+t.test('show: a line that is not a record is reported', async t => {
   const { path } = await writeLog(t)
   appendFileSync(path, '{"torn')
   t.match(await run('show', path, '--who', 'alice'), {
     code: 1,
     stdout: 'list_topics',
-    stderr: /audit\.jsonl:8: this line is no record: run audit verify/,
+    stderr: /audit\.jsonl:8: not a valid record: run audit verify/,
   })
 })

@@ -11,7 +11,7 @@ import { waitFor } from '../support/wait-for.ts'
 
 interface Message { id: string | undefined, event: string | undefined, data: string }
 
-/** An audit with its stream, listening. */
+/** A listening app with an audit log and its stream. */
 async function buildStream (t: Test, mayRead: (request: FastifyRequest) => boolean | Promise<boolean> = () => true) {
   const path = join(t.testdir(), 'audit.jsonl')
   const app = auditApp({ auditSinks: [{ kind: 'file', path }] })
@@ -21,7 +21,7 @@ async function buildStream (t: Test, mayRead: (request: FastifyRequest) => boole
   return { app, path, url: `${url}/audit/stream` }
 }
 
-/** A client of the stream, once it is answered. */
+/** A client of the stream that has received the response headers. */
 async function open (t: Test, url: string, headers: Record<string, string> = {}) {
   const request = httpRequest(url, { headers: { accept: 'text/event-stream', ...headers } })
   request.on('error', () => {})
@@ -56,7 +56,7 @@ async function recordAll (app: FastifyInstance, from: number, to: number): Promi
   for (let rule = from; rule <= to; rule++) await app.audit.record(entry({ rule: `${rule}` }))
 }
 
-t.test('records are seen as they are recorded, as the sink has written them', async t => {
+t.test('records are streamed as they are written', async t => {
   const { app, path, url } = await buildStream(t)
   const { response, messages } = await open(t, url)
   t.match(response.headers['content-type'], 'text/event-stream')
@@ -67,7 +67,7 @@ t.test('records are seen as they are recorded, as the sink has written them', as
   t.equal(new Set(messages.map(({ id }) => id)).size, 3)
 })
 
-t.test('they are filtered', async t => {
+t.test('the query filters records', async t => {
   const { app, url } = await buildStream(t)
   const all = await open(t, url)
   const bob = await open(t, `${url}?who=bob&outcome=denied`)
@@ -84,7 +84,7 @@ t.test('they are filtered', async t => {
   t.equal((await open(t, `${url}?whom=bob`)).response.statusCode, 400)
 })
 
-t.test('only an auditor may read, and only as long as that holds', async t => {
+t.test('only an auditor may read, and only while in that role', async t => {
   mock.timers.enable({ apis: ['setInterval'] })
   t.teardown(() => mock.timers.reset())
   let answer: () => boolean = () => false
@@ -104,7 +104,7 @@ t.test('only an auditor may read, and only as long as that holds', async t => {
   }
 })
 
-t.test('a client goes on behind the last record that it has seen', async t => {
+t.test('a client resumes after the last record it has seen', async t => {
   const { app, url } = await buildStream(t)
   const first = await open(t, url)
   await recordAll(app, 1, 2)
@@ -117,7 +117,7 @@ t.test('a client goes on behind the last record that it has seen', async t => {
   t.strictSame(rules(again.messages), ['2', '3', '4', '5', '6'])
 })
 
-t.test('a client that comes back too late is told what it has missed', async t => {
+t.test('a client that resumes too late is told how many records it missed', async t => {
   const { app, url } = await buildStream(t)
   const first = await open(t, url)
   await recordAll(app, 1, 1)
@@ -131,12 +131,12 @@ t.test('a client that comes back too late is told what it has missed', async t =
     const stranger = await open(t, url, { 'last-event-id': id })
     await recordAll(app, 1, 1)
     const expected = id === '' ? 1 : 1_002
-    await waitFor(() => stranger.messages.length === expected || stranger.messages.length, 2_000, 'what there is')
+    await waitFor(() => stranger.messages.length === expected || stranger.messages.length, 2_000, 'the buffer')
     t.match(stranger.messages[0], id === '' ? { event: 'record' } : { event: 'missed', data: '{"records":null}' }, id)
   }
 })
 
-t.test('a client that does not read costs no memory and holds nobody up', async t => {
+t.test('a client that does not read costs no memory and delays no other client', async t => {
   mock.timers.enable({ apis: ['setInterval'] })
   t.teardown(() => mock.timers.reset())
   const { app, url } = await buildStream(t)
@@ -152,7 +152,7 @@ t.test('a client that does not read costs no memory and holds nobody up', async 
     await waitFor(
       () => reading.messages.length === sent + 500 || reading.messages.length,
       10_000,
-      'what the other client reads'
+      'the records at the other client'
     )
   }
   stuck.response.resume()
@@ -165,7 +165,7 @@ t.test('a client that does not read costs no memory and holds nobody up', async 
   t.equal(
     stuck.messages.filter(({ event }) => event === 'record').length + missed,
     total,
-    'every record is seen or counted'
+    'every record is received or counted'
   )
   t.ok(missed > 0)
   stuck.response.pause()
@@ -180,12 +180,12 @@ t.test('a client that does not read costs no memory and holds nobody up', async 
   await waitFor(
     async () => await connections() === 1,
     5_000,
-    'a client that takes nothing for half a minute is cut off'
+    'a client that reads nothing for half a minute is disconnected'
   )
   t.notOk(reading.ended)
 })
 
-t.test('a heartbeat keeps a quiet stream open, and a close ends it', async t => {
+t.test('a heartbeat keeps an idle stream open, and a close ends it', async t => {
   mock.timers.enable({ apis: ['setInterval'] })
   t.teardown(() => mock.timers.reset())
   const { app, url } = await buildStream(t)
@@ -196,7 +196,7 @@ t.test('a heartbeat keeps a quiet stream open, and a close ends it', async t => 
   await waitFor(() => client.ended, 2_000, 'the end')
 })
 
-t.test('whoever wants no events gets none', async t => {
+t.test('a client that does not accept events gets 406', async t => {
   const { url } = await buildStream(t)
   t.equal((await open(t, url, { accept: 'application/json' })).response.statusCode, 406)
 })

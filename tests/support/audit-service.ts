@@ -1,6 +1,7 @@
 /**
- * A service that does nothing but record, as a process that a test can kill. Each line on its standard input is a request
- * id to record; `durable ID` records durably. On descriptor 3 it answers `ID ok` or `ID CODE`, and `ready` at first.
+ * A service that only records, as a process that a test can kill. Each line of standard input is a request id to
+ * record, or `durable ID` to record durably. On descriptor 3 it writes `ready`, then `ID ok` or `ID CODE` for each
+ * request.
  */
 import { writeSync } from 'node:fs'
 import { createInterface } from 'node:readline'

@@ -1,8 +1,10 @@
-/** A small file system that fills up and then goes away, in a mount namespace that ends with this process. Prints what was seen. */
+/**
+ * Fills up and then unmounts a small file system, in a mount namespace of this process. Prints the outcomes as JSON.
+ */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { verifyFiles } from '../../plugins/audit/verify.ts'
+import { verifyFiles } from '../../plugins/audit/verify/index.ts'
 import { body, fileSink } from './audit.ts'
 
 const volume = join(process.argv[2] ?? '', 'volume')

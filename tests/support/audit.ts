@@ -1,4 +1,4 @@
-/** The audit in the test's own process or in one of its own, and what its tests need. */
+/** The audit plugin in the test's process or in one of its own, and helpers for its tests. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
@@ -9,16 +9,18 @@ import { join } from 'node:path'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Test } from 'tap'
-import { type ChainRecord, parseRecord } from '../../plugins/audit/chain.ts'
+import { type Body, parseRecord } from '../../plugins/audit/chain.ts'
 import auditPlugin from '../../plugins/audit/index.ts'
-import type { AuditEntry } from '../../plugins/audit/record.ts'
+import type { AuditEntry, LogRecord } from '../../plugins/audit/record.ts'
 import { FileMedium, type FileOptions } from '../../plugins/audit/sinks/file.ts'
-import { type Medium, Sink } from '../../plugins/audit/sinks/sink.ts'
+import type { Medium } from '../../plugins/audit/sinks/medium.ts'
+import type { PendingRecord } from '../../plugins/audit/sinks/record-queue.ts'
+import { Sink } from '../../plugins/audit/sinks/sink.ts'
 import { type Config, readConfig } from '../../plugins/config/read.ts'
 
 export const silent = Fastify().log
 
-/** The record of a call that was allowed and answered, but for what a test says. */
+/** The entry for an allowed and answered call, with the changes of a test. */
 export function entry (more: Partial<AuditEntry> = {}): AuditEntry {
   const now = new Date().toISOString()
   return {
@@ -57,7 +59,7 @@ export type AuditConfig = Pick<
   'auditSinks' | 'auditSigningKeyFile' | 'auditFailMode' | 'auditRedact' | 'logLevel'
 >
 
-/** An app with nothing but the audit, started. */
+/** A started app with the audit plugin only. */
 export async function buildAudit (t: Test, config: Partial<AuditConfig> = {}): Promise<FastifyInstance> {
   const app = auditApp(config)
   t.teardown(() => app.close())
@@ -73,7 +75,7 @@ export function auditApp (config: Partial<AuditConfig>): FastifyInstance {
   return app
 }
 
-/** A sink over a file, for what the settings don't offer: small files and another day. */
+/** A sink on a file, with options that no setting offers: small files and another day. */
 export function fileSink (path: string, options: FileOptions = {}, log: FastifyBaseLogger = silent): Sink {
   return new Sink(new FileMedium(path, options), { log })
 }
@@ -84,9 +86,12 @@ export function sinkOver (medium: Medium, log: FastifyBaseLogger = silent): Sink
 
 export const body = (more: Partial<AuditEntry> = {}) => ({ ...entry(more), time: new Date().toISOString() })
 
-export type LogRecord = ChainRecord & Partial<Omit<AuditEntry, 'event'>>
+/** A record that nobody waits for, for parts of a sink. */
+export function pending (body: Body, durable = false): PendingRecord {
+  return { body, durable, sinceMs: performance.now(), line: '', resolve: () => {}, reject: () => {} }
+}
 
-/** The records of a file, every line of which must be one. */
+/** The records of a file. @throws when a line is not a record */
 export function recordsOf (path: string): LogRecord[] {
   const lines = readFileSync(path, 'utf8').split('\n')
   if (lines.pop() !== '') throw new Error(`${path} ends within a line`)
@@ -101,7 +106,7 @@ export function events (path: string): string[] {
   return recordsOf(path).map(({ event }) => event)
 }
 
-/** A signing key as a PEM file, and its public key as another. */
+/** Writes a signing key and its public key to PEM files. */
 export function signingKey (
   dir: string,
   name = 'audit'
@@ -115,7 +120,7 @@ export function signingKey (
   return { keyFile, publicKeyFile, publicKey: pem }
 }
 
-/** A service that records in a process of its own: see `service.ts`. Ends with the test. */
+/** Starts `audit-service.ts`, which ends with the test at the latest. */
 export function startService (
   t: Test,
   config: Partial<AuditConfig>,
@@ -136,8 +141,8 @@ export function startService (
   return child
 }
 
-/** A collector on loopback that answers as a test says. */
-export async function startCollector (
+/** A collector on loopback. `handle` answers. */
+export async function startAuditCollector (
   t: Test,
   handle: (request: IncomingMessage, body: string, response: ServerResponse) => void
 ): Promise<string> {

@@ -1,4 +1,4 @@
-/** A collector of traces, as far as OTLP over HTTP needs one. */
+/** A minimal collector of traces, for OTLP over HTTP. */
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -6,7 +6,7 @@ import { buffer } from 'node:stream/consumers'
 import protobuf from 'protobufjs'
 import type { Teardown } from './etcd.ts'
 
-// Numbers and types as in opentelemetry-proto 1.x; what no test asks for is left out.
+// Numbers and types as in opentelemetry-proto 1.x; only the fields that tests use.
 const { root } = protobuf.parse(`
   syntax = "proto3";
   message Request { repeated ResourceSpans resource_spans = 1; }
@@ -14,13 +14,16 @@ const { root } = protobuf.parse(`
   message Resource { repeated KeyValue attributes = 1; }
   message ScopeSpans { repeated Span spans = 2; }
   message Span {
-    bytes trace_id = 1; bytes span_id = 2; string trace_state = 3; bytes parent_span_id = 4; string name = 5; int32 kind = 6;
-    fixed64 start_time_unix_nano = 7; fixed64 end_time_unix_nano = 8; repeated KeyValue attributes = 9; repeated Link links = 13; Status status = 15;
+    bytes trace_id = 1; bytes span_id = 2; string trace_state = 3; bytes parent_span_id = 4;
+    string name = 5; int32 kind = 6; fixed64 start_time_unix_nano = 7; fixed64 end_time_unix_nano = 8;
+    repeated KeyValue attributes = 9; repeated Link links = 13; Status status = 15;
   }
   message Link { bytes trace_id = 1; bytes span_id = 2; }
   message Status { string message = 2; int32 code = 3; }
   message KeyValue { string key = 1; AnyValue value = 2; }
-  message AnyValue { oneof value { string string_value = 1; bool bool_value = 2; int64 int_value = 3; double double_value = 4; } }
+  message AnyValue {
+    oneof value { string string_value = 1; bool bool_value = 2; int64 int_value = 3; double double_value = 4; }
+  }
 `)
 const Request = root.lookupType('Request')
 const KINDS = ['unspecified', 'internal', 'server', 'client']
@@ -41,7 +44,7 @@ export interface CollectedSpan {
   resource: Attributes
 }
 
-/** Listens on a free port of loopback; `url` is what `OTEL_EXPORTER_OTLP_ENDPOINT` names. */
+/** Listens on a free loopback port. `url` is a value for `OTEL_EXPORTER_OTLP_ENDPOINT`. */
 export async function startCollector (
   t: Teardown
 ): Promise<{ url: string, spans: CollectedSpan[], bodies: Buffer[], authorization: () => string | undefined }> {

@@ -2,36 +2,37 @@ import { constants, type Stats } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { BEGINNING, type ChainRecord, headerOf, parseRecord, sha256 } from '../chain.ts'
-import type { Medium, Opened, Position } from './sink.ts'
+import type { ChainPosition, Medium, Opened } from './medium.ts'
 
-/** A record is far smaller: no value in it is over 8 KB. */
+/** Far more than a record takes: no value in one is over 8 KB. */
 const TAIL_BYTES = 1024 * 1024
 const DEFAULT_MAX_BYTES = 100 * 1024 * 1024
 const ROTATION_RETRY_MS = 60_000
 
 export interface FileOptions {
-  /** A file is rotated once it has so many bytes, and when the day (UTC) is over. */
+  /** A file is rotated once it has this many bytes, and when the day (UTC) is over. */
   maxBytes?: number
   now?: () => Date
 }
 
-/** What is at the end of a file that an earlier run has left. */
+/** The end of a file that an earlier run left. */
 interface Tail {
-  /** The last good line, unless the file's first one is torn already. */
-  last?: { record: ChainRecord, position: Position }
-  /** Where it ends. */
+  /** The last valid line; absent when even the first line of the file is torn. */
+  last?: { record: ChainRecord, position: ChainPosition }
+  /** The size of the file up to the end of that line. */
   goodBytes: number
-  /** What comes behind it. */
+  /** Everything after it. */
   rest: Buffer
 }
 
-/** How canonical JSON makes every file begin. */
+/** The first bytes of every file, in canonical JSON. */
 const FIRST_BYTES = Buffer.from('{"event":"header","file":{"number":')
 
 /**
- * Lines at the end of a file, which stays where it is: a full or outdated one is renamed to `PATH.<day>.<number>`. The
- * chain of an earlier run goes on in it. Before each batch it is made sure that the file is still the one at PATH, and that
- * nobody else has written to it: one that does not end with this process's own last line is renamed to `PATH.altered-<time>`.
+ * Appends lines to the file at PATH, and continues the chain of an earlier run in it. A file that is full, or from
+ * another day, is renamed to `PATH.<day>.<number>`. Before each batch, the file is checked: it must still be the one at
+ * PATH, and nobody else may have written to it. One that does not end with this process's own last line is renamed to
+ * `PATH.altered-<time>`.
  */
 export class FileMedium implements Medium {
   readonly kind = 'file'
@@ -43,14 +44,14 @@ export class FileMedium implements Medium {
   #bytes = 0
   #day = ''
   #rotateAfterMs = 0
-  /** The file before was set aside by this process itself. */
+  /** This process has set aside the previous file itself. */
   #rotated = false
-  /** The file system that the folder was on at first: a mount point whose volume is gone is no place for the log. */
+  /** The file system that the folder was on at first: the log must not go to the mount point of a missing volume. */
   #device: number | undefined
-  /** What the chain has still to tell of the opening. */
-  #found: Pick<Opened, 'torn' | 'unsealed'> & { gap?: NonNullable<Opened['gap']> & { set_aside?: string } } = {}
-  /** A batch that failed, and of which a part could not be taken back. */
-  #untaken: Buffer | undefined
+  /** What opening the file revealed, until the chain records it. */
+  #found: Pick<Opened, 'torn' | 'gap' | 'unsealed'> = {}
+  /** A failed batch that may have left bytes in the file. */
+  #failedBatch: Buffer | undefined
 
   constructor (path: string, { maxBytes = DEFAULT_MAX_BYTES, now = () => new Date() }: FileOptions = {}) {
     this.#path = path
@@ -58,7 +59,7 @@ export class FileMedium implements Medium {
     this.#now = now
   }
 
-  async open (position: Position | undefined): Promise<Opened> {
+  async open (position: ChainPosition | undefined): Promise<Opened> {
     const at = this.#handle && position && await this.#isIntact() ? position : await this.#reopen(position)
     const begins = this.#bytes === 0
     const due = !begins && (this.#bytes >= this.#maxBytes || this.#day !== this.#today()) &&
@@ -72,9 +73,9 @@ export class FileMedium implements Medium {
     try {
       for (let offset = 0; offset < bytes.length;) offset += (await handle.write(bytes, offset)).bytesWritten
     } catch (error) {
-      // All of the batch or nothing: what did fit on a full disk must not stand in the way of the next line.
+      // All of the batch or nothing: the part that fits on a full disk must not end up in front of the next line.
       await handle.truncate(this.#bytes).catch(() => {
-        this.#untaken = bytes
+        this.#failedBatch = bytes
         return this.#abandon()
       })
       throw error
@@ -82,7 +83,7 @@ export class FileMedium implements Medium {
     if (this.#bytes === 0) this.#day = this.#today()
     this.#rotated = false
     this.#bytes += bytes.length
-    this.#untaken = undefined
+    this.#failedBatch = undefined
     this.#found = {}
   }
 
@@ -130,7 +131,7 @@ export class FileMedium implements Medium {
     return stats !== undefined && identity(stats) === this.#identity && stats.size === this.#bytes
   }
 
-  async #reopen (position: Position | undefined): Promise<Position> {
+  async #reopen (position: ChainPosition | undefined): Promise<ChainPosition> {
     await this.#abandon()
     const folder = dirname(this.#path)
     if (this.#device === undefined) await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -146,22 +147,22 @@ export class FileMedium implements Medium {
     )
     try {
       const stats = await handle.stat()
-      if (!stats.isFile()) throw new Error('it is no regular file')
+      if (!stats.isFile()) throw new Error('not a regular file')
       await handle.chmod(0o600)
-      const size = await this.#takeBack(handle, stats)
+      const size = await this.#removeFailedBatch(handle, stats)
       const known = position && position.end.sequence > 0 ? position : undefined
       const orAltered = (error: NodeJS.ErrnoException): Tail => {
-        // What can't be read is not altered, and what this process has never written to is not its log.
+        // An unreadable file is not an altered one, and a file this process has never written to is not its log.
         if (error.code !== undefined || !known) throw error
         return { goodBytes: 0, rest: Buffer.alloc(0) }
       }
       const tail = size > 0 ? await readTail(handle, size).catch(orAltered) : undefined
       if (tail && known && !endsAt(tail, known)) {
-        await this.#setAltered(tail, known)
+        await this.#setAsideAltered(tail, known)
         await handle.close()
         return await this.#reopen(position)
       }
-      if (tail && tail.rest.length > 0) await this.#setAside(handle, tail)
+      if (tail && tail.rest.length > 0) await this.#setAsideTorn(handle, tail)
       if (!tail) await syncFolder(this.#path)
       this.#device = dev
       this.#handle = handle
@@ -170,7 +171,10 @@ export class FileMedium implements Medium {
       const { last } = tail ?? {}
       if (!last) {
         if (known && !this.#rotated) {
-          this.#found.gap ??= { records: null, reason: 'the file before was taken away while it was written' }
+          this.#found.gap ??= {
+            records: null,
+            reason: 'the previous file was moved or removed while the service was writing to it',
+          }
         }
         return position ?? await this.#lastRotated() ?? { file: 0, end: BEGINNING }
       }
@@ -184,35 +188,35 @@ export class FileMedium implements Medium {
     }
   }
 
-  /** Removes what a failed batch of this process has left, and nothing else; the size that remains. */
-  async #takeBack (handle: FileHandle, stats: Stats): Promise<number> {
+  /** Removes what a failed batch of this process left, and nothing else. Resolves to the size of the file. */
+  async #removeFailedBatch (handle: FileHandle, stats: Stats): Promise<number> {
     const length = stats.size - this.#bytes
-    if (!this.#untaken || identity(stats) !== this.#identity || length <= 0 || length > this.#untaken.length) {
+    if (!this.#failedBatch || identity(stats) !== this.#identity || length <= 0 || length > this.#failedBatch.length) {
       return stats.size
     }
-    if (!this.#untaken.subarray(0, length).equals(await read(handle, this.#bytes, length))) return stats.size
+    if (!this.#failedBatch.subarray(0, length).equals(await read(handle, this.#bytes, length))) return stats.size
     await handle.truncate(this.#bytes)
     return this.#bytes
   }
 
-  /** Keeps a file that somebody else has changed, out of the way of the chain that goes on behind `known`. */
-  async #setAltered ({ last }: Tail, known: Position): Promise<void> {
+  /** Sets aside a file that somebody else has changed; the chain continues after `known` in a new one. */
+  async #setAsideAltered ({ last }: Tail, known: ChainPosition): Promise<void> {
     const aside = `${this.#path}.altered-${this.#now().toISOString().replaceAll(':', '')}`
-    if (await statOf(aside)) throw new Error('the file was altered, and can not be set aside: the name is taken')
+    if (await statOf(aside)) throw new Error('the file was altered and cannot be set aside: the name is taken')
     await rename(this.#path, aside)
     const missing = last ? known.end.sequence - last.position.end.sequence : 0
     this.#found.gap = {
       records: missing > 0 ? missing : null,
-      reason: `the file was altered while it was written, and is set aside${
-        missing > 0 ? ': records were taken, and are not in the file any more' : ''
+      reason: `the file was altered while the service was writing to it, and was set aside${
+        missing > 0 ? ': records written earlier are missing from it' : ''
       }`,
       set_aside: basename(aside),
     }
     await syncFolder(this.#path)
   }
 
-  /** Keeps what a crash has left of a last line, beside the file and out of the chain. */
-  async #setAside (handle: FileHandle, { goodBytes, rest }: Tail): Promise<void> {
+  /** Moves the torn line that a crash left out of the chain, into a file of its own. */
+  async #setAsideTorn (handle: FileHandle, { goodBytes, rest }: Tail): Promise<void> {
     const path = `${this.#path}.torn-${this.#now().toISOString().replaceAll(':', '')}`
     await writeFile(path, rest, { flag: 'wx', mode: 0o600, flush: true })
     await handle.truncate(goodBytes)
@@ -220,8 +224,8 @@ export class FileMedium implements Medium {
     this.#found.torn = { bytes: rest.length, sha256: sha256(rest), set_aside: basename(path) }
   }
 
-  /** Where the newest file that was set aside ends: its successor may never have been begun. */
-  async #lastRotated (): Promise<Position | undefined> {
+  /** Where the newest rotated file ends: a crash may have come before its successor was created. */
+  async #lastRotated (): Promise<ChainPosition | undefined> {
     const name = basename(this.#path)
     const numbered = (await readdir(dirname(this.#path)))
       .map(entry => ({
@@ -243,8 +247,8 @@ export class FileMedium implements Medium {
   }
 }
 
-/** Whether the last line is the one that is known, and nothing comes behind it. */
-function endsAt ({ last, rest }: Tail, { file, end }: Position): boolean {
+/** Whether the last line is the one at this position, with nothing after it. */
+function endsAt ({ last, rest }: Tail, { file, end }: ChainPosition): boolean {
   return last?.position.file === file && last.position.end.sequence === end.sequence &&
     last.position.end.hash === end.hash && rest.length === 0
 }
@@ -256,7 +260,7 @@ async function readTail (handle: FileHandle, size: number): Promise<Tail> {
     return { goodBytes: 0, rest: head }
   }
   const number = firstEnd < 0 ? undefined : headerOf(parseRecord(head.subarray(0, firstEnd)))?.number
-  if (number === undefined) throw new Error('the file holds no audit log: move it away')
+  if (number === undefined) throw new Error('the file is not an audit log: move it away')
   const start = Math.max(0, size - TAIL_BYTES)
   const tail = await read(handle, start, size - start)
   for (let end = tail.lastIndexOf('\n'); end >= 0;) {
@@ -269,7 +273,7 @@ async function readTail (handle: FileHandle, size: number): Promise<Tail> {
     }
     end = before
   }
-  throw new Error('the file\'s end holds no audit records: move it away')
+  throw new Error('the file does not end with audit records: move it away')
 }
 
 async function read (handle: FileHandle, position: number, length: number): Promise<Buffer> {
@@ -290,7 +294,7 @@ function identity ({ dev, ino }: Stats): string {
   return `${dev}:${ino}`
 }
 
-/** Makes a file's name durable. */
+/** Makes the file's directory entry durable. */
 async function syncFolder (path: string): Promise<void> {
   const folder = await open(dirname(path))
   try {

@@ -1,14 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { BEGINNING } from '../chain.ts'
-import type { Medium } from './sink.ts'
+import type { Medium } from './medium.ts'
 
 const ANSWER_BOUND_MS = 10_000
 const FIRST_RETRY_MS = 200
 const LAST_RETRY_MS = 5_000
 
 /**
- * Lines as the body of a POST to a collector, one chain for each run of the process. A batch is taken when the collector
- * answers 2xx, and is sent until it does: one whose answer was lost comes twice, with the same sequence numbers.
+ * Posts lines to a collector, as one chain per run of the process. A batch is accepted when the collector answers 2xx,
+ * and is sent again until it does. A batch whose answer was lost therefore arrives twice, with the same sequence
+ * numbers.
  */
 export function httpMedium (url: string): Medium {
   const closing = new AbortController()

@@ -2,7 +2,7 @@ import { write } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { BEGINNING } from '../chain.ts'
-import type { Medium } from './sink.ts'
+import type { Medium } from './medium.ts'
 
 const STDOUT = 1
 const FULL_PIPE_DELAY_MS = 10
@@ -10,13 +10,13 @@ const FULL_PIPE_DELAY_MS = 10
 const writeBytes = promisify(write)
 
 /**
- * Lines on the process's standard output, one chain for each run of the process. They are written off the event loop, which
- * `process.stdout` would hold up while nobody reads a pipe.
+ * Writes lines to standard output, as one chain per run of the process. The descriptor is written to
+ * asynchronously, since `process.stdout` would block the event loop while nobody reads the pipe.
  */
 export function stdoutMedium (fd = STDOUT): Medium {
   let begins = true
   let closed = false
-  /** What a failure has left of a batch: the rest of a line must end before another begins. */
+  /** A failed batch may have left part of a line, which has to end before the next one begins. */
   let torn = false
   return {
     kind: 'stdout',

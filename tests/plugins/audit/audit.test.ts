@@ -6,19 +6,18 @@ import { createInterface } from 'node:readline'
 import { mock } from 'node:test'
 import t, { type Test } from 'tap'
 import { canonical, sha256 } from '../../../plugins/audit/chain.ts'
-import type { AuditEntry } from '../../../plugins/audit/record.ts'
+import type { AuditEntry, LogRecord } from '../../../plugins/audit/record.ts'
 import { FileMedium } from '../../../plugins/audit/sinks/file.ts'
-import { verifyFiles } from '../../../plugins/audit/verify.ts'
+import { verifyFiles } from '../../../plugins/audit/verify/index.ts'
 import {
   auditApp,
   type AuditConfig,
   buildAudit,
   entry,
   events,
-  type LogRecord,
   recordsOf,
   signingKey,
-  startCollector,
+  startAuditCollector,
   startService,
 } from '../../support/audit.ts'
 import { authority, clientOf } from '../../support/authorization.ts'
@@ -27,7 +26,7 @@ import { waitFor } from '../../support/wait-for.ts'
 
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
-/** An audit into a file of its own. */
+/** An app that records to a file of its own. */
 async function buildWithFile (t: Test, config: Partial<AuditConfig> = {}, dir = t.testdir()) {
   const folder = join(dir, 'log')
   const path = join(folder, 'audit.jsonl')
@@ -86,7 +85,7 @@ t.test('a record has every field, and no other', async t => {
   })
 })
 
-t.test('start and stop are recorded, and that nobody signs', async t => {
+t.test('start and stop are recorded, and so is a missing signing key', async t => {
   const { app, path } = await buildWithFile(t)
   await app.close()
   t.strictSame(events(path), ['header', 'start', 'stop', 'checkpoint'])
@@ -103,7 +102,7 @@ t.test('a signing key signs the checkpoints', async t => {
   t.equal(exitCode, 0, findings.join('\n'))
 })
 
-t.test('a key that is no Ed25519 key stops the start', async t => {
+t.test('the service does not start with a key other than Ed25519', async t => {
   const dir = t.testdir({ none: 'no key' })
   for (const file of [join(dir, 'none'), join(dir, 'missing'), signingKey(dir).publicKeyFile]) {
     const app = auditApp({ auditSinks: [{ kind: 'none' }], auditSigningKeyFile: file })
@@ -115,7 +114,7 @@ t.test('a key that is no Ed25519 key stops the start', async t => {
   }
 })
 
-t.test('secrets are taken out of arguments and diffs, and large values are digested', async t => {
+t.test('secrets are removed from arguments and diffs, and large values are replaced by digests', async t => {
   const { app, path } = await buildWithFile(t, { auditRedact: ['card'] })
   const names = Array.from({ length: 2_000 }, (_, index) => `topic-${index}`)
   await app.audit.record(entry({
@@ -140,7 +139,7 @@ t.test('secrets are taken out of arguments and diffs, and large values are diges
   t.match(last(path).where?.user_agent, { bytes: 10_002 })
 })
 
-t.test('when no sink takes a record the call is refused, in AUDIT_FAIL_MODE=open only a mutation is', async t => {
+t.test('when no sink accepts a record, the call is refused; with AUDIT_FAIL_MODE=open, only a mutation is', async t => {
   for (const mode of ['closed', 'open'] as const) {
     const { app, path, folder } = await buildWithFile(t, { auditFailMode: mode })
     t.strictSame(app.audit.state, {
@@ -166,7 +165,7 @@ t.test('when no sink takes a record the call is refused, in AUDIT_FAIL_MODE=open
   }
 })
 
-t.test('one sink that takes records is enough, and each has a chain of its own', async t => {
+t.test('one working sink is enough, and each sink has a chain of its own', async t => {
   const paths = ['a', 'b'].map(name => join(t.testdir(), name, 'audit.jsonl')) as [string, string]
   const app = await buildAudit(t, { auditSinks: paths.map(path => ({ kind: 'file' as const, path })) })
   await app.audit.recordDurably(entry())
@@ -185,12 +184,12 @@ t.test('one sink that takes records is enough, and each has a chain of its own',
   for (const path of paths) t.equal((await verifyFiles([path])).exitCode, 0)
 })
 
-t.test('a mutation waits until its intent is durable in every file', async t => {
+t.test('a mutation waits until its intent is durable in all files', async t => {
   const dir = t.testdir()
   const app = await buildAudit(t, {
     auditSinks: ['a', 'b'].map(name => ({ kind: 'file' as const, path: join(dir, name) })),
   })
-  await app.audit.recordDurably(entry()) // so that nothing before is left to sync
+  await app.audit.recordDurably(entry()) // leaves nothing to sync
   const slow = Promise.withResolvers<void>()
   let syncs = 0
   const sync = mock.method(FileMedium.prototype, 'sync', async () => { if (++syncs === 2) await slow.promise })
@@ -204,14 +203,14 @@ t.test('a mutation waits until its intent is durable in every file', async t => 
   await recorded
 })
 
-t.test('the sink none takes everything and keeps nothing', async t => {
+t.test('the sink `none` accepts everything and keeps nothing', async t => {
   const app = await buildAudit(t, { auditSinks: [{ kind: 'none' }] })
   await t.resolves(app.audit.record(entry()))
   await t.resolves(app.audit.recordDurably(entry()))
   t.strictSame(app.audit.state, { state: 'ok', lost: 0, sinks: [] })
 })
 
-t.test('what is redacted is named nowhere else', async t => {
+t.test('a redacted argument does not appear among the resources either', async t => {
   const { env, token, recorded } = await authority(t)
   for (const redact of ['group_id', 'GROUP-ID', 'group']) {
     const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_AUDIT_REDACT: redact })
@@ -226,7 +225,7 @@ t.test('what is redacted is named nowhere else', async t => {
   }
 })
 
-t.test('failed sign-ins are recorded, and counted when they flood', async t => {
+t.test('failed sign-ins are recorded, and only counted when there are many', async t => {
   mock.timers.enable({ apis: ['setTimeout'] })
   t.teardown(() => mock.timers.reset())
   const { app, path } = await buildWithFile(t)
@@ -250,15 +249,15 @@ t.test('failed sign-ins are recorded, and counted when they flood', async t => {
     where: { remote_address: '10.0.0.100' },
   })
   await app.audit.authenticationFailure(failure(1))
-  t.match(failures().at(-1), { where: { remote_address: '10.0.0.1' } }, 'the next interval begins anew')
+  t.match(failures().at(-1), { where: { remote_address: '10.0.0.1' } }, 'the next interval starts from zero')
   t.notOk('count' in (failures().at(-1) as object))
   for (let address = 1; address <= 30; address++) await app.audit.authenticationFailure(failure(address))
   await app.close()
-  t.match(failures().at(-1), { count: 11 }, 'a close keeps what was counted')
+  t.match(failures().at(-1), { count: 11 }, 'a close records those counted so far')
   t.equal(failures().reduce((sum, { count = 1 }) => sum + count, 0), 131)
 })
 
-t.test('a failed sign-in that can not be recorded turns nobody away twice', async t => {
+t.test('recording a failed sign-in never fails', async t => {
   const { app, folder } = await buildWithFile(t)
   renameSync(folder, `${folder}-gone`)
   await t.resolves(app.audit.authenticationFailure(entry({ event: 'authentication_failure' })))
@@ -285,7 +284,7 @@ t.test('stdout has one JSON object per line and nothing else; logs go to stderr'
   t.equal((await verifyFiles([path])).exitCode, 0)
 })
 
-t.test('a reader of stdout that does not read holds nothing up for long', async t => {
+t.test('records on stdout that nobody reads delay no call for long', async t => {
   const service = startService(t, { auditSinks: [{ kind: 'stdout' }] })
   service.stdout?.pause()
   const outcomes = new Map<string, number>()
@@ -307,15 +306,15 @@ t.test('a reader of stdout that does not read holds nothing up for long', async 
   await once(service, 'close')
   const path = join(t.testdir(), 'stdout.jsonl')
   writeFileSync(path, Buffer.concat(output))
-  t.equal(events(path).filter(event => event === 'tool_call').length, 2_000, 'what was refused came all the same')
+  t.equal(events(path).filter(event => event === 'tool_call').length, 2_000, 'refused records arrive nevertheless')
   t.equal((await verifyFiles([path])).exitCode, 0)
 })
 
-t.test('a collector gets batches, and a record is taken when it says so', async t => {
+t.test('a collector gets batches, and a record is accepted once the collector says so', async t => {
   const batches: string[] = []
   let status = 200
   let refused = 0
-  const url = await startCollector(t, ({ method, headers }, body, response) => {
+  const url = await startAuditCollector(t, ({ method, headers }, body, response) => {
     if (method !== 'POST' || headers['content-type'] !== 'application/x-ndjson') status = 400
     if (status === 200) batches.push(body)
     else refused++
@@ -329,7 +328,7 @@ t.test('a collector gets batches, and a record is taken when it says so', async 
   const waiting = app.audit.record(entry())
   await waitFor(() => refused > 1 || refused, 2_000, 'a second attempt')
   status = 200
-  await t.resolves(waiting, 'it is sent until it is taken')
+  await t.resolves(waiting, 'the batch is sent until it is accepted')
   await app.close()
   const path = join(t.testdir(), 'collected.jsonl')
   writeFileSync(path, batches.join(''))
@@ -337,11 +336,11 @@ t.test('a collector gets batches, and a record is taken when it says so', async 
   t.equal((await verifyFiles([path])).exitCode, 0)
 })
 
-t.test('a slow collector beside a file slows nobody; alone it refuses in time', async t => {
+t.test('a slow collector next to a file delays no call; as the only sink it refuses in time', async t => {
   const path = join(t.testdir(), 'audit.jsonl')
   const pending: (() => void)[] = []
   const collected: string[] = []
-  const url = await startCollector(t, (_, body, response) => {
+  const url = await startAuditCollector(t, (_, body, response) => {
     pending.push(() => { collected.push(body); response.writeHead(204).end() })
   })
   const both = await buildAudit(t, { auditSinks: [{ kind: 'file', path }, { kind: 'http', url }] })
@@ -353,18 +352,18 @@ t.test('a slow collector beside a file slows nobody; alone it refuses in time', 
   const alone = auditApp({ auditSinks: [{ kind: 'http', url }] })
   t.teardown(() => alone.close())
   alone.ready(() => {})
-  await waitFor(() => pending.length === 2 || pending.length, 2_000, 'a batch of each')
+  await waitFor(() => pending.length === 2 || pending.length, 2_000, 'a batch from each app')
   await t.rejects(alone.audit.record(entry()), { code: 'AUDIT_UNAVAILABLE' })
-  t.match(alone.audit.state, { state: 'unavailable', sinks: [{ reason: 'it takes no record in time' }] })
+  t.match(alone.audit.state, { state: 'unavailable', sinks: [{ reason: 'records were not accepted in time' }] })
 
   const answering = setInterval(() => { for (const answer of pending.splice(0)) answer() }, 10)
   t.teardown(() => clearInterval(answering))
-  await waitFor(() => alone.audit.state.state === 'ok' || alone.audit.state, 5_000, 'taken at last')
+  await waitFor(() => alone.audit.state.state === 'ok' || alone.audit.state, 5_000, 'a sink that works again')
   await Promise.all([both.close(), alone.close()])
   t.equal(
     collected.join('').split('\n').filter(line => line.includes('"tool_call"')).length,
     52,
-    'everything has arrived'
+    'everything arrived'
   )
   t.equal(both.audit.state.sinks[1]?.missed, 0)
 })

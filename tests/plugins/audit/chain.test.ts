@@ -7,7 +7,7 @@ import {
   chain,
   type ChainRecord,
   checkpoint,
-  checkpointProblem,
+  checkpointOf,
   header,
   headerOf,
   parseRecord,
@@ -18,21 +18,21 @@ import { holds, same } from '../../support/property.ts'
 const stamp = { time: '2026-07-28T00:00:00.000Z' }
 const read = (line: string) => parseRecord(Buffer.from(line)) as ChainRecord
 
-t.test('canonical JSON is as RFC 8785 says', async t => {
-  // Section 3.2.2 and 3.2.3, with their own examples.
+t.test('canonical JSON follows RFC 8785', async t => {
+  // The examples of sections 3.2.2 and 3.2.3.
   const example = String.raw`{"numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
     "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/", "literals": [null, true, false]}`
   t.equal(
     canonical(JSON.parse(example)),
-    String
-      .raw`{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}`
+    String.raw`{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],` +
+      String.raw`"string":"€$\u000f\nA'B\"\\\\\"/"}`
   )
   const sorting = String.raw`{"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\ud83d\ude00": 5, "\u0080": 6, "\u00f6": 7}`
   t.equal(canonical(JSON.parse(sorting)), '{"\\r":2,"1":4,"\u0080":6,"\u00f6":7,"\u20ac":1,"\u{1f600}":5,"\ufb33":3}')
-  t.equal(canonical({ 10: 0, 9: 0, a: -0 }), '{"10":0,"9":0,"a":0}', 'names that look like numbers are sorted as text')
+  t.equal(canonical({ 10: 0, 9: 0, a: -0 }), '{"10":0,"9":0,"a":0}', 'names that look like numbers sort as text')
 })
 
-t.test('what JSON can not hold is made to fit', async t => {
+t.test('values outside JSON are converted', async t => {
   t.equal(canonical(['\ud800', 'a\udfffb', '\ud83d\ude00']), '["\ufffd","a\ufffdb","😀"]')
   t.equal(canonical({ '\ud800': 1 }), '{"\ufffd":1}')
   t.equal(
@@ -41,7 +41,7 @@ t.test('what JSON can not hold is made to fit', async t => {
   )
 })
 
-t.test('canonical JSON is JSON of the same value, and there is one for each', async t => {
+t.test('canonical JSON keeps the value, and is unique', async t => {
   holds(
     t,
     'the value is kept',
@@ -50,7 +50,7 @@ t.test('canonical JSON is JSON of the same value, and there is one for each', as
   )
   holds(
     t,
-    'written again it is the same',
+    'canonicalizing it again changes nothing',
     fc.jsonValue({ stringUnit: 'binary' }),
     value => canonical(JSON.parse(canonical(value))) === canonical(value)
   )
@@ -69,7 +69,7 @@ t.test('each line carries the SHA-256 of the one before', async t => {
   t.match(read(second.line), { event: 'stop', schema: 1, sequence: 2, prev: sha256(first.line) })
 })
 
-t.test('a line is a record only as canonical JSON, byte for byte', async t => {
+t.test('only canonical JSON, byte for byte, is a record', async t => {
   const { line } = chain(BEGINNING, { event: 'start', text: 'ä', ...stamp })
   t.ok(read(line))
   for (
@@ -86,11 +86,11 @@ t.test('a line is a record only as canonical JSON, byte for byte', async t => {
         ])
       ),
       'a name twice': Buffer.from(line.replace('{', '{"event":"stop",')),
-      'an escape that is not needed': Buffer.from(line.replace('start', '\\u0073tart')),
+      'an unnecessary escape': Buffer.from(line.replace('start', '\\u0073tart')),
       'bytes that are not UTF-8': Buffer.from(line.replace('ä', '\u00ff'), 'latin1'),
       'a byte order mark': Buffer.from(`\ufeff${line}`),
       'a lone surrogate': Buffer.from(line.replace('ä', '\\ud800')),
-      'a number written otherwise': Buffer.from(line.replace('"sequence":1', '"sequence":1.0')),
+      'a number in another notation': Buffer.from(line.replace('"sequence":1', '"sequence":1.0')),
       'another schema': Buffer.from(line.replace('"schema":1', '"schema":2')),
       'no hash': Buffer.from(line.replace('0'.repeat(64), 'none')),
       'no JSON': Buffer.from(line.slice(1)),
@@ -101,7 +101,7 @@ t.test('a line is a record only as canonical JSON, byte for byte', async t => {
   ) t.equal(parseRecord(bytes), undefined, what)
 })
 
-t.test('a header names the file before, and the first file has none', async t => {
+t.test('a header names the file before it, of which the first file has none', async t => {
   const first = chain(BEGINNING, { ...header(1, BEGINNING), ...stamp })
   const second = chain(first.end, { ...header(2, first.end), ...stamp })
   t.strictSame(headerOf(read(first.line)), { number: 1, before: BEGINNING })
@@ -109,41 +109,41 @@ t.test('a header names the file before, and the first file has none', async t =>
   t.equal(
     headerOf(read(chain(BEGINNING, { ...header(2, BEGINNING), ...stamp }).line)),
     undefined,
-    'the second file follows a first one'
+    'the second file must follow a first one'
   )
   t.equal(
     headerOf(read(chain(first.end, { ...header(1, first.end), ...stamp }).line)),
     undefined,
-    'the first file follows nothing'
+    'the first file must not follow another'
   )
   t.equal(
     headerOf(read(chain(first.end, { ...header(2, BEGINNING), ...stamp }).line)),
     undefined,
-    'it says the same as the chain'
+    'it must agree with the chain'
   )
   t.equal(headerOf(read(chain(first.end, { event: 'start', ...stamp }).line)), undefined)
   t.equal(headerOf(read(chain(first.end, { event: 'header', ...stamp }).line)), undefined)
 })
 
-t.test('a checkpoint proves by itself that it is as it was written', async t => {
+t.test('a checkpoint proves its own integrity', async t => {
   const { privateKey } = generateKeyPairSync('ed25519')
   const { end } = chain(BEGINNING, { event: 'start', ...stamp })
   for (const key of [privateKey, undefined]) {
     const signed = key ? 'signed' : 'unsigned'
     const { line } = chain(end, checkpoint(end, stamp, true, key))
-    t.equal(checkpointProblem(read(line)), undefined, signed)
+    t.match(checkpointOf(read(line)), { checkpoint: { closing: true }, problem: undefined }, signed)
     t.match(read(line), {
       event: 'checkpoint',
       sequence: 2,
       prev: end.hash,
       checkpoint: { closing: true, signature: key ? /^[0-9a-f]{128}$/ : null },
     })
-    // Every byte of it counts.
+    // No byte of it can be changed.
     for (let index = 0; index < line.length; index++) {
       const changed = Buffer.from(line)
       changed[index] = changed[index] === 0x31 ? 0x32 : 0x31
       const record = parseRecord(changed)
-      if (record?.event === 'checkpoint' && checkpointProblem(record) === undefined) {
+      if (record?.event === 'checkpoint' && 'checkpoint' in checkpointOf(record)) {
         t.fail(`${signed}: byte ${index} of ${line}`)
       }
     }
@@ -154,24 +154,19 @@ t.test('a checkpoint proves by itself that it is as it was written', async t => 
     ChainRecord
   ]
   const { signature } = theirs['checkpoint'] as { signature: string }
-  t.equal(
-    checkpointProblem({ ...mine, checkpoint: { ...mine['checkpoint'] as object, signature } }),
-    "the checkpoint's signature is wrong"
-  )
-  t.equal(
-    checkpointProblem({ ...mine, checkpoint: { ...mine['checkpoint'] as object, signature: signature.toUpperCase() } }),
-    "the checkpoint's signature is malformed"
-  )
-  t.equal(checkpointProblem({ ...mine, checkpoint: null }), 'the checkpoint is incomplete')
-  t.equal(
-    checkpointProblem({ ...mine, checkpoint: { ...mine['checkpoint'] as object, closing: false } }),
-    'the checkpoint was changed'
-  )
+  const problemWith = (more: object) =>
+    checkpointOf({ ...mine, checkpoint: { ...mine['checkpoint'] as object, ...more } })
+  t.strictSame(problemWith({ signature }), { problem: "the checkpoint's signature is wrong" })
+  t.strictSame(problemWith({ signature: signature.toUpperCase() }), {
+    problem: "the checkpoint's signature is malformed",
+  })
+  t.strictSame(checkpointOf({ ...mine, checkpoint: null }), { problem: 'the checkpoint is incomplete' })
+  t.strictSame(problemWith({ closing: false }), { problem: 'the checkpoint was changed' })
   const keyless = { closing: true, public_key: 'abcd' }
   const statement = { ...mine, checkpoint: keyless }
-  t.equal(
-    checkpointProblem({ ...mine, checkpoint: { ...keyless, hash: sha256(canonical(statement)), signature } }),
-    "the checkpoint's signature is wrong",
-    'no key at all'
+  t.strictSame(
+    checkpointOf({ ...mine, checkpoint: { ...keyless, hash: sha256(canonical(statement)), signature } }),
+    { problem: "the checkpoint's signature is wrong" },
+    'not a key'
   )
 })

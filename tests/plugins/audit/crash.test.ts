@@ -3,15 +3,15 @@ import { appendFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t from 'tap'
-import { verifyFiles } from '../../../plugins/audit/verify.ts'
+import { verifyFiles } from '../../../plugins/audit/verify/index.ts'
 import { buildAudit, events, recordsOf, startService } from '../../support/audit.ts'
 import { waitFor } from '../../support/wait-for.ts'
 
 const RUNS = 4
-/** As many as may wait at once. */
+/** As many as can be queued. */
 const RECORDS = 5_000
 
-t.test('kill -9 during load loses no record that was acknowledged', async t => {
+t.test('kill -9 under load loses no acknowledged record', async t => {
   const path = join(t.testdir(), 'audit.jsonl')
   const acknowledged: string[] = []
   for (let run = 0; run < RUNS; run++) {
@@ -22,7 +22,7 @@ t.test('kill -9 during load loses no record that was acknowledged', async t => {
       if (line.endsWith(' ok')) acknowledged.push(line.slice(0, -3))
     })
     await waitFor(() => ready, 10_000, 'a start')
-    // More than it can have recorded when it is killed.
+    // More than it can record before it is killed.
     service.stdin?.on('error', () => {})
     service.stdin?.write(
       Array.from({ length: RECORDS }, (_, id) => `${id % 7 === 0 ? 'durable ' : ''}${run}-${id}\n`).join('')
@@ -30,8 +30,8 @@ t.test('kill -9 during load loses no record that was acknowledged', async t => {
     await waitFor(() => acknowledged.length > 500 * (run + 1) || acknowledged.length, 10_000, 'load')
     service.kill('SIGKILL')
     await once(service, 'close')
-    t.ok(acknowledged.filter(id => id.startsWith(`${run}-`)).length < RECORDS, 'it was killed under way')
-    // As a write leaves it that was under way.
+    t.ok(acknowledged.filter(id => id.startsWith(`${run}-`)).length < RECORDS, 'it was killed before it finished')
+    // As an interrupted write leaves it.
     if (run % 2 === 1) appendFileSync(path, '{"decision":"all')
   }
 
@@ -48,7 +48,7 @@ t.test('kill -9 during load loses no record that was acknowledged', async t => {
   t.strictSame(
     beforeStarts,
     ['header', ...Array<string>(RUNS).fill('checkpoint')],
-    'what a run has left without a checkpoint has one before the next begins'
+    'records that a run left without a checkpoint get one before the next start'
   )
   const { exitCode, findings } = await verifyFiles([path])
   t.equal(exitCode, 0, findings.join('\n'))

@@ -18,9 +18,10 @@ import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
 import { canonical, chain, sha256 } from '../../../plugins/audit/chain.ts'
+import type { LogRecord } from '../../../plugins/audit/record.ts'
 import type { Sink } from '../../../plugins/audit/sinks/sink.ts'
-import { verifyFiles } from '../../../plugins/audit/verify.ts'
-import { body, events, fileSink, type LogRecord, recordsOf, startService } from '../../support/audit.ts'
+import { verifyFiles } from '../../../plugins/audit/verify/index.ts'
+import { body, events, fileSink, recordsOf, startService } from '../../support/audit.ts'
 import { ROOT } from '../../support/paths.ts'
 import { waitFor } from '../../support/wait-for.ts'
 
@@ -38,12 +39,12 @@ function filesOf (path: string): string[] {
   ).concat(path)
 }
 
-/** The one file that was set aside as altered. */
+/** The one file set aside as altered. */
 function alteredOf (path: string): string {
   const [aside = '', ...more] = readdirSync(join(path, '..')).filter(file =>
     file.startsWith(`${basename(path)}.altered-`)
   )
-  if (aside === '' || more.length > 0) throw new Error('not one file is set aside')
+  if (aside === '' || more.length > 0) throw new Error('expected one altered file')
   return join(path, '..', aside)
 }
 
@@ -56,21 +57,21 @@ async function writeAll (sink: Sink, count: number): Promise<void> {
   for (let written = 0; written < count; written++) await sink.write(body(), false)
 }
 
-t.test('a record is in the file when it is taken, and nobody else may read it', async t => {
+t.test('an accepted record is in the file, which only its owner can read', async t => {
   const path = logIn(t)
   const sink = fileSink(path)
   const line = await sink.write(body(), false)
   t.equal(readFileSync(path, 'utf8').split('\n').at(-2), line)
   t.strictSame(events(path), ['header', 'tool_call'])
   t.equal(statSync(path).mode & 0o777, 0o600)
-  t.equal(statSync(join(path, '..')).mode & 0o777, 0o700, 'folders that were missing')
+  t.equal(statSync(join(path, '..')).mode & 0o777, 0o700, 'missing folders are created')
   t.equal(statSync(join(path, '../..')).mode & 0o777, 0o700)
   await sink.close()
   t.strictSame(events(path), ['header', 'tool_call', 'checkpoint'])
   await intact(t, path)
 })
 
-t.test('a file that others could read is taken from them', async t => {
+t.test('a file that others can read is made private', async t => {
   const path = logIn(t)
   await fileSink(path).close()
   chmodSync(path, 0o644)
@@ -78,7 +79,7 @@ t.test('a file that others could read is taken from them', async t => {
   t.equal(statSync(path).mode & 0o777, 0o600)
 })
 
-t.test('records that come together are in the order in which they came', async t => {
+t.test('records of one batch keep their order', async t => {
   const path = logIn(t)
   const sink = fileSink(path)
   const lines = await Promise.all(Array.from({ length: 2_500 }, () => sink.write(body(), false)))
@@ -96,7 +97,7 @@ t.test('records that come together are in the order in which they came', async t
   await intact(t, path)
 })
 
-t.test('the next run goes on in the same file, with the chain of the one before', async t => {
+t.test('the next run continues the chain in the same file', async t => {
   const path = logIn(t)
   for (let run = 0; run < 3; run++) {
     const sink = fileSink(path)
@@ -119,7 +120,7 @@ t.test('the next run goes on in the same file, with the chain of the one before'
   await intact(t, path)
 })
 
-t.test('a full file is set beside, and the next one begins with its end', async t => {
+t.test('a full file is rotated, and the next one begins with its end', async t => {
   const path = logIn(t)
   const sink = fileSink(path, { maxBytes: 3_000 })
   await writeAll(sink, 30)
@@ -138,7 +139,7 @@ t.test('a full file is set beside, and the next one begins with its end', async 
   await intact(t, path)
 })
 
-t.test('a file ends with its day', async t => {
+t.test('a file is rotated at the end of its day', async t => {
   const path = logIn(t)
   let now = new Date('2026-07-28T23:59:59Z')
   const sink = fileSink(path, { now: () => now })
@@ -151,13 +152,13 @@ t.test('a file ends with its day', async t => {
   await intact(t, path)
 })
 
-t.test('a crash between setting a file beside and beginning the next breaks no chain', async t => {
+t.test('a crash between rotating a file and creating the next does not break the chain', async t => {
   const path = logIn(t)
   const sink = fileSink(path)
   await writeAll(sink, 2)
   await sink.close()
   renameSync(path, `${path}.2026-07-28.000001`)
-  writeFileSync(`${path}.torn-2026`, 'no file of the log')
+  writeFileSync(`${path}.torn-2026`, 'not a file of the log')
   const next = fileSink(path)
   await writeAll(next, 1)
   await next.close()
@@ -165,21 +166,21 @@ t.test('a crash between setting a file beside and beginning the next breaks no c
   await intact(t, path)
 })
 
-t.test('a name that is taken stops the rotation, not the records', async t => {
+t.test('a name that is taken prevents the rotation, not the records', async t => {
   const path = logIn(t)
   let now = new Date('2026-07-28T12:00:00Z')
   const sink = fileSink(path, { now: () => now })
   await writeAll(sink, 1)
-  writeFileSync(`${path}.2026-07-28.000001`, 'of somebody else')
+  writeFileSync(`${path}.2026-07-28.000001`, 'something else')
   now = new Date('2026-07-29T12:00:00Z')
   await writeAll(sink, 2)
   await sink.close()
-  t.equal(readFileSync(`${path}.2026-07-28.000001`, 'utf8'), 'of somebody else')
+  t.equal(readFileSync(`${path}.2026-07-28.000001`, 'utf8'), 'something else')
   t.strictSame(events(path), ['header', 'tool_call', 'checkpoint', 'tool_call', 'tool_call', 'checkpoint'])
   t.equal((await verifyFiles([path])).exitCode, 0)
 })
 
-t.test('what a crash has left without a checkpoint is sealed before anything follows, and verify says so', async t => {
+t.test('records that a crash left without a checkpoint are sealed at the next start, and verify says so', async t => {
   const found = /:3: records 2 to 2 had no checkpoint when the service started/
   const crashed = async (name: string) => {
     const path = logIn(t)
@@ -226,7 +227,7 @@ t.test('what a crash has left without a checkpoint is sealed before anything fol
     })
   }
 
-  t.test('also what somebody has added while the service was down', async t => {
+  t.test('even if somebody added them while the service was down', async t => {
     const path = logIn(t)
     const sink = fileSink(path)
     await writeAll(sink, 1)
@@ -239,7 +240,8 @@ t.test('what a crash has left without a checkpoint is sealed before anything fol
     await next.close()
     t.match(
       (await verdict(path)).findings.join('\n'),
-      /:5: records 4 to 4 had no checkpoint when the service started: .* whoever writes or cuts while the service is down/
+      ':5: records 4 to 4 had no checkpoint when the service started: a crash leaves such records, ' +
+        'and so does anyone who adds or removes records while the service is down'
     )
   })
 })
@@ -277,18 +279,18 @@ t.test('a torn last line is set aside and recorded', async t => {
       'checkpoint',
     ])
     const { exitCode, findings } = await verifyFiles([path, kept])
-    t.equal(exitCode, 0, 'the torn line is no file of the chain')
+    t.equal(exitCode, 0, 'the torn line is not part of the chain')
     t.match(
       findings.join('\n'),
-      `${torn.length} bytes that were no record stood at the end when the service started, and are set aside as "${
+      `a torn line of ${torn.length} bytes was at the end of the file when the service started: it was set aside as "${
         aside[0]
       }"`
     )
-    t.match(findings.join('\n'), /torn-.*: left out: what a crash left of a line/)
+    t.match(findings.join('\n'), /torn-.*: skipped: a torn line left by a crash/)
   }
 })
 
-t.test('a file whose first line is torn is begun again', async t => {
+t.test('a file whose first line is torn is started again', async t => {
   const path = logIn(t)
   mkdirSync(join(path, '..'), { recursive: true })
   writeFileSync(path, '{"event":"header","file":{"num')
@@ -299,27 +301,27 @@ t.test('a file whose first line is torn is begun again', async t => {
   await intact(t, path)
 })
 
-t.test('a file that is no audit log is left alone', async t => {
+t.test('a file that is not an audit log is left alone', async t => {
   for (const content of ['root:x:0:0\n', 'root:x:0:0', '{"event":"header"}\n']) {
     const path = join(t.testdir({ passwd: content }), 'passwd')
     const sink = fileSink(path)
-    await t.rejects(sink.write(body(), false), { message: 'the file holds no audit log: move it away' })
-    t.match(sink.state, { state: 'failed', reason: 'the file holds no audit log: move it away', missed: 1 })
+    await t.rejects(sink.write(body(), false), { message: 'the file is not an audit log: move it away' })
+    t.match(sink.state, { state: 'failed', reason: 'the file is not an audit log: move it away', missed: 1 })
     await sink.close()
     t.equal(readFileSync(path, 'utf8'), content)
   }
 })
 
-t.test('a device or a folder is no log', async t => {
+t.test('a device or a folder cannot be a log', async t => {
   const folder = fileSink(t.testdir())
   await t.rejects(folder.write(body(), false), { code: 'EISDIR' })
-  t.equal(folder.state.reason, 'open: EISDIR', 'the reason names no path')
+  t.equal(folder.state.reason, 'open: EISDIR', 'the reason contains no path')
   const device = fileSink('/dev/full')
-  await t.rejects(device.write(body(), false), { message: 'it is no regular file' })
+  await t.rejects(device.write(body(), false), { message: 'not a regular file' })
   await Promise.all([folder.close(), device.close()])
 })
 
-t.test('a file that is moved away is begun anew, and the chain says so', async t => {
+t.test('a file that is moved away is replaced by a new one, and the chain records it', async t => {
   const path = logIn(t)
   const sink = fileSink(path)
   await writeAll(sink, 2)
@@ -327,11 +329,11 @@ t.test('a file that is moved away is begun anew, and the chain says so', async t
   await writeAll(sink, 2)
   await sink.close()
   t.strictSame(events(path), ['header', 'gap', 'tool_call', 'tool_call', 'checkpoint'])
-  t.match(recordsOf(path)[1], { gap: { records: null, reason: /taken away/ } })
+  t.match(recordsOf(path)[1], { gap: { records: null, reason: /moved or removed/ } })
   await intact(t, path)
 })
 
-t.test('a file that is replaced by its copy is what is written to', async t => {
+t.test('a copy that replaces the file is written to', async t => {
   const path = logIn(t)
   const sink = fileSink(path)
   await writeAll(sink, 2)
@@ -343,7 +345,7 @@ t.test('a file that is replaced by its copy is what is written to', async t => {
   await intact(t, path)
 })
 
-t.test('records that somebody cuts off while the service runs are missed', async t => {
+t.test('records cut off while the service runs are detected', async t => {
   const path = logIn(t)
   const sink = fileSink(path)
   await writeAll(sink, 5)
@@ -354,18 +356,18 @@ t.test('records that somebody cuts off while the service runs are missed', async
   const aside = alteredOf(path)
   t.strictSame(events(aside), ['header', 'tool_call', 'tool_call'])
   t.strictSame(events(path), ['header', 'gap', 'tool_call', 'checkpoint'])
-  t.match(recordsOf(path)[1], { gap: { records: 3, reason: /not in the file any more/ } })
+  t.match(recordsOf(path)[1], { gap: { records: 3, reason: /records written earlier are missing from it/ } })
   t.match(await verifyFiles([aside, path]), { exitCode: 1, problems: [{ path: aside, line: 3, what: /cut off/ }] })
 })
 
-t.test('a file that somebody else writes to is set aside, and the chain goes on from the own last line', async t => {
+t.test('a file that somebody else writes to is set aside, and the chain continues from its own last line', async t => {
   const forge = (lines: string[]) => canonical({ ...JSON.parse(lines.at(-1) ?? ''), rule: 'forged, and longer' })
   const append = (lines: string[]) => chain({ hash: sha256(lines.at(-1) ?? ''), sequence: lines.length }, body()).line
   for (const [what, change] of Object.entries<(lines: string[]) => string>({
     'a changed last line': lines => [...lines.slice(0, -1), forge(lines), ''].join('\n'),
     'an appended line that fits': lines => [...lines, append(lines), ''].join('\n'),
     'a part of a line': lines => [...lines, '{"half'].join('\n'),
-    'what is no log': () => 'root:x:0:0\n',
+    'something that is not a log': () => 'root:x:0:0\n',
   })) {
     const path = logIn(t)
     rmSync(join(path, '..'), { recursive: true, force: true })
@@ -387,7 +389,7 @@ t.test('a file that somebody else writes to is set aside, and the chain goes on 
   }
 })
 
-t.test('while its folder is gone nothing is taken, and the chain tells how much it is without', async t => {
+t.test('without its folder a file accepts nothing, and the chain records how much is missing', async t => {
   const path = logIn(t)
   const folder = join(path, '..')
   const sink = fileSink(path)
@@ -396,7 +398,7 @@ t.test('while its folder is gone nothing is taken, and the chain tells how much 
   await t.rejects(sink.write(body(), false), { code: 'ENOENT' })
   await t.rejects(sink.write(body(), true), { code: 'ENOENT' })
   t.match(sink.state, { state: 'failed', reason: 'stat: ENOENT', missed: 2 })
-  t.notOk(existsSync(folder), 'a mount point is not filled with what belongs on the volume')
+  t.notOk(existsSync(folder), 'nothing is written to the mount point')
   renameSync(`${folder}-gone`, folder)
   await writeAll(sink, 1)
   t.strictSame(sink.state, { kind: 'file', state: 'ok', written: 3, missed: 2, gaps: 1 })
@@ -406,10 +408,10 @@ t.test('while its folder is gone nothing is taken, and the chain tells how much 
   await intact(t, path)
 })
 
-t.test('a full disk refuses whole records, and takes them again when there is room', async t => {
+t.test('a full disk refuses whole records, and accepts them again when there is room', async t => {
   const path = logIn(t)
   mkdirSync(join(path, '..'), { recursive: true })
-  // The limit of a file's size is a full disk for one process. What tap adds to Node.js would end it at the limit.
+  // A file size limit acts like a full disk for one process. NODE_OPTIONS from tap would make it end at the limit.
   const service = startService(t, { auditSinks: [{ kind: 'file', path }] }, {
     wrapper: ['bash', '-c', 'unset NODE_OPTIONS; ulimit -S -f 16; exec "$@"', '-'],
   })
@@ -425,12 +427,12 @@ t.test('a full disk refuses whole records, and takes them again when there is ro
     await waitFor(() => answers.has(id), WITHIN_MS, `an answer to ${id}`)
     return answers.get(id)
   }
-  let taken = 0
+  let accepted = 0
   let outcome = await record()
-  for (; outcome === 'ok' && taken < 1_000; outcome = await record()) taken++
+  for (; outcome === 'ok' && accepted < 1_000; outcome = await record()) accepted++
   t.equal(outcome, 'AUDIT_UNAVAILABLE')
   t.equal(await record(), 'AUDIT_UNAVAILABLE')
-  t.equal(events(path).length, taken + 2, 'what is there is whole records, with the header and the start')
+  t.equal(events(path).length, accepted + 2, 'only whole records: the header, the start and those accepted')
   t.ok(statSync(path).size > 15_000)
 
   execFileSync('prlimit', ['--pid', String(service.pid), '--fsize=1000000:'])
@@ -441,10 +443,10 @@ t.test('a full disk refuses whole records, and takes them again when there is ro
   await intact(t, path)
 })
 
-// In a mount namespace of its own: where the kernel lets nobody have one, the two tests above have to do.
+// Needs a mount namespace. Where the kernel does not allow one, the two tests above have to suffice.
 const mounts = spawnSync('unshare', ['-Urm', 'true']).status === 0
 if (mounts) {
-  t.test('a file system that is full, and a volume that is unmounted', async t => {
+  t.test('a full file system and an unmounted volume', async t => {
     const script = join(ROOT, 'tests/support/audit-volume.ts')
     const output = execFileSync('unshare', ['-Urm', process.execPath, script, t.testdir()], {
       encoding: 'utf8',
@@ -454,7 +456,7 @@ if (mounts) {
     t.equal(full, 'ENOSPC')
     t.equal(afterwards, 'ok')
     t.equal(gone, 'the volume is gone')
-    t.equal(onRoot, false, 'nothing is written where the volume was')
+    t.equal(onRoot, false, 'nothing is written to the mount point')
     t.match(findings.at(-1), /^intact/)
   })
 }

@@ -6,7 +6,7 @@ import { holds } from '../../support/property.ts'
 
 const REDACTED = '[redacted]'
 
-t.test('what is named like a secret is not recorded', async t => {
+t.test('a value named like a secret is not recorded', async t => {
   const redact = redactor()
   for (
     const name of [
@@ -25,7 +25,7 @@ t.test('what is named like a secret is not recorded', async t => {
     ]
   ) {
     t.strictSame(redact({ [name]: 'hidden', limit: 1 }), { [name]: REDACTED, limit: 1 }, name)
-    t.strictSame(redact({ a: [{ [name]: { deep: ['hidden'] } }] }), { a: [{ [name]: REDACTED }] }, `${name}, deep down`)
+    t.strictSame(redact({ a: [{ [name]: { deep: ['hidden'] } }] }), { a: [{ [name]: REDACTED }] }, `${name}, nested`)
     t.strictSame(redact({ name, value: 'hidden', before: 'hidden', after: null }), {
       name,
       value: REDACTED,
@@ -40,7 +40,7 @@ t.test('what is named like a secret is not recorded', async t => {
   })
 })
 
-t.test('what is not a secret is recorded', async t => {
+t.test('a value that is not a secret is recorded', async t => {
   const redact = redactor()
   const plain = {
     names: ['orders'],
@@ -61,13 +61,13 @@ t.test('AUDIT_REDACT adds names', async t => {
   })
 })
 
-t.test('names that only lone surrogates told apart stay apart, and __proto__ is a name', async t => {
+t.test('names that differ only in lone surrogates stay distinct, and __proto__ is a name', async t => {
   const redact = redactor()
   t.equal(canonical(redact({ '\ud800': 1, '\ud801': 2 })), '{"\ufffd":1,"\ufffd\ufffd":2}')
   t.equal(canonical(redact(JSON.parse('{"__proto__":{"a":1}}'))), '{"__proto__":{"a":1}}')
 })
 
-t.test('nesting that no input has ends where it is too deep', async t => {
+t.test('nesting deeper than any input is cut off', async t => {
   let deep: unknown = 'bottom'
   for (let depth = 0; depth < 100_000; depth++) deep = [deep]
   const text = canonical(redactor()(deep))
@@ -85,21 +85,21 @@ t.test('a value over 8 KB is replaced by its size and digest', async t => {
   t.strictSame(
     await shrink({ a: 'x'.repeat(8 * 1024 - 100), b: 1 }),
     { a: 'x'.repeat(8 * 1024 - 100), b: 1 },
-    'not one that is smaller'
+    'a smaller one is kept'
   )
   const many = Array.from({ length: 2_000 }, (_, index) => `topic-${index}`)
   t.strictSame(
     await shrink({ topics: many, limit: 1 }),
     { topics: replaced(many), limit: 1 },
-    'a list, where no item is large'
+    'a list without a large item'
   )
   t.strictSame(await shrink([large]), [replaced(large)])
   const wide = Object.fromEntries(many.map(name => [name, 1]))
   t.strictSame(await shrink(wide), replaced(wide))
-  t.strictSame(await shrink('ä'.repeat(4_096)), replaced('ä'.repeat(4_096)), 'bytes are counted, not characters')
+  t.strictSame(await shrink('ä'.repeat(4_096)), replaced('ä'.repeat(4_096)), 'the size is in bytes, not characters')
 })
 
-t.test('a small value is passed on at once, and no value stays large', async t => {
+t.test('a small value is returned at once, and no value stays large', async t => {
   const small = { limit: 1, names: ['a', null, true] }
   t.equal(shrink(small), small)
   await t.resolves(

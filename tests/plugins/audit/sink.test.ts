@@ -3,11 +3,11 @@ import { setImmediate as turn } from 'node:timers/promises'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import { BEGINNING, type ChainRecord, parseRecord } from '../../../plugins/audit/chain.ts'
-import type { Medium } from '../../../plugins/audit/sinks/sink.ts'
+import type { Medium } from '../../../plugins/audit/sinks/medium.ts'
 import { body, sinkOver } from '../../support/audit.ts'
 import { waitFor } from '../../support/wait-for.ts'
 
-/** A medium that does what a test says, and what came to it. */
+/** A medium that does what a test says and remembers what it was asked to do. */
 function medium (more: Partial<Medium> = {}) {
   const done: string[] = []
   const records: ChainRecord[] = []
@@ -30,7 +30,7 @@ function medium (more: Partial<Medium> = {}) {
   return { fake, done, records, events: () => records.map(({ event }) => event) }
 }
 
-/** Time that passes when a test says so. */
+/** A clock that only advances when a test says so. */
 function clock (t: Test): (ms: number) => Promise<void> {
   mock.timers.enable({ apis: ['setTimeout', 'setInterval'] })
   const now = performance.now()
@@ -44,7 +44,7 @@ function clock (t: Test): (ms: number) => Promise<void> {
   }
 }
 
-t.test('a record is taken before it is fsynced, which happens within 100 ms', async t => {
+t.test('a record is accepted before it is fsynced, which happens within 100 ms', async t => {
   const pass = clock(t)
   const { fake, done } = medium()
   const sink = sinkOver(fake)
@@ -53,7 +53,7 @@ t.test('a record is taken before it is fsynced, which happens within 100 ms', as
   await pass(100)
   t.strictSame(done, ['append', 'sync'])
   await pass(1_000)
-  t.strictSame(done, ['append', 'sync'], 'there is nothing more to make durable')
+  t.strictSame(done, ['append', 'sync'], 'nothing is left to sync')
   await sink.close()
 })
 
@@ -68,7 +68,7 @@ t.test('many records are one append and one fsync', async t => {
   await sink.close()
 })
 
-t.test('what must be durable is taken only once an fsync that began later has ended', async t => {
+t.test('a durable record is accepted only after an fsync that began after its append', async t => {
   const syncs: PromiseWithResolvers<void>[] = []
   const { fake, done } = medium({
     sync: () => {
@@ -78,16 +78,16 @@ t.test('what must be durable is taken only once an fsync that began later has en
     },
   })
   const sink = sinkOver(fake)
-  const taken: string[] = []
-  const first = sink.write(body(), true).then(() => taken.push('first'))
+  const accepted: string[] = []
+  const first = sink.write(body(), true).then(() => accepted.push('first'))
   await waitFor(() => syncs.length === 1 || done, 1_000, 'the first fsync')
-  const second = sink.write(body(), true).then(() => taken.push('second'))
+  const second = sink.write(body(), true).then(() => accepted.push('second'))
   await sink.write(body(), false)
-  t.strictSame(done, ['append', 'append'], 'an fsync that is under way keeps no read waiting')
+  t.strictSame(done, ['append', 'append'], 'an fsync under way delays no read')
   syncs[0]?.resolve()
   await first
   await waitFor(() => syncs.length === 2 || done, 1_000, 'the second fsync')
-  t.strictSame(taken, ['first'], 'the first fsync may have missed the second record')
+  t.strictSame(accepted, ['first'], 'the first fsync may have missed the second record')
   syncs[1]?.resolve()
   await second
   const closed = sink.close()
@@ -97,7 +97,27 @@ t.test('what must be durable is taken only once an fsync that began later has en
   t.equal(done.at(-1), 'close')
 })
 
-t.test('a record that could not be fsynced is not durable', async t => {
+t.test('an fsync with nothing left to do does not prevent later ones', async t => {
+  const pass = clock(t)
+  const slow = Promise.withResolvers<void>()
+  const { fake, done } = medium({ sync: () => slow.promise })
+  const sink = sinkOver(fake)
+  const first = sink.write(body(), true)
+  await pass(0)
+  await sink.write(body(), false)
+  slow.resolve()
+  await first
+  await pass(0)
+  t.strictSame(done, ['append', 'append', 'sync', 'sync'], 'the second one has come early')
+  await pass(100)
+  await sink.write(body(), false)
+  await pass(100)
+  t.strictSame(done.slice(4), ['append', 'sync'])
+  await t.resolves(sink.write(body(), true))
+  await sink.close()
+})
+
+t.test('a record whose fsync fails is not durable', async t => {
   let broken = true
   const { fake } = medium({
     sync: async () => {
@@ -113,37 +133,41 @@ t.test('a record that could not be fsynced is not durable', async t => {
   await sink.close()
 })
 
-t.test('a medium that hangs keeps nobody waiting for long, and loses nothing', async t => {
+t.test('a medium that hangs delays no call for long, and loses nothing', async t => {
   const pass = clock(t)
   let answer = Promise.withResolvers<void>()
   const { fake, events } = medium({ append: () => answer.promise })
   const sink = sinkOver(fake)
   const first = sink.write(body(), false)
-  const refused = t.rejects(first, { message: 'it takes no record in time' })
+  const refused = t.rejects(first, { message: 'records were not accepted in time' })
   await pass(4_000)
-  const second = t.rejects(sink.write(body(), false), { message: 'it takes no record in time' })
+  const second = t.rejects(sink.write(body(), false), { message: 'records were not accepted in time' })
   await pass(2_000)
   await refused
-  t.match(sink.state, { state: 'failed', reason: 'it takes no record in time', missed: 0 })
-  await t.rejects(sink.write(body(), false), { message: 'it takes no record in time' }, 'now it is known at once')
+  t.match(sink.state, { state: 'failed', reason: 'records were not accepted in time', missed: 0 })
+  await t.rejects(
+    sink.write(body(), false),
+    { message: 'records were not accepted in time' },
+    'further records are refused at once'
+  )
   await pass(5_000)
   await second
   answer.resolve()
   answer = Promise.withResolvers()
   answer.resolve()
   await pass(0)
-  t.strictSame(events(), ['header', 'tool_call', 'tool_call', 'tool_call'], 'what was refused was not lost')
+  t.strictSame(events(), ['header', 'tool_call', 'tool_call', 'tool_call'], 'refused records are not lost')
   t.match(sink.state, { state: 'ok', missed: 0 })
   await sink.close()
 })
 
-t.test('an fsync that hangs keeps no mutation waiting for long', async t => {
+t.test('an fsync that hangs delays no mutation for long', async t => {
   const pass = clock(t)
   const answer = Promise.withResolvers<void>()
   const { fake } = medium({ sync: () => answer.promise })
   const sink = sinkOver(fake)
   const refused = [true, true].map(durable =>
-    t.rejects(sink.write(body(), durable), { message: 'it takes no record in time' })
+    t.rejects(sink.write(body(), durable), { message: 'records were not accepted in time' })
   )
   await pass(0)
   await pass(6_000)
@@ -152,7 +176,7 @@ t.test('an fsync that hangs keeps no mutation waiting for long', async t => {
   await sink.close()
 })
 
-t.test('what waits is bounded, and the chain tells what did not find room', async t => {
+t.test('the queue is bounded, and the chain records what did not fit', async t => {
   const answer = Promise.withResolvers<void>()
   const { fake, events, records } = medium({ append: () => answer.promise })
   const sink = sinkOver(fake)
@@ -172,7 +196,7 @@ t.test('what waits is bounded, and the chain tells what did not find room', asyn
   await sink.close()
 })
 
-t.test('there is a checkpoint a minute, if there is anything to seal', async t => {
+t.test('a checkpoint is written every minute if there are records to seal', async t => {
   const pass = clock(t)
   const { fake, events } = medium()
   const sink = sinkOver(fake)
@@ -187,7 +211,7 @@ t.test('there is a checkpoint a minute, if there is anything to seal', async t =
   await sink.close()
 })
 
-t.test('a checkpoint that could not be written is tried again a minute later', async t => {
+t.test('a checkpoint that could not be written is retried a minute later', async t => {
   const pass = clock(t)
   let full = false
   const { fake, events } = medium({ append: async () => { if (full) throw new Error('full') } })
@@ -203,7 +227,21 @@ t.test('a checkpoint that could not be written is tried again a minute later', a
   await sink.close()
 })
 
-t.test('a sink that closes without some records says how many', async t => {
+t.test('a closed sink no longer uses its medium', async t => {
+  const pass = clock(t)
+  const { fake, done } = medium()
+  const sink = sinkOver(fake)
+  const written = sink.write(body(), false)
+  const closed = sink.close()
+  await written
+  await closed
+  const open = mock.method(fake, 'open')
+  await pass(60_000)
+  t.equal(open.mock.callCount(), 0)
+  t.equal(done.at(-1), 'close')
+})
+
+t.test('a sink that closes without some records logs how many', async t => {
   const pass = clock(t)
   const lines: string[] = []
   const { log } = Fastify({ logger: { level: 'error', stream: { write: line => lines.push(line) } } })
@@ -217,9 +255,9 @@ t.test('a sink that closes without some records says how many', async t => {
   await pass(6_000)
   await closed
   await writes
-  t.match(lines.map(line => JSON.parse(line)), [{ msg: 'an audit sink takes no records' }, {
+  t.match(lines.map(line => JSON.parse(line)), [{ msg: 'an audit sink is not accepting records' }, {
     records: 3,
-    msg: 'an audit sink is closed without these records',
+    msg: 'an audit sink was closed without these records',
   }])
   t.strictSame(done, ['close'])
   await t.rejects(sink.write(body(), false), { message: 'the sink is closed' })

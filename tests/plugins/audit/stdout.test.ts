@@ -7,21 +7,21 @@ import { stdoutMedium } from '../../../plugins/audit/sinks/stdout.ts'
 import { body, sinkOver } from '../../support/audit.ts'
 import { waitFor } from '../../support/wait-for.ts'
 
-t.test('a full pipe is waited for, and nothing in it is lost', async t => {
+t.test('a full pipe is waited for, and loses nothing', async t => {
   const path = join(t.testdir(), 'pipe')
   execFileSync('mkfifo', [path])
   const pipe = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
   t.teardown(() => closeSync(pipe))
   const sink = sinkOver(stdoutMedium(pipe))
-  let taken = 0
+  let accepted = 0
   for (let written = 0; written < 200; written++) {
-    void sink.write(body({ rule: 'x'.repeat(1_000) }), false).then(() => taken++)
+    void sink.write(body({ rule: 'x'.repeat(1_000) }), false).then(() => accepted++)
   }
   let text = ''
   await waitFor(() => {
     text += read(pipe)
-    return taken === 200 || taken
-  }, 4_000, 'all taken')
+    return accepted === 200 || accepted
+  }, 4_000, 'all accepted')
   const closed = sink.close()
   await waitFor(() => {
     text += read(pipe)
@@ -31,7 +31,7 @@ t.test('a full pipe is waited for, and nothing in it is lost', async t => {
   t.ok(text.split('\n').slice(0, -1).every(line => parseRecord(Buffer.from(line))))
 })
 
-/** What a pipe holds now. */
+/** What is in the pipe now. */
 function read (pipe: number): string {
   const buffer = Buffer.alloc(1024 * 1024)
   try {
@@ -42,7 +42,7 @@ function read (pipe: number): string {
   }
 }
 
-t.test('a stream that is gone takes nothing', async t => {
+t.test('a stream that cannot be written to accepts nothing', async t => {
   const readOnly = openSync('/dev/null', 'r')
   t.teardown(() => closeSync(readOnly))
   const sink = sinkOver(stdoutMedium(readOnly))

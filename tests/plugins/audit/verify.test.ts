@@ -6,13 +6,13 @@ import t, { type Test } from 'tap'
 import { BEGINNING, type Body, canonical, chain, checkpoint, type End, header } from '../../../plugins/audit/chain.ts'
 import { FileMedium } from '../../../plugins/audit/sinks/file.ts'
 import { Sink } from '../../../plugins/audit/sinks/sink.ts'
-import { verifyFiles } from '../../../plugins/audit/verify.ts'
+import { verifyFiles } from '../../../plugins/audit/verify/index.ts'
 import { body, signingKey, silent } from '../../support/audit.ts'
 
 /** The lines of each file of a log. */
 type Log = string[][]
 
-/** A log as the service writes it: several files, each closed. */
+/** Writes a log of several closed files, as the service does. */
 async function writeLog (
   dir: string,
   { records = 16, runs = 2, keyFile }: { records?: number, runs?: number, keyFile?: string } = {}
@@ -27,15 +27,15 @@ async function writeLog (
     }
     await sink.close()
   }
-  const log = readdirSync(folder).sort().map(file => linesOf(readFileSync(join(folder, file), 'utf8')))
+  const log = readdirSync(folder).sort().map(file => splitLines(readFileSync(join(folder, file), 'utf8')))
   rmSync(folder, { recursive: true })
   return [...log.slice(1), log[0] as string[]]
 }
 
-const linesOf = (text: string) => text.split('\n').slice(0, -1)
+const splitLines = (text: string) => text.split('\n').slice(0, -1)
 const textOf = (lines: readonly string[]) => lines.map(line => `${line}\n`).join('')
 
-/** What verify says of files with such contents. */
+/** The verdict on files with these contents. */
 async function verdictOf (
   dir: string,
   contents: readonly (string | Buffer)[],
@@ -61,7 +61,7 @@ function edit (log: Log, file: number, change: (lines: string[]) => string[]): s
   return log.map((lines, index) => textOf(index === file ? change([...lines]) : lines))
 }
 
-t.test('a log that nobody touched is intact', async t => {
+t.test('an untouched log is intact', async t => {
   const dir = t.testdir()
   const log = await writeLog(dir)
   t.ok(log.length > 2)
@@ -70,10 +70,10 @@ t.test('a log that nobody touched is intact', async t => {
   t.match(findings, ['file-1: file 1, records 1 to', 'file-2: file 2'])
   t.match(findings.at(-1), /^intact: records 1 to \d+$/)
   t.match(findings.join('\n'), 'The checkpoints are unsigned')
-  t.equal((await verdictOf(dir, log.toReversed().map(textOf))).exitCode, 0, 'in whatever order the files are given')
+  t.equal((await verdictOf(dir, log.toReversed().map(textOf))).exitCode, 0, 'in any order of the files')
 })
 
-t.test('no tampering is invented', async t => {
+t.test('no untouched log is called altered', async t => {
   const dir = t.testdir()
   const { keyFile, publicKey } = signingKey(dir)
   await t.resolves(
@@ -92,7 +92,7 @@ t.test('no tampering is invented', async t => {
   )
 })
 
-t.test('every kind of tampering is found, in one file or between several', async t => {
+t.test('every kind of tampering is found, within a file and between files', async t => {
   const dir = t.testdir()
   const { keyFile } = signingKey(dir)
   for (const signed of [true, false]) {
@@ -193,7 +193,7 @@ t.test('every kind of tampering is found, in one file or between several', async
     await finds('a header removed', file.map(index => edit(log, index, lines => lines.slice(1))))
     await finds('files joined', fc.constant([original.join('')]))
     await finds(
-      'a record forged, with all that follows in its file chained anew',
+      'a record forged, and everything after it in its file chained again',
       line.filter(({ index, line }) => line > 0 && line < log[index]!.length - 1).map(({ index, line }) =>
         edit(log, index, lines => rechained(lines, line))
       )
@@ -201,7 +201,7 @@ t.test('every kind of tampering is found, in one file or between several', async
   }
 })
 
-/** Ends where another line began, which nothing but a later record can tell from a crash. */
+/** The end is cut off between two lines, which only a later record could tell from a crash. */
 function endsWithLine (contents: readonly (string | Buffer)[], original: readonly string[]): boolean {
   const last = String(contents.at(-1))
   return contents.slice(0, -1).every((content, index) => String(content) === original[index]) &&
@@ -213,7 +213,7 @@ function sameContents (contents: readonly (string | Buffer)[], original: readonl
     contents.every((content, index) => Buffer.from(content).equals(Buffer.from(original[index]!)))
 }
 
-/** Lines of which one has another rule, and those behind it the hashes to fit; checkpoints are as they were but for that. */
+/** The lines with one record changed, and the links of all after it recomputed, those of checkpoints included. */
 function rechained (lines: readonly string[], forged: number): string[] {
   let end: End = BEGINNING
   return lines.map((text, index) => {
@@ -232,7 +232,7 @@ function rechained (lines: readonly string[], forged: number): string[] {
   })
 }
 
-t.test('it is said where', async t => {
+t.test('a problem has a file and a line', async t => {
   const dir = t.testdir()
   const log = await writeLog(dir)
   const where = async (contents: (string | Buffer)[]) => (await verdictOf(dir, contents)).where
@@ -255,18 +255,18 @@ t.test('it is said where', async t => {
   t.strictSame(
     await where(edit(log, 0, lines => lines.toSpliced(2, 1))),
     ['file-1:3'],
-    'before the line that follows what was removed'
+    'the line after the removed one'
   )
   t.strictSame(await where(edit(log, 0, lines => lines.toSpliced(3, 0, lines[2]!))), ['file-1:4'], 'an inserted record')
   t.strictSame(await where(edit(log, 0, lines => [...lines.slice(0, 2), lines[3]!, lines[2]!, ...lines.slice(4)])), [
     'file-1:3',
-  ], 'the first of two that changed places')
+  ], 'the first of two swapped lines')
   t.strictSame(
     await where(edit(log, 0, lines => lines.slice(0, -1))),
     [`file-1:${log[0]!.length - 1}`],
-    'the end of a file that another follows'
+    'the end of a file with a successor'
   )
-  t.strictSame(await where(log.map(textOf).toSpliced(1, 1)), ['file-2:1'], 'the file behind one that is missing')
+  t.strictSame(await where(log.map(textOf).toSpliced(1, 1)), ['file-2:1'], 'the file after a missing one')
   t.strictSame(await where([textOf(log[0]!).slice(0, -3)]), [`file-1:${log[0]!.length}`], 'a torn line')
   t.strictSame(await where(['']), ['file-1:1'], 'an empty file')
   const unclosed = edit(
@@ -281,7 +281,7 @@ t.test('it is said where', async t => {
         }).line
       )
   )
-  t.strictSame(await where(unclosed), [`file-1:${log[0]!.length}`], 'a last record that the next file knows otherwise')
+  t.strictSame(await where(unclosed), [`file-1:${log[0]!.length}`], 'a last record unlike its hash in the next file')
   t.strictSame(
     await where(
       edit(log, 1, lines => lines.slice(0, 3).with(2, forge(lines[2]!)).with(1, forge(lines[1]!))).slice(1, 2)
@@ -290,13 +290,13 @@ t.test('it is said where', async t => {
   )
 })
 
-t.test('a log that ends too early is found by what is expected of it', async t => {
+t.test('a log that ends too early is found by its expected sequence number', async t => {
   const dir = t.testdir()
   const log = await writeLog(dir)
   const { sequence } = JSON.parse(log.at(-1)!.at(-1)!)
   const cut = edit(log, log.length - 1, lines => lines.slice(0, -2))
   const open = await verdictOf(dir, cut)
-  t.equal(open.exitCode, 0, 'a crash leaves the same')
+  t.equal(open.exitCode, 0, 'a crash leaves the same log')
   t.match(open.findings.join('\n'), 'open: it does not end with a closing checkpoint')
   t.match(open.findings.join('\n'), 'The end is open')
   t.equal((await verdictOf(dir, cut, { expectSequence: sequence })).exitCode, 1)
@@ -304,14 +304,14 @@ t.test('a log that ends too early is found by what is expected of it', async t =
   t.equal((await verdictOf(dir, log.map(textOf), { expectSequence: sequence })).exitCode, 0)
 })
 
-t.test('a log whose first files are gone is intact from there on, and said to go further back', async t => {
+t.test('a log without its first files is intact from there on, and reported to go further back', async t => {
   const dir = t.testdir()
   const { exitCode, findings } = await verdictOf(dir, (await writeLog(dir)).slice(1).map(textOf))
   t.equal(exitCode, 0)
-  t.match(findings.join('\n'), 'intact from file 2 on, and the files before it were not given')
+  t.match(findings.join('\n'), 'intact from file 2 on; earlier files were not given')
 })
 
-t.test('who signed is told, and with a public key it must be that one', async t => {
+t.test('the signer is reported, and must be a trusted one if keys are given', async t => {
   const dir = t.testdir()
   const mine = signingKey(dir, 'mine')
   const theirs = signingKey(dir, 'theirs')
@@ -319,7 +319,7 @@ t.test('who signed is told, and with a public key it must be that one', async t 
   const unsigned = (await writeLog(dir)).map(textOf)
   t.match(
     (await verdictOf(dir, signed)).findings.join('\n'),
-    /Signed by key [0-9a-f]{64}: compare it, or give --public-key/
+    /Signed by key [0-9a-f]{64}: compare it, or pass --public-key/
   )
   const trusted = await verdictOf(dir, signed, { publicKeys: [theirs.publicKey, mine.publicKey] })
   t.equal(trusted.exitCode, 0)
@@ -334,7 +334,7 @@ t.test('who signed is told, and with a public key it must be that one', async t 
   })
   t.equal((await verdictOf(dir, signed, { publicKeys: ['no key'] })).exitCode, 2)
 
-  // Whoever has no key of ours can forge all the same, with one of their own.
+  // A log can be forged as a whole with another key.
   const { line, end } = chain(BEGINNING, {
     event: 'header',
     file: { number: 1, previous_hash: BEGINNING.hash, previous_sequence: 0 },
@@ -348,17 +348,17 @@ t.test('who signed is told, and with a public key it must be that one', async t 
   const more = chain(sealed.end, { event: 'start', time: '' }).line
   t.match(
     (await verdictOf(dir, [textOf([line, sealed.line, more])])).findings.join('\n'),
-    'No signature covers what comes behind file-1:2 yet'
+    'No signature covers the records after file-1:2 yet'
   )
   t.match((await verdictOf(dir, [textOf([line])])).findings.join('\n'), 'There is no checkpoint yet')
 })
 
-t.test('a log without the checkpoints that the service writes is altered, and what is not signed is told', async t => {
+t.test('a log without the usual checkpoints is altered, and unsigned records are reported', async t => {
   const dir = t.testdir()
   const { keyFile, publicKey } = signingKey(dir)
   const key = createPrivateKey(readFileSync(keyFile, 'utf8'))
   const publicKeys = [publicKey]
-  /** The given events behind a header; `header` begins another file. */
+  /** A log of these events, after a header. `header` begins another file. */
   const logOf = (...events: string[]) => {
     let { line, end } = chain(BEGINNING, { ...header(1, BEGINNING), time: '' })
     const files = [[line]]
@@ -403,7 +403,7 @@ t.test('a log without the checkpoints that the service writes is altered, and wh
   t.match(await verdictOf(dir, spread, { publicKeys }), {
     exitCode: 1,
     where: ['file-2:901'],
-    problems: [{ what: /1800 records, and not one signed checkpoint/ }],
+    problems: [{ what: /1800 records, but no signed checkpoint/ }],
   })
 
   const open = await verdictOf(dir, logOf('tool_call', 'checkpoint', ...calls(7)), { publicKeys })
@@ -414,7 +414,7 @@ t.test('a log without the checkpoints that the service writes is altered, and wh
   t.ok(young.findings.includes('2 records are not signed yet.'))
 })
 
-t.test('what can not be read is not called altered', async (t: Test) => {
+t.test('an unreadable log is not called altered', async (t: Test) => {
   const dir = t.testdir()
   t.match(await verifyFiles([join(dir, 'missing')]), { exitCode: 2, findings: [/missing: unreadable: ENOENT/] })
   t.match(await verifyFiles([dir]), { exitCode: 2, findings: [/unreadable: EISDIR/] })

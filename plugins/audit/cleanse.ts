@@ -1,0 +1,43 @@
+import type { AuditEntry } from './record.ts'
+import { shrink } from './redact.ts'
+import { REPLICA } from './replica.ts'
+
+/** The parts of an entry that can contain secrets or large values, without them. */
+type Cleansed = Record<'arguments' | 'resources' | 'diff' | 'warning' | 'where' | 'who', unknown>
+
+/**
+ * An entry as it is recorded: without secrets and large values, and with the replica. Returns a promise only when a
+ * value may be large.
+ */
+export function cleanse (entry: AuditEntry, redact: (value: unknown) => unknown): AuditEntry | Promise<AuditEntry> {
+  const { what, where, who, diff, warning } = entry
+  const cleansed: Cleansed = {
+    arguments: shrink(what && redact(what.arguments)),
+    resources: shrink(what?.resources),
+    diff: shrink(redact(diff)),
+    warning: shrink(warning),
+    where: shrink(where),
+    who: shrink(who),
+  }
+  return Object.values(cleansed).some(part => part instanceof Promise)
+    ? settled(cleansed).then(parts => merge(entry, parts))
+    : merge(entry, cleansed)
+}
+
+async function settled (parts: Cleansed): Promise<Cleansed> {
+  const entries = Object.entries(parts).map(async ([name, part]) => [name, await part] as const)
+  return Object.fromEntries(await Promise.all(entries)) as Cleansed
+}
+
+function merge (entry: AuditEntry, { arguments: args, resources, diff, warning, where, who }: Cleansed): AuditEntry {
+  const { what, when } = entry
+  return {
+    ...entry,
+    what: what && { ...what, arguments: args, resources },
+    when: { ...when, duration_ms: Math.round(when.duration_ms * 1_000) / 1_000 },
+    where: { ...where as AuditEntry['where'], replica: REPLICA },
+    who,
+    diff,
+    warning,
+  } as AuditEntry
+}

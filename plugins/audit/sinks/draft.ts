@@ -1,0 +1,51 @@
+import type { KeyObject } from 'node:crypto'
+import { type Body, chain, type ChainNote, checkpoint, CHECKPOINT_RECORDS, type End } from '../chain.ts'
+import { REPLICA } from '../replica.ts'
+
+/** Lines to append to a chain in one go. Until that has succeeded, a draft can be dropped without a trace. */
+export class Draft {
+  readonly #key: KeyObject | undefined
+  /** The end of the chain with these lines. */
+  end: End
+  /** Records after the last checkpoint. */
+  unsealed: number
+  text = ''
+
+  constructor (end: End, unsealed: number, key: KeyObject | undefined) {
+    this.#key = key
+    this.end = end
+    this.unsealed = unsealed
+  }
+
+  /** Adds a record, and a checkpoint when enough records are without one. Returns the record's line. */
+  add (body: Body): string {
+    const line = this.#append(body)
+    if (this.unsealed >= CHECKPOINT_RECORDS) this.seal()
+    return line
+  }
+
+  note (note: ChainNote): void {
+    this.#append({ ...note, ...stamp() })
+  }
+
+  /**
+   * Adds a checkpoint. With `found` it covers records of an earlier run, and states that its signer found them rather
+   * than wrote them.
+   */
+  seal ({ closing = false, found = false } = {}): void {
+    this.#append(checkpoint(this.end, { ...stamp(), ...found && { found } }, closing, this.#key))
+    this.unsealed = 0
+  }
+
+  #append (body: Body): string {
+    const { line, end } = chain(this.end, body)
+    this.end = end
+    this.text += `${line}\n`
+    this.unsealed++
+    return line
+  }
+}
+
+function stamp (): { time: string, where: { replica: string } } {
+  return { time: new Date().toISOString(), where: { replica: REPLICA } }
+}

@@ -1,0 +1,33 @@
+import type { End, Gap, TornLine } from '../chain.ts'
+
+/** Where a chain ends: the number of its current file (or of a process's one stream), and the last line in it. */
+export interface ChainPosition { file: number, end: End }
+
+/** The state in which a medium was opened. */
+export interface Opened {
+  /** Where the chain continues. */
+  position: ChainPosition
+  /** The file or stream is empty, so a header comes first. */
+  begins: boolean
+  /** An earlier run left records after its last checkpoint. */
+  unsealed?: boolean
+  /** The file is large or old enough to be rotated. */
+  due?: boolean
+  torn?: TornLine | undefined
+  /** Records that had been written and are gone. */
+  gap?: Omit<Gap, 'since'> | undefined
+}
+
+/** A destination for lines: the part that differs between kinds of sinks. */
+export interface Medium {
+  readonly kind: 'stdout' | 'file' | 'http'
+  /** Prepares for appending lines after `position`, the last one that this process wrote, if any. */
+  open: (position: ChainPosition | undefined) => Promise<Opened>
+  /** Resolves once all lines are handed over; rejects if none is. */
+  append: (lines: string) => Promise<void>
+  /** Makes everything appended durable. Absent when handing over is all a medium can do. */
+  sync?: () => Promise<void>
+  /** Sets aside the file, which ends with a closing checkpoint. */
+  rotate?: (file: number) => Promise<void>
+  close: () => Promise<void>
+}

@@ -1,0 +1,199 @@
+import { quote } from '../../../lib/printable.ts'
+import {
+  type ChainRecord,
+  type Checkpoint,
+  CHECKPOINT_RECORDS,
+  checkpointOf,
+  type End,
+  gapOf,
+  headerOf,
+  isOfChain,
+  parseRecord,
+  sha256,
+  tornLineOf,
+} from '../chain.ts'
+import { type Line, linesOf } from '../lines.ts'
+import * as problems from './problems.ts'
+
+/** A file without a problem of its own: its place among the others, and how far it can be trusted. */
+export interface FileReport {
+  path: string
+  /** From its header, like the end of the file before it. */
+  number: number
+  before: End
+  end: End
+  lines: number
+  /** Without those of the chain itself. */
+  records: number
+  /** It ends with a closing checkpoint. */
+  closed: boolean
+  /** Line and sequence number of the last signed checkpoint, which vouches for everything before it. */
+  signedLines: number
+  signedSequence: number
+  checkpoints: number
+  unsigned: number
+  /** Digests of the keys that signed. */
+  signers: Set<string>
+  /** Irregularities that the service itself recorded. */
+  notes: string[]
+}
+
+/**
+ * Verifies one file by itself, up to its first problem: nothing after that has a valid line to be compared with.
+ * @param trusted digests of the keys of which one must have signed each checkpoint; without it, any signature or none
+ * will do
+ * @throws when the file cannot be read
+ */
+export async function verifyFile (
+  path: string,
+  trusted: readonly string[] | undefined
+): Promise<FileReport | problems.Problem> {
+  const check = new FileCheck(path, trusted)
+  for await (const line of linesOf(path)) {
+    const problem = check.next(read(line))
+    if (problem) return problem
+  }
+  return check.end()
+}
+
+/** A record that is valid by itself, and what it states if it is a checkpoint. */
+interface ValidLine { number: number, hash: string, record: ChainRecord, checkpoint?: Checkpoint, problem?: never }
+
+/** A line that is not a record, or a checkpoint that was changed. */
+interface InvalidLine { number: number, record?: ChainRecord, problem: string }
+
+function read ({ number, bytes, torn }: Line): ValidLine | InvalidLine {
+  const record = torn ? undefined : parseRecord(bytes)
+  if (!record) return { number, problem: torn ? problems.TORN_LINE : problems.NOT_A_RECORD }
+  const line = { number, hash: sha256(bytes), record }
+  return record.event === 'checkpoint' ? { ...line, ...checkpointOf(record) } : line
+}
+
+/** Judges the lines of a file, in order. */
+class FileCheck {
+  readonly #path: string
+  readonly #trusted: readonly string[] | undefined
+  /** Of the lines so far, from the header on. */
+  #report: FileReport | undefined
+  /** A record that does not fit the one before it. The next line tells which of the two was changed. */
+  #suspect: { number: number, hash: string } | undefined
+  /** Events since the last checkpoint, and the sequence number of that. */
+  #unsealed = 0
+  #sealedSequence = 0
+
+  constructor (path: string, trusted: readonly string[] | undefined) {
+    this.#path = path
+    this.#trusted = trusted
+  }
+
+  next (line: ValidLine | InvalidLine): problems.Problem | undefined {
+    if (this.#suspect) return this.#blame(this.#suspect, line)
+    if (line.problem !== undefined) return this.#problem(line.number, line.problem)
+    return this.#report ? this.#follow(line, this.#report) : this.#begin(line)
+  }
+
+  end (): FileReport | problems.Problem {
+    if (this.#suspect) return this.#problem(this.#suspect.number - 1, problems.RECORD_OR_HASH_CHANGED)
+    return this.#report ?? this.#problem(1, problems.NO_HEADER)
+  }
+
+  #problem (line: number, what: string): problems.Problem {
+    return { path: this.#path, line, what }
+  }
+
+  #blame (suspect: { number: number, hash: string }, { record }: ValidLine | InvalidLine): problems.Problem {
+    const changed = record?.prev === suspect.hash ? suspect.number - 1 : suspect.number
+    return this.#problem(changed, problems.RECORD_CHANGED)
+  }
+
+  #begin ({ number, hash, record }: ValidLine): problems.Problem | undefined {
+    const header = headerOf(record)
+    if (!header) return this.#problem(number, problems.NO_HEADER)
+    this.#sealedSequence = record.sequence
+    this.#report = {
+      ...header,
+      path: this.#path,
+      end: { hash, sequence: record.sequence },
+      lines: 1,
+      records: 0,
+      closed: false,
+      signedLines: 0,
+      signedSequence: 0,
+      checkpoints: 0,
+      unsigned: 0,
+      signers: new Set(),
+      notes: [],
+    }
+  }
+
+  #follow (line: ValidLine, report: FileReport): problems.Problem | undefined {
+    const { number, hash, record, checkpoint } = line
+    const misplaced = misplacement(record, report.end)
+    if (misplaced !== undefined) return this.#problem(number, misplaced)
+    if (record.prev !== report.end.hash) {
+      // A checkpoint proves itself, so the record before it was changed.
+      if (checkpoint) return this.#problem(number - 1, problems.RECORD_CHANGED)
+      this.#suspect = { number, hash }
+      return
+    }
+    report.end = { hash, sequence: record.sequence }
+    report.lines = number
+    report.closed = checkpoint?.closing === true
+    const note = noteOf(record, this.#sealedSequence)
+    if (note !== undefined) report.notes.push(`${this.#path}:${number}: ${note}`)
+    const problem = checkpoint ? this.#seal(line, checkpoint, report) : this.#count(record, report)
+    if (problem !== undefined) return this.#problem(number, problem)
+  }
+
+  #count (record: ChainRecord, report: FileReport): string | undefined {
+    if (isOfChain(record)) return
+    report.records++
+    if (++this.#unsealed > CHECKPOINT_RECORDS) return problems.checkpointMissing(CHECKPOINT_RECORDS)
+  }
+
+  #seal (
+    { number, record: { sequence } }: ValidLine,
+    { public_key: publicKey }: Checkpoint,
+    report: FileReport
+  ): string | undefined {
+    this.#unsealed = 0
+    this.#sealedSequence = sequence
+    report.checkpoints++
+    if (publicKey === null) {
+      report.unsigned++
+      return this.#trusted && problems.CHECKPOINT_NOT_SIGNED
+    }
+    const signer = sha256(Buffer.from(publicKey, 'hex'))
+    report.signers.add(signer)
+    report.signedLines = number
+    report.signedSequence = sequence
+    if (this.#trusted?.includes(signer) === false) return problems.signedByAnotherKey(signer)
+  }
+}
+
+/** Why a record cannot be the next one after `end`. */
+function misplacement ({ event, sequence }: ChainRecord, end: End): string | undefined {
+  if (event === 'header') return problems.HEADER_WITHIN_FILE
+  if (sequence > end.sequence + 1) return problems.recordsMissing(sequence - end.sequence - 1)
+  if (sequence <= end.sequence) return problems.outOfOrder(sequence, end.sequence)
+}
+
+/** What a record states about others: that they are missing, or that they had no checkpoint for a while. */
+function noteOf (record: ChainRecord, sealedSequence: number): string | undefined {
+  switch (record.event) {
+    case 'gap': {
+      const { records, reason } = gapOf(record)
+      return `a gap: ${records ?? 'an unknown number of'} records are missing, ` +
+        `as the service itself recorded: ${quote(reason)}`
+    }
+    case 'torn_line': {
+      const { bytes, set_aside: aside } = tornLineOf(record)
+      return `a torn line of ${bytes} bytes was at the end of the file when the service started: ` +
+        `it was set aside as ${quote(aside)}`
+    }
+    case 'checkpoint':
+      if (record['found'] !== true) return
+      return `records ${sealedSequence + 1} to ${record.sequence - 1} had no checkpoint when the service started: ` +
+        'a crash leaves such records, and so does anyone who adds or removes records while the service is down'
+  }
+}

@@ -1,0 +1,90 @@
+/** Verifies, from its files alone, that an audit log is as the service wrote it. */
+import { createPublicKey } from 'node:crypto'
+import { sha256 } from '../chain.ts'
+import { type FileReport, verifyFile } from './file.ts'
+import { findCutOff, findMisplaced, findNeverSigned } from './log.ts'
+import type { Problem } from './problems.ts'
+import { describe, summarize } from './summary.ts'
+
+/** A file that keeps the part of a line that a crash left. */
+const TORN_FILE = /\.torn-[^/]*$/
+
+export interface VerifyOptions {
+  /** PEM of the trusted keys: every checkpoint must be signed with one of them. */
+  publicKeys?: readonly string[]
+  /** Sequence number of a record that is known to have been written: a log that ends before it was cut off. */
+  expectSequence?: number
+}
+
+export interface Verdict {
+  /** 0 intact, 1 altered, 2 unreadable. */
+  exitCode: 0 | 1 | 2
+  /** Lines of text for a reader, problems included. */
+  findings: string[]
+  problems: Problem[]
+}
+
+/**
+ * Verifies the files of one chain, given in any order. Anyone who can write the files can forge an unsigned chain as a
+ * whole; the findings say so. Not detected: records cut off at an open end, and a change to the last record of an open
+ * file, since nothing follows it. Never rejects: files and keys that cannot be read are part of the verdict.
+ */
+export async function verifyFiles (
+  paths: readonly string[],
+  { publicKeys, expectSequence }: VerifyOptions = {}
+): Promise<Verdict> {
+  let trusted: string[] | undefined
+  try {
+    trusted = publicKeys?.map(fingerprint)
+  } catch (error) {
+    return { exitCode: 2, findings: [`the public key cannot be read: ${(error as Error).message}`], problems: [] }
+  }
+
+  const { reports, problems, skipped, unreadable } = await verifyEach(paths, trusted)
+  if (problems.length === 0 && unreadable.length === 0) {
+    const problem = findMisplaced(reports) ??
+      (trusted && findNeverSigned(reports)) ??
+      (expectSequence === undefined ? undefined : findCutOff(reports, expectSequence))
+    if (problem) problems.push(problem)
+  }
+
+  const findings = [
+    ...skipped,
+    ...unreadable,
+    ...reports.flatMap(describe),
+    ...problems.map(({ path, line, what }) => `${path}:${line}: altered: ${what}`),
+  ]
+  if (problems.length > 0) return { exitCode: 1, findings, problems }
+  const [first, ...others] = reports
+  if (!first || unreadable.length > 0) return { exitCode: 2, findings, problems }
+  findings.push(...summarize([first, ...others], trusted !== undefined))
+  return { exitCode: 0, findings, problems }
+}
+
+/** Verifies each file by itself. Reports are in the order of the files' numbers. */
+async function verifyEach (paths: readonly string[], trusted: readonly string[] | undefined) {
+  const reports: FileReport[] = []
+  const problems: Problem[] = []
+  const skipped: string[] = []
+  const unreadable: string[] = []
+  for (const path of paths) {
+    if (TORN_FILE.test(path)) {
+      skipped.push(`${path}: skipped: a torn line left by a crash, which is not part of the chain`)
+      continue
+    }
+    try {
+      const found = await verifyFile(path, trusted)
+      if ('what' in found) problems.push(found)
+      else reports.push(found)
+    } catch (error) {
+      unreadable.push(`${path}: unreadable: ${(error as Error).message}`)
+    }
+  }
+  reports.sort((a, b) => a.number - b.number)
+  return { reports, problems, skipped, unreadable }
+}
+
+/** SHA-256 of a key's SPKI in DER. @throws when the PEM is not a key */
+function fingerprint (pem: string): string {
+  return sha256(createPublicKey(pem).export({ type: 'spki', format: 'der' }))
+}

@@ -1,0 +1,62 @@
+/** A place in a log that is not as the service wrote it. */
+export interface Problem { path: string, line: number, what: string }
+
+// --- Within a file
+
+export const TORN_LINE =
+  'the line is incomplete. A crash leaves such a line too; the service sets it aside at its next start'
+export const NOT_A_RECORD = 'the line is not a record in canonical JSON'
+export const NO_HEADER = 'the file does not begin with a header'
+export const HEADER_WITHIN_FILE = 'there is a header in the middle of the file'
+export const RECORD_CHANGED = 'the record was changed'
+export const RECORD_OR_HASH_CHANGED = 'the record was changed, or its hash in the next one was'
+export const CHECKPOINT_NOT_SIGNED = 'the checkpoint is not signed'
+
+export function recordsMissing (count: number): string {
+  return `${count} records are missing before this one`
+}
+
+export function outOfOrder (sequence: number, before: number): string {
+  return `record ${sequence} comes after record ${before}: it was inserted or moved`
+}
+
+export function checkpointMissing (maxRecords: number): string {
+  return `more than ${maxRecords} records in a row are without a checkpoint: the service writes one earlier`
+}
+
+export function signedByAnotherKey (signer: string): string {
+  return `the checkpoint is signed by another key, ${signer}`
+}
+
+// --- Between files
+
+export function sameNumber (number: number, other: string): string {
+  return `this is file ${number}, and so is ${other}`
+}
+
+export function filesMissing (number: number, before: string, beforeNumber: number): string {
+  return `this is file ${number}, but the one before it, ${before}, is file ${beforeNumber}: ` +
+    'the files between them are missing'
+}
+
+export function fileCutOff (sequence: number, next: string, expected: number): string {
+  return `the file ends with record ${sequence}, but with record ${expected} according to the header of ${next}: ` +
+    'its end was cut off'
+}
+
+export function fileExtended (expected: number, before: string, sequence: number): string {
+  return `according to this header, the previous file ends with record ${expected}, ` +
+    `but ${before} continues to record ${sequence}`
+}
+
+export function lastRecordChanged (next: string): string {
+  return `${RECORD_CHANGED}: the header of ${next} has a different hash for it`
+}
+
+export function neverSigned (records: number): string {
+  return `there are ${records} records, but no signed checkpoint`
+}
+
+export function logCutOff (sequence: number, expected: number): string {
+  return `the log ends with record ${sequence}, but record ${expected} is expected: its end was cut off`
+}
