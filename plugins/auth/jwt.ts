@@ -1,5 +1,5 @@
 import { errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions } from 'jose'
-import { Unauthenticated } from '../../errors.ts'
+import { Unauthenticated, Unverifiable } from '../../errors.ts'
 
 /** Asymmetric algorithms only. With a symmetric one, everyone who can verify a token could sign one. */
 const ALGORITHMS = [
@@ -25,7 +25,7 @@ export interface Claims extends JWTPayload { sub: string, exp: number, iat: numb
 /**
  * Verifies a JWT access token: the signature with a key of the issuer (never one that the token contains or points to),
  * algorithm, type, issuer, audience, times, lifetime and subject.
- * @throws {Unauthenticated}
+ * @throws {Unauthenticated}, or {Unverifiable} when the key cannot be fetched
  */
 export async function verifyJwt (
   token: string,
@@ -42,7 +42,7 @@ export async function verifyJwt (
     requiredClaims: ['sub', 'exp'],
     currentDate: new Date(),
   }).catch((error: unknown) => {
-    throw error instanceof Unauthenticated
+    throw error instanceof Unauthenticated || error instanceof Unverifiable
       ? error
       : new Unauthenticated(reasonOf(error), 'invalid_token', error instanceof errors.JWTExpired)
   })
