@@ -33,7 +33,7 @@ export default defineTool({
       partitions: means(list(object({
         partition: integer,
         leader_id: means(integer, 'Node id from the snapshot, which KafScale does not update'),
-        owner_id: means(integerOrNull, 'Node id of the broker that holds the lease and writes now; `null` if none does'),
+        owner_id: means(integerOrNull, 'Node id of the broker that holds the lease and writes; `null` if none does'),
         leader_epoch: integer,
         replica_nodes: means(list(integer), 'Node ids of the replicas'),
         isr_nodes: means(list(integer), 'Node ids of the in-sync replicas'),
