@@ -28,23 +28,23 @@ import listGroups from './tools/list-groups.ts'
 import listTopics from './tools/list-topics.ts'
 
 /**
- * The service, ready to listen: the table of contents of everything it does.
- * @throws {ConfigError} naming every variable that is wrong
+ * Builds the service, ready to listen, out of its parts and in their order.
+ * @throws {ConfigError} listing every invalid variable
  */
 export async function buildApp ({ env }: { env?: Environment } = {}): Promise<FastifyInstance> {
   const settings = readConfig(env)
   const { requestTimeoutMs: requestTimeout } = settings
-  // Node.js derives the timeout of headers from the request timeout at creation, and checks only every 30 s by default.
+  // Node.js derives the header timeout from these options, and by default checks timeouts only every 30 s.
   const server = { requestTimeout, connectionsCheckingInterval: Math.min(requestTimeout || 30_000, 1_000) }
   const tlsServer = tlsOptions(settings.tls)
   const app = Fastify({
     logger: {
       level: settings.logLevel,
       stream: process.stderr,
-      serializers: { err: describeFailure },
+      serializers: { err: serializeError },
       mixin: traceIds,
     },
-    // A URL may contain a token, so no answer repeats it.
+    // Fastify's own response repeats the URL, which may contain a token.
     frameworkErrors: (_, __, reply) => {
       ;(reply as FastifyReply).code(400).send({ statusCode: 400, error: 'Bad Request' })
     },
@@ -62,12 +62,12 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   await app.register(config, { config: settings })
   await app.register(telemetry)
 
-  // What the service knows of the cluster. Each plugin builds on the previous one.
+  // What the service knows about the cluster. Each plugin builds on the previous one.
   await app.register(etcd)
   await app.register(metadata)
   await app.register(brokerMetrics)
 
-  // The tools, all dispatched by the registry.
+  // The registry, through which every call goes, and the tools.
   await app.register(toolRegistry)
   await app.register(clusterStatus)
   await app.register(clusterMetrics)
@@ -80,14 +80,14 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   await app.register(consumerLag)
   await app.register(explainAccess)
 
-  // Who may call, what they may see, how much, and the audit record of it.
+  // Security: TLS, the audit log, who may call what, and how often.
   await app.register(tls)
   await app.register(audit)
   await app.register(rbac)
   await app.register(auth)
   await app.register(limits)
 
-  // The routes. Authentication belongs to the scope of the first and covers nothing else.
+  // The routes. Only those of the first plugin require authentication.
   await app.register(authenticated)
   await app.register(wellKnown)
   await app.register(health)
@@ -96,7 +96,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   return app
 }
 
-/** An error for the log, without the bytes of a request that could not be parsed. */
-function describeFailure ({ name, message, stack, code }: Error & { code?: string }) {
+/** Serializes an error for the log. Omits other properties, which can contain the bytes of a malformed request. */
+function serializeError ({ name, message, stack, code }: Error & { code?: string }) {
   return { type: name, message, stack: stack ?? '', ...(code !== undefined && { code }) }
 }

@@ -1,18 +1,18 @@
-/** Every error of this service: the only file that declares any. `kafscale/`, which imports nothing, has its own two. */
-import createError, { type FastifyError } from '@fastify/error'
+/** The errors that callers and operators see, in one table. Internal errors are declared where they are thrown. */
+import createError, { FastifyError } from '@fastify/error'
 
 interface ErrorEntry {
-  /** HTTP status. A tool's failure travels in a result of status 200, and has one for logs and documentation. */
+  /** HTTP status. A failed tool call still returns 200; its status here is for logs and documentation. */
   status: number
-  /** What happened, to what, and what to do next. Nothing internal: no stack, no path, no credentials. */
+  /** What happened, to what, and what to do next. Never a stack, a file path or credentials. */
   message: string
   /** Whether the same request may succeed later. */
   retryable: boolean
-  /** How long to wait before trying again, where that is known. */
+  /** How long to wait before a retry, if known. */
   retryAfterMs?: number
 }
 
-/** What a tool call can fail with: `isError`, and this message as text. */
+/** Errors of tool calls: a result with `isError` and the message as text. */
 const TOOL_ERRORS = {
   INVALID_ARGUMENT: {
     status: 400,
@@ -74,10 +74,10 @@ const TOOL_ERRORS = {
   },
 } as const satisfies Record<string, ErrorEntry>
 
-/** Why a request is refused before it reaches a tool: an HTTP status. */
+/** Errors of requests that are refused before they reach a tool: an HTTP status and the message. */
 const HTTP_ERRORS = {
   UNAUTHENTICATED: { status: 401, retryable: false, message: 'Not authenticated: %s.' },
-  /** The token may be valid. A client that received 401 would discard it. */
+  /** Not 401, because the token may be valid and a client would discard it. */
   UNVERIFIABLE: {
     status: 503,
     retryable: true,
@@ -94,13 +94,13 @@ const HTTP_ERRORS = {
   BATCH_TOO_LONG: { status: 400, retryable: false, message: 'A batch has at most 10 messages.' },
 } as const satisfies Record<string, ErrorEntry>
 
-/** Every error that a caller can receive. Codes are unique: `instanceof` compares them. */
+/** Every error that a caller can receive. Codes must be unique, because `instanceof` compares them. */
 export const ERRORS = { ...TOOL_ERRORS, ...HTTP_ERRORS }
 
 export type ToolErrorCode = keyof typeof TOOL_ERRORS
 export type ErrorCode = keyof typeof ERRORS
 
-/** The constructor of an error; `Arguments` fill the `%s` of its message. */
+/** Creates the class of an error. `Arguments` replace the `%s` in its message. */
 function define<Arguments extends string[]> (code: ErrorCode) {
   const { message, status } = ERRORS[code]
   return createError<Arguments>(code, message, status)
@@ -122,13 +122,13 @@ export const NotAuditor = define<[]>('NOT_AUDITOR')
 export const TooComplex = define<[]>('TOO_COMPLEX')
 export const BatchTooLong = define<[]>('BATCH_TOO_LONG')
 
-/** What RFC 6750 calls the fault of a token; nothing where no token was sent. */
+/** The error codes of RFC 6750 for authentication. A request without a token has none. */
 type BearerError = 'invalid_request' | 'invalid_token'
 
-/** The reason goes to the caller and the audit record, and never contains any part of the token. */
+/** The reason goes to the caller and the audit log. It must not contain any part of the token. */
 export class Unauthenticated extends define<[reason: string]>('UNAUTHENTICATED') {
   readonly bearerError: BearerError | undefined
-  /** The token was valid once: the usual failure, with no fault behind it. */
+  /** Whether the token was valid once. Expiry is routine, unlike every other reason. */
   readonly expired: boolean
 
   constructor (reason: string, bearerError?: BearerError, expired = false) {
@@ -138,7 +138,7 @@ export class Unauthenticated extends define<[reason: string]>('UNAUTHENTICATED')
   }
 }
 
-/** Names every scope that the call requires, so that a client can request them at once. */
+/** Lists every scope that the call requires, so that a client can request them all at once. */
 export class InsufficientScope extends define<[scopes: string]>('INSUFFICIENT_SCOPE') {
   readonly scopes: readonly string[]
 
@@ -148,30 +148,25 @@ export class InsufficientScope extends define<[scopes: string]>('INSUFFICIENT_SC
   }
 }
 
-/** Whether an error may be shown to the caller of a tool; anything else is {@link Internal}. */
+/** Whether the caller of a tool may see this error. Any other error is reported as {@link Internal}. */
 export function isToolError (error: unknown): error is FastifyError & { code: ToolErrorCode } {
-  return TOOL_CONSTRUCTORS.some(constructor => error instanceof constructor)
+  return error instanceof FastifyError && Object.hasOwn(TOOL_ERRORS, error.code)
 }
 
-const TOOL_CONSTRUCTORS = [
-  InvalidArgument, InvalidCursor, GroupNotFound, ResultTooLarge, MetadataUnavailable, MetricsNotConfigured,
-  MetricsUnavailable, PermissionDenied, RateLimited, AuditUnavailable, Internal
-]
-
-/** A tool's failure for programs, as `_meta["kafscale-mcp/error"]` carries it. */
+/** The machine-readable form of a tool error, for `_meta["kafscale-mcp/error"]`. */
 export function describeError ({ code }: FastifyError): { code: string, retryable: boolean, retry_after_ms?: number } {
   const { retryable, retryAfterMs }: ErrorEntry = ERRORS[code as ErrorCode]
   return { code, retryable, ...(retryAfterMs !== undefined && { retry_after_ms: retryAfterMs }) }
 }
 
-// --- Errors that no caller of a tool receives
+// --- Invalid settings, which stop the start or a reload
 
-/** The service does not start. Each line names a variable, its value (never a secret) and what was expected. */
+/** Prevents the start. Each line names a variable, its value (unless secret) and what was expected. */
 export class ConfigError extends Error {
   override name = 'ConfigError'
 }
 
-/** The policy cannot be used. Each line names a line of the file and the mistake. */
+/** The policy is invalid. Each line of the message gives a line number and the mistake. */
 export class PolicyError extends Error {
   override name = 'PolicyError'
 }

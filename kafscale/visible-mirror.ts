@@ -1,13 +1,13 @@
 import type { Commit, GroupView, MirrorView, Partition, Topic } from './mirror.ts'
 import type { ConsumerGroup } from './records.ts'
 
-/** Which names of the cluster may be shown. */
+/** Which topics and groups may be shown. */
 export interface Visibility {
-  /** Nothing is hidden, so there is no need to ask name by name. */
+  /** Whether nothing is hidden, so that names need not be checked one by one. */
   everything: boolean
   topic: (name: string) => boolean
   group: (id: string) => boolean
-  /** Which topics of a group may be shown: a row that names both needs a rule that allows both. */
+  /** Which topics may be shown together with a group. One rule must allow both. */
   topicsOf: (group: string) => (topic: string) => boolean
 }
 
@@ -19,9 +19,9 @@ export const EVERYTHING: Visibility = {
 }
 
 /**
- * A mirror without what is hidden: hidden names are missing from every list, count and sum, as if they did not exist. A
- * committed offset is visible to those who may see its group and its topic together. A group with nothing but hidden
- * offsets does not exist.
+ * A filtered view of a mirror. Hidden names are missing from every list, count and sum, as if they did not exist. A
+ * committed offset is visible if its group and topic are visible together. A group that consists of hidden offsets
+ * is hidden itself.
  */
 export class VisibleMirror implements MirrorView {
   readonly #mirror: MirrorView
@@ -45,7 +45,7 @@ export class VisibleMirror implements MirrorView {
   }
 
   topic (name: string): Topic | undefined {
-    // Decisions are remembered, so only existing names are decided: a caller cannot fill the memory with others.
+    // Decisions are cached, so only existing names are checked. Otherwise a caller could fill the cache.
     const topic = this.#mirror.topic(name)
     return topic && this.#visibility.topic(name) ? topic : undefined
   }

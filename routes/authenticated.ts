@@ -8,7 +8,7 @@ import auditStream from './audit-stream.ts'
 import { guard } from './guard.ts'
 import mcp from './mcp/index.ts'
 
-/** When a client that could not be answered now is told to try again. */
+/** The `Retry-After` of a 503 that has none of its own. */
 const RETRY_AFTER_S = 5
 
 /** The routes that require authentication: `/mcp` and `/audit/stream`. */
@@ -35,7 +35,7 @@ export default async function authenticated (app: FastifyInstance) {
 
 const RECORDED_FAILURES = [Unauthenticated, Unverifiable, RateLimited]
 
-/** Authenticates the caller and applies its limits. A failure is recorded before it is answered. */
+/** Authenticates the caller and applies its limits. A failure is recorded before the response is sent. */
 function signIn (app: FastifyInstance) {
   return async (request: FastifyRequest, reply: FastifyReply) => {
     try {
@@ -68,7 +68,7 @@ function failureEntry (request: FastifyRequest, { code, message, statusCode = 50
   }
 }
 
-/** Also checked while a stream is open, since a token can be revoked and a policy can change. */
+/** Authenticates again, because a stream stays open while its token can expire and the policy can change. */
 function isAuditor (app: FastifyInstance) {
   return async (request: FastifyRequest): Promise<boolean> => {
     const principal = await app.authenticate(request).catch(() => null)

@@ -10,8 +10,8 @@ import { isLoopback } from '../lib/address.ts'
 type Check = { ok: true } | { ok: false, message: string }
 
 /**
- * Refuses a request with an unexpected Host or Origin: protection against DNS rebinding. Expected is what is
- * configured. By default that is the loopback names on a loopback address; elsewhere it is any host, and no origin.
+ * Rejects requests with an unexpected `Host` or `Origin`, to protect against DNS rebinding. The defaults are the
+ * loopback names if the service listens on a loopback address, and otherwise any host and no origin.
  */
 export function guard (app: FastifyInstance) {
   const { allowedHosts, allowedOrigins, httpAddr: { host } } = app.config

@@ -2,14 +2,14 @@ import type { FastifyInstance } from 'fastify'
 import packageJson from '../package.json' with { type: 'json' }
 
 /**
- * `GET /healthz`: 200 while the process can serve, with the state of its dependencies. `GET /readyz`: 200 when the
- * mirror is synced; 503 with the reason before that, and when it is older than `MAX_STALENESS`. Neither calls etcd or a
- * broker.
+ * `GET /healthz`: 200 while the process can serve, with the state of its dependencies. `GET /readyz`: 200 once the
+ * mirror is loaded; 503 with the reason before that, and while the mirror is older than `MAX_STALENESS`. Neither
+ * contacts etcd or a broker.
  */
 export default async function health (app: FastifyInstance) {
   const { maxStalenessMs } = app.config
 
-  // A busy process must not be restarted, so it answers under pressure too.
+  // Answers under pressure too, because restarting a busy process would not help.
   app.get('/healthz', { config: { pressureHandler: () => {} } }, async () => {
     const { metadata: { mirror, state, ageMs, reason, counters }, brokerMetrics } = app
     return {

@@ -4,8 +4,8 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 
 /**
- * `GET /metrics`, without authentication, on a listener that serves nothing else. It starts with the service, which
- * runs on if the listener cannot start.
+ * `GET /metrics`, without authentication, on a listener of its own that serves nothing else. If that listener cannot
+ * start, the service runs without it.
  */
 export default async function metrics (app: FastifyInstance) {
   const { telemetryAddr } = app.config
@@ -50,7 +50,7 @@ export default async function metrics (app: FastifyInstance) {
     } catch (error) {
       app.log.warn(
         { err: error },
-        'KAFSCALE_MCP_TELEMETRY_ADDR can not be listened on, so there are no metrics: choose another port, or off'
+        'cannot listen on KAFSCALE_MCP_TELEMETRY_ADDR, so there are no metrics: choose another port, or off'
       )
     }
   }

@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import { resourceUrl, WELL_KNOWN } from '../plugins/auth/resource.ts'
 import { SCOPES } from '../plugins/rbac/decide.ts'
 
-/** `GET /.well-known/oauth-protected-resource`: where a client gets a token (RFC 9728). Absent in the mode `none`. */
+/** `GET /.well-known/oauth-protected-resource`: where clients get tokens (RFC 9728). Absent in the mode `none`. */
 export default async function wellKnown (app: FastifyInstance) {
   const { auth, publicUrl } = app.config
   if (auth.mode === 'none') return

@@ -1,4 +1,4 @@
-/** Writes `docs/tools.md`, the contract of the tools, from their definitions: `npm run docs:tools`. */
+/** Generates `docs/tools.md` from the definitions of the tools: `npm run docs:tools`. */
 import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type ErrorCode, ERRORS } from '../errors.ts'
@@ -9,7 +9,7 @@ const ROOT = join(import.meta.dirname, '..')
 const PAGE = join(ROOT, 'docs/tools.md')
 const EXAMPLES = join(ROOT, 'docs/tool-examples.json')
 
-/** What the tables show of a JSON Schema. */
+/** The parts of a JSON Schema that the tables show. */
 interface Schema {
   type?: string | string[]
   enum?: (string | null)[]
@@ -24,9 +24,10 @@ interface Schema {
   [MEANING]?: string
 }
 
-/** Every tool, by name. A tool's plugin does nothing but declare it. */
+/** Every tool, sorted by name. */
 export async function allTools (): Promise<Tool[]> {
   const tools: Tool[] = []
+  // All that a tool's plugin needs, because it only declares the tool.
   const app = { tools: { declare: (tool: Tool) => { tools.push(tool) } } }
   for (const path of globSync('tools/*.ts', { cwd: ROOT }).filter(path => path !== join('tools', 'tool.ts'))) {
     const { default: plugin } = await import(join(ROOT, path)) as { default: (app: unknown) => Promise<void> }
@@ -41,30 +42,37 @@ export function toolsPage (tools: readonly Tool[], examples: Readonly<Record<str
     `<!-- Generated from the definitions in tools/ by npm run docs:tools. Do not edit. -->
 # Tools
 
-What each tool takes and returns: the contract with agents. Every tool only reads.
+What each tool takes and returns, as a contract with agents. All tools are read-only.
 
-- **Answers** are \`structuredContent\`, and the same value as compact JSON text.
-- **Age**: \`observed_at\` is the time at which the answer was last known to be current, and \`revision\` the etcd revision
-  of everything in it. While etcd does not answer, both stay where they are.
-- **Unknown is \`null\`**, never zero. Integers beyond ±(2^53−1) are decimal strings. Times are RFC 3339 in UTC.
-- **Pages**: \`limit\` is 1 to 1000, 100 by default. \`next_cursor\` is passed as \`cursor\`, with the same arguments. A cursor
-  stays valid when its row is gone, and on every replica.
+- **Answers** are returned twice: as \`structuredContent\`, and as compact JSON text.
+- **Age**: \`observed_at\` is when the answer was last known to be current, and \`revision\` is the etcd revision
+  of everything in it. While etcd does not answer, neither changes.
+- **Values**: unknown is \`null\`, never zero. Integers beyond ±(2^53−1) are decimal strings. Times are RFC 3339 in UTC.
+- **Pages**: \`limit\` is 1 to 1000, 100 by default. For the next page, pass \`next_cursor\` as \`cursor\`, with
+  the same arguments. A cursor stays valid when rows are deleted, and works on every replica.
 - **Filtering**: what a caller may not see is missing from every list, count and sum, as if it did not exist.
-- A property that is \`null\` in the input counts as absent.`,
-    ['## Errors', `A call that fails returns \`isError\` with the text \`CODE: what happened. What to do next.\` and, for programs,
-\`_meta["kafscale-mcp/error"]\` with \`code\`, \`retryable\` and, where known, \`retry_after_ms\`. Every tool can fail with
-${COMMON_ERRORS.map(code => `\`${code}\``).join(', ')}. Others are listed with the tool.
-[Troubleshooting](troubleshooting.md) has the cause and the remedy of each.`, errorTable(tools)].join('\n\n'),
+- **Input** properties that are \`null\` count as absent.`,
+    `## Errors
+
+A failed call returns \`isError\` with the text \`CODE: what happened. What to do next.\` For programs,
+\`_meta["kafscale-mcp/error"]\` has \`code\`, \`retryable\` and, if known, \`retry_after_ms\`. Every tool can fail with
+${codes(COMMON_ERRORS)}.
+Other errors are listed with the tool. [Troubleshooting](troubleshooting.md) explains the cause and remedy of each.`,
+    errorTable(tools),
     ...tools.map(tool => section(tool, examples[tool.name])),
   ].join('\n\n') + '\n'
 }
 
+function codes (all: readonly ErrorCode[]): string {
+  return all.map(code => `\`${code}\``).join(', ')
+}
+
 function errorTable (tools: readonly Tool[]): string {
-  const codes: ErrorCode[] = [...COMMON_ERRORS, ...new Set(tools.flatMap(({ errors = [] }) => errors))]
-  return table(['code', 'retryable', 'message'], codes.sort().map(code => {
+  const all: ErrorCode[] = [...COMMON_ERRORS, ...new Set(tools.flatMap(({ errors = [] }) => errors))]
+  return table(['code', 'retryable', 'message'], all.sort().map(code => {
     const { retryable, message, ...rest } = ERRORS[code]
     const when = 'retryAfterMs' in rest ? `after ${rest.retryAfterMs / 1_000} s` : 'at once'
-    return [`\`${code}\``, retryable ? when : 'no', message.replaceAll('%s', '…')]
+    return [codes([code]), retryable ? when : 'no', message.replaceAll('%s', '…')]
   }))
 }
 
@@ -75,12 +83,12 @@ function section ({ name, title, description, input, output, errors = [] }: Tool
     `**${title}.** ${description}`,
     inputs.length === 0 ? 'No input.' : table(['input', 'type', 'meaning'], inputs),
     table(['output', 'type', 'meaning'], rowsOf(output as Schema)),
-    errors.length === 0 ? '' : `Errors besides the common ones: ${errors.map(code => `\`${code}\``).join(', ')}.`,
+    errors.length === 0 ? '' : `Errors besides the common ones: ${codes(errors)}.`,
     `An example, shortened:\n\n\`\`\`json\n${JSON.stringify(example)}\n\`\`\``,
   ].filter(Boolean).join('\n\n')
 }
 
-/** A row for each field, with those of objects and lists under it: `topics[].name`. */
+/** A row for each field, followed by the fields in it, such as `topics[].name`. */
 function rowsOf ({ properties = {}, required = [] }: Schema, above = ''): string[][] {
   return Object.entries(properties).flatMap(([name, schema]) => {
     const path = above + name

@@ -1,4 +1,4 @@
-/** The rules of `.dependency-cruiser.js` hold, and each of them can fail. */
+/** The code obeys the rules of `.dependency-cruiser.js`, and each rule finds violations. */
 import { execFile } from 'node:child_process'
 import { copyFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,7 +7,7 @@ import { ROOT } from './support/paths.ts'
 
 const CRUISER = join(ROOT, 'node_modules/dependency-cruiser/bin/dependency-cruise.mjs')
 
-/** The violations in a folder, each as `rule: from → to`. */
+/** The violations in a folder, as `rule: from → to`. */
 async function violations (cwd: string): Promise<string[]> {
   const args = [CRUISER, '--output-type', 'json', '--config', '.dependency-cruiser.js', '.']
   const { promise, resolve } = Promise.withResolvers<string>()
@@ -15,15 +15,15 @@ async function violations (cwd: string): Promise<string[]> {
   const { summary } = JSON.parse(await promise) as {
     summary: { totalCruised: number, violations: { rule: { name: string }, from: string, to: string }[] }
   }
-  if (summary.totalCruised === 0) throw new Error('nothing was read')
+  if (summary.totalCruised === 0) throw new Error('no file was read')
   return summary.violations.map(({ rule, from, to }) => `${rule.name}: ${from} → ${to}`).sort()
 }
 
-t.test('no file imports what it must not', async t => {
+t.test('no import breaks a rule', async t => {
   t.strictSame(await violations(ROOT), [])
 })
 
-t.test('an import that breaks a rule is found, if it imports only a type', async t => {
+t.test('an import that breaks a rule is found, even if it imports only a type', async t => {
   const broken = {
     'app.ts': "import './demo/main.ts'\n",
     'errors.ts': "import type { A } from './lib/a.ts'\nexport type B = A\n",

@@ -8,21 +8,21 @@ export default defineTool({
   name: 'cluster_metrics',
   title: 'Broker metrics',
   description:
-    'Figures from the metrics pages of the brokers, for the cluster and each broker: S3 state, latency and error ' +
-    'rate (0 to 1), records/s produced and fetched, produce latency (ms), largest lag, admin requests, process use. ' +
-    'partial: a broker is missing. For states only use cluster_status.',
+    'Metrics of the cluster and of each broker: S3 state, latency (ms) and error rate (0 to 1), records produced and ' +
+    'fetched per second, produce latency (ms), largest lag, admin requests, process resources. partial: a broker is ' +
+    'missing. For states only, use cluster_status.',
   operation: 'observe',
   input: input({}),
   output: object({
-    observed_at: means(text, 'When the pages were scraped'),
+    observed_at: means(text, 'When the metrics pages of the brokers were scraped'),
     ...figuresSchema,
-    partial: means(flag, 'At least one broker is missing from the figures of the cluster'),
-    age_ms: means(integer, 'Time since the scrape; callers within `KAFSCALE_MCP_METRICS_MAX_AGE` share one'),
+    partial: means(flag, 'Whether a broker is missing from the figures of the cluster'),
+    age_ms: means(integer, 'Time since the scrape; calls within `KAFSCALE_MCP_METRICS_MAX_AGE` share one'),
     brokers: list(object({
-      node_id: means(integerOrNull, '`null` when the URL of the page does not tell whose page it is'),
-      address: means(text, 'Host and port of the page'),
-      state: means(words('ok', 'unreachable', 'invalid'), '`invalid` when it is not the page of a KafScale broker'),
-      error: means(Type.Optional(Type.String()), 'Why there are no figures of this broker'),
+      node_id: means(integerOrNull, '`null` if the configured URL has no placeholder that identifies the broker'),
+      address: means(text, 'Host and port of the metrics page'),
+      state: means(words('ok', 'unreachable', 'invalid'), '`invalid` if the page is not that of a KafScale broker'),
+      error: means(Type.Optional(Type.String()), 'Why this broker has no figures'),
       ...figuresSchema,
       ...runtimeSchema,
     })),

@@ -13,32 +13,35 @@ export default defineTool({
   name: 'cluster_status',
   title: 'Cluster status',
   description: 'Start here: brokers and whether their metrics pages answer, S3 and etcd state, counts, topics. ' +
-    'When etcd is stale, the answer is age_ms old. For figures use cluster_metrics.',
+    'While etcd is stale, the answer is age_ms old. For figures, use cluster_metrics.',
   operation: 'observe',
   input: input({ ...page }),
   output: object({
     ...observed,
-    cluster_name: means(Type.Optional(Type.String()), 'Absent when the snapshot has none'),
-    cluster_id: means(Type.Optional(Type.String()), 'Absent when the snapshot has none'),
-    controller_id: means(integerOrNull, 'Node id of the controller; `null` when the snapshot cannot be decoded'),
-    brokers_reachable: means(integerOrNull, 'Brokers whose metrics page answered; `null` without metrics pages'),
+    cluster_name: means(Type.Optional(Type.String()), 'Absent if the snapshot has none'),
+    cluster_id: means(Type.Optional(Type.String()), 'Absent if the snapshot has none'),
+    controller_id: means(integerOrNull, 'Node id of the controller; `null` if the snapshot cannot be decoded'),
+    brokers_reachable: means(
+      integerOrNull,
+      'Brokers whose metrics page answered; `null` if metrics are not configured or the brokers are unknown'
+    ),
     brokers: list(object({
       node_id: integer,
       host: text,
       port: integer,
-      partitions_owned: means(integer, 'Partitions that the broker holds the lease of, and so writes now'),
+      partitions_owned: means(integer, 'Partitions whose lease the broker holds, so that it writes them now'),
       metrics: means(
         words('ok', 'unreachable', 'invalid', 'not_configured'),
-        'What the metrics page said; `invalid` when it is not the page of a KafScale broker'
+        'How the metrics page of this broker answered; `invalid` if it is not a page of a KafScale broker'
       ),
       s3_state: means(words('healthy', 'degraded', 'unavailable', 'unknown'), 'S3 as this broker sees it'),
     })),
-    topic_count: means(integerOrNull, '`null` when the snapshot cannot be decoded'),
-    partition_count: means(integerOrNull, '`null` when the snapshot cannot be decoded'),
+    topic_count: means(integerOrNull, '`null` if the snapshot cannot be decoded'),
+    partition_count: means(integerOrNull, '`null` if the snapshot cannot be decoded'),
     group_count: means(integer, 'Groups with members or committed offsets'),
-    topics: means(list(topicSummary), 'One page of the topics in the snapshot, by name'),
+    topics: means(list(topicSummary), 'One page of the topics in the snapshot, sorted by name'),
     s3: object({
-      state: means(words('healthy', 'degraded', 'unavailable', 'unknown'), 'The worst state that a broker reports'),
+      state: means(words('healthy', 'degraded', 'unavailable', 'unknown'), 'The worst state that any broker reports'),
       latency_ms: means(numberOrNull, 'Mean latency of S3 calls, weighted by the load of the brokers'),
     }),
     etcd: object({

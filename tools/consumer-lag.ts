@@ -5,14 +5,14 @@ import { type Commit, compare, type GroupView, type MirrorView, totalLag } from 
 import { groupOf } from './describe-group.ts'
 import { ageMs } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
-import { DEFAULT_LIMIT, type RowPosition, readCursor, writeCursor } from './shared/paging.ts'
+import { DEFAULT_LIMIT, firstAfter, readCursor, type RowPosition, writeCursor } from './shared/paging.ts'
 import {
   input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed, page, paged,
   text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
-/** A committed offset whose lag is known, by its place in the order: largest lag first, then by name. */
+/** A committed offset with a known lag. Rows are ordered by these fields: largest lag first, then by name. */
 interface Row { lag: Int64, group: string, topic: string, partition: number }
 type CommitRow = Row & { of: GroupView, commit: Commit }
 
@@ -41,20 +41,20 @@ export default defineTool({
       group_id: text,
       topic: text,
       partition: integer,
-      committed_offset: means(int64, 'The next record that the group will consume'),
+      committed_offset: means(int64, 'Offset of the next record that the group will consume'),
       log_end_offset: means(int64, 'Offset of the next record, as of the last flush'),
       lag: means(int64, 'Log end offset minus committed offset, in records'),
       committed_at: textOrNull,
       commit_age_ms: integerOrNull,
-      member_id: means(textOrNull, 'The member that the partition is assigned to; `null`: none'),
+      member_id: means(textOrNull, 'The member that the partition is assigned to; `null` if there is none'),
     })),
     groups: means(list(object({
       group_id: text,
-      total_lag: means(int64OrNull, 'Sum of the known lags, in records; `null` when none is known'),
-      partitions: means(integer, 'Partitions whose lag is known'),
-      partitions_unknown: means(integer, 'Committed partitions whose lag is unknown'),
-    })), 'The groups on this page, with all their partitions of the given topic'),
-    total: means(integer, 'Partitions with a known lag that pass the filters, on all pages together'),
+      total_lag: means(int64OrNull, 'Sum of the known lags, in records; `null` if none is known'),
+      partitions: means(integer, 'Partitions with a known lag'),
+      partitions_unknown: means(integer, 'Partitions with a committed offset and an unknown lag'),
+    })), 'Totals of each group on this page, over the given topic; `min_lag` does not apply'),
+    total: means(integer, 'Partitions with a known lag that match the filters, on all pages'),
     next_cursor: paged.next_cursor,
   }),
   errors: ['METADATA_UNAVAILABLE', 'GROUP_NOT_FOUND', 'INVALID_CURSOR'],
@@ -112,7 +112,7 @@ function commitsOn (group: GroupView, topic: string | undefined): readonly Commi
   return topic === undefined ? group.commits : group.commits.filter(({ partition }) => partition.topic.name === topic)
 }
 
-/** The first `limit` rows after a position. It does not sort all rows: there can be tens of thousands. */
+/** The first `limit` rows after a position. Does not sort all rows, because there can be tens of thousands. */
 function worst (
   groups: readonly GroupView[],
   topic: string | undefined,
@@ -133,22 +133,11 @@ function worst (
       remaining++
       const last = rows[limit - 1]
       if (last && order(row, last) > 0) continue
-      rows.splice(rankOf(rows, row), 0, row)
+      rows.splice(firstAfter(rows, other => order(other, row)), 0, row)
       if (rows.length > limit) rows.pop()
     }
   }
   return { rows, total, more: remaining > rows.length }
-}
-
-function rankOf (rows: readonly Row[], row: Row): number {
-  let low = 0
-  let high = rows.length
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if (order(rows[middle] as Row, row) < 0) low = middle + 1
-    else high = middle
-  }
-  return low
 }
 
 function order (a: Row, b: Row): number {
@@ -167,7 +156,7 @@ function rowAt ([lag, group, topic, partition]: RowPosition): Row {
   return { lag: exact(BigInt(lag)), group, topic, partition }
 }
 
-/** Finds the member that a partition is assigned to. A rebalance can leave two; the first by id counts. */
+/** Finds the member that a partition is assigned to. During a rebalance there can be two; the first by id counts. */
 function memberOf (mirror: MirrorView, { metadata }: GroupView): (commit: Commit) => string | undefined {
   const assigned = new Map<unknown, string>()
   for (const [memberId, { assignments }] of [...metadata?.members ?? []].sort(([a], [b]) => compare(b, a))) {

@@ -15,31 +15,31 @@ export default defineTool({
   name: 'describe_configs',
   title: 'Describe topic configs',
   description:
-    'Settings of topics: retention_ms, retention_bytes (-1: no limit) and segment_bytes (0: the default of the ' +
-    'broker), and whether each is stored or a default. exists: false for an unknown topic. Without topics: all topics.',
+    'Settings of topics: retention_ms and retention_bytes (-1: no limit), segment_bytes (0: the broker default), ' +
+    'and whether each is stored or a default. exists is false for an unknown topic. Without topics, describes all.',
   operation: 'observe',
   input: input({ topics: names, ...page }),
   output: object({
     ...observed,
     configs: list(object({
       name: text,
-      exists: means(flag, 'Whether the snapshot has the topic; a config can outlive its topic'),
+      exists: means(flag, 'Whether the snapshot contains the topic; a config can outlive its topic'),
       partitions: means(integer, 'Partitions of the topic in the snapshot'),
-      replication_factor: means(integer, 'Replicas of its first partition in the snapshot'),
-      retention_ms: means(int64OrNull, 'How long records are kept; -1: no limit'),
-      retention_bytes: means(int64OrNull, 'How much of a partition is kept; -1: no limit'),
-      segment_bytes: means(int64OrNull, 'Size of a segment; 0: the default of the broker'),
-      created_at: means(textOrNull, 'Stored with the config'),
+      replication_factor: means(integer, 'Replicas of the first partition in the snapshot'),
+      retention_ms: means(int64OrNull, 'How long records are kept; -1 for no limit'),
+      retention_bytes: means(int64OrNull, 'How much of a partition is kept; -1 for no limit'),
+      segment_bytes: means(int64OrNull, 'Size of a segment; 0 for the broker default'),
+      created_at: means(textOrNull, 'As stored with the config'),
       config: means(
         Type.Unsafe<Record<string, string> | null>({
           type: ['object', 'null'],
           additionalProperties: { type: 'string' },
         }),
-        'Further stored settings, by name'
+        'Other stored settings, by name'
       ),
       sources: means(
         object({ retention_ms: source, retention_bytes: source, segment_bytes: source }),
-        'Where each value comes from; `null`, like the values, when the stored config cannot be decoded',
+        'Where each value comes from; `null`, like the values, if the stored config cannot be decoded'
       ),
     })),
     ...paged,
@@ -63,7 +63,7 @@ function describe (name: string, topic: Topic | undefined) {
   return {
     name,
     exists: info !== undefined,
-    // The stored config has copies of these two, which go stale.
+    // Not from the stored config, whose copies of these two go stale.
     partitions: info?.partitions.length ?? 0,
     replication_factor: info?.partitions[0]?.replicaNodes.length ?? 0,
     ...settings(config),

@@ -22,35 +22,35 @@ export default defineTool({
   name: 'describe_group',
   title: 'Describe a consumer group',
   description:
-    'One consumer group with its members: heartbeat age (ms), subscriptions, assigned partitions and their lag ' +
-    '(records). A group without members is empty. For offsets by partition use fetch_offsets.',
+    'One consumer group and its members: heartbeat age (ms), subscriptions, assigned partitions and their lag ' +
+    '(records). Without members, the state is empty. For offsets by partition, use fetch_offsets.',
   operation: 'observe',
   input: input({ group_id: Type.String(), ...page }),
   output: object({
     ...observed,
     group_id: text,
-    state: means(textOrNull, 'As stored; `empty` without members; `null` when the metadata cannot be decoded'),
-    stale: means(flagOrNull, 'The last heartbeat of every member is older than its session timeout'),
-    protocol_type: means(textOrNull, '`consumer`, `connect`, …; empty without members'),
+    state: means(textOrNull, 'As stored; `empty` without stored metadata; `null` if the metadata cannot be decoded'),
+    stale: means(flagOrNull, 'Whether every member missed its session timeout; `false` without members'),
+    protocol_type: means(textOrNull, '`consumer`, `connect` or another type; empty without stored metadata'),
     protocol: means(textOrNull, 'The assignment strategy that the members agreed on'),
     leader: means(textOrNull, 'Id of the member that assigns partitions'),
-    generation_id: means(integerOrNull, 'Grows with each rebalance'),
+    generation_id: means(integerOrNull, 'Increases with each rebalance'),
     rebalance_timeout_ms: integerOrNull,
-    coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null`: none'),
-    total_lag: means(int64OrNull, 'Sum of the known lags of the group, in records; `null` when none is known'),
+    coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null` if there is none'),
+    total_lag: means(int64OrNull, 'Sum of the known lags of the group, in records; `null` if none is known'),
     members: list(object({
       member_id: text,
       client_id: text,
       client_host: text,
-      heartbeat_at: means(textOrNull, '`null` when no heartbeat is stored'),
+      heartbeat_at: means(textOrNull, '`null` if no heartbeat is stored'),
       heartbeat_age_ms: integerOrNull,
-      stale: means(flag, 'The last heartbeat is older than the session timeout (30 s when it is 0), or there is none'),
+      stale: means(flag, 'Whether the last heartbeat is missing or older than the session timeout (30 s if that is 0)'),
       session_timeout_ms: integer,
-      subscriptions: means(list(text), 'Topics that the member subscribes to'),
+      subscriptions: means(list(text), 'Topics that the member has subscribed to'),
       assignments: list(object({
         topic: text,
-        partitions: means(list(integer), 'Partitions that are assigned to the member'),
-        lag: means(int64OrNull, 'Sum of the known lags on these partitions, in records; `null` when none is known'),
+        partitions: means(list(integer), 'Partitions assigned to the member'),
+        lag: means(int64OrNull, 'Sum of the known lags on these partitions, in records; `null` if none is known'),
       })),
     })),
     ...paged,
@@ -64,15 +64,12 @@ export default defineTool({
     const members = [...metadata?.members ?? []].sort(([a], [b]) => compare(a, b))
     const { rows, ...rest } = paginate('describe_group', query, members, ([memberId]) => [memberId])
 
-    const { state, stale, protocol_type: protocolType } = groupState(group, observedAtMs)
     const none = metadata === null ? null : ''
     const zero = metadata === null ? null : 0
     return {
       ...observedAt(host, mirror),
       group_id: group.id,
-      state: state === null ? null : cut(state),
-      stale,
-      protocol_type: protocolType === null ? null : cut(protocolType),
+      ...groupState(group, observedAtMs),
       protocol: metadata ? cut(metadata.protocol) : none,
       leader: metadata?.leader ?? none,
       generation_id: metadata?.generationId ?? zero,

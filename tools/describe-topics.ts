@@ -11,38 +11,41 @@ import { defineTool } from './tool.ts'
 
 const UNKNOWN_TOPIC_OR_PARTITION = 3
 
-/** A partition, or a topic that has none to show. */
+/** A partition, or a topic without partitions. */
 type Row = { name: string, topic: Topic | undefined, info?: SnapshotPartition }
 
 export default defineTool({
   name: 'describe_topics',
   title: 'Describe topics',
   description:
-    'Partitions of topics: leader_id (from the snapshot, static), owner_id (the broker that writes it now; null: ' +
-    'none), replicas, log_end_offset (next offset; null: nothing flushed). Without names: all topics. ' +
-    'For names only, list_topics is smaller.',
+    'Partitions of topics: leader_id (static, from the snapshot), owner_id (the broker that writes it now; null: ' +
+    'none), replicas, log_end_offset (next offset; null: nothing flushed). Without names, describes all topics. ' +
+    'For names only, use list_topics.',
   operation: 'observe',
   input: input({ names, ...page }),
   output: object({
     ...observed,
     topics: list(object({
       name: text,
-      error_code: means(integer, 'Kafka error code; 3: the topic is unknown'),
-      error: means(Type.Optional(Type.String()), 'The error in words'),
-      partition_count: means(integer, 'Partitions of the topic, on all pages together'),
+      error_code: means(integer, 'Kafka error code; 3 if the topic does not exist'),
+      error: means(Type.Optional(Type.String()), 'Present if the topic does not exist'),
+      partition_count: means(integer, 'Partitions of the topic on all pages'),
       partitions: means(list(object({
         partition: integer,
-        leader_id: means(integer, 'Node id in the snapshot. KafScale does not change it; see `owner_id`'),
-        owner_id: means(integerOrNull, 'Node id of the broker that holds the lease and writes now; `null`: none'),
+        leader_id: means(integer, 'Node id from the snapshot, which KafScale does not update'),
+        owner_id: means(integerOrNull, 'Node id of the broker that holds the lease and writes; `null` if none does'),
         leader_epoch: integer,
         replica_nodes: means(list(integer), 'Node ids of the replicas'),
         isr_nodes: means(list(integer), 'Node ids of the in-sync replicas'),
-        offline_replicas: means(list(integer), 'Node ids of the replicas that are offline'),
-        error_code: means(integer, 'Kafka error code of the partition; 0: none'),
-        log_end_offset: means(int64OrNull, 'Offset of the next record, as of the last flush; `null`: nothing flushed'),
+        offline_replicas: means(list(integer), 'Node ids of the offline replicas'),
+        error_code: means(integer, 'Kafka error code of the partition; 0 if there is none'),
+        log_end_offset: means(
+          int64OrNull,
+          'Offset of the next record, as of the last flush; `null` if nothing was flushed'
+        ),
       })), 'The partitions on this page'),
     })),
-    total: means(integer, 'Partitions on all pages together; a topic without any counts as one'),
+    total: means(integer, 'Partitions on all pages; a topic without partitions counts as one'),
     next_cursor: paged.next_cursor,
   }),
   errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],

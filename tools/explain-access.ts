@@ -5,22 +5,25 @@ export default defineTool({
   name: 'explain_access',
   title: 'Explain my access',
   description: 'Who you are to this service, your roles, and for each tool whether you may call it, ' +
-    'which rule decides that, and what would have to change.',
+    'which rule decides that, and what the call requires.',
   operation: 'observe',
   input: input({}),
   output: object({
     principal: object({
-      subject: means(text, '`anonymous` without authentication, `static-token` with the shared secret'),
+      subject: means(text, '`anonymous` without authentication, `static-token` with a shared secret'),
       issuer: textOrNull,
       client_id: textOrNull,
       method: means(text, 'How the caller authenticated: `oidc`, `jwks`, `token` or `none`'),
     }),
-    roles: means(list(text), 'Roles that the policy binds the caller to'),
+    roles: means(list(text), 'Roles of the caller'),
     tools: list(object({
       name: text,
       allowed: flag,
-      rule: means(text, 'The rule that decided: `role.allow[0]`, or `no-scope`, `no-role`, `no-rule`'),
-      needs: means(textOrNull, 'What the call requires; `null` when it is allowed'),
+      rule: means(
+        text,
+        'The deciding rule, such as `observer.allow[0]`; `no-scope`, `no-role` or `no-rule` if nothing allows the call'
+      ),
+      needs: means(textOrNull, 'What the call requires; `null` if it is allowed'),
     })),
   }),
   answer (host, _, { principal }) {

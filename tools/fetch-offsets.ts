@@ -9,14 +9,14 @@ import {
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
-/** A partition of the answer. */
+/** A partition in the answer. `known` is absent if nothing but a member's assignment mentions the partition. */
 interface Row { topic: string, partition: number, commit: Commit | undefined, known: Partition | undefined }
 
 export default defineTool({
   name: 'fetch_offsets',
   title: 'Fetch committed offsets',
   description:
-    'Committed offset, log end offset and lag (records) of a group by partition: of the given topics, or of all ' +
+    'Committed offset, log end offset and lag (records) of a group by partition: for the given topics, or for all ' +
     'partitions that it has committed or is assigned. offset null: nothing committed; lag null: unknown.',
   operation: 'observe',
   input: input({ group_id: Type.String(), topics: names, ...page }),
@@ -28,14 +28,14 @@ export default defineTool({
       partition: integer,
       offset: means(
         int64OrNull,
-        'Committed offset: the next record to consume; `null`: nothing committed, or undecodable',
+        'Committed offset, of the next record to consume; `null` if nothing is committed or it cannot be decoded'
       ),
-      metadata: means(textOrNull, 'Text that the consumer stored with the offset; `null`: nothing committed'),
+      metadata: means(textOrNull, 'Text that the consumer stored with the offset; `null` whenever `offset` is'),
       committed_at: textOrNull,
-      log_end_offset: means(int64OrNull, 'Offset of the next record, as of the last flush; `null`: unknown'),
-      lag: means(int64OrNull, 'Log end offset minus committed offset, in records; `null` when either is unknown'),
+      log_end_offset: means(int64OrNull, 'Offset of the next record, as of the last flush; `null` if unknown'),
+      lag: means(int64OrNull, 'Log end offset minus committed offset, in records; `null` if either is unknown'),
     })),
-    unknown_topics: means(list(text), 'Of the given topics, those that do not exist'),
+    unknown_topics: means(list(text), 'Given topics that do not exist and have no rows here'),
     ...paged,
   }),
   errors: ['METADATA_UNAVAILABLE', 'GROUP_NOT_FOUND', 'INVALID_CURSOR'],
@@ -55,7 +55,7 @@ export default defineTool({
       lag: int64OrNullJson(commit?.lag ?? null),
     }))
     const seen = new Set(all.map(row => row.topic))
-    // When the snapshot can't be decoded, it is unknown which topics exist.
+    // If the snapshot can't be decoded, nobody knows which topics exist.
     const unknown = (mirror.snapshot ? asked ?? [] : []).filter(name => !seen.has(name) && !mirror.topic(name)?.info)
     return { ...observedAt(host, mirror), group_id: group.id, offsets, unknown_topics: unknown, ...rest }
   },

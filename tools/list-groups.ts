@@ -5,7 +5,7 @@ import { groupState, stateOf } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed, page,
+  flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed, page,
   paged, pattern, text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
@@ -14,8 +14,9 @@ export default defineTool({
   name: 'list_groups',
   title: 'List consumer groups',
   description:
-    'Consumer groups, including those that have only committed offsets (state empty), with members and total lag ' +
-    '(records). stale: no member sends heartbeats. For members use describe_group; for lag by partition consumer_lag.',
+    'Consumer groups, including those with only committed offsets (state empty), with member count and total lag ' +
+    '(records). stale: no member has sent a heartbeat in time. For members, use describe_group; for lag by ' +
+    'partition, use consumer_lag.',
   operation: 'observe',
   input: input({
     state: Type.Optional(Type.String({ description: 'stable, preparing_rebalance, completing_rebalance or empty' })),
@@ -26,14 +27,14 @@ export default defineTool({
     ...observed,
     groups: list(object({
       group_id: text,
-      state: means(textOrNull, 'As stored; `empty` without members; `null` when the metadata cannot be decoded'),
-      stale: means(flagOrNull, 'The last heartbeat of every member is older than its session timeout'),
-      protocol_type: means(textOrNull, '`consumer`, `connect`, …; empty without members'),
-      member_count: means(integerOrNull, '`null` when the metadata cannot be decoded'),
-      coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null`: none'),
+      state: means(textOrNull, 'As stored; `empty` without stored metadata; `null` if the metadata cannot be decoded'),
+      stale: means(flagOrNull, 'Whether every member missed its session timeout; `false` without members'),
+      protocol_type: means(textOrNull, '`consumer`, `connect` or another type; empty without stored metadata'),
+      member_count: means(integerOrNull, '`null` if the metadata cannot be decoded'),
+      coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null` if there is none'),
       committed_partitions: means(integer, 'Partitions with a committed offset'),
-      total_lag: means(int64OrNull, 'Sum of the known lags, in records; `null` when none is known'),
-      last_commit_at: means(textOrNull, 'Time of the newest committed offset'),
+      total_lag: means(int64OrNull, 'Sum of the known lags, in records; `null` if none is known'),
+      last_commit_at: means(textOrNull, 'Time of the latest commit'),
     })),
     ...paged,
   }),
@@ -47,13 +48,10 @@ export default defineTool({
       (state === undefined || stateOf(group)?.toLowerCase() === state))
     const { rows, ...rest } = paginate('list_groups', query, found, group => [group.id])
     const groups = rows.map(group => {
-      const { state, stale, protocol_type: protocolType } = groupState(group, observedAtMs)
       const { metadata, commits } = group
       return {
         group_id: group.id,
-        state: state === null ? null : cut(state),
-        stale,
-        protocol_type: protocolType === null ? null : cut(protocolType),
+        ...groupState(group, observedAtMs),
         member_count: metadata === null ? null : metadata?.members.size ?? 0,
         coordinator_id: mirror.coordinatorId(group.id),
         committed_partitions: commits.length,

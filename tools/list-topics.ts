@@ -8,7 +8,7 @@ import { defineTool } from './tool.ts'
 export const topicSummary = object({
   name: text,
   partition_count: integer,
-  error_code: means(integer, 'Kafka error code of the topic in the snapshot; 0: none'),
+  error_code: means(integer, 'Kafka error code of the topic in the snapshot; 0 if there is none'),
 })
 
 export function summarize ({ name, info }: Topic): { name: string, partition_count: number, error_code: number } {
@@ -19,7 +19,7 @@ export default defineTool({
   name: 'list_topics',
   title: 'List topics',
   description: 'Names of topics and how many partitions each has. ' +
-    'For partitions, leaders and offsets use describe_topics; for settings use describe_configs.',
+    'For partitions, leaders and offsets, use describe_topics; for settings, use describe_configs.',
   operation: 'observe',
   input: input({ pattern, ...page }),
   output: object({ ...observed, topics: list(topicSummary), ...paged }),

@@ -4,7 +4,7 @@ import type { Binding, Policy, Rule } from './policy.ts'
 
 export type Operation = 'observe' | 'mutate'
 
-/** May this tool be called, optionally on this topic or group, in this environment? */
+/** May this tool be called in this environment and, if given, see this topic and group? */
 export interface Question {
   tool: { name: string, operation: Operation }
   topic?: string
@@ -13,8 +13,8 @@ export interface Question {
 }
 
 /**
- * `rule` names what decided: `role.allow[0]`, or `no-scope`, `no-role` or `no-rule` when nothing allows the call.
- * `needs` says what the call requires.
+ * `rule` names the deciding rule, such as `observer.allow[0]`, or is `no-scope`, `no-role` or `no-rule` when nothing
+ * allows the call. `needs` says what the call requires.
  */
 export type Decision =
   | { kind: 'allowed', rule: string }
@@ -23,12 +23,12 @@ export type Decision =
 /** The scope that an operation requires of a token that has a scope claim. */
 export const SCOPES: Readonly<Record<Operation, string>> = { observe: 'kafscale:observe', mutate: 'kafscale:mutate' }
 
-/** The rule that denies a call when the token lacks that scope. */
+/** The rule of a {@link Decision} that denies a call for lack of that scope. */
 export const NO_SCOPE = 'no-scope'
 
 /**
- * The roles of a principal. Without a named principal (modes `token` and `none`) that is `observer`, whatever the
- * policy says.
+ * The roles of a principal. In the modes `token` and `none`, which do not identify the caller, that is `observer`,
+ * whatever the policy says.
  */
 export function rolesOf (policy: Policy, principal: Principal): string[] {
   if (principal.method === 'none' || principal.method === 'token') return ['observer']
@@ -37,13 +37,13 @@ export function rolesOf (policy: Policy, principal: Principal): string[] {
   return [...new Set(bound.map(({ role }) => role))]
 }
 
-/** The denial of a call that lacks its scope, whatever the roles. A token without a scope claim lacks none. */
-export function lackedScope ({ scopes }: Principal, { operation }: Question['tool']): Decision | undefined {
+/** Denies a call whose token lacks the scope, whatever its roles. A token without a scope claim lacks no scope. */
+export function denyByScope ({ scopes }: Principal, { operation }: Question['tool']): Decision | undefined {
   const scope = SCOPES[operation]
   return scopes?.has(scope) === false ? { kind: 'denied', rule: NO_SCOPE, needs: `the scope ${scope}` } : undefined
 }
 
-/** Whether a principal with these roles may. A rule must allow it, and none may deny it. */
+/** Decides by roles alone: at least one rule must allow, and none may deny. */
 export function decide (policy: Policy, roles: readonly string[], question: Question): Decision {
   if (roles.length === 0) return { kind: 'denied', rule: 'no-role', needs: 'a policy binding to a role' }
   const rules = (kind: 'allow' | 'deny') => roles.flatMap(role =>
@@ -56,7 +56,7 @@ export function decide (policy: Policy, roles: readonly string[], question: Ques
     : { kind: 'denied', rule: 'no-rule', needs: `a role that allows ${question.tool.name}` }
 }
 
-/** Whether these roles hide no topic and no group from a tool that they allow; `false` when in doubt. */
+/** Whether these roles hide nothing from a tool that they allow. May be `false` even if they hide nothing. */
 export function seesEverything (
   policy: Policy,
   roles: readonly string[],
@@ -68,7 +68,7 @@ export function seesEverything (
   return rules('deny').length === 0 && rules('allow').some(({ topics, groups }) => isAll(topics) && isAll(groups))
 }
 
-/** Whether a rule covers the tool in this environment, regardless of topics and groups. */
+/** Whether a rule applies to the tool in this environment, regardless of topics and groups. */
 function concerns (rule: Rule, { tool, environment }: Pick<Question, 'tool' | 'environment'>): boolean {
   return (rule.operations?.includes(tool.operation) ?? true) && (rule.tools?.includes(tool.name) ?? true) &&
     matchesAny(rule.environments, environment, true)
@@ -102,7 +102,7 @@ function isBound ({ claim, value, issuer }: Binding, { claims, issuer: own }: Pr
   return found === value || (claim === 'scope' && found.split(' ').includes(value))
 }
 
-/** A claim by its exact name, or else by a dotted path. */
+/** Finds a claim by its exact name or, failing that, by a dotted path. */
 function lookUp (claims: Readonly<Record<string, unknown>>, claim: string): unknown {
   if (Object.hasOwn(claims, claim)) return claims[claim]
   return claim.split('.').reduce<unknown>(

@@ -6,38 +6,38 @@ import { quote } from '../../lib/printable.ts'
 import { watchFile } from '../../lib/watched-file.ts'
 import { ownEntry } from '../audit/record.ts'
 import type { Principal } from '../auth/principal.ts'
-import { decide, type Decision, lackedScope, type Question, rolesOf, seesEverything } from './decide.ts'
+import { decide, type Decision, denyByScope, type Question, rolesOf, seesEverything } from './decide.ts'
 import { NO_POLICY, parsePolicy, type Policy } from './policy.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { authorize: Authorizer }
 }
 
-/** How many decisions on names, or pairs of names, are remembered. */
-const MAX_KEPT_NAMES = 100_000
+/** How many decisions on topics, groups and pairs of them are cached. */
+const MAX_CACHED_DECISIONS = 100_000
 
 type Callable = Question['tool']
 
 export interface Authorizer {
-  /** The roles that the policy gives a principal now. */
+  /** The roles of a principal under the current policy. */
   roles: (principal: Principal) => readonly string[]
   /** Whether a principal may call a tool. */
   decide: (principal: Principal, tool: Callable) => Decision
-  /** What a principal may see of the cluster through a tool that it may call. */
+  /** What a principal may see of the cluster, through a tool that it may call. */
   visibility: (principal: Principal, tool: Callable) => Visibility
 }
 
-/** What the policy means for one principal. Decisions are made when first needed. */
+/** What the policy means for one principal. Decisions are made when first needed, and kept by tool. */
 interface Access { roles: readonly string[], decisions: Map<string, Decision> }
 
-/** Decorates `app.authorize`: the only place that decides who may do what. */
+/** Decorates `app.authorize`, the only place that decides who may do what. */
 export default fp(async function rbac (app) {
   const { policyFile, environment } = app.config
   const closing = new AbortController()
   let policy: Policy = NO_POLICY
   let visibilities = new Map<string, Visibility>()
-  let keptNames = 0
-  /** Authentication returns the same object for the same token. */
+  let cachedDecisions = 0
+  // Works as a cache because authentication returns the same object for the same token.
   let accesses = new WeakMap<Principal, Access>()
 
   if (policyFile !== undefined) {
@@ -48,20 +48,17 @@ export default fp(async function rbac (app) {
       try {
         policy = parsePolicy(changed.toString(), app.tools.known)
         visibilities = new Map()
-        keptNames = 0
+        cachedDecisions = 0
         accesses = new WeakMap()
       } catch (error) {
         if (!(error instanceof PolicyError)) throw error
         warning = error.message
       }
-      app.log[warning === null ? 'info' : 'error'](
-        { mistakes: warning },
-        warning === null ? 'policy reloaded' : 'the new policy is invalid; the old one stays in effect'
-      )
-      // A slow sink must not delay the next policy.
-      app.audit.record({ ...ownEntry('policy_reload', warning), outcome: warning === null ? 'ok' : 'error' }).catch(
-        () => {}
-      )
+      if (warning === null) app.log.info('policy reloaded')
+      else app.log.error({ mistakes: warning }, 'the new policy is invalid; the old one stays in effect')
+      // Not awaited: a slow sink must not delay the next reload.
+      app.audit.record({ ...ownEntry('policy_reload', warning), outcome: warning === null ? 'ok' : 'error' })
+        .catch(() => {})
     }
     app.addHook('onReady', async () => { void watchFile(policyFile, content, reload, closing.signal) })
     app.addHook('onClose', async () => closing.abort())
@@ -75,20 +72,20 @@ export default fp(async function rbac (app) {
     return access
   }
 
-  function keep (): void {
-    if (++keptNames <= MAX_KEPT_NAMES) return
+  function countDecision (): void {
+    if (++cachedDecisions <= MAX_CACHED_DECISIONS) return
     visibilities = new Map()
-    keptNames = 0
+    cachedDecisions = 0
   }
 
   function visibilityOf (roles: readonly string[], tool: Callable): Visibility {
     if (seesEverything(policy, roles, { tool, environment })) return EVERYTHING
     const key = JSON.stringify([tool.name, ...roles])
-    // These roles belong to the current policy, even if another one is loaded while the call runs.
+    // The roles belong to this policy, even if another one is loaded while the call runs.
     const current = policy
-    const visibility = visibilities.get(key) ?? remembered((topic, group) => decide(current, roles, {
+    const visibility = visibilities.get(key) ?? cachedVisibility((topic, group) => decide(current, roles, {
       tool, environment, ...(topic !== undefined && { topic }), ...(group !== undefined && { group })
-    }).kind === 'allowed', keep)
+    }).kind === 'allowed', countDecision)
     visibilities.set(key, visibility)
     return visibility
   }
@@ -97,7 +94,7 @@ export default fp(async function rbac (app) {
     roles: principal => accessOf(principal).roles,
     decide (principal, tool) {
       const { roles, decisions } = accessOf(principal)
-      const decision = decisions.get(tool.name) ?? lackedScope(principal, tool) ??
+      const decision = decisions.get(tool.name) ?? denyByScope(principal, tool) ??
         decide(policy, roles, { tool, environment })
       decisions.set(tool.name, decision)
       return decision
@@ -106,14 +103,14 @@ export default fp(async function rbac (app) {
   })
 }, { name: 'rbac', dependencies: ['config', 'tool-registry', 'audit'] })
 
-/** Decides each name, or pair of names, once. `keep` is called for each decision that is remembered. */
-function remembered (sees: (topic?: string, group?: string) => boolean, keep: () => void): Visibility {
+/** Decides on each topic, group and pair of them once. `onDecision` is called before a decision is cached. */
+function cachedVisibility (sees: (topic?: string, group?: string) => boolean, onDecision: () => void): Visibility {
   const once = (answer: (name: string) => boolean) => {
     const answers = new Map<string, boolean>()
     return (name: string) => {
       const known = answers.get(name)
       if (known !== undefined) return known
-      keep()
+      onDecision()
       const found = answer(name)
       answers.set(name, found)
       return found

@@ -6,7 +6,7 @@ import { PolicyError } from '../../errors.ts'
 const glob = Type.String({ minLength: 1, maxLength: 256 })
 const globs = Type.Optional(Type.Array(glob))
 
-/** What a rule covers. In `allow`, an absent list means everything; in `deny`, only lists that are present match. */
+/** What a rule covers. An absent list means everything, but a deny rule with `topics` or `groups` covers only those. */
 const RuleSchema = Type.Object({
   operations: Type.Optional(Type.Array(Type.Unsafe<'observe' | 'mutate'>({ enum: ['observe', 'mutate'] }))),
   tools: Type.Optional(Type.Array(Type.String())),
@@ -22,7 +22,7 @@ const PolicySchema = Type.Object({
   }, { additionalProperties: false }))),
   bindings: Type.Array(Type.Object({
     role: Type.String(),
-    /** Name of a claim, or a dotted path. */
+    /** The name of a claim or a dotted path to it. */
     claim: Type.String({ minLength: 1 }),
     value: Type.String(),
     /** Limits the binding to tokens of this issuer. */
@@ -40,21 +40,21 @@ export interface Policy {
   bindings: readonly Binding[] | null
 }
 
-/** Roles that every policy has. `auditor` reads the audit stream and calls no tool. */
+/** Roles that every policy contains. `auditor` may read the audit stream, but call no tool. */
 const PREDEFINED: ReadonlyMap<string, Role> = new Map([
   ['observer', { allow: [{ operations: ['observe'] }], deny: [] }],
   ['auditor', { allow: [], deny: [] }],
 ])
 
-/** The policy without a policy file: nobody may mutate. */
+/** In effect without a policy file. Nobody may mutate. */
 export const NO_POLICY: Policy = { roles: PREDEFINED, bindings: null }
 
 const validate = new Ajv({ allErrors: true, allowUnionTypes: true }).compile(PolicySchema)
 
 /**
- * Reads a policy, YAML or JSON.
- * @param tools the names that a rule may name
- * @throws {PolicyError} with the line of each mistake
+ * Parses a policy in YAML or JSON.
+ * @param tools the names of tools that rules may contain
+ * @throws {PolicyError} listing every mistake with its line
  */
 export function parsePolicy (text: string, tools: readonly string[]): Policy {
   const lines = new LineCounter()
@@ -69,8 +69,7 @@ export function parsePolicy (text: string, tools: readonly string[]): Policy {
   const mistakes = [
     ...document.errors.map(({ pos: [offset], message }) => ({ offset, message })),
     ...unknownAliases(document),
-  ]
-    .map(({ offset, message }) => ({ line: lines.linePos(offset).line, message }))
+  ].map(({ offset, message }) => ({ line: lines.linePos(offset).line, message }))
   const content: unknown = mistakes.length > 0 ? undefined : contentOf(document)
   if (mistakes.length === 0 && !validate(content)) {
     for (const { instancePath, message, params } of validate.errors ?? []) {
@@ -93,7 +92,7 @@ export function parsePolicy (text: string, tools: readonly string[]): Policy {
   return { roles: new Map([...PREDEFINED, ...own]), bindings }
 }
 
-/** `undefined`, which is not a valid policy, when aliases expand too far. */
+/** The document as a value; `undefined`, which is not a valid policy, when aliases expand too far. */
 function contentOf (document: Document.Parsed): unknown {
   try {
     return document.toJS()

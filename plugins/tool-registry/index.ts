@@ -16,17 +16,17 @@ declare module 'fastify' {
   interface FastifyInstance { tools: Tools }
 }
 
-/** The size of a tool's answer as a client receives it: compact JSON. */
+/** An answer must be smaller than this, as compact JSON. The message of `RESULT_TOO_LARGE` says 4 MB. */
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024
-/** Of the name of a tool that does not exist, so much is recorded. */
+/** How much of the name of a tool that does not exist is recorded. */
 const MAX_NAME_LENGTH = 128
 
-/** A call that is refused for the way it was sent, before its tool is reached. */
+/** A call that is refused before it reaches a tool. */
 export interface RefusedCall {
   /** As received. */
   name: unknown
   input: unknown
-  /** `INVALID_PARAMS` is JSON-RPC's −32602: no such tool, or the arguments are not an object. */
+  /** `INVALID_PARAMS` (−32602 in JSON-RPC): the tool does not exist, or the arguments are not an object. */
   code: 'INVALID_PARAMS' | 'INSUFFICIENT_SCOPE'
 }
 
@@ -40,19 +40,19 @@ export interface ToolDefinition {
   annotations: Record<string, boolean>
 }
 
-/** The only way to run a tool: validate, authorize, run, record, reply. */
+/** The only way to a tool: validates, authorizes, runs and records each call. */
 export interface Tools {
-  /** Registers a tool. One that `TOOLS` or `DISABLED_TOOLS` switch off does not exist. */
+  /** Registers a tool, unless `TOOLS` or `DISABLED_TOOLS` disables it. A disabled tool does not exist for callers. */
   declare: (tool: Tool) => void
-  /** The names of all tools that were declared, including those that are switched off. */
+  /** The names of all declared tools, including disabled ones. */
   readonly known: readonly string[]
   /** What a tool does to the cluster; `undefined` when the tool does not exist. */
   operation: (name: string) => Tool['operation'] | undefined
   /** What the principal may call, sorted by name. */
   list: (principal: Principal) => ToolDefinition[]
-  /** Never rejects: a failure is a result with `isError`. The tool must exist. */
+  /** Calls a tool, which must exist. Never rejects: a failure is a result with `isError`. */
   call: (name: string, input: unknown, caller: Caller, signal: AbortSignal) => Promise<ToolResult>
-  /** Records a call that does not reach its tool, which need not exist. @throws {AuditUnavailable} */
+  /** Records a call that does not reach a tool. @throws {AuditUnavailable} */
   refuse: (call: RefusedCall, caller: Caller) => Promise<void>
 }
 
@@ -84,14 +84,8 @@ export default fp(async function toolRegistry (app) {
       return await app.telemetry.call(name, caller, decision, async () => {
         const record = recordOf(app, entry.tool, input, caller, decision)
         try {
-          const result = await attempt(
-            entry,
-            input,
-            caller,
-            signal,
-            decision,
-            () => app.audit.recordDurably(record(null)),
-          )
+          const announce = () => app.audit.recordDurably(record(null))
+          const result = await attempt(entry, input, caller, signal, decision, announce)
           await app.audit.record(record(result))
           return result
         } catch (error) {
@@ -121,7 +115,7 @@ export default fp(async function toolRegistry (app) {
     }
   })
 
-  /** Runs a tool if it may be run. `announce` records a mutation durably before it runs. */
+  /** Runs a tool if its input is valid and the caller may call it. Calls `announce` before a mutation. */
   async function attempt (
     { tool, validate }: Entry,
     input: unknown,
@@ -140,7 +134,7 @@ export default fp(async function toolRegistry (app) {
     }
   }
 
-  /** Hides everything from the tool that its caller may not see. */
+  /** What a tool receives with a call. Its mirror hides what the caller may not see. */
   function contextOf (tool: Tool, principal: Principal, signal: AbortSignal): CallContext {
     const visibility = app.authorize.visibility(principal, tool)
     return {
@@ -164,9 +158,9 @@ export default fp(async function toolRegistry (app) {
     return { content: [{ type: 'text', text }], structuredContent: answer }
   }
 
-  /** What to do about an answer that is too large: names the largest limit whose answer fits. */
+  /** What to do about an answer that is too large. Searches for the largest limit whose answer fits. */
   async function smallerLimit (tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<string> {
-    if (!Object.hasOwn(tool.input.properties, 'limit')) return 'Ask an operator: the answer has no pages.'
+    if (!Object.hasOwn(tool.input.properties, 'limit')) return 'This tool has no pages, so ask an operator.'
     let fits = 0
     let tooLarge = Number(input.limit ?? 100)
     while (tooLarge - fits > 1) {
@@ -175,7 +169,7 @@ export default fp(async function toolRegistry (app) {
       if (Buffer.byteLength(text) < MAX_ANSWER_BYTES) fits = limit
       else tooLarge = limit
     }
-    return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Even one row does not fit: ask for less.'
+    return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Even one row does not fit, so ask for less.'
   }
 
   function failure (error: unknown, tool: string, { requestId, traceId }: Caller): ToolResult {
@@ -191,7 +185,7 @@ export default fp(async function toolRegistry (app) {
   }
 }, { name: 'tool-registry', dependencies: ['config', 'telemetry', 'metadata', 'broker-metrics'] })
 
-/** What tools receive of the app. The objects contain nothing else, so a tool cannot reach further. */
+/** What tools can use of the service. The objects contain nothing else, so a tool cannot reach any further. */
 function hostOf (app: FastifyInstance, entries: ReadonlyMap<string, Entry>): Host {
   const { metadata, brokerMetrics } = app
   return Object.freeze({

@@ -1,15 +1,15 @@
-/** Validates the input of a tool against its schema, and says what is wrong with it. */
+/** Validates the input of a tool against its schema and describes the mistakes. */
 import type { ErrorObject, ValidateFunction } from 'ajv'
 import { InvalidArgument } from '../../errors.ts'
 import { quote } from '../../lib/printable.ts'
 import type { Tool } from '../../tools/tool.ts'
 
-/** Further mistakes are counted only: a small input can have very many. */
+/** Mistakes beyond this are only counted, because a small input can contain thousands. */
 const MAX_MISTAKES = 20
 
 /**
- * The input of a call, as the tool's schema accepts it. A property that is `null` counts as absent.
- * @throws {InvalidArgument} naming every mistake
+ * Returns the input as the tool's schema accepts it. A property that is `null` counts as absent.
+ * @throws {InvalidArgument} describing the mistakes
  */
 export function validInput (tool: Tool, validate: ValidateFunction, input: unknown = {}): Record<string, unknown> {
   const given = typeof input === 'object' && input !== null && !Array.isArray(input)

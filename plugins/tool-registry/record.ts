@@ -5,13 +5,13 @@ import type { AuditEntry } from '../audit/record.ts'
 import { REDACTED } from '../audit/redact.ts'
 import type { Decision, Operation } from '../rbac/decide.ts'
 
-/** The tool of a recorded call. `operation` is `null` for an unknown tool, `name` for a call that names none. */
+/** The tool of a call. `operation` is `null` if the tool does not exist, `name` if the call does not name one. */
 interface Named { name: string | null, operation: Operation | null }
 
 /**
- * Begins the audit record of a call. The returned function completes it with the result, or with `null` makes the
+ * Starts the audit record of a call. The returned function completes it with the result or, given `null`, returns the
  * record of an intent.
- * @param decision `null` when there was nothing to decide
+ * @param decision `null` if the tool does not exist
  */
 export function recordOf (
   app: FastifyInstance,
@@ -22,7 +22,7 @@ export function recordOf (
 ): (result: ToolResult | null) => AuditEntry {
   const { principal, receivedAt } = caller
   const startedMs = performance.now()
-  // Read now: the policy may change while the call runs.
+  // Read now, because the policy may change while the call runs.
   const roles = app.authorize.roles(principal)
   return result => {
     const text = result?.content[0]?.text ?? ''

@@ -5,9 +5,9 @@ import type {
 type Reply = JSONRPCResultResponse | JSONRPCErrorResponse
 
 /**
- * A transport between one long-lived MCP server and any number of callers. The HTTP entry of the SDK builds a server,
- * its handlers and its streams for each request. A request that is one message in and one message out needs none of
- * them. Ids of different callers may collide, so each request is exchanged under an id of its own.
+ * A transport between one long-lived MCP server and any number of callers. For each request, the SDK's HTTP handler
+ * creates a server, its handlers and its streams, which a request with a single response does not need. Ids of
+ * different callers can collide, so each request gets an internal id.
  */
 export class ExchangeTransport implements Transport {
   onmessage?: (message: JSONRPCMessage, extra?: MessageExtraInfo) => void
@@ -28,7 +28,7 @@ export class ExchangeTransport implements Transport {
   }
 
   async send (message: JSONRPCMessage): Promise<void> {
-    // Requests that ask for progress do not come this way, so notifications have no recipient.
+    // Notifications have no recipient, because requests for progress do not use this transport.
     if (!('id' in message) || 'method' in message) return
     const id = message.id as number
     const resolve = this.#pending.get(id)
@@ -37,8 +37,8 @@ export class ExchangeTransport implements Transport {
   }
 
   /**
-   * Passes a request to the server and resolves with its reply, under the caller's id. Aborting the signal cancels the
-   * call, as a cancellation by the caller would; the promise then never settles.
+   * Passes a request to the server and resolves with the reply, under the caller's id. Aborting the signal cancels the
+   * call like a cancellation by the caller. The promise then never settles.
    */
   exchange (request: JSONRPCRequest, extra: MessageExtraInfo, signal: AbortSignal): Promise<Reply> {
     const id = ++this.#lastId

@@ -24,20 +24,20 @@ import { ExchangeTransport } from './exchange.ts'
 import { authInfoOf, McpToolServer } from './server.ts'
 
 const MODERN = '2026-07-28'
-/** Only revision 2025-03-26 has batches. `BATCH_TOO_LONG` names this number. */
+/** Only revision 2025-03-26 has batches. The message of `BATCH_TOO_LONG` repeats this number. */
 const MAX_BATCH = 10
-/** Requests that every revision answers with one message. */
+/** Requests with a single response in every revision. */
 const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
 
-/** The body as received, and as JSON where it is valid. */
+/** The body as received and as parsed; `json` is `undefined` if it is not valid JSON. */
 interface Body { text: string, json: unknown }
 
 /**
  * `POST /mcp`: MCP over streamable HTTP, revision 2026-07-28 and the 2025 revisions, without sessions.
  *
- * A request that has exactly the form of its revision and is answered with one message is exchanged with a long-lived
- * server. Everything else (handshakes, notifications, batches, subscriptions, and anything malformed) goes to the HTTP
- * entry of the SDK, so only the SDK decides what is valid.
+ * A request that has exactly the form of its revision and a single response goes to a long-lived server. Everything
+ * else (handshakes, notifications, batches, subscriptions, and anything malformed) goes to the SDK's HTTP handler, so
+ * that the SDK alone decides what is valid.
  */
 export default async function mcp (app: FastifyInstance) {
   const modern = createMcpHandler(() => new McpToolServer(app.tools), {
@@ -63,7 +63,7 @@ export default async function mcp (app: FastifyInstance) {
     for (let calls = callsIn(message).length; calls > 1; calls--) await app.limits.admit(request, reply)
     await admitCalls(app, caller, message)
     const authInfo = authInfoOf(caller)
-    const { signal } = aborts(reply)
+    const signal = disconnectSignal(reply)
     if (isPlain(request, message)) {
       const { [PROTOCOL_VERSION_META_KEY]: revision } = message.params?._meta ?? {}
       const extra: MessageExtraInfo = {
@@ -71,13 +71,13 @@ export default async function mcp (app: FastifyInstance) {
         ...(revision !== undefined && { classification: { era: 'modern', revision: MODERN } }),
       }
       const answer = await (revision === undefined ? legacyExchange : modernExchange).exchange(message, extra, signal)
-      // A protocol error has an HTTP status, which the entry of the SDK knows.
+      // A protocol error has an HTTP status, which the SDK's handler below determines.
       if (!isJSONRPCErrorResponse(answer)) return reply.type('application/json').send(serialize(answer))
     }
     return await sendResponse(reply, await serve(request, authInfo, signal))
   })
 
-  // Without sessions there are no streams to open and none to end.
+  // Without sessions, there is no stream to open and no session to end.
   app.route({
     method: ['GET', 'DELETE'],
     url: '/mcp',
@@ -90,7 +90,7 @@ export default async function mcp (app: FastifyInstance) {
         }),
   })
 
-  /** Serves a request through the HTTP entry of the SDK, with a new server. */
+  /** Serves a request through the SDK's HTTP handler, with a new server. */
   async function serve (
     request: FastifyRequest<{ Body: Body | undefined }>,
     authInfo: AuthInfo,
@@ -101,7 +101,7 @@ export default async function mcp (app: FastifyInstance) {
     for (const [name, value] of Object.entries(request.headers)) {
       if (value !== undefined) headers.set(name, String(value))
     }
-    // What was not parsed here must not be parsed there: its scopes were not checked.
+    // The SDK must not parse what was not parsed here, because its scopes were not checked.
     const webRequest = new Request('http://localhost/mcp', {
       method: 'POST',
       headers,
@@ -119,11 +119,11 @@ export default async function mcp (app: FastifyInstance) {
   }
 }
 
-/** More than any valid MCP request has. `TOO_COMPLEX` names these numbers. */
+/** Limits that no valid MCP request exceeds. The message of `TOO_COMPLEX` repeats them. */
 const MAX_DEPTH = 32
 const MAX_ITEMS = 10_000
 
-/** @throws {TooComplex} for JSON that is nested too deeply, or has a list or object that is too long */
+/** @throws {TooComplex} if the JSON is nested too deeply or contains a list or object that is too long */
 function checkComplexity (json: unknown, depth = 0): unknown {
   if (typeof json !== 'object' || json === null) return json
   const items = Object.values(json)
@@ -133,9 +133,9 @@ function checkComplexity (json: unknown, depth = 0): unknown {
 }
 
 /**
- * Refuses a request with a call that lacks its scope, and records its calls. Also records calls that name no tool or
- * whose arguments are not an object, which the SDK then refuses.
- * @throws {InsufficientScope} with every scope that the request requires, so that a client can ask for them
+ * Rejects a request if one of its calls lacks its scope, and records the calls. Also records calls of unknown tools and
+ * with arguments that are not an object, which the SDK then rejects.
+ * @throws {InsufficientScope} listing every scope that the request requires
  */
 async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller, message: unknown): Promise<void> {
   const calls = callsIn(message).map(({ params }) => {
@@ -181,7 +181,7 @@ function callerOf (request: FastifyRequest, message: unknown): Caller {
   }
 }
 
-/** Whether a request has exactly the form of its revision and is answered with one message. */
+/** Whether a request has exactly the form of its revision and a single response. */
 function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSONRPCRequest {
   if (
     !isJSONRPCRequest(message) || !ONE_MESSAGE_METHODS.has(message.method) ||
@@ -203,7 +203,7 @@ function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSO
     accept.includes('text/event-stream')
 }
 
-/** Ignores a byte order mark, as the SDK does. */
+/** Like the SDK, ignores a byte order mark. */
 function parseJson (text: string): unknown {
   try {
     return JSON.parse(text.replace(/^\ufeff/, ''))
@@ -212,16 +212,16 @@ function parseJson (text: string): unknown {
   }
 }
 
-/** Aborts when the client disconnects before it has its answer. */
-function aborts ({ raw: response }: FastifyReply): AbortController {
+/** Aborts if the client disconnects before it has received the response. */
+function disconnectSignal ({ raw: response }: FastifyReply): AbortSignal {
   const controller = new AbortController()
   response.once('close', () => { if (!response.writableFinished) controller.abort() })
-  return controller
+  return controller.signal
 }
 
 /**
- * A reply as JSON. It contains a tool's answer twice, as text and as value. The text is the JSON of the value, so it is
- * used for both.
+ * A reply as JSON. It contains a tool's answer twice, as text and as a value. The text is the JSON of the value, so the
+ * value need not be serialized again.
  */
 function serialize ({ id, result: { content, structuredContent, ...rest } }: JSONRPCResultResponse): string {
   const [first] = Array.isArray(content) ? content : []

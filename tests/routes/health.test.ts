@@ -5,7 +5,7 @@ import { startEtcd } from '../support/etcd.ts'
 import { buildSyncedApp, buildTestApp, caughtUp, fill, recordedKeyspace } from '../support/service.ts'
 import { waitFor } from '../support/wait-for.ts'
 
-/** An outage shows within the time of a probe, and of the one after it. */
+/** An outage is noticed within two probes. */
 const OUTAGE_BOUND_MS = 6_000
 const SYNC_BOUND_MS = 2_000
 
@@ -14,13 +14,17 @@ async function get (app: FastifyInstance, url: string) {
   return { status: response.statusCode, body: response.json() }
 }
 
-t.test('before the first load it is alive, not ready, and says why without an address', async t => {
+t.test('before the first load, it is alive but not ready, and the reason reveals no address', async t => {
   const app = await buildTestApp(t, {
     KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1',
     KAFSCALE_MCP_MAX_STALENESS: '0',
   })
   await app.ready()
-  await waitFor(() => !/yet/.test(app.metadata.reason ?? 'yet') || app.metadata.reason, SYNC_BOUND_MS, 'etcd refuses')
+  await waitFor(
+    () => !/yet/.test(app.metadata.reason ?? 'yet') || app.metadata.reason,
+    SYNC_BOUND_MS,
+    'etcd cannot be reached'
+  )
   const health = await get(app, '/healthz')
   t.match(health, {
     status: 200,
@@ -40,13 +44,13 @@ t.test('before the first load it is alive, not ready, and says why without an ad
   t.notMatch(JSON.stringify([health, ready]), /127\.0\.0\.1/)
 })
 
-t.test('over a running etcd', async t => {
+t.test('with a running etcd', async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [...recordedKeyspace(), { key: '/kafscale/topics/broken/partitions/0/next_offset', value: 'many' }])
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '2500ms' })
   const patient = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '0' })
 
-  t.test('it is ready, and tells what the mirror holds', async t => {
+  t.test('the service is ready, and describes the mirror', async t => {
     t.strictSame(await get(app, '/readyz'), { status: 200, body: { status: 'ready' } })
     await etcd.client.put('/kafscale/topics/broken/partitions/1/next_offset').value('5')
     await caughtUp(app, etcd)
@@ -71,7 +75,7 @@ t.test('over a running etcd', async t => {
     })
   })
 
-  t.test('while etcd is away it is ready until the mirror is older than it may be', async t => {
+  t.test('during an outage, it is ready until the mirror is too old', async t => {
     await etcd.kill()
     await waitFor(
       async () => (await get(app, '/healthz')).body.dependencies.etcd.state === 'stale',
@@ -91,11 +95,11 @@ t.test('over a running etcd', async t => {
     t.match(
       await get(patient, '/readyz'),
       { status: 200, body: { status: 'ready' } },
-      'unless it may be as old as it likes'
+      'with no limit on the age'
     )
   })
 
-  t.test('and ready again once etcd is back', async t => {
+  t.test('after the outage, it is ready again', async t => {
     await etcd.restart()
     await waitFor(async () => (await get(app, '/readyz')).status === 200, SYNC_BOUND_MS, 'ready')
     await waitFor(

@@ -1,4 +1,4 @@
-/** What the ten tools are to a client, and what holds for all of them. */
+/** The definitions of the ten tools as clients see them, and the behavior that all tools share. */
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
@@ -40,7 +40,7 @@ const NAMES = [
   'list_topics',
 ]
 const PAGED = NAMES.filter(name => name !== 'cluster_metrics' && name !== 'explain_access')
-/** What the definitions of later issues may still need, of the 24 KB for all. */
+/** Of the 24 KB for all definitions, what is reserved for future tools. */
 const ROOM_BYTES = 4_000
 const INT64 = [
   'revision',
@@ -54,7 +54,7 @@ const INT64 = [
   'retention_bytes',
   'segment_bytes',
 ]
-const UNSEEN = /[\p{Cc}\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/u
+const INVISIBLE = /[\p{Cc}\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/u
 const now = Date.parse('2026-11-23T13:20:00Z')
 
 function topic (name: string, partitionCount = 1): SnapshotTopic {
@@ -115,7 +115,7 @@ function group (id: string, rest: Partial<ConsumerGroup> = {}) {
   return { key: formatKey({ kind: 'group-metadata', group: id }), value: encodeConsumerGroup(id, value) }
 }
 
-/** The properties in a schema, however deep. */
+/** The properties in a schema, at any depth. */
 function * propertiesOf (schema: unknown): Generator<[name: string, schema: { type?: unknown }]> {
   if (typeof schema !== 'object' || schema === null) return
   for (const [keyword, value] of Object.entries(schema)) {
@@ -124,7 +124,7 @@ function * propertiesOf (schema: unknown): Generator<[name: string, schema: { ty
   }
 }
 
-t.test('ten tools, in a fixed order, each as a client needs it', async t => {
+t.test('clients get ten tools, in a fixed order', async t => {
   const app = await buildTestApp(t)
   const lists = await Promise.all(
     [modern, legacy].map(async form => (await app.inject(form('tools/list'))).json().result.tools as ToolDefinition[])
@@ -135,7 +135,7 @@ t.test('ten tools, in a fixed order, each as a client needs it', async t => {
   }
   const definitions = lists[0] ?? []
 
-  t.test('with annotations: they look and change nothing, and know no world but the cluster', async t => {
+  t.test('with annotations: read-only, idempotent, and limited to the cluster', async t => {
     for (const { name, annotations } of definitions) {
       t.strictSame(annotations, {
         readOnlyHint: true,
@@ -146,7 +146,7 @@ t.test('ten tools, in a fixed order, each as a client needs it', async t => {
     }
   })
 
-  t.test('with a title and a description that names only what there is', async t => {
+  t.test('with a title, and a description that names only existing fields and tools', async t => {
     for (const { name, title, description, inputSchema, outputSchema } of definitions) {
       t.match(title, /^[A-Z].{5,40}$/)
       t.match(description, /^[A-Z].{100,300}\.$/)
@@ -158,7 +158,7 @@ t.test('ten tools, in a fixed order, each as a client needs it', async t => {
     }
   })
 
-  t.test('with an input schema that takes nothing else, and an output schema, both of draft 2020-12', async t => {
+  t.test('with an output schema and a closed input schema, both of JSON Schema 2020-12', async t => {
     const ajv = new Ajv2020({ strict: true, allowUnionTypes: true })
     for (const { name, inputSchema, outputSchema } of definitions) {
       t.match(inputSchema, { type: 'object', additionalProperties: false }, name)
@@ -167,17 +167,17 @@ t.test('ten tools, in a fixed order, each as a client needs it', async t => {
     }
   })
 
-  t.test('with an int64 that may be text, wherever there is one', async t => {
+  t.test('with every int64 either an integer or a string', async t => {
     for (const { name, inputSchema, outputSchema } of definitions) {
       for (const [property, { type }] of [...propertiesOf(inputSchema), ...propertiesOf(outputSchema)]) {
-        // The same names stand for the list of lags, and in `sources` for where a value comes from.
+        // `lag` is also the name of a list, and `sources` has properties of the same names without a type.
         if (!INT64.includes(property) || type === undefined || type === 'array') continue
         t.strictSame([type].flat().filter(type => type !== 'null'), ['integer', 'string'], `${name} ${property}`)
       }
     }
   })
 
-  t.test('in under 24 KB together, those of later issues included', async t => {
+  t.test('in less than 24 KB, including the reserve for future tools', async t => {
     t.ok(Buffer.byteLength(JSON.stringify(definitions)) < 24_000 - ROOM_BYTES)
   })
 })
@@ -191,7 +191,7 @@ t.test('the recorded cluster', async t => {
     fetch_offsets: { group_id: 'analytics' },
   }
 
-  t.test('is answered in JSON that fits the published schema, the same to both generations', async t => {
+  t.test('is described in JSON that matches the published schemas, in both generations', async t => {
     const ajv = new Ajv2020({ allowUnionTypes: true })
     for (const { name, outputSchema } of app.tools.list(CALLER.principal)) {
       for (const call of [callTool, callTool2025]) {
@@ -204,8 +204,8 @@ t.test('the recorded cluster', async t => {
           continue
         }
         t.ok(ajv.validate(outputSchema, structuredContent), `${name}: ${ajv.errorsText()}`)
-        t.equal(content[0]?.text, JSON.stringify(structuredContent), `${name}: compact JSON of the same`)
-        if (name === 'explain_access') continue // it tells nothing of the cluster
+        t.equal(content[0]?.text, JSON.stringify(structuredContent), `${name}: the text is the value in compact JSON`)
+        if (name === 'explain_access') continue // it shows nothing from the cluster
         t.match(structuredContent, {
           observed_at: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/,
           revision: app.metadata.mirror?.revision,
@@ -214,7 +214,7 @@ t.test('the recorded cluster', async t => {
     }
   })
 
-  t.test('explain_access says who asks, as what, and what that lets one do', async t => {
+  t.test('explain_access shows who calls, with which roles, and what these allow', async t => {
     t.strictSame(await ask(app, 'explain_access'), {
       principal: { subject: 'anonymous', issuer: null, client_id: null, method: 'none' },
       roles: ['observer'],
@@ -222,7 +222,7 @@ t.test('the recorded cluster', async t => {
     })
   })
 
-  t.test('null is a property that is not given', async t => {
+  t.test('a property that is null counts as absent', async t => {
     for (const { name, inputSchema } of app.tools.list(CALLER.principal).filter(({ name }) => PAGED.includes(name))) {
       const { properties } = inputSchema as { properties: object }
       const nulls = Object.fromEntries(Object.keys(properties).map(property => [property, null]))
@@ -231,7 +231,7 @@ t.test('the recorded cluster', async t => {
     }
   })
 
-  t.test('what no tool takes is refused by name', async t => {
+  t.test('an unknown property is rejected by name', async t => {
     for (const name of NAMES) {
       for (const property of ['topic_name', 'constructor', 'a\u202eb']) {
         const { content, _meta } = await callTool(app, name, JSON.parse(`{${JSON.stringify(property)}:1}`))
@@ -246,7 +246,7 @@ function withoutTimes (answer: Record<string, unknown>): unknown {
   return JSON.parse(JSON.stringify(answer, (name, value) => /observed_at|age_ms/.test(name) ? undefined : value))
 }
 
-t.test("what the cluster's users have named as they like", async t => {
+t.test('text that users of the cluster have chosen', async t => {
   const names = [
     '__proto__',
     'constructor',
@@ -310,7 +310,7 @@ t.test("what the cluster's users have named as they like", async t => {
   const app = await buildSyncedApp(t, etcd)
   const shownName = (name: string) => Buffer.byteLength(name) > 4096 ? /^é{2000,}… \[cut, 6000 bytes\]$/ : name
 
-  t.test('comes back as data', async t => {
+  t.test('is returned as data', async t => {
     t.match(await ask(app, 'list_topics'), { topics: names.map(name => ({ name })), total: names.length })
     t.match(await ask(app, 'list_groups'), { groups: names.map(name => ({ group_id: name })), total: names.length })
     t.match(await ask(app, 'describe_topics'), {
@@ -357,7 +357,7 @@ t.test("what the cluster's users have named as they like", async t => {
     }
   })
 
-  t.test('is escaped wherever it can\'t be seen, to both generations and whichever way the request goes', async t => {
+  t.test('is escaped where it is invisible, in both generations and on either path of a request', async t => {
     for (const name of PAGED) {
       for (const form of [modern, legacy]) {
         for (const meta of [{}, { _meta: { progressToken: 1 } }]) {
@@ -365,8 +365,8 @@ t.test("what the cluster's users have named as they like", async t => {
           const { body } = await app.inject(form('tools/call', { name, arguments: input, ...meta }))
           const { isError, content, structuredContent } = JSON.parse(body).result as ToolResult
           t.notOk(isError)
-          t.notMatch(body, UNSEEN)
-          t.notMatch(content[0]?.text, UNSEEN)
+          t.notMatch(body, INVISIBLE)
+          t.notMatch(content[0]?.text, INVISIBLE)
           t.match(content[0]?.text, '\\u202e')
           t.strictSame(JSON.parse(content[0]?.text ?? ''), structuredContent, `${name}: the text is the value`)
         }
@@ -374,7 +374,7 @@ t.test("what the cluster's users have named as they like", async t => {
     }
   })
 
-  t.test('is shown in errors by its escapes', async t => {
+  t.test('is escaped in error messages', async t => {
     const text = async (name: string, input: object) => (await callTool(app, name, { ...input })).content[0]?.text
     t.match(
       await text('describe_group', { group_id: 'x\u202e\u0085\n' }),
@@ -386,7 +386,7 @@ t.test("what the cluster's users have named as they like", async t => {
     )
   })
 
-  t.test('is never part of what describes the tools', async t => {
+  t.test('is never part of the definitions of the tools', async t => {
     const empty = await buildTestApp(t)
     for (const method of ['tools/list', 'server/discover']) {
       t.equal((await app.inject(modern(method))).body, (await empty.inject(modern(method))).body)
@@ -394,7 +394,7 @@ t.test("what the cluster's users have named as they like", async t => {
   })
 })
 
-t.test('text that is no name is cut over 4 KB, and says so', async t => {
+t.test('text over 4 KB that is not a name is truncated, with a note', async t => {
   const etcd = await startEtcd(t)
   const texts = ['x'.repeat(4096), 'x'.repeat(4097), 'é'.repeat(2048), `x${'é'.repeat(2048)}`, '😀'.repeat(5_000)]
   await fill(etcd, [
@@ -421,7 +421,7 @@ t.test('text that is no name is cut over 4 KB, and says so', async t => {
   for (const { metadata } of offsets) t.ok(Buffer.byteLength(metadata) <= 4096)
 })
 
-t.test('an answer of 4 MB or more names a limit that fits', async t => {
+t.test('the error about an answer of 4 MB or more names a limit that fits', async t => {
   const etcd = await startEtcd(t)
   const partitions = Array.from({ length: 1_000 }, (_, partition) => partition)
   await fill(etcd, [
@@ -476,7 +476,7 @@ t.test('pages', async t => {
   ])
   const [app, replica] = [await buildSyncedApp(t, etcd), await buildSyncedApp(t, etcd)]
 
-  /** Each paged tool: what it is asked, other arguments, and what the rows of its answer are known by. */
+  /** For each paged tool: its input, a different input, and a key for each row of an answer. */
   const lists: { name: string, input: object, other: object, rows: (answer: Answer) => string[] }[] = [
     { name: 'cluster_status', input: {}, other: {}, rows: ({ topics }) => topics.map(({ name }) => name) },
     { name: 'list_topics', input: {}, other: { pattern: '*' }, rows: ({ topics }) => topics.map(({ name }) => name) },
@@ -521,7 +521,7 @@ t.test('pages', async t => {
   const page = async (app: FastifyInstance, name: string, input: object) =>
     await ask(app, name, { ...input }) as unknown as Answer
 
-  /** The rows of all pages from a cursor on; the last of the limits is that of all further pages. */
+  /** The rows of all pages from a cursor on. The last limit applies to all further pages. */
   async function rest (
     app: FastifyInstance,
     { name, input, rows }: typeof lists[number],
@@ -536,10 +536,10 @@ t.test('pages', async t => {
       cursor = answer.next_cursor
       if (cursor === undefined) return found
     }
-    throw new Error('the pages never end')
+    throw new Error('there are too many pages')
   }
 
-  t.test('hold each row once, however long they are', async t => {
+  t.test('contain each row once, whatever the limit', async t => {
     t.strictSame(lists.map(({ name }) => name).sort(), PAGED)
     for (const list of lists) {
       const whole = await page(app, list.name, list.input)
@@ -547,13 +547,13 @@ t.test('pages', async t => {
       t.ok(all.length >= 5)
       t.strictSame([whole.total, whole.next_cursor], [all.length, undefined])
       for (const limits of [[1], [2], [all.length - 1], [all.length], [3, 1, 4]]) {
-        t.strictSame(await rest(app, list, limits), all, `${list.name}, ${limits} a page`)
+        t.strictSame(await rest(app, list, limits), all, `${list.name}, limits ${limits}`)
       }
       t.equal((await page(app, list.name, { ...list.input, limit: 1 })).total, all.length, 'total counts all pages')
     }
   })
 
-  t.test('are asked for with the cursor of the page before, and nothing else', async t => {
+  t.test('require the cursor of the previous page, and the same arguments', async t => {
     const cursors = new Map(
       await Promise.all(
         lists.map(async ({ name, input }) =>
@@ -590,7 +590,7 @@ t.test('pages', async t => {
     }
   })
 
-  t.test('go on while the cluster changes, and on another replica', async t => {
+  t.test('continue while the cluster changes, and on another replica', async t => {
     const before = await Promise.all(lists.map(async list => {
       const first = await page(app, list.name, { ...list.input, limit: 2 })
       return {
@@ -637,7 +637,7 @@ t.test('pages', async t => {
   })
 })
 
-/** The lists of the paged tools' answers, each of which has the one or other. */
+/** Every list that the answers of the paged tools contain. */
 interface Answer {
   topics: { name: string, partitions: { partition: number }[] }[]
   configs: { name: string }[]

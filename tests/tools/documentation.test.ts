@@ -1,4 +1,4 @@
-/** `docs/tools.md` is the contract of the tools: it says what the definitions say, and those say what happens. */
+/** `docs/tools.md` matches the definitions of the tools, and these match the behavior. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
@@ -10,14 +10,14 @@ import { buildSyncedApp, buildTestApp, CALLER, callTool, fill, recordedKeyspace 
 
 const tools = await allTools()
 
-t.test('the page is generated from the definitions', async t => {
+t.test('docs/tools.md is up to date with the definitions', async t => {
   const app = await buildTestApp(t)
   t.strictSame(tools.map(({ name }) => name), app.tools.list(CALLER.principal).map(({ name }) => name))
   const examples = JSON.parse(readFileSync(join(ROOT, 'docs/tool-examples.json'), 'utf8'))
   t.equal(readFileSync(join(ROOT, 'docs/tools.md'), 'utf8'), toolsPage(tools, examples), 'run npm run docs:tools')
 })
 
-t.test('each tool fails with the errors that its definition lists, and with no others', async t => {
+t.test('each tool fails with the errors that its definition lists, and no others', async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const unsynced = await buildTestApp(t, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })

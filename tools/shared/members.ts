@@ -1,37 +1,38 @@
 import type { GroupView } from '../../kafscale/mirror.ts'
 import type { GroupMember } from '../../kafscale/records.ts'
+import { cut } from './schema.ts'
 
-/** The session timeout of a member that stores 0. */
+/** For members whose stored session timeout is 0. */
 const DEFAULT_SESSION_TIMEOUT_MS = 30_000
 
-/** Milliseconds from an instant to the moment that the answer shows, at least 0. */
+/** Milliseconds from an instant to the time at which the answer was observed, at least 0. */
 export function ageMs (instantMs: number | null, observedAtMs: number): number | null {
   return instantMs === null ? null : Math.max(0, observedAtMs - instantMs)
 }
 
-/** Whether a member's last heartbeat is older than its session timeout, or there is none. */
+/** Whether a member's last heartbeat is missing or older than its session timeout. */
 export function isStale ({ heartbeatAtMs, sessionTimeoutMs }: GroupMember, observedAtMs: number): boolean {
   const age = ageMs(heartbeatAtMs, observedAtMs)
   return age === null || age > (sessionTimeoutMs || DEFAULT_SESSION_TIMEOUT_MS)
 }
 
-/** As stored; `empty` for a group with only committed offsets, `null` when its metadata can't be decoded. */
+/** The stored state; `empty` for a group with only committed offsets, `null` when the metadata can't be decoded. */
 export function stateOf ({ metadata }: GroupView): string | null {
   return metadata === null ? null : metadata?.state ?? 'empty'
 }
 
-/** The state of a group with members, with only committed offsets (`empty`), or with undecodable metadata (`null`). */
+/** The state of a group as fields of an answer; all `null` when its metadata can't be decoded. */
 export function groupState (
   group: GroupView,
   observedAtMs: number
 ): { state: string | null, stale: boolean | null, protocol_type: string | null } {
   const { metadata } = group
   if (metadata === null) return { state: null, stale: null, protocol_type: null }
-  if (metadata === undefined) return { state: stateOf(group), stale: false, protocol_type: '' }
+  if (metadata === undefined) return { state: 'empty', stale: false, protocol_type: '' }
   const members = [...metadata.members.values()]
   return {
-    state: stateOf(group),
+    state: cut(metadata.state),
     stale: members.length > 0 && members.every(member => isStale(member, observedAtMs)),
-    protocol_type: metadata.protocolType,
+    protocol_type: cut(metadata.protocolType),
   }
 }

@@ -3,8 +3,8 @@ import { type BrokerPage, type Figures, quantile } from '../../kafscale/broker-m
 import { integerOrNull, means, numberOrNull, object } from './schema.ts'
 
 /**
- * Figures as fields of an answer; all `null` for a broker without a metrics page. The largest lag is over all groups,
- * so it is only for callers who may see them all.
+ * Figures as fields of an answer; all `null` for a broker without a metrics page.
+ * @param everything whether the caller may see every group, and so the largest lag of all
  */
 export function figures (of: Figures | undefined, everything: boolean) {
   return {
@@ -23,7 +23,7 @@ export function figures (of: Figures | undefined, everything: boolean) {
   }
 }
 
-/** What the process of a broker uses. */
+/** What the process of a broker uses, as fields of an answer. */
 export function runtime (of: BrokerPage | undefined) {
   return {
     cpu_percent: of?.cpuPercent ?? null,
@@ -54,31 +54,31 @@ const latency = Type.Unsafe<ReturnType<typeof figures>['produce_latency_ms']>({
 })
 
 export const figuresSchema = {
-  s3_state: means(s3State, 'Of the cluster: the worst state that a broker reports'),
+  s3_state: means(s3State, 'For the cluster, the worst state that any broker reports'),
   s3_latency_ms: means(
     numberOrNull,
-    'Mean latency of S3 calls in the sliding window of a broker; of the cluster: weighted by load',
+    'Mean latency of S3 calls in the broker\'s sliding window; for the cluster, weighted by load'
   ),
-  s3_error_rate: means(numberOrNull, 'Share of S3 calls in the same window that failed, 0 to 1'),
-  produce_rps: means(numberOrNull, 'Records produced per second, over a window of 60 s'),
-  fetch_rps: means(numberOrNull, 'Records fetched per second, over a window of 60 s'),
+  s3_error_rate: means(numberOrNull, 'Share of failed S3 calls in the same window, 0 to 1'),
+  produce_rps: means(numberOrNull, 'Records produced per second, over the last 60 s'),
+  fetch_rps: means(numberOrNull, 'Records fetched per second, over the last 60 s'),
   produce_latency_ms: means(
     latency,
-    'Quantiles since the start of the broker; `null` without requests, or beyond the last bucket',
+    'Quantiles since the broker started; `null` without requests, or for a quantile beyond the last bucket'
   ),
   consumer_lag_max: means(
     numberOrNull,
-    'Largest lag of all groups, in records; `null` unless the caller may see them all',
+    'Largest lag of all groups, in records; `null` unless the caller may see all groups and topics'
   ),
-  admin_requests_total: means(numberOrNull, 'Since the start of the broker'),
-  admin_request_errors_total: means(numberOrNull, 'Since the start of the broker'),
-  admin_error_rate: means(numberOrNull, 'Share of admin requests that failed, 0 to 1; `null` without requests'),
-  admin_request_latency_ms: means(numberOrNull, 'Mean, weighted by requests'),
-  authz_denied_total: means(numberOrNull, 'Requests that the brokers denied, since their start'),
+  admin_requests_total: means(numberOrNull, 'Admin requests since the broker started'),
+  admin_request_errors_total: means(numberOrNull, 'Failed admin requests since the broker started'),
+  admin_error_rate: means(numberOrNull, 'Share of failed admin requests, 0 to 1; `null` without requests'),
+  admin_request_latency_ms: means(numberOrNull, 'Mean latency of admin requests; `null` without requests'),
+  authz_denied_total: means(numberOrNull, 'Requests denied since the broker started'),
 }
 
 export const runtimeSchema = {
-  cpu_percent: means(numberOrNull, '100 is one core, since the last scrape by anyone'),
+  cpu_percent: means(numberOrNull, 'CPU use since the last scrape by any client; 100 is one core'),
   heap_inuse_bytes: numberOrNull,
   mem_alloc_bytes: numberOrNull,
   mem_sys_bytes: numberOrNull,

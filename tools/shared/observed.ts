@@ -2,9 +2,7 @@ import { MetadataUnavailable } from '../../errors.ts'
 import type { MirrorView, Topic } from '../../kafscale/mirror.ts'
 import type { Host } from '../tool.ts'
 
-/**
- * The topics of the snapshot. @throws {MetadataUnavailable} when it can't be decoded: that does not mean "no topics"
- */
+/** The topics of the snapshot. @throws {MetadataUnavailable} if it can't be decoded, so that they are not known */
 export function topicsOf (mirror: MirrorView): readonly Topic[] {
   if (!mirror.snapshot) {
     throw new MetadataUnavailable("the stored snapshot can't be decoded, so the topics are not known")
@@ -12,7 +10,7 @@ export function topicsOf (mirror: MirrorView): readonly Topic[] {
   return mirror.topics
 }
 
-/** Which state of the cluster an answer shows, and when that was last known to be current. */
+/** Which revision of the cluster an answer shows, and when that was last known to be current. */
 export function observedAt (host: Host, mirror: MirrorView): { observed_at: string, revision: number } {
   return { observed_at: host.metadata.observedAt.toISOString(), revision: mirror.revision }
 }

@@ -3,11 +3,12 @@ import { InvalidCursor } from '../../errors.ts'
 import { compare } from '../../kafscale/mirror.ts'
 
 /**
- * The place of a row in the order of its list. A cursor holds one: it is valid without the row, and on every replica.
+ * The values by which a list is sorted, for one row. A cursor contains those of the last row on its page, so it stays
+ * valid when that row is gone, and works on every replica.
  */
 export type RowPosition = readonly (string | number)[]
 
-/** Rows on a page when no limit is given. */
+/** Rows per page if no limit is given. */
 export const DEFAULT_LIMIT = 100
 
 /** The input of a paged tool. */
@@ -21,8 +22,8 @@ export interface Page<Row> {
 }
 
 /**
- * Cuts one page out of rows that are sorted by their position.
- * @throws {InvalidCursor} when the cursor is malformed, or belongs to another tool or to other arguments
+ * Returns one page of rows, which must be sorted by position.
+ * @throws {InvalidCursor} if the cursor is malformed, or belongs to another tool or to other arguments
  */
 export function paginate<Row> (
   tool: string,
@@ -48,7 +49,7 @@ function encode (content: readonly unknown[]): string {
   return Buffer.from(JSON.stringify(content)).toString('base64url')
 }
 
-/** The position after which a page begins; `undefined` for the first page. @throws {InvalidCursor} */
+/** The position after which a page starts; `undefined` for the first page. @throws {InvalidCursor} */
 export function readCursor (tool: string, query: Query): RowPosition | undefined {
   if (query.cursor === undefined) return undefined
   let content: unknown
@@ -64,7 +65,7 @@ export function readCursor (tool: string, query: Query): RowPosition | undefined
   return content
 }
 
-/** Compares part by part, as lists are sorted: numbers by value, text by code unit. */
+/** Compares part by part: numbers by value, strings by code unit. */
 function comparePositions (a: RowPosition, b: RowPosition): number {
   if (a.length !== b.length) throw new InvalidCursor()
   for (const [index, part] of a.entries()) {
@@ -76,7 +77,8 @@ function comparePositions (a: RowPosition, b: RowPosition): number {
   return 0
 }
 
-function firstAfter<Row> (rows: readonly Row[], order: (row: Row) => number): number {
+/** The index of the first row whose `order` is positive, by binary search. */
+export function firstAfter<Row> (rows: readonly Row[], order: (row: Row) => number): number {
   let low = 0
   let high = rows.length
   while (low < high) {
@@ -87,7 +89,7 @@ function firstAfter<Row> (rows: readonly Row[], order: (row: Row) => number): nu
   return low
 }
 
-/** Binds a cursor to its tool and arguments. An empty list is the same as an absent one. */
+/** Identifies a tool and its arguments, to which a cursor is bound. An empty list is the same as an absent one. */
 function digest (tool: string, { limit, cursor, ...query }: Query): string {
   const given = Object.entries(query)
     .filter(([, value]) => value !== undefined && !(Array.isArray(value) && value.length === 0))

@@ -1,28 +1,26 @@
+/** What the schemas and answers of the tools share. */
 import { type TObject, type TProperties, type TSchema, Type } from '@sinclair/typebox'
 import { type Int64, toJson } from '../../kafscale/int64.ts'
 
-/** The parts that the schemas of tools share. */
-
 /**
- * What a field means, for `docs/tools.md`. `tools/list` does not publish it, because every definition costs each agent
- * tokens: a symbol is not part of the JSON.
+ * The key of a field's meaning, which `docs/tools.md` shows. As a symbol, it is not part of the JSON that `tools/list`
+ * publishes, where it would cost every agent tokens.
  */
 export const MEANING = Symbol('meaning')
 
-/** Adds the meaning to a field's schema. */
+/** Adds its meaning to the schema of a field. */
 export function means<T extends TSchema> (schema: T, meaning: string): T {
   return { ...schema, [MEANING]: meaning }
 }
 
 export const text = Type.String()
 export const integer = Type.Integer()
-export const number = Type.Number()
 export const flag = Type.Boolean()
 export const textOrNull = Type.Unsafe<string | null>({ type: ['string', 'null'] })
 export const integerOrNull = Type.Unsafe<number | null>({ type: ['integer', 'null'] })
 export const numberOrNull = Type.Unsafe<number | null>({ type: ['number', 'null'] })
 export const flagOrNull = Type.Unsafe<boolean | null>({ type: ['boolean', 'null'] })
-/** A JSON integer within ±(2^53−1), a decimal string beyond. */
+/** A JSON integer within ±(2^53−1), beyond that a decimal string. */
 export const int64 = Type.Unsafe<number | string>({ type: ['integer', 'string'] })
 export const int64OrNull = Type.Unsafe<number | string | null>({ type: ['integer', 'string', 'null'] })
 
@@ -38,45 +36,45 @@ export function object<T extends TProperties> (properties: T): TObject<T> {
   return Type.Object(properties)
 }
 
-/** An input that has these properties and no others. */
+/** An input with these properties and no others. */
 export function input<T extends TProperties> (properties: T): TObject<T> {
   return Type.Object(properties, { additionalProperties: false })
 }
 
 export const names = means(
   Type.Optional(Type.Array(Type.String(), { maxItems: 1000 })),
-  'Names of topics; all topics when absent or empty',
+  'Names of topics; all topics if absent or empty'
 )
-export const pattern = Type.Optional(Type.String({ maxLength: 256, description: 'Glob (* ?) over the whole name' }))
+export const pattern = Type.Optional(Type.String({ maxLength: 256, description: 'Glob (* and ?) for the whole name' }))
 /** The input of a paged tool. */
 export const page = {
-  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Rows, default 100' })),
+  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Rows per page, default 100' })),
   cursor: Type.Optional(Type.String({ description: 'next_cursor of the previous page' })),
 }
 
-/** What every answer from the mirror has. */
+/** In every answer from the mirror. */
 export const observed = {
   observed_at: means(text, 'When the answer was last known to be current'),
   revision: means(int64, 'etcd revision of everything in the answer'),
 }
-/** What every paged answer has. */
+/** In every paged answer. */
 export const paged = {
-  total: means(integer, 'Rows on all pages together'),
-  next_cursor: means(Type.Optional(Type.String()), 'Where the next page begins; absent on the last page'),
+  total: means(integer, 'Rows on all pages'),
+  next_cursor: means(Type.Optional(Type.String()), 'Pass it as `cursor` for the next page; absent on the last page'),
 }
 
 export function int64OrNullJson (value: Int64 | null): number | string | null {
   return value === null ? null : toJson(value)
 }
 
-/** RFC 3339 UTC. */
+/** An RFC 3339 time in UTC. */
 export function time (ms: number | null): string | null {
   return ms === null ? null : new Date(ms).toISOString()
 }
 
 const MAX_TEXT_BYTES = 4096
 
-/** Text from the cluster that is not a name: over 4 KB it is truncated, and says so. */
+/** Truncates a text from the cluster that is not a name to 4 KB, with a note of its full length. */
 export function cut (text: string): string {
   if (text.length <= MAX_TEXT_BYTES / 3) return text // at most three bytes per code unit
   const bytes = Buffer.from(text)

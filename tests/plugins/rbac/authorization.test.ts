@@ -1,4 +1,4 @@
-/** Who may call which tool, over the whole service: scopes, roles, switches, and the policy's reload. */
+/** Authorization in the whole service: scopes, roles, disabled tools, and reloads of the policy. */
 import { mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { LightMyRequestResponse } from 'fastify'
@@ -22,7 +22,7 @@ const TOOLS = [
   'list_groups',
   'list_topics',
 ]
-/** Arguments that fit the schema. */
+/** Arguments that match the schema. */
 const inputOf = (tool: string) => ['describe_group', 'fetch_offsets'].includes(tool) ? { group_id: 'g' } : {}
 const names = async (client: Client) => (await client.tools()).map(({ name }) => name)
 const codeOf = ({ _meta: meta }: Awaited<ReturnType<Client['call']>>) =>
@@ -30,7 +30,7 @@ const codeOf = ({ _meta: meta }: Awaited<ReturnType<Client['call']>>) =>
 
 const RELOAD_BOUND_MS = 5_000
 
-/** How a call is answered: by the tool (or its failure), or refused. */
+/** How a call is refused; `undefined` if it reaches the tool. */
 async function refusal (client: Client, tool: string): Promise<string | undefined> {
   const response = await client.request('tools/call', { name: tool, arguments: inputOf(tool) })
   if (response.statusCode !== 200) return `HTTP ${response.statusCode}`
@@ -38,11 +38,11 @@ async function refusal (client: Client, tool: string): Promise<string | undefine
   return code === 'PERMISSION_DENIED' ? code : undefined
 }
 
-t.test('without a policy', async t => {
+t.test('without a policy file', async t => {
   const { env, token, recorded } = await authority(t)
   const app = await buildTestApp(t, env)
 
-  t.test('who has the scope observes', async t => {
+  t.test('a token with the scope may observe', async t => {
     for (const scope of ['kafscale:observe', 'openid kafscale:observe email']) {
       const client = clientOf(app, await token('alice', { scope }))
       t.strictSame(await names(client), TOOLS)
@@ -51,7 +51,7 @@ t.test('without a policy', async t => {
     }
   })
 
-  t.test('who has a scope claim without it is told what to ask for, and that is on record', async t => {
+  t.test('a token that lacks the scope is told which one to request, and the denial is recorded', async t => {
     const { length: before } = recorded('tool_call')
     for (
       const claims of [{ scope: 'openid' }, { scope: '' }, { scp: ['openid'] }, { scope: 'kafscale:mutate' }, {
@@ -64,7 +64,7 @@ t.test('without a policy', async t => {
         insufficientScope,
         JSON.stringify(claims)
       )
-      t.strictSame(await names(client), [], 'nor is it shown what it may not call')
+      t.strictSame(await names(client), [], 'tools/list is empty')
     }
     const denials = recorded('tool_call').slice(before)
     t.equal(denials.length, 5)
@@ -81,7 +81,7 @@ t.test('without a policy', async t => {
     }
   })
 
-  t.test('there is no form of a request that gets past the scope', async t => {
+  t.test('no form of request bypasses the scope', async t => {
     const authorization = `Bearer ${await token('bob', { scope: 'openid' })}`
     const post = async (form: typeof modern | typeof legacy, payload: string) => {
       const { headers, url } = form('tools/call', { name: 'list_topics' })
@@ -128,7 +128,7 @@ t.test('without a policy', async t => {
     }
   })
 
-  t.test('a token without any scope claim needs a binding, and there is none', async t => {
+  t.test('a token without a scope claim is denied, because it needs a binding', async t => {
     const client = clientOf(app, await token('system:serviceaccount:agents:triage', {}))
     t.strictSame(await names(client), [])
     for (const tool of TOOLS) t.equal(await refusal(client, tool), 'PERMISSION_DENIED', tool)
@@ -139,12 +139,13 @@ const insufficientScope = {
   statusCode: 403,
   headers: {
     'www-authenticate':
-      'Bearer error="insufficient_scope", error_description="The token lacks a scope. The call requires: kafscale:observe.", ' +
+      'Bearer error="insufficient_scope", ' +
+      'error_description="The token lacks a scope. The call requires: kafscale:observe.", ' +
       'resource_metadata="https://kafscale-mcp.example/.well-known/oauth-protected-resource/mcp", scope="kafscale:observe"',
   },
 } satisfies Partial<LightMyRequestResponse>
 
-t.test('with a policy, only its bindings count', async t => {
+t.test('with a policy file, only its bindings count', async t => {
   const { env, token, policyFile } = await authority(t)
   const policy = policyFile(`
 roles:
@@ -157,7 +158,7 @@ bindings:
 `)
   const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_POLICY_FILE: policy })
 
-  t.test('a scope alone is nothing', async t => {
+  t.test('a scope alone allows nothing', async t => {
     const client = clientOf(app, await token('alice'))
     t.strictSame(await names(client), [])
     t.match(await client.call('list_topics'), {
@@ -171,25 +172,25 @@ bindings:
     })
   })
 
-  t.test('a role alone is nothing, where the token has scopes', async t => {
+  t.test('a role alone allows nothing if the token has other scopes', async t => {
     const client = clientOf(app, await token('alice', { scope: 'openid', groups: ['team'] }))
     t.match(await client.request('tools/call', { name: 'list_topics', arguments: {} }), insufficientScope)
   })
 
-  t.test('a token without a scope claim has what its binding says', async t => {
+  t.test('a token without a scope claim may do what its binding allows', async t => {
     const client = clientOf(app, await token('system:serviceaccount:agents:triage', {}))
     t.strictSame(await names(client), ['explain_access', 'list_topics'])
     t.equal(await refusal(client, 'list_topics'), undefined)
     t.equal(await refusal(client, 'list_groups'), 'PERMISSION_DENIED')
   })
 
-  t.test('an auditor reads the records, and no tool', async t => {
+  t.test('an auditor may call no tool', async t => {
     const client = clientOf(app, await token('carol'))
     t.strictSame(await names(client), [])
     t.equal(await refusal(client, 'explain_access'), 'PERMISSION_DENIED')
   })
 
-  t.test('explain_access tells what one may and what one may not, and why', async t => {
+  t.test('explain_access shows what the caller may and may not call, and why', async t => {
     const { principal, roles, tools } = await clientOf(
       app,
       await token('alice', { scope: 'kafscale:observe', groups: ['team'], azp: 'agent' })
@@ -201,13 +202,13 @@ bindings:
       : { name, allowed: false, rule: 'no-rule', needs: `a role that allows ${name}` }))
   })
 
-  t.test('input is validated before it is asked who may', async t => {
+  t.test('input is validated before authorization', async t => {
     const client = clientOf(app, await token('alice'))
     t.equal(codeOf(await client.call('list_topics', { limit: 0 })), 'INVALID_ARGUMENT')
     t.equal(codeOf(await client.call('describe_group', {})), 'INVALID_ARGUMENT')
   })
 
-  t.test('two who ask at once, under one id, get each their own answer', async t => {
+  t.test('concurrent callers with the same request id each get their own answer', async t => {
     const clients = await Promise.all(
       [{ groups: 'nobody' }, { groups: 'team' }].map(async claims => clientOf(app, await token('alice', claims)))
     )
@@ -217,14 +218,14 @@ bindings:
   })
 })
 
-t.test('what tools/list shows is private to who asked', async t => {
+t.test('the answer of tools/list may be cached only for its caller', async t => {
   const { env, token } = await authority(t)
   const app = await buildTestApp(t, env)
   const client = clientOf(app, await token('alice'))
   t.match((await client.request('tools/list')).json(), { result: { cacheScope: 'private' } })
 })
 
-t.test('tools/list, tools/call and explain_access agree, for every principal and tool', async t => {
+t.test('tools/list, tools/call and explain_access agree for every principal and tool', async t => {
   const { env, token, policyFile } = await authority(t)
   const from = random(1)
   const some = <T>(values: readonly T[]) => from.chance(0.4) ? {} : { some: from.some(values, 1 + from.int(4)) }
@@ -268,19 +269,19 @@ t.test('tools/list, tools/call and explain_access agree, for every principal and
       const { tools } = await client.ask('explain_access') as {
         tools: { name: string, allowed: boolean, needs: string | null }[]
       }
-      t.strictSame(tools.filter(({ allowed }) => allowed).map(({ name }) => name), callable, 'explained')
+      t.strictSame(tools.filter(({ allowed }) => allowed).map(({ name }) => name), callable, 'explain_access')
       t.strictSame(
         tools.filter(({ allowed, needs }) => allowed === (needs !== null)),
         [],
-        'who is denied is told what it needs'
+        'every denial says what the call requires'
       )
       allowed += callable.length
     }
   }
-  t.ok(allowed > 100, 'many are allowed')
+  t.ok(allowed > 100, 'many calls are allowed')
 })
 
-t.test('a tool that is switched off does not exist, whatever the policy says', async t => {
+t.test('a disabled tool does not exist, whatever the policy says', async t => {
   const { env, token, policyFile } = await authority(t)
   const policy = policyFile({
     roles: { r: { allow: [{ tools: TOOLS }] } },
@@ -305,56 +306,59 @@ t.test('a tool that is switched off does not exist, whatever the policy says', a
       t.strictSame(
         response.json().error.message.replace('list_groups', 'nope'),
         (await client.request('tools/call', { name: 'nope' })).json().error.message,
-        'as a tool that never was'
+        'like an unknown tool'
       )
       const { tools } = await client.ask('explain_access') as { tools: { name: string }[] }
       t.strictSame(tools.map(({ name }) => name), left)
       const unscoped = await clientOf(app, await token('alice', { scope: 'openid' }), form).request('tools/call', {
         name: 'list_groups',
       })
-      t.match(unscoped.json(), { error: { code: -32602 } }, 'also to who lacks the scope')
+      t.match(unscoped.json(), { error: { code: -32602 } }, 'also for a token without the scope')
     }
     await app.close()
   }
 })
 
-t.test('the start stops with a sentence', async t => {
+t.test('the service does not start', async t => {
   const { env, dir } = await authority(t)
-  const sentence = async (more: Record<string, string>) => {
+  const failure = async (more: Record<string, string>) => {
     const { exit, output } = startService(t, { ...env, ...more })
     t.equal(await exit, 1)
     t.notMatch(output.stderr, /^ +at /m, 'no stack')
     return output.stderr
   }
 
-  t.test('for a tool that there is not', async t => {
+  t.test('if a setting names an unknown tool', async t => {
     t.match(
-      await sentence({ KAFSCALE_MCP_TOOLS: 'list_topics,drop_all', KAFSCALE_MCP_DISABLED_TOOLS: 'list_topic' }),
-      /^kafscale-mcp does not start:\nKAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name "drop_all", "list_topic": expected names of cluster_metrics, .*, list_topics\n$/,
+      await failure({ KAFSCALE_MCP_TOOLS: 'list_topics,drop_all', KAFSCALE_MCP_DISABLED_TOOLS: 'list_topic' }),
+      new RegExp(
+        '^kafscale-mcp does not start:\nKAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name "drop_all", ' +
+        '"list_topic": expected names of cluster_metrics, .*, list_topics\n$'
+      )
     )
   })
 
-  t.test('for a policy with mistakes, with the line of each', async t => {
+  t.test('if the policy has mistakes, which are listed with their lines', async t => {
     const path = join(dir, 'broken.yaml')
     writeFileSync(path, 'roles:\n  r: { allow: [{ topic: [a] }] }\nbindings:\n  - { role: q, claim: sub }\n')
-    t.equal(await sentence({ KAFSCALE_MCP_POLICY_FILE: path }), `kafscale-mcp does not start:
+    t.equal(await failure({ KAFSCALE_MCP_POLICY_FILE: path }), `kafscale-mcp does not start:
 KAFSCALE_MCP_POLICY_FILE is "${path}": expected a valid policy
 line 2: roles.r.allow.0 must NOT have additional properties (topic)
 line 4: bindings.0 must have required property 'value' (value)
 `)
     writeFileSync(path, 'bindings: *nowhere\n')
-    t.match(await sentence({ KAFSCALE_MCP_POLICY_FILE: path }), /\nline 1: there is no anchor nowhere\n$/)
+    t.match(await failure({ KAFSCALE_MCP_POLICY_FILE: path }), /\nline 1: there is no anchor nowhere\n$/)
   })
 
-  t.test('for a policy that is not there', async t => {
+  t.test('if the policy file is missing', async t => {
     t.match(
-      await sentence({ KAFSCALE_MCP_POLICY_FILE: join(dir, 'none.yaml') }),
+      await failure({ KAFSCALE_MCP_POLICY_FILE: join(dir, 'none.yaml') }),
       /^kafscale-mcp does not start:\nKAFSCALE_MCP_POLICY_FILE is ".*none\.yaml": expected a file that can be read\n$/
     )
   })
 })
 
-t.test('a call that gets as far as no tool is on record as well, once', async t => {
+t.test('a call that reaches no tool is recorded too, once', async t => {
   const { env, token, recorded } = await authority(t)
   const app = await buildTestApp(t, { ...env, KAFSCALE_MCP_DISABLED_TOOLS: 'list_groups' })
   const post = async (bearer: string, form: typeof modern | typeof legacy, params: Record<string, unknown>) => {
@@ -407,7 +411,7 @@ t.test('a call that gets as far as no tool is on record as well, once', async t 
   }])
 })
 
-t.test('a call that goes on while the policy changes is answered by the policy that it began with, and gets no request and no secret', async t => {
+t.test('a call in progress is answered under the policy with which it started', async t => {
   const { env, token, policyFile, recorded } = await authority(t)
   const policy = (topic: string, bound: string) => ({
     roles: { team: { allow: [{ operations: ['observe'], topics: [topic] }] } },
@@ -420,26 +424,26 @@ t.test('a call that goes on while the policy changes is answered by the policy t
     value: JSON.stringify({ Topics: [{ Topic: 'orders' }, { Topic: 'audit-1' }] }),
   }])
   const app = await buildSyncedApp(t, etcd, { ...env, KAFSCALE_MCP_POLICY_FILE: path })
-  const [begun, changed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const [started, changed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   app.tools.declare(tool({
     name: 'slow',
     answer: async (_, __, context) => {
-      begun.resolve()
+      started.resolve()
       await changed.promise
       return { topics: context.mirror().topics.map(({ name }) => name) }
     },
   }))
   const bob = clientOf(app, await token('bob'))
   const answer = bob.ask('slow')
-  await begun.promise
+  await started.promise
   policyFile(policy('orders', 'alice'))
-  await waitFor(() => recorded('policy_reload').length === 1, RELOAD_BOUND_MS, 'a record')
+  await waitFor(() => recorded('policy_reload').length === 1, RELOAD_BOUND_MS, 'the record of the reload')
   changed.resolve()
   t.strictSame(await answer, { topics: ['audit-1'] })
   t.match(await bob.call('slow'), { isError: true, content: [{ text: /^PERMISSION_DENIED/ }] })
 })
 
-t.test('the policy is read anew while the service runs', async t => {
+t.test('the policy is reloaded while the service runs', async t => {
   const { env, token, dir, recorded } = await authority(t)
   const allowing = (tool: string) =>
     `roles: { r: { allow: [{ tools: [${tool}] }] } }\nbindings: [{ role: r, claim: sub, value: alice }]\n`
@@ -449,7 +453,7 @@ t.test('the policy is read anew while the service runs', async t => {
     symlinkSync(name, join(dir, '..data_tmp'))
     renameSync(join(dir, '..data_tmp'), join(dir, '..data'))
   }
-  // As Kubernetes lays out a volume of a ConfigMap.
+  // The layout of a ConfigMap volume in Kubernetes.
   release('..2026_1', allowing('list_topics'))
   const policy = join(dir, 'policy.yaml')
   symlinkSync(join('..data', 'policy.yaml'), policy)
@@ -479,35 +483,35 @@ t.test('the policy is read anew while the service runs', async t => {
   }
   t.equal(await tools(), 'list_topics')
 
-  t.test('when Kubernetes swaps the link', async t => {
+  t.test('when Kubernetes swaps the symbolic link', async t => {
     release('..2026_2', allowing('list_groups'))
     await becomes('list_groups')
     t.match(recorded('policy_reload'), [{ outcome: 'ok', warning: null }])
   })
 
-  t.test('unless it is broken: then the old one stays, which is logged and on record', async t => {
+  t.test('unless it is invalid: the old one stays, and the mistake is logged and recorded', async t => {
     release('..2026_3', allowing('drop_all'))
-    await waitFor(() => recorded('policy_reload').length === 2, RELOAD_BOUND_MS, 'a record')
+    await waitFor(() => recorded('policy_reload').length === 2, RELOAD_BOUND_MS, 'the record of the reload')
     t.match(recorded('policy_reload')[1], { outcome: 'error', warning: 'line 1: there is no tool drop_all' })
     await waitFor(
       () =>
         /"mistakes":"line 1: there is no tool drop_all".*the old one stays/.test(service.output.stderr) ||
         service.output.stderr,
       RELOAD_BOUND_MS,
-      'a line of the log'
+      'the log message'
     )
     release('..2026_4', 'bindings: *nowhere\n')
-    await waitFor(() => recorded('policy_reload').length === 3, RELOAD_BOUND_MS, 'a record')
+    await waitFor(() => recorded('policy_reload').length === 3, RELOAD_BOUND_MS, 'the record of the reload')
     t.equal(await tools(), 'list_groups')
   })
 
-  t.test('when it is replaced by rename', async () => {
+  t.test('when the file is replaced by renaming another', async () => {
     writeFileSync(`${policy}.new`, allowing('cluster_status'))
     renameSync(`${policy}.new`, policy)
     await becomes('cluster_status')
   })
 
-  t.test('when it is written in place', async () => {
+  t.test('when the file is written in place', async () => {
     writeFileSync(policy, readFileSync(policy, 'utf8').replace('cluster_status', 'describe_group'))
     await becomes('describe_group')
   })

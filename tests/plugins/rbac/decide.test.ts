@@ -45,48 +45,48 @@ bindings:
 const kind = (roles: string[], question: Omit<Question, 'environment'>, where = environment) =>
   decide(policy, roles, { ...question, environment: where }).kind
 
-t.test('claims are bound to roles', async t => {
+t.test('bindings map claims to roles', async t => {
   t.strictSame(
     rolesOf(policy, principal({ groups: ['team-x', 'team-orders'] })),
     ['orders-reader'],
-    'an array that contains the value'
+    'an array claim that contains the value'
   )
-  t.strictSame(rolesOf(policy, principal({ realm_access: { roles: ['kafka-admin'] } })), ['admin'], 'a path with dots')
+  t.strictSame(rolesOf(policy, principal({ realm_access: { roles: ['kafka-admin'] } })), ['admin'], 'a dotted path')
   t.strictSame(rolesOf(policy, principal({ 'realm_access.roles': 'kafka-admin', realm_access: { roles: [] } })), [
     'admin',
-  ], 'the exact name before the path')
-  t.strictSame(rolesOf(policy, principal({ scope: 'a kafscale:list b' })), ['lister'], 'scope is split at blanks')
-  t.strictSame(rolesOf(policy, principal({ groups: 'a team-orders' })), [], 'other claims are not')
+  ], 'the exact name takes precedence over the path')
+  t.strictSame(rolesOf(policy, principal({ scope: 'a kafscale:list b' })), ['lister'], 'scope is split at spaces')
+  t.strictSame(rolesOf(policy, principal({ groups: 'a team-orders' })), [], 'other claims are not split')
   t.strictSame(rolesOf(policy, principal({ sub: 'alice' })), ['auditor'])
   t.strictSame(
     rolesOf(policy, principal({ sub: 'alice' }, { issuer: 'https://evil.example' })),
     [],
-    "another issuer's alice is somebody else"
+    "another issuer's alice is not bound"
   )
   t.strictSame(rolesOf(policy, principal({ groups: [{ toString: 'team-orders' }], sub: 5 })), [])
   t.strictSame(rolesOf(policy, principal({ constructor: 'x' })), [])
 })
 
-t.test('a shared secret and nobody in particular stay observer', async t => {
+t.test('an unidentified caller is always an observer', async t => {
   for (const method of ['none', 'token'] as const) {
     t.strictSame(rolesOf(policy, principal({ realm_access: { roles: ['kafka-admin'] } }, { method })), ['observer'])
     t.strictSame(rolesOf(NO_POLICY, principal({}, { method, scopes: undefined })), ['observer'])
   }
 })
 
-t.test('without a policy, who has the scope observes, and nobody mutates', async t => {
+t.test('without a policy, tokens with the scope may observe, and nobody may mutate', async t => {
   t.strictSame(rolesOf(NO_POLICY, principal()), ['observer'])
   t.strictSame(rolesOf(NO_POLICY, principal({}, { scopes: new Set() })), [])
   t.strictSame(
     rolesOf(NO_POLICY, principal({}, { scopes: undefined })),
     [],
-    'a token without any scope claim needs a binding'
+    'a token without a scope claim needs a binding'
   )
   t.equal(decide(NO_POLICY, ['observer'], { tool: observe, environment }).kind, 'allowed')
   t.equal(decide(NO_POLICY, ['observer'], { tool: mutate, environment }).kind, 'denied')
 })
 
-t.test('a role sees what it is allowed and not denied', async t => {
+t.test('a role sees what an allow rule matches and no deny rule does', async t => {
   const roles = ['orders-reader']
   t.equal(kind(roles, { tool: observe }), 'allowed')
   t.equal(kind(roles, { tool: mutate }), 'denied')
@@ -95,14 +95,14 @@ t.test('a role sees what it is allowed and not denied', async t => {
   t.equal(kind(roles, { tool: observe, topic: 'orders-secret' }), 'denied', 'deny wins')
   t.equal(kind(roles, { tool: observe, group: 'orders-1' }), 'allowed')
   t.equal(kind(roles, { tool: observe, group: 'billing' }), 'denied')
-  t.equal(kind(roles, { tool: observe, topic: 'orders', group: 'billing' }), 'denied', 'a row needs both')
+  t.equal(kind(roles, { tool: observe, topic: 'orders', group: 'billing' }), 'denied', 'both are needed')
   t.equal(kind(['lister'], { tool: { name: 'list_groups', operation: 'observe' } }), 'denied')
-  t.equal(kind(['admin'], { tool: mutate }), 'denied', 'in this environment')
+  t.equal(kind(['admin'], { tool: mutate }), 'denied', 'mutations in prod are denied')
   t.equal(kind(['admin'], { tool: mutate }, 'staging'), 'allowed')
   t.equal(kind(['auditor'], { tool: observe }), 'denied')
 })
 
-t.test('a denial names the rule and what would change it', async t => {
+t.test('a decision names its rule, and a denial what the call requires', async t => {
   t.strictSame(decide(policy, [], { tool: observe, environment }), {
     kind: 'denied',
     rule: 'no-role',
@@ -145,7 +145,7 @@ const question: fc.Arbitrary<Question> = fc.record({
   ...(group !== undefined && { group }),
 }))
 
-t.test('removing an allow rule, or adding a deny rule, never adds a right', async t => {
+t.test('removing an allow rule or adding a deny rule never grants access', async t => {
   holds(t, 'for every policy', fc.tuple(anyPolicy, question, rule, fc.nat(2)), ([policy, question, more, index]) => {
     const role = policy.roles.get('r') ?? { allow: [], deny: [] }
     const less: Policy = { ...policy, roles: new Map([['r', { ...role, allow: role.allow.toSpliced(index, 1) }]]) }
@@ -155,7 +155,7 @@ t.test('removing an allow rule, or adding a deny rule, never adds a right', asyn
   }, 3000)
 })
 
-t.test('who sees everything is denied nothing', async t => {
+t.test('a principal that sees everything is denied nothing', async t => {
   holds(
     t,
     'for every policy',

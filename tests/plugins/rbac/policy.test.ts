@@ -11,12 +11,12 @@ const mistakes = (text: string): string => {
   }
 }
 
-t.test('a policy is YAML or JSON', async t => {
+t.test('a policy is written in YAML or JSON', async t => {
   t.strictSame(parsePolicy('bindings: []', TOOLS), parsePolicy('{"bindings": []}', TOOLS))
   t.strictSame([...parsePolicy('bindings: []', TOOLS).roles.keys()], ['observer', 'auditor'])
 })
 
-t.test('each mistake is told with its line', async t => {
+t.test('each mistake is reported with its line', async t => {
   t.match(
     mistakes('roles:\n  a:\n    allow: [{ operation: [observe] }]\nbindings: []\n'),
     /^line 3: roles\.a\.allow\.0 must NOT have additional properties \(operation\)$/m
@@ -38,7 +38,7 @@ t.test('each mistake is told with its line', async t => {
   t.match(mistakes('roles:\n  a:\n    allow: [{}]\nbindings: []\n'), /^line 3: /)
 })
 
-t.test('all mistakes are told at once, in the order of the file', async t => {
+t.test('all mistakes are reported at once, in the order of their lines', async t => {
   const lines = mistakes('roles:\n  a: { allow: 5 }\n  b: { deny: 6 }\nbindings: 7\n').split('\n')
   t.strictSame(lines.map(line => line.split(':')[0]), ['line 2', 'line 3', 'line 4'])
 })

@@ -1,6 +1,6 @@
 /**
- * Who may not see a topic or group sees a cluster that doesn't have it: over one etcd with everything, a restricted principal
- * is answered what anybody is answered over another etcd from which everything hidden was left out.
+ * A hidden topic or group does not exist for a caller: a restricted principal gets the same answers from a complete
+ * etcd as an unrestricted principal gets from an etcd that lacks everything hidden.
  */
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -33,9 +33,9 @@ interface Role {
   deny: Rule[]
 }
 
-/** Everything that is stored of a cluster, by the topics and groups that it is stored of. */
+/** Everything that a cluster stores, by topic and group. */
 interface Cluster {
-  /** Instead of the snapshot: what nobody can decode. */
+  /** An undecodable value to store in place of the snapshot. */
   damage?: string
   topics: {
     name: string
@@ -52,7 +52,7 @@ interface Cluster {
   }[]
 }
 
-/** Every text that can be reached: through properties, getters, symbols, and entries of maps and sets. */
+/** Every string that can be reached through properties, getters, symbols, and entries of maps and sets. */
 function reachable (roots: unknown[]): Set<string> {
   const texts = new Set<string>()
   const seen = new Set<unknown>()
@@ -74,7 +74,7 @@ function reachable (roots: unknown[]): Set<string> {
   return texts
 }
 
-/** A second reading of the policy, with nothing of the service in it. */
+/** A second implementation of the policy, which shares no code with the service. */
 function may (role: Role, tool: string, { topic, group }: { topic?: string, group?: string } = {}): boolean {
   const matches = (globs: string[], name: string) =>
     globs.some(glob =>
@@ -93,7 +93,7 @@ function may (role: Role, tool: string, { topic, group }: { topic?: string, grou
   )
 }
 
-/** The keys of a cluster, but for those of which a role may not see the topic, the group, or the topic together with the group. */
+/** The keys of a cluster, without those of topics, groups, and topics of a group that a role may not see. */
 function keysOf (
   { damage, topics, groups }: Cluster,
   role: Role,
@@ -240,7 +240,7 @@ function anyRole (from: Random): Role {
   return { allow: rules(1 + from.int(4)), deny: from.chance(0.5) ? [] : rules(2) }
 }
 
-/** What can be asked: about all, about each topic and group that there is or might be, in pages of any size. */
+/** Inputs of a tool: without a filter, for each topic and group that may or may not exist, and with any page size. */
 function questions (tool: string, from: Random): Record<string, unknown>[] {
   const limit = () => from.chance(0.5) ? {} : { limit: from.pick([1, 2, 3]) }
   const topics = [...TOPICS, 'nowhere']
@@ -272,7 +272,7 @@ function questions (tool: string, from: Random): Record<string, unknown>[] {
   }
 }
 
-/** All pages of an answer, with their cursors and without what no two services have in common: revisions, and when they looked. */
+/** All pages of an answer, with their cursors, but without revisions and times, which differ between services. */
 async function answers (client: Client, tool: string, input: Record<string, unknown>): Promise<unknown[]> {
   const pages: unknown[] = []
   for (let cursor: unknown; ;) {
@@ -296,7 +296,7 @@ async function replace (etcd: Etcd, keys: { key: string, value: string | Buffer 
   await fill(etcd, keys)
 }
 
-t.test('what is hidden is not there, in any answer', async t => {
+t.test('no answer contains a hidden name', async t => {
   const from = random(7)
   const { env, token, policyFile } = await authority(t)
   const roles = new Map(Array.from({ length: 24 }, (_, index) => [`role-${index}`, anyRole(from)]))
@@ -351,11 +351,11 @@ t.test('what is hidden is not there, in any answer', async t => {
       }
     }
   }
-  t.ok(asked > 1_000, `${asked} questions were asked`)
-  t.ok(hiding > 60, `${hiding} tools had something to hide`)
+  t.ok(asked > 1_000, `${asked} calls were compared`)
+  t.ok(hiding > 60, `in ${hiding} comparisons something was hidden`)
 })
 
-t.test('the example of the documentation', async t => {
+t.test('the example in the documentation', async t => {
   const { env, token, policyFile } = await authority(t)
   const etcd = await startEtcd(t)
   const offset = JSON.stringify({ offset: 10, metadata: '', committed_at: '2026-07-16T08:51:40Z' })
@@ -406,7 +406,7 @@ bindings:
   const app = await buildSyncedApp(t, etcd, { ...env, KAFSCALE_MCP_POLICY_FILE: policy })
   const { ask, call } = clientOf(app, await token('alice', { scope: 'kafscale:observe', groups: ['team-orders'] }))
 
-  t.test('lists, counts and sums', async t => {
+  t.test('covers lists, counts and sums', async t => {
     t.match(await ask('cluster_status'), {
       topic_count: 1,
       partition_count: 2,
@@ -450,7 +450,7 @@ bindings:
     }
   })
 
-  t.test('a tool cannot reach a hidden name, whatever it follows from what it is given', async t => {
+  t.test('keeps hidden names out of everything that a tool can reach', async t => {
     const reached = Promise.withResolvers<Set<string>>()
     app.tools.declare(tool({
       name: 'look',
@@ -461,11 +461,11 @@ bindings:
     }))
     await ask('look')
     const names = await reached.promise
-    t.ok(names.has('orders') && names.has('orders-1'), 'what is visible is found')
+    t.ok(names.has('orders') && names.has('orders-1'), 'visible names are found')
     t.strictSame([...names].filter(name => /secret|ghost|billing|payments/.test(name)), [])
   })
 
-  t.test('a hidden name is answered as an unknown one', async t => {
+  t.test('answers a hidden name like an unknown one', async t => {
     const answer = async (tool: string, input: object, name: string) =>
       JSON.stringify(await call(tool, JSON.parse(JSON.stringify(input).replaceAll('NAME', name)))).replaceAll(
         name,
@@ -495,7 +495,7 @@ bindings:
     }
   })
 
-  t.test('what a new policy hides is hidden, and what it shows is seen', async t => {
+  t.test('follows a new policy', async t => {
     writeFileSync(policy, readFileSync(policy, 'utf8').replace('"orders*"', '"*"').replace('"orders-secret"', 'orders'))
     const seen = async () =>
       (await ask('list_topics') as { topics: { name: string }[] }).topics.map(({ name }) => name).join()
@@ -514,7 +514,7 @@ bindings:
   })
 })
 
-t.test('the largest lag of all groups is for those who see them all', async t => {
+t.test('only callers who see everything get the largest lag of all groups', async t => {
   const page = readFileSync(join(ROOT, 'bench/broker-page.txt'))
   const server = createServer((_, response) => response.end(page)).listen(0, '127.0.0.1')
   t.teardown(() => server.close())

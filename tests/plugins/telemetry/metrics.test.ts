@@ -311,7 +311,7 @@ t.test('a port that is taken is a warning, and the service goes on', async t => 
   t.teardown(() => other.close())
   const service = startService(t, { KAFSCALE_MCP_TELEMETRY_ADDR: `127.0.0.1:${(other.address() as AddressInfo).port}` })
   t.equal((await fetch(new URL('/healthz', await service.url))).status, 200)
-  const warning = /"level":40,.*"code":"EADDRINUSE".*KAFSCALE_MCP_TELEMETRY_ADDR can not be listened on/
+  const warning = /"level":40,.*"code":"EADDRINUSE".*cannot listen on KAFSCALE_MCP_TELEMETRY_ADDR/
   await waitFor(() => warning.test(service.output.stderr) || service.output.stderr, ACT_BOUND_MS, 'the warning')
   service.process.kill('SIGTERM')
   t.equal(await service.exit, 0)
@@ -323,7 +323,7 @@ t.test('a service whose own address is the one of the metrics keeps it', async t
   const service = startService(t, { KAFSCALE_MCP_HTTP_ADDR: address, KAFSCALE_MCP_TELEMETRY_ADDR: address })
   t.equal(await service.url, `http://${address}/mcp`)
   await waitFor(
-    () => service.output.stderr.includes('can not be listened on') || service.output.stderr,
+    () => service.output.stderr.includes('cannot listen on') || service.output.stderr,
     ACT_BOUND_MS,
     'the warning'
   )

@@ -28,7 +28,7 @@ async function call (app: FastifyInstance, input?: unknown, name = 'test', calle
   return await app.tools.call(name, input, caller, new AbortController().signal)
 }
 
-/** Whom the policy lets change things. */
+/** A caller whom the policy allows to mutate. */
 const OPERATOR: Caller = {
   ...CALLER,
   principal: { ...CALLER.principal, subject: 'operator', method: 'jwks', issuer: 'ops', claims: { sub: 'operator' } },
@@ -52,7 +52,7 @@ function failure (code: string, text: string, rest: object = { retryable: false 
   }
 }
 
-t.test('an answer is given twice: as a value, and as the same value in compact JSON', async t => {
+t.test('an answer is returned twice, as a value and as compact JSON text', async t => {
   const app = await buildTestApp(t)
   app.tools.declare(tool({ answer: () => ({ a: [1, null, 'x'], b: {} }) }))
   t.strictSame(await call(app), {
@@ -61,21 +61,22 @@ t.test('an answer is given twice: as a value, and as the same value in compact J
   })
 })
 
-t.test('what can\'t be seen stands in the JSON as an escape, and in the value as it is', async t => {
+t.test('invisible characters are escaped in the text and unchanged in the value', async t => {
   const app = await buildTestApp(t)
-  const unseen = '\u0000\u001f\u007f\u0080\u009f\u00ad\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufeff'
-  app.tools.declare(tool({ answer: () => ({ [unseen]: unseen, seen: 'é☃😀"\\' }) }))
+  const invisible = '\u0000\u001f\u007f\u0080\u009f\u00ad\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufeff'
+  app.tools.declare(tool({ answer: () => ({ [invisible]: invisible, visible: 'é☃😀"\\' }) }))
   const { content: [{ text } = { text: '' }], structuredContent } = await call(app)
   t.equal(
     text,
     '{"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff":' +
-      '"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff","seen":"é☃😀\\"\\\\"}',
+      '"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff",' +
+      '"visible":"é☃😀\\"\\\\"}'
   )
   t.strictSame(JSON.parse(text), structuredContent)
-  t.strictSame(structuredContent, { [unseen]: unseen, seen: 'é☃😀"\\' })
+  t.strictSame(structuredContent, { [invisible]: invisible, visible: 'é☃😀"\\' })
 })
 
-t.test('input that breaks the schema is a failure that names every wrong property', async t => {
+t.test('input that does not match the schema is rejected, with every mistake', async t => {
   const app = await buildTestApp(t)
   app.tools.declare(tool({
     properties: {
@@ -89,12 +90,15 @@ t.test('input that breaks the schema is a failure that names every wrong propert
     const { isError, content, _meta } = await call(app, input)
     t.equal(isError, true)
     t.strictSame(_meta, { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT', retryable: false } })
-    return /^INVALID_ARGUMENT: The arguments do not match the tool's input schema: (.*)\. Correct them and call again\.$/
-      .exec(content[0]?.text ?? '')?.[1]
+    const [, mistakes, advice] =
+      /^INVALID_ARGUMENT: The arguments do not match the tool's input schema: (.*)\. (Correct .*)$/
+        .exec(content[0]?.text ?? '') ?? []
+    t.equal(advice, 'Correct them and call again.')
+    return mistakes
   }
   t.equal(await refusal(undefined), '"group_id" is required')
   t.equal(await refusal({}), '"group_id" is required')
-  t.equal(await refusal({ group_id: null }), '"group_id" is required', 'null is absent')
+  t.equal(await refusal({ group_id: null }), '"group_id" is required', 'null counts as absent')
   t.equal(await refusal({ group_id: 5 }), '"group_id" must be string')
   t.equal(await refusal({ group_id: 'a', groupId: 'a' }), '"groupId" is not an input of this tool')
   t.equal(await refusal({ group_id: 'a', groupId: null }), '"groupId" is not an input of this tool')
@@ -116,12 +120,12 @@ t.test('input that breaks the schema is a failure that names every wrong propert
   t.equal(
     await refusal({ limit: 0, names: {}, other: 1 }),
     '"group_id" is required; "other" is not an input of this tool; "limit" must be >= 1; "names" must be array',
-    'all of them at once'
+    'all mistakes at once'
   )
   for (const input of ['text', 5, true, [], null]) t.equal(await refusal(input), 'the input must be object')
 })
 
-t.test('a property that is null is one that is not given', async t => {
+t.test('a property that is null counts as absent', async t => {
   const app = await buildTestApp(t)
   app.tools.declare(tool({ properties: { group_id: Type.String(), limit, pattern: Type.Optional(Type.String()) } }))
   t.strictSame((await call(app, { group_id: 'a', limit: null, pattern: null })).structuredContent, {
@@ -129,7 +133,7 @@ t.test('a property that is null is one that is not given', async t => {
   })
 })
 
-t.test('a failure tells its code, what happened and what to do', async t => {
+t.test('a failure states its code, what happened and what to do', async t => {
   const app = await buildTestApp(t)
   let error: unknown
   app.tools.declare(tool({ answer: () => { throw error } }))
@@ -139,21 +143,23 @@ t.test('a failure tells its code, what happened and what to do', async t => {
     await call(app),
     failure(
       'GROUP_NOT_FOUND',
-      'Consumer group "orders" does not exist: it has no members and no committed offsets. Call list_groups for the groups that exist.',
-    ),
+      'Consumer group "orders" does not exist: it has no members and no committed offsets. ' +
+      'Call list_groups for the groups that exist.'
+    )
   )
   error = new MetadataUnavailable('etcd has not answered yet')
   t.strictSame(
     await call(app),
     failure(
       'METADATA_UNAVAILABLE',
-      'The cluster metadata is not available: etcd has not answered yet. Call again in a few seconds; operators find more at /healthz.',
+      'The cluster metadata is not available: etcd has not answered yet. ' +
+      'Call again in a few seconds; operators find more at /healthz.',
       { retryable: true, retry_after_ms: 2_000 }
     )
   )
 })
 
-t.test('a failure that was not meant for callers tells them nothing', async t => {
+t.test('an unexpected error reveals nothing to the caller', async t => {
   const app = await buildTestApp(t)
   const internal = failure(
     'INTERNAL',
@@ -171,18 +177,14 @@ t.test('a failure that was not meant for callers tells them nothing', async t =>
       new TypeError('hunter2'),
     ]
   ) {
-    app.tools.declare(tool({
-      answer: () => {
-        throw error
-      },
-    }))
+    app.tools.declare(tool({ answer: () => { throw error } }))
     t.strictSame(await call(app), internal)
     app.tools.declare(tool({ answer: () => Promise.reject(error) }))
     t.strictSame(await call(app), internal)
   }
 })
 
-t.test('which failures are worth another try, and when', async t => {
+t.test('an error says whether and when to retry', async t => {
   t.strictSame(
     [
       new InvalidArgument(''),
@@ -213,7 +215,7 @@ t.test('which failures are worth another try, and when', async t => {
   )
 })
 
-t.test('an answer of 4 MB is too large, one byte less is not', async t => {
+t.test('an answer of 4 MB is too large, but one byte less is not', async t => {
   const app = await buildTestApp(t)
   let bytes = MAX_ANSWER_BYTES - 1
   app.tools.declare(tool({ answer: () => ({ text: 'x'.repeat(bytes - '{"text":""}'.length) }) }))
@@ -221,23 +223,23 @@ t.test('an answer of 4 MB is too large, one byte less is not', async t => {
   bytes++
   t.strictSame(
     await call(app),
-    failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Ask an operator: the answer has no pages.')
+    failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. This tool has no pages, so ask an operator.')
   )
 })
 
-t.test('an answer that is too large names a limit that fits', async t => {
+t.test('the error about an answer that is too large names a limit that fits', async t => {
   const app = await buildTestApp(t)
-  /** Declares a tool that answers rows of these sizes, up to `limit`. */
+  /** Declares a tool that returns rows of these sizes, up to `limit`. */
   const declareRows = (sizes: number[]) => {
-    let answers = 0
+    let calls = 0
     app.tools.declare(tool({
       properties: { limit },
       answer: (_, { limit = 100 }) => {
-        answers++
+        calls++
         return { rows: sizes.slice(0, Number(limit)).map(size => 'x'.repeat(size)) }
       }
     }))
-    return { answers: () => answers }
+    return { calls: () => calls }
   }
   const named = async (input: object) => {
     const text = (await call(app, input)).content[0]?.text ?? ''
@@ -248,7 +250,7 @@ t.test('an answer that is too large names a limit that fits', async t => {
   }
   const rows = (count: number, size: number) => new Array<number>(count).fill(size)
 
-  t.test('near the largest that does', async t => {
+  t.test('and is close to the largest such limit', async t => {
     for (const [sizes, input] of [
       [rows(1_000, 5_000), { limit: 1_000 }],
       [rows(1_000, 5_000), { limit: 850 }],
@@ -263,34 +265,34 @@ t.test('an answer that is too large names a limit that fits', async t => {
       t.match(
         await call(app, { limit: Math.ceil(limit * 1.1) + 1 }),
         { isError: true },
-        `limit ${limit} is not needlessly small`
+        `limit ${limit} is close to the largest`
       )
     }
   })
 
-  t.test('without trying one limit after the other', async t => {
-    const { answers } = declareRows(rows(100, Math.ceil(MAX_ANSWER_BYTES / 100)))
+  t.test('and is found without trying every limit', async t => {
+    const { calls } = declareRows(rows(100, Math.ceil(MAX_ANSWER_BYTES / 100)))
     await named({ limit: 1_000 })
-    t.ok(answers() <= 12, `${answers()} answers were made`)
+    t.ok(calls() <= 12, `${calls()} calls`)
   })
 
-  t.test('unless not even one row does', async t => {
+  t.test('unless even one row does not fit', async t => {
     declareRows([MAX_ANSWER_BYTES, 1])
     t.match(
       await call(app, {}),
-      failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Even one row does not fit: ask for less.')
+      failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Even one row does not fit, so ask for less.')
     )
   })
 })
 
-t.test('tools are listed in a fixed order, whatever the order in which they were declared', async t => {
+t.test('tools are listed by name, regardless of the order of their declarations', async t => {
   const app = await buildTestApp(t)
   const before = app.tools.list(CALLER.principal).map(({ name }) => name)
   for (const name of ['zz', 'Aa', 'aa']) app.tools.declare(tool({ name }))
   t.strictSame(app.tools.list(CALLER.principal).map(({ name }) => name), ['Aa', 'aa', ...before, 'zz'])
 })
 
-t.test('a tool is published with the schemas that validate it, and with what it does to the cluster', async t => {
+t.test('a tool is published with its schemas and with annotations for its operation', async t => {
   const app = await buildTestApp(t, policy(t))
   const observes = tool({ name: 'observes', properties: { limit } })
   app.tools.declare(observes)
@@ -312,7 +314,7 @@ t.test('a tool is published with the schemas that validate it, and with what it 
   })
 })
 
-t.test('a schema that says what no validator knows is refused when the tool is declared', async t => {
+t.test('a schema with an unknown keyword is rejected when the tool is declared', async t => {
   const app = await buildTestApp(t)
   t.throws(
     () => app.tools.declare(tool({ properties: { a: Type.Unsafe({ type: 'string', maxLenght: 5 }) } })),
@@ -320,7 +322,7 @@ t.test('a schema that says what no validator knows is refused when the tool is d
   )
 })
 
-t.test('there is no tool but those that were declared', async t => {
+t.test('only declared tools exist', async t => {
   const app = await buildTestApp(t)
   t.equal(app.tools.operation('list_topics'), 'observe')
   for (const name of ['nope', '__proto__', 'constructor', '']) {
@@ -329,7 +331,7 @@ t.test('there is no tool but those that were declared', async t => {
   }
 })
 
-t.test('what a principal may not call it is not shown, and is told what it would need; a wrong input it is told first', async t => {
+t.test('a denied tool is neither listed nor run, and invalid input is reported before the denial', async t => {
   const app = await buildTestApp(t, policy(t))
   let ran = 0
   app.tools.declare(tool({ properties: { limit }, operation: 'mutate', answer: () => ({ ran: ++ran }) }))
@@ -340,8 +342,9 @@ t.test('what a principal may not call it is not shown, and is told what it would
     await call(app, {}),
     failure(
       'PERMISSION_DENIED',
-      'You are not allowed to call test. It requires a role that allows test. Call explain_access to see what you may call.',
-    ),
+      'You are not allowed to call test. It requires a role that allows test. ' +
+      'Call explain_access to see what you may call.'
+    )
   )
   t.match(await call(app, { limit: 0 }), { _meta: { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT' } } })
   t.equal(ran, 0)
@@ -350,7 +353,7 @@ t.test('what a principal may not call it is not shown, and is told what it would
   t.match(await call(app, {}, 'test', OPERATOR), { structuredContent: { ran: 1 } })
 })
 
-t.test('a tool that is switched off does not exist', async t => {
+t.test('a disabled tool does not exist', async t => {
   const names = async (env: Environment) =>
     (await buildTestApp(t, env)).tools.list(CALLER.principal).map(({ name }) => name)
   t.strictSame(await names({ KAFSCALE_MCP_TOOLS: 'list_topics, cluster_status' }), ['cluster_status', 'list_topics'])
@@ -366,7 +369,7 @@ t.test('a tool that is switched off does not exist', async t => {
   await t.rejects(call(app, {}, 'list_topics'), 'no tool list_topics')
 })
 
-t.test('to switch a tool on or off that there is not stops the start', async t => {
+t.test('the service does not start if a setting names an unknown tool', async t => {
   for (const variable of ['TOOLS', 'DISABLED_TOOLS']) {
     const app = await buildTestApp(t, { [`KAFSCALE_MCP_${variable}`]: 'list_topics,list_topcis' })
     await t.rejects(async () => {
@@ -378,7 +381,7 @@ t.test('to switch a tool on or off that there is not stops the start', async t =
   }
 })
 
-/** Keeps what is put on record, in its order, and lets a test say that it can't be. */
+/** Replaces the audit log with a list in memory, and lets a test make it fail. */
 function keepRecords (app: FastifyInstance) {
   const kept: AuditEntry[] = []
   const fails = { record: false, recordDurably: false }
@@ -391,7 +394,7 @@ function keepRecords (app: FastifyInstance) {
   return { kept, fails }
 }
 
-t.test('each call is on record before its answer leaves, whatever came of it', async t => {
+t.test('each call is recorded before it is answered, whatever its outcome', async t => {
   const app = await buildTestApp(t)
   const { kept } = keepRecords(app)
   app.tools.declare(tool({ properties: { names: Type.Array(Type.String()), group_id: Type.String() } }))
@@ -444,7 +447,7 @@ t.test('each call is on record before its answer leaves, whatever came of it', a
   t.equal(received, startedAt.toISOString())
   t.ok(new Date(finished) >= startedAt)
   t.ok(durationMs >= 0 && durationMs < 10_000)
-  t.equal(durationMs, Number(durationMs.toFixed(3)), 'with three decimals')
+  t.equal(durationMs, Number(durationMs.toFixed(3)), 'three decimals at most')
 
   await call(app, { names: 'orders' })
   t.match(kept[1], {
@@ -470,7 +473,7 @@ t.test('each call is on record before its answer leaves, whatever came of it', a
   t.equal(kept.length, 4)
 })
 
-t.test('what can\'t be put on record is not answered', async t => {
+t.test('a call that cannot be recorded is not answered', async t => {
   const app = await buildTestApp(t)
   const { fails } = keepRecords(app)
   app.tools.declare(tool({ answer: () => ({ secret: 'of the cluster' }) }))
@@ -479,13 +482,14 @@ t.test('what can\'t be put on record is not answered', async t => {
     await call(app),
     failure(
       'AUDIT_UNAVAILABLE',
-      'The call cannot be recorded in the audit log, so it is not answered. Call again in a few seconds; operators find the reason at /healthz.',
+      'The call cannot be recorded in the audit log, so it is not answered. ' +
+      'Call again in a few seconds; operators find the reason at /healthz.',
       { retryable: true, retry_after_ms: 5_000 }
     )
   )
 })
 
-t.test('a mutation runs only once its intent is durable', async t => {
+t.test('a mutation runs only after its intent is recorded durably', async t => {
   const app = await buildTestApp(t, policy(t))
   const { kept, fails } = keepRecords(app)
   const before: string[][] = []
@@ -511,12 +515,12 @@ t.test('a mutation runs only once its intent is durable', async t => {
   ])
 
   await call(app, {})
-  t.match(kept.slice(2), [{ event: 'tool_call', outcome: 'denied' }], 'a denied one has none')
+  t.match(kept.slice(2), [{ event: 'tool_call', outcome: 'denied' }], 'a denied mutation has no intent')
   fails.recordDurably = true
   t.match(await call(app, {}, 'test', OPERATOR), {
     isError: true,
     _meta: { 'kafscale-mcp/error': { code: 'AUDIT_UNAVAILABLE' } },
   })
-  t.equal(before.length, 1, 'it has not run')
+  t.equal(before.length, 1, 'the mutation did not run')
   t.match(kept.slice(3), [{ event: 'tool_call', outcome: 'error', error_code: 'AUDIT_UNAVAILABLE' }])
 })

@@ -11,7 +11,7 @@ import { waitFor } from '../../support/wait-for.ts'
 const ACT_BOUND_MS = 1_000
 const forms = { '2026-07-28': modern, '2025-11-25': legacy }
 
-/** Declares a tool that answers its input once `release` is called, and tells of its calls. */
+/** Declares a tool that returns its input after `release` is called, and lists its calls. */
 function declareWaitingTool (app: FastifyInstance) {
   const calls: { text: string, signal: AbortSignal }[] = []
   const released = Promise.withResolvers<void>()
@@ -28,16 +28,16 @@ function declareWaitingTool (app: FastifyInstance) {
   return { calls, release: () => released.resolve() }
 }
 
-/** Sends a request over a socket of its own; the answer comes as far as it has come. */
+/** Sends a request over its own socket, without waiting for the response. */
 async function send (app: FastifyInstance, { headers, payload }: ReturnType<typeof modern>) {
   if (!app.server.listening) await app.listen({ port: 0, host: '127.0.0.1' })
   const request = httpRequest(`${app.listeningOrigin}/mcp`, { method: 'POST', headers, agent: false })
-  request.on('error', () => {}) // the test goes away
+  request.on('error', () => {}) // a test may destroy it
   request.end(JSON.stringify(payload))
   return request
 }
 
-t.test('a request of either generation is answered by one JSON message', async t => {
+t.test('a request of either generation is answered with one JSON message', async t => {
   const app = await buildTestApp(t)
   for (const [revision, form] of Object.entries(forms)) {
     for (const method of ['tools/list', revision === MODERN ? 'server/discover' : 'ping']) {
@@ -49,7 +49,7 @@ t.test('a request of either generation is answered by one JSON message', async t
   }
 })
 
-t.test('/mcp/ is /mcp', async t => {
+t.test('/mcp/ is the same as /mcp', async t => {
   const app = await buildTestApp(t)
   for (const form of Object.values(forms)) {
     const [{ body }, slashed] = [
@@ -61,7 +61,7 @@ t.test('/mcp/ is /mcp', async t => {
   }
 })
 
-t.test('a client learns what this is and how the tools combine', async t => {
+t.test('a client learns what the service is and how to combine its tools', async t => {
   const app = await buildTestApp(t)
   const initialized = (await app.inject(
     legacy('initialize', {
@@ -81,12 +81,12 @@ t.test('a client learns what this is and how the tools combine', async t => {
   t.match(initialized.instructions, /Start with cluster_status/)
 })
 
-t.test('tools/list says how long it may be kept, and by whom', async t => {
+t.test('tools/list says how long and by whom it may be cached', async t => {
   const app = await buildTestApp(t)
   t.match((await app.inject(modern('tools/list'))).json().result, { ttlMs: 300_000, cacheScope: 'private' })
 })
 
-t.test('a page that has rebound its name to this address is refused', async t => {
+t.test('DNS rebinding is prevented', async t => {
   const call = async (env: Environment, headers: Record<string, string>) => {
     const app = await buildTestApp(t, env)
     const request = modern('tools/list')
@@ -100,7 +100,7 @@ t.test('a page that has rebound its name to this address is refused', async t =>
   const allowed = async (t: Test, env: Environment, headers: Record<string, string>) =>
     t.equal((await call(env, headers)).statusCode, 200, `${JSON.stringify(headers)} is allowed`)
 
-  t.test('on loopback its own names are expected', async t => {
+  t.test('on a loopback address, by accepting loopback names only', async t => {
     for (const host of ['localhost', 'localhost:8090', 'LOCALHOST', '127.0.0.1', '127.0.0.1:1', '[::1]:8090']) {
       await allowed(t, {}, { host })
     }
@@ -126,11 +126,11 @@ t.test('a page that has rebound its name to this address is refused', async t =>
     }
   })
 
-  t.test('the address that it listens on is a name of its own', async t => {
+  t.test('and also the address on which the service listens', async t => {
     await allowed(t, { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.2:0' }, { host: '127.0.0.2:8090' })
   })
 
-  t.test('where host names are configured, only those', async t => {
+  t.test('by accepting configured host names only', async t => {
     const env = { KAFSCALE_MCP_ALLOWED_HOSTS: 'MCP.example,[fd00::1]' }
     for (const host of ['mcp.example', 'mcp.example:443', 'MCP.EXAMPLE', '[fd00::1]:8090']) {
       await allowed(t, env, { host })
@@ -138,7 +138,7 @@ t.test('a page that has rebound its name to this address is refused', async t =>
     for (const host of ['localhost', '127.0.0.1', 'example', 'x.mcp.example']) await refused(t, env, { host })
   })
 
-  t.test('where origins are configured, only those', async t => {
+  t.test('by accepting configured origins only', async t => {
     const env = { KAFSCALE_MCP_ALLOWED_ORIGINS: 'https://app.example,http://localhost:3000' }
     for (const origin of ['https://app.example', 'http://localhost:3000']) await allowed(t, env, { origin })
     for (
@@ -153,14 +153,14 @@ t.test('a page that has rebound its name to this address is refused', async t =>
     await allowed(t, env, {})
   })
 
-  t.test('whatever the method', async t => {
+  t.test('for every method', async t => {
     const app = await buildTestApp(t)
     for (const method of ['GET', 'POST', 'DELETE'] as const) {
       t.equal((await app.inject({ method, url: '/mcp', headers: { host: 'evil.example' } })).statusCode, 403, method)
     }
   })
 
-  t.test('also when it asks for the audit records', async t => {
+  t.test('for the audit stream', async t => {
     const app = await buildTestApp(t)
     for (const headers of [{ host: 'evil.example' }, { origin: 'https://evil.example' }]) {
       const response = await app.inject({ url: '/audit/stream', headers: { accept: 'text/event-stream', ...headers } })
@@ -171,7 +171,7 @@ t.test('a page that has rebound its name to this address is refused', async t =>
     }
   })
 
-  t.test('health is told under any name: a kubelet probes by the pod\'s address', async t => {
+  t.test('but not for health checks, which the kubelet sends to the address of the pod', async t => {
     const app = await buildTestApp(t)
     const headers = { host: '10.0.0.1:8090', origin: 'https://evil.example' }
     t.equal((await app.inject({ url: '/healthz', headers })).statusCode, 200)
@@ -179,7 +179,7 @@ t.test('a page that has rebound its name to this address is refused', async t =>
   })
 })
 
-t.test('there are no sessions to resume or to end', async t => {
+t.test('GET and DELETE are not allowed, because there are no sessions', async t => {
   const app = await buildTestApp(t)
   for (const method of ['GET', 'DELETE'] as const) {
     const response = await app.inject({
@@ -193,7 +193,7 @@ t.test('there are no sessions to resume or to end', async t => {
   }
 })
 
-t.test('what is no request is refused in JSON', async t => {
+t.test('an invalid request is rejected in JSON', async t => {
   const app = await buildTestApp(t)
   const refusal = async (form: typeof modern | typeof legacy, headers: Record<string, string>, payload?: string) => {
     const request = form('tools/list')
@@ -206,18 +206,22 @@ t.test('what is no request is refused in JSON', async t => {
   }
   for (const [revision, form] of Object.entries(forms)) {
     t.match(await refusal(form, {}, '{"jsonrpc":'), { status: 400, code: -32700 }, `${revision}: broken JSON`)
-    t.match(await refusal(form, {}, ''), { status: 400, code: -32700 }, `${revision}: nothing`)
+    t.match(await refusal(form, {}, ''), { status: 400, code: -32700 }, `${revision}: an empty body`)
     t.match(
       await refusal(form, {}, '{"method":"tools/list"}'),
       { status: 400, code: -32600 },
-      `${revision}: no JSON-RPC`
+      `${revision}: not JSON-RPC`
     )
     t.match(
       await refusal(form, { 'content-type': 'text/plain' }),
       { status: 415, code: -32000 },
-      `${revision}: no JSON by its type`
+      `${revision}: a content type other than JSON`
     )
-    t.match(await refusal(form, { 'content-type': 'nonsense' }), { status: 415, code: -32600 }, `${revision}: no type`)
+    t.match(
+      await refusal(form, { 'content-type': 'nonsense' }),
+      { status: 415, code: -32600 },
+      `${revision}: an invalid content type`
+    )
     t.match(
       await refusal(form, {}, ' '.repeat(1024 * 1024 + 1)),
       { status: 413, code: -32600 },
@@ -227,27 +231,27 @@ t.test('what is no request is refused in JSON', async t => {
   t.match(
     await refusal(legacy, { accept: 'application/json' }),
     { status: 406, code: -32000 },
-    '2025: without an event stream accepted'
+    '2025: a client that does not accept event streams'
   )
   t.match(
     await refusal(legacy, { 'mcp-protocol-version': '2025-01-01' }),
     { status: 400, code: -32000 },
-    '2025: a revision that there is not'
+    '2025: an unknown revision'
   )
   t.match(
     await refusal(legacy, { 'mcp-protocol-version': MODERN }),
     { status: 400, code: -32602 },
-    '2025: said to be of the other generation'
+    '2025: a header that names the other generation'
   )
   t.match(
     await refusal(modern, { 'mcp-protocol-version': '2025-11-25' }),
     { status: 400, code: -32020 },
-    '2026: header and body name different revisions'
+    '2026: different revisions in header and body'
   )
   t.match(
     await refusal(modern, { 'mcp-method': 'tools/call' }),
     { status: 400, code: -32020 },
-    '2026: header and body name different methods'
+    '2026: different methods in header and body'
   )
 
   const future = modern('tools/list', { _meta: { 'io.modelcontextprotocol/protocolVersion': '2099-01-01' } })
@@ -255,15 +259,15 @@ t.test('what is no request is refused in JSON', async t => {
     (await app.inject({ ...future, headers: { ...future.headers, 'mcp-protocol-version': '2099-01-01' } })).json()
       .error,
     { code: -32022, data: { supported: [MODERN], requested: '2099-01-01' } },
-    '2026: a revision that there is not'
+    '2026: an unknown revision'
   )
   const call = modern('tools/call', { name: 'list_topics' })
   t.match((await app.inject({ ...call, headers: { ...call.headers, 'mcp-name': 'list_groups' } })).json().error, {
     code: -32020,
-  }, '2026: header and body name different tools')
+  }, '2026: different tools in header and body')
 })
 
-t.test('an unknown tool is an error of the protocol, its name shown without what can\'t be seen', async t => {
+t.test('an unknown tool is a protocol error, which escapes invisible characters in its name', async t => {
   const app = await buildTestApp(t)
   for (const form of Object.values(forms)) {
     for (const name of ['nope', '__proto__', 'constructor', '']) {
@@ -274,8 +278,9 @@ t.test('an unknown tool is an error of the protocol, its name shown without what
       })
     }
   }
-  const { error } = (await app.inject(legacy('tools/call', { name: `\u202e\u0085\n${'x'.repeat(1_000)}` }))).json()
-  t.equal(error.message, `Tool "\\u202e\\u0085\\n${'x'.repeat(125)}" does not exist. Call tools/list for those that do.`)
+  const x = (count: number) => 'x'.repeat(count)
+  const { error } = (await app.inject(legacy('tools/call', { name: `\u202e\u0085\n${x(1_000)}` }))).json()
+  t.equal(error.message, `Tool "\\u202e\\u0085\\n${x(125)}" does not exist. Call tools/list for those that do.`)
 })
 
 t.test('callers may use the same id at the same time', async t => {
@@ -285,14 +290,14 @@ t.test('callers may use the same id at the same time', async t => {
   const answers = texts.map((text, index) =>
     app.inject(Object.values(forms)[index % 2]!('tools/call', { name: 'wait', arguments: { text } }, 7))
   )
-  await waitFor(() => calls.length === texts.length || calls.length, ACT_BOUND_MS, 'all calls are under way')
+  await waitFor(() => calls.length === texts.length || calls.length, ACT_BOUND_MS, 'all calls are in progress')
   release()
   for (const [index, answer] of answers.entries()) {
     t.match((await answer).json(), { id: 7, result: { structuredContent: { text: texts[index]! } } })
   }
 })
 
-t.test('a client that goes away cancels its call, and nobody else\'s', async t => {
+t.test('a client that disconnects cancels its own call only', async t => {
   const app = await buildTestApp(t)
   const { calls, release } = declareWaitingTool(app)
   const call = async (form: typeof modern | typeof legacy, params: object = {}) => {
@@ -301,7 +306,7 @@ t.test('a client that goes away cancels its call, and nobody else\'s', async t =
       form('tools/call', { name: 'wait', arguments: { text: 'a' }, ...params }) as ReturnType<typeof modern>
     )
     const count = calls.length + 1
-    await waitFor(() => calls.length === count || calls.length, ACT_BOUND_MS, 'the call is under way')
+    await waitFor(() => calls.length === count || calls.length, ACT_BOUND_MS, 'the call is in progress')
     return { request, signal: calls.at(-1)!.signal }
   }
   const stays = await call(modern)
@@ -310,7 +315,7 @@ t.test('a client that goes away cancels its call, and nobody else\'s', async t =
       const { request, signal } = await call(form, params)
       t.equal(signal.aborted, false)
       request.destroy()
-      await waitFor(() => signal.aborted, ACT_BOUND_MS, 'cancelled')
+      await waitFor(() => signal.aborted, ACT_BOUND_MS, 'the call is cancelled')
       t.pass(`${revision} ${JSON.stringify(params)}`)
     }
   }
@@ -320,7 +325,7 @@ t.test('a client that goes away cancels its call, and nobody else\'s', async t =
   t.equal(response.statusCode, 200)
 })
 
-t.test('subscriptions/listen is an event stream that ends at once: there is nothing to tell of', async t => {
+t.test('subscriptions/listen is an event stream that ends at once, because the tools never change', async t => {
   const app = await buildTestApp(t)
   const response = await app.inject(modern('subscriptions/listen', { notifications: { toolsListChanged: true } }))
   t.equal(response.statusCode, 200)
@@ -334,7 +339,7 @@ t.test('subscriptions/listen is an event stream that ends at once: there is noth
   }])
 })
 
-t.test('calls in flight are finished when the service closes, whichever way they go', async t => {
+t.test('calls in progress finish when the service closes, on either path of a request', async t => {
   const app = await buildTestApp(t)
   const { calls, release } = declareWaitingTool(app)
   const requests = await Promise.all(
@@ -348,9 +353,9 @@ t.test('calls in flight are finished when the service closes, whichever way they
     )
   )
   const responses = requests.map(request => once(request, 'response'))
-  await waitFor(() => calls.length === 4 || calls.length, ACT_BOUND_MS, 'all calls are under way')
+  await waitFor(() => calls.length === 4 || calls.length, ACT_BOUND_MS, 'all calls are in progress')
   const closed = app.close()
-  await waitFor(() => !app.server.listening, ACT_BOUND_MS, 'closing')
+  await waitFor(() => !app.server.listening, ACT_BOUND_MS, 'the server stops listening')
   release()
   for (const response of responses) {
     t.match(await json((await response)[0]), { result: { structuredContent: { text: 'a' } } })
@@ -358,7 +363,7 @@ t.test('calls in flight are finished when the service closes, whichever way they
   await closed
 })
 
-t.test('a Host that no page can send does no harm', async t => {
+t.test('a malformed Host that no browser can send is accepted', async t => {
   const app = await buildTestApp(t)
   for (const host of ['a@localhost', 'localhost/a?b', 'localhost#']) {
     const request = legacy('ping')

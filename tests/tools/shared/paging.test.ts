@@ -7,7 +7,7 @@ import { holds, same } from '../../support/property.ts'
 const refused = { code: 'INVALID_CURSOR' }
 const byName = (name: string): RowPosition => [name]
 
-/** Follows the cursors to the end, letting `change` alter the rows between two pages. */
+/** Follows the cursors to the last page. `change` alters the rows between two pages. */
 function collect (
   rows: string[],
   limit: number,
@@ -27,7 +27,7 @@ function collect (
 const names = fc.uniqueArray(fc.string({ unit: 'grapheme', minLength: 1 }), { maxLength: 40 })
 const limit = fc.integer({ min: 1, max: 12 })
 
-t.test('the pages together are the list, in its order', async t => {
+t.test('the pages together are the whole list, in order', async t => {
   holds(
     t,
     'whatever the limit',
@@ -36,7 +36,7 @@ t.test('the pages together are the list, in its order', async t => {
   )
 })
 
-t.test('a row that was there all along is neither skipped nor repeated while the list changes', async t => {
+t.test('while the list changes, no row that stays in it is skipped or repeated', async t => {
   holds(t, 'rows come and go', fc.tuple(names, names, names, limit), ([steady, leaving, coming, limit]) => {
     const kept = new Set(steady)
     const seen = collect([...new Set([...steady, ...leaving])], limit, (rows, page) =>
@@ -45,7 +45,7 @@ t.test('a row that was there all along is neither skipped nor repeated while the
   })
 })
 
-t.test('positions of numbers are ordered by value', async t => {
+t.test('numbers in positions are ordered by value', async t => {
   const rows = Array.from({ length: 25 }, (_, partition) => partition)
   const position = (partition: number): RowPosition => ['orders', partition]
   const first = paginate('list', { limit: 11 }, rows, position)
@@ -58,12 +58,12 @@ t.test('total counts all rows, and the last page has no cursor', async t => {
   t.strictSame(paginate('list', {}, [], byName), { rows: [], total: 0 })
 })
 
-t.test('a cursor outlives its row, the limit may change, and an empty list of names is none', async t => {
+t.test('a cursor outlives its row, works with another limit, and treats an empty list as absent', async t => {
   const { next_cursor: cursor = '' } = paginate('list', { limit: 1, topics: [] }, ['a', 'b', 'c'], byName)
   t.strictSame(paginate('list', { limit: 2, cursor }, ['b', 'c'], byName).rows, ['b', 'c'])
 })
 
-t.test('a cursor that is malformed, or of another query, is refused', async t => {
+t.test('a malformed cursor, or one of another query, is rejected', async t => {
   const rows = ['a', 'b', 'c']
   const { next_cursor: cursor = '' } = paginate('list', { limit: 1, pattern: '*' }, rows, byName)
   t.strictSame(paginate('list', { pattern: '*', cursor }, rows, byName).rows, ['b', 'c'])
