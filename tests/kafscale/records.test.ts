@@ -375,7 +375,7 @@ t.test('a name or controller that can\'t be decoded costs only itself', async t 
       topics: [{ name: 'a', errorCode: 0, partitions: [] }],
     }
   )
-  t.strictSame(defects, ['ClusterName is no text', 'ClusterID is no text', 'ControllerID is no int32'])
+  t.strictSame(defects, ['ClusterName is not a string', 'ClusterID is not a string', 'ControllerID is not an int32'])
 })
 
 t.test('a snapshot that is no JSON object, or has no lists where they belong, is undecodable', async t => {
