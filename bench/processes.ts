@@ -10,7 +10,7 @@ export const START: readonly string[] = packageJson.scripts.start.split(' ').sli
 
 const ROOT = join(import.meta.dirname, '..')
 const START_BOUND_MS = 15_000
-const CLOCK_TICKS_PER_SECOND = 100 // the unit of Linux's user interface, independent of the kernel's own
+const CLOCK_TICKS_PER_SECOND = 100 // USER_HZ on Linux
 
 /** A server of the project, in a separate process. */
 export interface Running {

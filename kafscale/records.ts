@@ -109,7 +109,7 @@ export function decodeLease (value: Buffer): number {
 
 // --- JSON
 
-// What brokers write. Nine of ten events are offset commits, so they skip the JSON parser.
+// The exact form that brokers write. Nine of ten events are offset commits, so they skip the JSON parser.
 const committedOffset =
   /^\{"offset":(-?(?:0|[1-9][0-9]*)),"metadata":"([^"\\\p{Cc}]*)","committed_at":"([^"\\\p{Cc}]*)"\}$/u
 
