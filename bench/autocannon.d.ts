@@ -2,7 +2,7 @@ declare module 'autocannon' {
   import type { EventEmitter } from 'node:events'
 
   interface Client {
-    /** What its connection sends, in turn. */
+    /** The requests that its connection sends, in turn. */
     setRequests: (requests: { method: string, headers: Record<string, string>, body: string }[]) => void
   }
   interface Options {
@@ -14,14 +14,15 @@ declare module 'autocannon' {
     connections: number
     /** Seconds. */
     duration?: number
-    /** Requests over all connections; then there is no duration. */
+    /** The number of requests over all connections, instead of a duration. */
     amount?: number
-    /** Seconds that a request may take. */
+    /** The timeout of a request, in seconds. */
     timeout: number
-    /** Milliseconds after which it looks again whether the duration is over. */
+    /** The interval at which it checks whether the duration is over, in milliseconds. */
     sampleInt: number
   }
   interface Result { errors: number, non2xx: number }
-  interface Run extends EventEmitter<{ response: [client: Client, statusCode: number, bytes: number, responseTimeMs: number] }>, PromiseLike<Result> {}
+  interface Events { response: [client: Client, statusCode: number, bytes: number, responseTimeMs: number] }
+  interface Run extends EventEmitter<Events>, PromiseLike<Result> {}
   export default function autocannon (options: Options): Run
 }

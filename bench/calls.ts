@@ -10,39 +10,42 @@ import {
 } from './keyspace.ts'
 import { call, type McpServer } from './mcp-client.ts'
 
-/** Calls each second and latencies. */
+/** Calls per second, and latencies. */
 export interface Figures { perSecond: number, p50Ms: number, p99Ms?: number }
 
-/** A call that is measured. */
+/** A call to measure. */
 export interface Call {
   label: string
   tool: string
   input: Record<string, unknown>
   connections: number
-  /** One call is all pages, one after the other. */
+  /** Whether one call means fetching all pages, one after the other. */
   allPages?: true
   rows: (answer: Answer) => unknown[]
-  /** Absent for a cluster that isn't ours: one at least. */
+  /** Absent for a cluster that isn't ours: at least one row is expected. */
   expectedRows?: number
-  /** What the Go service of KafScale did for the same answer on this keyspace, on two cores shared with the load generator. */
+  /** The figures of KafScale's Go service for the same answer over this keyspace, on two cores shared with the load. */
   go?: Figures
 }
 
 type Answer = Record<string, unknown[] | undefined>
 
-/** What a bare Fastify route did on the machine of the Go figures. */
+/** The rate of a bare Fastify route on the machine of the Go figures. */
 export const GO_MACHINE_BARE_PER_SECOND = 17_400
 export const CONNECTIONS = 16
 
-/** What the calls ask for. */
+/** The names that the calls ask for. */
 interface Names { topics: string[], topic: string, group: string, wideGroup: string }
 
-/** The calls against the benchmark's own keyspace. */
+/** The calls for the benchmark's own keyspace. */
 export function ownCalls (): Call[] {
   return calls({ topics: GROUP_TOPICS, topic: TOPIC_WITHOUT_CONFIG, group: GROUP, wideGroup: WIDE_GROUP })
 }
 
-/** The calls against any cluster, with names that a server of it gives. @throws for a cluster without topics or groups. */
+/**
+ * The calls for any cluster, with names that the server lists.
+ * @throws when the cluster has no topics or no groups
+ */
 export async function callsOf (server: McpServer): Promise<Call[]> {
   const listed = async (tool: string, list: string, name: string) => {
     const { content } = await call(server.request(tool, { limit: 2 }))
@@ -80,7 +83,7 @@ function calls ({ topics, topic, group, wideGroup }: Names): Call[] {
       label: '`cluster_metrics`',
       tool: 'cluster_metrics',
       input: {},
-      rows: answer => answer.brokers ?? [answer.s3_state], // the Go service answers with one broker's figures
+      rows: answer => answer.brokers ?? [answer.s3_state], // the Go service returns the figures of one broker
       expectedRows: 1,
       go: { perSecond: 1_751, p50Ms: 8.6, p99Ms: 22 },
     },

@@ -6,18 +6,18 @@ import { join } from 'node:path'
 import { type Etcd, startEtcd, type Teardown } from '../tests/support/etcd.ts'
 import { type Entry, keyspace, progress } from './keyspace.ts'
 
-/** What a transaction of etcd takes by default. */
-const PUTS_OF_A_TRANSACTION = 128
-/** Brokers' leases live for 10 s and are kept alive; these outlive the benchmark, so that nothing has to. */
+/** etcd's default limit. */
+const MAX_TXN_OPS = 128
+/** Brokers renew their leases of 10 s. These outlive the benchmark, so they need no renewal. */
 const LEASE_TTL_SECONDS = 3_600
 const PACE_MS = 10
 const MAX_IN_FLIGHT = 500
 
-/** A real etcd that holds the keyspace, and a broker's metrics page. */
+/** A real etcd with the keyspace, and a broker's metrics page. */
 export interface Cluster {
   etcd: Etcd
   etcdVersion: string
-  /** How a service is told of both. */
+  /** The settings that point a service at both. */
   env: Record<string, string>
   keys: number
 }
@@ -40,8 +40,8 @@ async function fill ({ client }: Etcd): Promise<number> {
   for (const session of new Set(entries.map(entry => entry.session))) {
     if (session !== undefined) leases.set(session, (await client.leaseClient.leaseGrant({ TTL: LEASE_TTL_SECONDS })).ID)
   }
-  for (let from = 0; from < entries.length; from += PUTS_OF_A_TRANSACTION) {
-    const success = entries.slice(from, from + PUTS_OF_A_TRANSACTION).map(({ key, value, session = '' }) =>
+  for (let from = 0; from < entries.length; from += MAX_TXN_OPS) {
+    const success = entries.slice(from, from + MAX_TXN_OPS).map(({ key, value, session = '' }) =>
       ({ request_put: { key: Buffer.from(key), value, lease: leases.get(session) ?? '0' } }))
     await client.kv.txn({ compare: [], success, failure: [] })
   }
@@ -62,29 +62,29 @@ async function serveBrokerPage (t: Teardown): Promise<string> {
 }
 
 /**
- * Writes to etcd at a steady rate, each key by itself as brokers do. The function that it returns stops it, waits for what
- * is under way and resolves with the rate that was reached.
+ * Writes to etcd at a steady rate, one key at a time like brokers.
+ * @returns a function that stops the writing, waits for pending writes and resolves with the rate reached, in writes/s
  */
 export function startWriting ({ client }: Etcd, perSecond: number): () => Promise<number> {
   const entries = progress()
   const startMs = performance.now()
-  const underWay = new Set<Promise<void>>()
+  const pending = new Set<Promise<void>>()
   let written = 0
   const timer = setInterval(() => {
     for (
       let due = (performance.now() - startMs) / 1_000 * perSecond - written;
-      due >= 1 && underWay.size < MAX_IN_FLIGHT;
+      due >= 1 && pending.size < MAX_IN_FLIGHT;
       due--
     ) {
       const { key, value } = entries.next().value as Entry
-      const put = client.kv.put({ key: Buffer.from(key), value }).then(() => { underWay.delete(put) })
-      underWay.add(put)
+      const put = client.kv.put({ key: Buffer.from(key), value }).then(() => { pending.delete(put) })
+      pending.add(put)
       written++
     }
   }, PACE_MS)
   return async () => {
     clearInterval(timer)
-    await Promise.all(underWay)
+    await Promise.all(pending)
     return written / (performance.now() - startMs) * 1_000
   }
 }

@@ -10,52 +10,43 @@ const ROOT = join(import.meta.dirname, '..')
 const SUBJECT = 'bench'
 const ISSUER = 'kafscale-mcp'
 const BASE_URL = 'http://127.0.0.1:8090'
-/** Of each kind: allow and deny. */
+/** The number of rules of each kind, allow and deny. */
 const RULES = 25
 
-/** How a service is told what to do besides answering, and the header with which it is then called. */
+/** Additional settings of a service, and the headers that calls to it need. */
 export interface Variant { env?: Record<string, string>, headers?: Record<string, string> }
 
-/** Neither authentication nor audit, nor a page of metrics: several services run at once. */
+/** No authentication, no audit and no metrics endpoint, since several services run at once. */
 export const NOTHING_ON = {
   KAFSCALE_MCP_AUTH_MODE: 'none',
   KAFSCALE_MCP_AUDIT_SINKS: 'none',
   KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
 }
 
-/** An open loop is not to be cut where the machine halts for some ms: calls at once are counted, and none is refused. */
+/** No limit in practice, but calls are still counted: an open loop must not have calls rejected after a short stall. */
 export const UNBOUNDED = { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '100000' }
 
 /**
- * Audit to a file, with signed checkpoints; and with it tokens and a policy of 50 rules. Keys, policy and logs are in a
- * folder that the end of the benchmark removes.
+ * `audited`: audit to a file, with signed checkpoints. `everything`: also tokens and a policy of 50 rules. The folder
+ * with keys, policy and logs is removed at the end of the benchmark.
  */
 export function everythingOn (t: Teardown): Record<'audited' | 'everything', Variant> {
   const dir = mkdtempSync(join(tmpdir(), 'kafscale-mcp-bench-'))
   t.teardown(() => rmSync(dir, { recursive: true }))
-  const [keyFile, jwksFile, policyFile] = ['key.pem', 'jwks.json', 'policy.json'].map(name => join(dir, name)) as [
-    string,
-    string,
-    string
-  ]
-  token('keygen', '--key', keyFile, '--jwks', jwksFile)
-  const bearer = token(
-    'issue',
-    '--key',
-    keyFile,
-    '--issuer',
-    ISSUER,
-    '--audience',
-    `${BASE_URL}/mcp`,
-    '--subject',
-    SUBJECT,
-    '--scope',
-    'kafscale:observe',
-    '--ttl',
-    '1h'
-  )
+  const keyFile = join(dir, 'key.pem')
+  const jwksFile = join(dir, 'jwks.json')
+  const policyFile = join(dir, 'policy.json')
+  token('keygen', { key: keyFile, jwks: jwksFile })
+  const bearer = token('issue', {
+    key: keyFile,
+    issuer: ISSUER,
+    audience: `${BASE_URL}/mcp`,
+    subject: SUBJECT,
+    scope: 'kafscale:observe',
+    ttl: '1h',
+  })
   writeFileSync(policyFile, JSON.stringify(policy()))
-  // Any Ed25519 key signs checkpoints; in earnest it is another.
+  // Any Ed25519 key can sign checkpoints. A real deployment uses a separate one.
   const auditTo = (name: string) => ({
     KAFSCALE_MCP_AUDIT_SINKS: `file:${join(dir, name, 'audit.jsonl')}`,
     KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: keyFile,
@@ -76,16 +67,18 @@ export function everythingOn (t: Teardown): Record<'audited' | 'everything', Var
   }
 }
 
-/** @throws unless the policy hides what it is to hide and nothing else, so that filtering is what is measured */
+/** @throws unless the policy hides exactly the topics that it should, which proves that filtering is measured */
 export async function verifyRestricted (server: McpServer): Promise<void> {
   const { content: { topics } } = await call(server.request('list_topics', { limit: TOPICS }))
   const seen = (topics as unknown[]).length
   if (seen !== TOPICS - RULES) {
-    throw new Error(`${server.url}: the policy lets ${seen} topics be seen instead of ${TOPICS - RULES}`)
+    throw new Error(`${server.url}: the policy shows ${seen} topics instead of ${TOPICS - RULES}`)
   }
 }
 
-/** One role of 50 rules, of which the last one allows the benchmark's own names, and each denial hides a topic and a group. */
+/**
+ * A role with 50 rules. The last allow rule covers the benchmark's names; each deny rule hides one topic and one group.
+ */
 function policy () {
   const numbers = Array.from({ length: RULES }, (_, number) => String(number).padStart(2, '0'))
   const teams = numbers.slice(1).map(number => ({
@@ -104,7 +97,8 @@ function policy () {
   }
 }
 
-function token (...args: string[]): string {
-  return execFileSync(process.execPath, [join(ROOT, 'bin/kafscale-mcp.js'), 'token', ...args], { encoding: 'utf8' })
-    .trim()
+function token (command: string, options: Record<string, string>): string {
+  const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value])
+  const launcher = join(ROOT, 'bin/kafscale-mcp.js')
+  return execFileSync(process.execPath, [launcher, 'token', command, ...args], { encoding: 'utf8' }).trim()
 }

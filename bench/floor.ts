@@ -1,5 +1,5 @@
 /**
- * The floor, as a process of its own: the service as it is, without a cluster, with one more tool that does nothing; and a
+ * The floor, in a separate process: the service without a cluster and with an additional tool that does nothing, and a
  * bare Fastify route that answers with the same bytes.
  */
 import { Type } from '@sinclair/typebox'
@@ -10,7 +10,7 @@ import { modernRequest } from './mcp-client.ts'
 
 const app = await buildApp({
   env: {
-    KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', // nobody serves it
+    KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', // nothing listens there
     KAFSCALE_MCP_LOG_LEVEL: 'silent',
     ...NOTHING_ON,
   },

@@ -1,11 +1,17 @@
-import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, formatKey } from '../demo/encode.ts'
+import {
+  encodeCommittedOffset,
+  encodeConsumerGroup,
+  encodeSnapshot,
+  encodeTopicConfig,
+  formatKey,
+} from '../demo/encode.ts'
 import type { Key } from '../kafscale/keyspace.ts'
 import type { GroupMember } from '../kafscale/records.ts'
 
-/** A stored key. `session` names the etcd lease that it belongs to: brokers hold two each, for partitions and for groups. */
+/** A stored key. `session` names its etcd lease: each broker has two, one for partitions and one for groups. */
 export interface Entry { key: string, value: Buffer, session?: string }
 
-/** 9,000 partitions are the most that etcd's default limit of a value allows. */
+/** The snapshot of 9,000 partitions is the largest that fits into etcd's default request size. */
 export const TOPICS = 500
 export const PARTITIONS = 18
 export const GROUPS = 1_000
@@ -14,19 +20,19 @@ export const MEMBERS = 3
 export const COMMITTED_OFFSETS = 50_000
 const BROKERS = [0, 1, 2]
 const PARTITION_NUMBERS = Array.from({ length: PARTITIONS }, (_, partition) => partition)
-const TOPICS_OF_A_GROUP = 3
+const TOPICS_PER_GROUP = 3
 const HOUR_MS = 3_600_000
 
-/** Has committed offsets on every partition, and no members. */
+/** The group with committed offsets on every partition and no members. */
 export const WIDE_GROUP = name('group', GROUPS_WITH_MEMBERS)
-/** Has members, and committed offsets on these topics and more. */
+/** A group with members, and with committed offsets on `GROUP_TOPICS` and more. */
 export const GROUP = name('group', 0)
 export const GROUP_TOPICS = [0, 1].map(topicName)
 export const TOPIC_WITHOUT_CONFIG = topicName(1)
 
 const nowMs = Date.now()
 
-/** Every key of the cluster, the same on each run but for its times. */
+/** Every key of the cluster. Only the timestamps differ from run to run. */
 export function * keyspace (): Generator<Entry> {
   yield snapshot()
   for (let topic = 0; topic < TOPICS; topic++) {
@@ -53,7 +59,7 @@ export function * keyspace (): Generator<Entry> {
   }
 }
 
-/** What consumers and producers go on writing, without end: nine commits, then the end of a log. */
+/** What consumers and producers keep writing, endlessly: nine committed offsets, then one log end offset. */
 export function * progress (): Generator<Entry> {
   for (let turn = 1; ; turn++) {
     let commits = 0
@@ -66,7 +72,7 @@ export function * progress (): Generator<Entry> {
   }
 }
 
-/** The topic and partition numbers that a group has committed offsets on; over all groups, `COMMITTED_OFFSETS`. */
+/** The numbers of the partitions on which a group has committed offsets: `COMMITTED_OFFSETS` over all groups. */
 function committedPartitions (group: number): [topic: number, partition: number][] {
   const all = TOPICS * PARTITIONS
   const wide = group === GROUPS_WITH_MEMBERS
@@ -109,7 +115,7 @@ function committedOffset (group: number, topic: number, partition: number, turn:
 
 function groupMetadata (group: number): Entry {
   const topics = Array.from(
-    { length: TOPICS_OF_A_GROUP },
+    { length: TOPICS_PER_GROUP },
     (_, index) => topicName((firstTopic(group) + index) % TOPICS)
   )
   const memberIds = Array.from({ length: MEMBERS }, (_, member) => `${name('group', group)}-member-${member}`)

@@ -1,27 +1,27 @@
 /**
- * The load generator: a process of its own, so that it shares no event loop with what it measures. It takes one job after
- * the other from its parent and ends with it.
+ * The load generator: a separate process, so that it does not share an event loop with what it measures. It runs jobs
+ * from its parent one after the other, and exits with it.
  */
 import { Agent, request } from 'node:http'
 import autocannon from 'autocannon'
 
-/** Calls at full speed, where each connection sends the next request when it has its answer; or so many a second. */
+/** Calls in a closed loop, where each connection sends a request after the previous answer, or at a rate. */
 export interface Job {
   url: string
   headers: Record<string, string>
   /** The requests that make one call, sent one after the other. */
   bodies: readonly string[]
   connections: number
-  /** How long, or how many calls on each connection. */
+  /** For how long, how many calls per connection, or for how long at what rate. */
   extent: { seconds: number } | { calls: number } | { seconds: number, perSecond: number }
 }
 
 export interface LoadResult {
-  /** How long each call took, from its first request to its last answer. */
+  /** The duration of each call, from its first request to its last answer. */
   latenciesMs: Float64Array
   /** From the start to the last answer. */
   elapsedMs: number
-  /** The smallest answer with its headers: one that is too small was an error. */
+  /** The size of the smallest answer, with headers: one that is too small is an error. */
   minBytes: number
   /** Requests without an answer of status 2xx. */
   failures: number
@@ -47,7 +47,7 @@ async function run ({ url, headers, bodies, connections, extent }: Job): Promise
     url,
     method: 'POST',
     headers,
-    // An id of its own for each connection: what is under way in one session needs different ones.
+    // Each connection has its own request id, since concurrent requests of a session need different ones.
     setupClient (client) {
       const id = ++lastId
       client.setRequests(
@@ -80,8 +80,9 @@ async function run ({ url, headers, bodies, connections, extent }: Job): Promise
 }
 
 /**
- * Calls in an open loop: sent when they are due, whatever the answers take. (With a rate, each connection of autocannon
- * sends a second's requests at full speed and rests.) Latencies count from when a request was sent.
+ * Calls in an open loop: each is sent when it is due, regardless of pending answers. (autocannon does not do that:
+ * given a rate, each connection sends the requests of a second at full speed, then pauses.) Latencies count from when a
+ * request was sent.
  */
 async function runOpen (
   { url, headers, bodies: [body] }: Job,

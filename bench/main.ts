@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: how fast the service answers over a large keyspace in a real etcd, and what it costs. What the options
- * do is in README.md.
+ * `npm run bench`: how fast the service answers over a large keyspace in a real etcd, and at what cost. README.md
+ * describes the options.
  */
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -41,11 +41,13 @@ const rounds = positive('rounds')
 const OWN = 'kafscale-mcp'
 const STARTS = 3
 const WRITES_PER_SECOND = 2_000
-/** The call that is measured with and without writes, with nothing and everything on, and profiled unless another is named. */
+/**
+ * The tool for the comparisons (with and without writes, with nothing and everything enabled), and profiled by default.
+ */
 const SMALL_TOOL = 'describe_group'
-/** Less has too few calls of one caller for a p99. */
-const WRITES_AT_LEAST_SECONDS = 5
-/** What the audit log takes is measured at this rate. */
+/** A shorter window has too few calls of a single caller for a p99. */
+const MIN_WRITES_SECONDS = 5
+/** The rate at which the cost of the audit log is measured. */
 const AUDITED_PER_SECOND = 1_000
 const PROFILE_FUNCTIONS = 10
 const SYNC_BOUND_MS = 30_000
@@ -67,13 +69,13 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   })
 }
 setTimeout(() => {
-  say('The benchmark takes too long: it is given up.')
+  say('The benchmark takes too long and was stopped.')
   void end().finally(() => process.exit(1))
 }, WHOLE_BOUND_MS).unref()
 
 try {
   for (const tool of tools) {
-    if (!ownCalls().some(call => call.tool === tool)) throw new Error(`there is no call of a tool ${tool}`)
+    if (!ownCalls().some(call => call.tool === tool)) throw new Error(`there is no tool ${tool} to measure`)
   }
   await (options.profile || options.everything ? part(tools[0] ?? SMALL_TOOL) : benchmark())
 } catch (error) {
@@ -126,7 +128,7 @@ async function benchmark (): Promise<void> {
   say(`\n${text}`)
 }
 
-/** What the options `profile` and `everything` ask for, instead of all. */
+/** The part selected by the options `profile` and `everything`. */
 async function part (tool: string): Promise<void> {
   const load = new LoadGenerator()
   t.teardown(() => load.close())
@@ -138,13 +140,13 @@ async function part (tool: string): Promise<void> {
     tool,
     options.everything ? everythingOn(t).everything : {}
   )
-  say(`\n${label}: ${Math.round(perSecond)} calls/s under the profiler. Self time of what was not idle:\n`)
+  say(`\n${label}: ${Math.round(perSecond)} calls/s under the profiler. Non-idle time by self time:\n`)
   for (const { place, ms, fraction } of functions) {
     say(`${(100 * fraction).toFixed(1).padStart(5)} % ${ms.toFixed(0).padStart(6)} ms  ${place}`)
   }
 }
 
-/** One call of the service under a CPU profiler. */
+/** Runs one call of the service under a CPU profiler. */
 async function profile (
   load: LoadGenerator,
   cluster: Cluster,
@@ -156,13 +158,13 @@ async function profile (
   const service = await startOnce(cluster, variant, ['--cpu-prof', `--cpu-prof-dir=${dir}`])
   const target = await ownTarget(service, tool, variant)
 
-  await measure(load, target, seconds, async () => 0) // until it is warm
+  await measure(load, target, seconds, async () => 0) // warms up
   const fromNs = process.hrtime.bigint()
   const sample = await measure(load, target, seconds, async () => 0)
   const toNs = process.hrtime.bigint()
   await service.stop()
   const [file] = readdirSync(dir)
-  if (file === undefined) throw new Error('the service left no profile')
+  if (file === undefined) throw new Error('the service did not write a profile')
   return {
     label: target.label,
     perSecond: figures([sample]).perSecond,
@@ -171,8 +173,8 @@ async function profile (
 }
 
 /**
- * What it costs to verify, filter and record: the same small call of a service that does nothing of it and of one that does
- * it all, at full speed; and at a rate, of one that only records. The windows of the two are by turns.
+ * The cost of authentication, filtering and audit. Compares a small call of a service without them to one with all of
+ * them at full speed, and to one with audit only at a fixed rate. The windows of a pair alternate.
  */
 async function withEverythingOn (load: LoadGenerator, cluster: Cluster): Promise<EverythingOn> {
   const { audited, everything } = everythingOn(t)
@@ -180,14 +182,14 @@ async function withEverythingOn (load: LoadGenerator, cluster: Cluster): Promise
     ...await ownTarget(await startOnce(cluster, { env: { ...variant.env, ...UNBOUNDED } }), SMALL_TOOL, variant),
     label,
   })
-  const nothing = await start('nothing on', {})
+  const nothing = await start('nothing enabled', {})
   const compare = async (...pair: [Target, Target]): Promise<Pair> => {
-    for (const target of pair) await measure(load, target, seconds, async () => 0) // until it is warm
+    for (const target of pair) await measure(load, target, seconds, async () => 0) // warms up
     const { samples } = await sampleAll(load, pair, undefined)
     return pair.map((target, index) => row(target, samples[index] ?? [], [])) as Pair
   }
   return {
-    atFullSpeed: await compare(nothing, await start('everything on', everything)),
+    atFullSpeed: await compare(nothing, await start('everything enabled', everything)),
     atRate: await compare({ ...nothing, perSecond: AUDITED_PER_SECOND }, {
       ...await start('audit to a file', audited),
       perSecond: AUDITED_PER_SECOND,
@@ -196,7 +198,7 @@ async function withEverythingOn (load: LoadGenerator, cluster: Cluster): Promise
   }
 }
 
-/** A call of the service, verified. */
+/** A verified call of the service. */
 async function ownTarget (
   { pid, listening: { url } }: Running,
   tool: string,
@@ -214,11 +216,11 @@ interface Server { name: string, mcp: McpServer, pid?: number }
 async function startOwnCluster (): Promise<Cluster> {
   const startMs = performance.now()
   const cluster = await startCluster(t)
-  say(`etcd ${cluster.etcdVersion} holds ${cluster.keys} keys, after ${Math.round(performance.now() - startMs)} ms`)
+  say(`etcd ${cluster.etcdVersion} filled with ${cluster.keys} keys in ${Math.round(performance.now() - startMs)} ms`)
   return cluster
 }
 
-/** Starts the service several times; the last one stays. */
+/** Starts the service several times, and keeps the last one running. */
 async function startService (cluster: Cluster): Promise<Running & { startToSyncedMs: number[] }> {
   const startToSyncedMs: number[] = []
   for (;;) {
@@ -226,14 +228,14 @@ async function startService (cluster: Cluster): Promise<Running & { startToSynce
     const service = await startOnce(cluster)
     startToSyncedMs.push(performance.now() - startMs)
     if (startToSyncedMs.length === STARTS) {
-      say(`${OWN} is synced after ${startToSyncedMs.map(Math.round).join(', ')} ms`)
+      say(`${OWN} synced after ${startToSyncedMs.map(Math.round).join(', ')} ms`)
       return { ...service, startToSyncedMs }
     }
     await service.stop()
   }
 }
 
-/** Starts the service as a user does, and waits until it is synced. */
+/** Starts the service like `npm start`, and waits until it is synced. */
 async function startOnce (cluster: Cluster, { env }: Variant = {}, nodeOptions: string[] = []): Promise<Running> {
   const service = await startNode([...nodeOptions, ...START], {
     ...cluster.env,
@@ -256,21 +258,18 @@ async function startFloor (): Promise<Running> {
   return floor
 }
 
-/** A server that someone else runs; over our etcd, when there is one. */
+/** A server started by the user, over our etcd if there is one. */
 async function otherServer (url: string, cluster: Cluster | undefined): Promise<McpServer> {
   if (!cluster) return await connect(url)
-  say(
-    `waiting for a server at ${url}; start it within two minutes with\n${
-      Object.entries(cluster.env).map(([name, value]) => `  ${name}=${value}\n`).join('')
-    }`
-  )
+  const settings = Object.entries(cluster.env).map(([name, value]) => `  ${name}=${value}\n`).join('')
+  say(`Waiting two minutes for a server at ${url}. Start it with:\n${settings}`)
   return await until(() => connect(url), OTHER_SERVER_BOUND_MS, `no MCP server answers at ${url}`)
 }
 
 async function floorTargets ({ pid, listening: { url, bareUrl } }: Running): Promise<Target[]> {
   const server = await connect(url)
   const nothing: Call = {
-    label: 'the floor: a tool that does nothing',
+    label: 'floor: a tool that does nothing',
     tool: 'nothing',
     input: {},
     connections: CONNECTIONS,
@@ -282,7 +281,7 @@ async function floorTargets ({ pid, listening: { url, bareUrl } }: Running): Pro
   return [
     {
       ...target,
-      label: 'bare Fastify, the same bytes',
+      label: 'bare Fastify route, same bytes',
       verified: { ...verified, requests: verified.requests.map(request => ({ ...request, url: bareUrl as string })) },
     },
     { ...target, label: nothing.label, verified },
@@ -308,7 +307,7 @@ async function callTargets ({ name, mcp, pid }: Server, calls: readonly Call[], 
   return targets
 }
 
-/** Measures every target once a round, so that what disturbs the machine disturbs all alike; and as long without calls. */
+/** Measures every target once per round, so that disturbances affect all alike, and as long without calls. */
 async function sampleAll (
   load: LoadGenerator,
   targets: readonly Target[],
@@ -328,7 +327,7 @@ async function sampleAll (
   return { samples, idle: idleSamples }
 }
 
-/** @param idle as many windows, without calls; none where etcd is not ours */
+/** @param idle the same number of windows without calls; empty if etcd is not ours */
 function row (
   { server, label, verified, call, pid }: Target,
   samples: readonly Sample[],
@@ -350,7 +349,7 @@ function row (
   }
 }
 
-/** A window can hold one regular request, such as a probe, more than its length says. */
+/** Allows each window one regular request, such as a probe, more than the average for its length. */
 function causedEtcdRequests (samples: readonly Sample[], idle: readonly Sample[]): number {
   const perMs = sum(idle.map(({ etcdRequests }) => etcdRequests)) / sum(idle.map(({ elapsedMs }) => elapsedMs))
   const regular = perMs * sum(samples.map(({ elapsedMs }) => elapsedMs)) + samples.length + idle.length
@@ -359,8 +358,8 @@ function causedEtcdRequests (samples: readonly Sample[], idle: readonly Sample[]
 }
 
 /**
- * No call at all, a small one, and one that does nothing where there is no mirror, so that what writer and etcd take from
- * all on the same machine can be told from what the mirror takes: each without writes to etcd and with them.
+ * Measures no calls, a small call, and the floor, which has no mirror, each without and with writes to etcd. The floor
+ * separates what the writer and etcd cost every process on the machine from what the mirror costs.
  */
 async function withWrites (
   load: LoadGenerator,
@@ -371,7 +370,7 @@ async function withWrites (
   const mcp = await connect(url)
   const call = ownCalls().find(({ tool }) => tool === SMALL_TOOL) as Call
   const small: Target = { server: OWN, pid, label: call.label, connections: 1, verified: await verify(mcp, call) }
-  const windowSeconds = Math.max(seconds, WRITES_AT_LEAST_SECONDS)
+  const windowSeconds = Math.max(seconds, MIN_WRITES_SECONDS)
   const conditions: Condition[] = []
   for (
     const target of [
@@ -389,29 +388,34 @@ async function withWrites (
       conditions.push({
         label: target
           ? `${target.label}, ${target.connections === 1 ? 'one connection' : `${target.connections} connections`}`
-          : 'none',
+          : 'no calls',
         writesPerSecond,
         ...target && figures([sample]),
         cpuPercent: 100 * sample.cpuMs / sample.elapsedMs,
       })
-      say(`${conditions.at(-1)?.label}, ${Math.round(writesPerSecond)} writes/s: measured`)
+      say(`measured: ${conditions.at(-1)?.label}, ${Math.round(writesPerSecond)} writes/s`)
     }
   }
   return conditions
 }
 
-/** Waits until an answer is of the newest revision, so that a mirror that lost the watch is not taken for a quiet one. */
+/**
+ * Waits for an answer of the newest revision, so that a mirror that lost its watch is not taken for an efficient one.
+ */
 async function caughtUp (mcp: McpServer, { client }: Cluster['etcd']): Promise<void> {
   const { header } = await client.kv.range({ key: Buffer.from('/kafscale/'), count_only: true })
   await until(
     async () =>
       Number((await call(mcp.request('list_topics', { limit: 1 }))).content.revision) >= Number(header.revision),
     2_000,
-    'the mirror is behind'
+    'the mirror has not caught up'
   )
 }
 
-/** Tries until an attempt gives something. @throws with the last failure after the bound */
+/**
+ * Repeats an attempt until it resolves with a result.
+ * @throws with the last failure as its cause, after the bound
+ */
 async function until<T> (attempt: () => Promise<T | false>, boundMs: number, otherwise: string): Promise<T> {
   const deadlineMs = performance.now() + boundMs
   for (;;) {
@@ -427,7 +431,7 @@ async function until<T> (attempt: () => Promise<T | false>, boundMs: number, oth
 
 function positive (name: 'seconds' | 'rounds'): number {
   const number = Number(options[name])
-  if (!(number > 0)) throw new Error(`--${name} is ${options[name]}: expected a number over 0`)
+  if (!(number > 0)) throw new Error(`--${name} is ${options[name]}: expected a number greater than 0`)
   return number
 }
 

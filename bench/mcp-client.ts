@@ -1,4 +1,4 @@
-/** How a tool of any MCP server is called over plain HTTP: of revision 2026-07-28 when the server speaks it, else of a 2025 one. */
+/** Calls the tools of any MCP server over HTTP, in revision 2026-07-28 if the server has it, otherwise in a 2025 one. */
 
 const MODERN = '2026-07-28'
 const LEGACY = '2025-11-25'
@@ -9,13 +9,13 @@ export interface HttpRequest { url: string, headers: Record<string, string>, bod
 
 interface InputSchema { properties?: Record<string, unknown>, required?: string[] }
 
-/** A tool's answer, and the size of the HTTP body that it came in. */
+/** A tool's answer, and the size of its HTTP body. */
 export interface ToolAnswer { content: Record<string, unknown>, bytes: number }
 
 export interface McpServer {
   url: string
   has: (tool: string) => boolean
-  /** The request of a call. Inputs that the server's tool doesn't have are left out; one that it insists on is null. */
+  /** The request for a call. Inputs that the server's tool doesn't have are left out; required ones default to null. */
   request: (tool: string, input: Record<string, unknown>) => HttpRequest
 }
 
@@ -23,9 +23,9 @@ type Params = Record<string, unknown>
 type WriteRequest = (method: string, params: Params) => HttpRequest
 
 /**
- * Learns which revision and tools a server has; opens a session where it keeps them.
- * @param authorization the header that goes with every request, where a modern server wants one
- * @throws when it is no MCP server
+ * Finds out the revision and tools of a server, and opens a session if the server has sessions.
+ * @param authorization the header to send with every request, to a server of revision 2026-07-28
+ * @throws when no MCP server answers
  */
 export async function connect (url: string, authorization: Record<string, string> = {}): Promise<McpServer> {
   const modern = modernRequest(url, authorization)
@@ -54,7 +54,10 @@ export async function connect (url: string, authorization: Record<string, string
   }
 }
 
-/** Makes a call once. @throws unless it succeeds with structured content. */
+/**
+ * Makes a call once.
+ * @throws unless it succeeds with structured content
+ */
 export async function call (request: HttpRequest): Promise<ToolAnswer> {
   const { result, bytes } = await exchange(request)
   const { isError, structuredContent } = result as { isError?: boolean, structuredContent?: Record<string, unknown> }

@@ -8,32 +8,32 @@ import { call as callOnce, type HttpRequest, type McpServer } from './mcp-client
 import { cpuMs } from './processes.ts'
 
 const WARM_UP_SECONDS = 1
-/** A call of which a window has not room for so many is made that often instead, and none is left under way. */
+/** If a window is too short for this number of calls, each connection makes exactly this number instead. */
 const CALLS_AT_LEAST = 2
 
-/** The answer of a call that was looked at before it is measured. */
+/** A call whose answer was checked before it is measured. */
 export interface Verified {
   requests: readonly HttpRequest[]
   rows: number
-  /** HTTP bodies, of each page. */
+  /** The size of each page's HTTP body. */
   pageBytes: readonly number[]
   elapsedMs: number
 }
 
-/** What is measured: one call of one server. */
+/** What is measured: one call to one server. */
 export interface Target {
   server: string
   label: string
   verified: Verified
   connections: number
-  /** Calls in an open loop; else in a closed one, at full speed. */
+  /** The rate of an open loop. Absent: a closed loop at full speed. */
   perSecond?: number
-  /** The server's process, where it is ours. */
+  /** The server's process, if it is ours. */
   pid?: number
   call?: Call
 }
 
-/** What was seen in one window, with calls or without. */
+/** The measurements of one window, with or without calls. */
 export interface Sample {
   latenciesMs: Float64Array
   elapsedMs: number
@@ -43,7 +43,7 @@ export interface Sample {
 
 export class LoadGenerator {
   readonly #child = fork(join(import.meta.dirname, 'load.ts'), { serialization: 'advanced' })
-    .on('exit', code => { if (code !== 0) throw new Error('the load generator has ended') })
+    .on('exit', code => { if (code !== 0) throw new Error('the load generator has exited') })
 
   async run (job: Job): Promise<LoadResult> {
     this.#child.send(job)
@@ -56,7 +56,10 @@ export class LoadGenerator {
   }
 }
 
-/** Makes a call once, all its pages. @throws when it fails or has not the rows that it must have. */
+/**
+ * Makes a call once, with all its pages.
+ * @throws when it fails or has an unexpected number of rows
+ */
 export async function verify (server: McpServer, call: Call): Promise<Verified> {
   const startMs = performance.now()
   const requests: HttpRequest[] = []
@@ -77,7 +80,10 @@ export async function verify (server: McpServer, call: Call): Promise<Verified> 
   return { requests, rows, pageBytes, elapsedMs: performance.now() - startMs }
 }
 
-/** Calls a target at full speed, or at its rate. @throws when an answer was none, or too small to be the one that was verified. */
+/**
+ * Calls a target at full speed, or at its rate.
+ * @throws when a request fails, or an answer is much smaller than the verified one
+ */
 export async function measure (
   load: LoadGenerator,
   target: Target,
@@ -107,7 +113,7 @@ export async function measure (
   return { ...sample, latenciesMs, elapsedMs: loadMs }
 }
 
-/** What a server and etcd do in a window without calls. */
+/** Measures a server and etcd in a window without calls. */
 export async function idle (
   seconds: number,
   pid: number | undefined,
@@ -131,7 +137,7 @@ async function observe<T> (run: () => Promise<T>, pid: number | undefined, count
   }
 }
 
-/** Rates are of the median window, latencies of all windows together. */
+/** The rate of the median window, and the latencies over all windows. */
 export function figures (samples: readonly Sample[]): Required<Figures> {
   const rates = samples.map(({ latenciesMs, elapsedMs }) => latenciesMs.length / elapsedMs * 1_000)
   const latencies = Float64Array.from(samples.flatMap(({ latenciesMs }) => [...latenciesMs])).sort()
@@ -142,7 +148,7 @@ export function figures (samples: readonly Sample[]): Required<Figures> {
   }
 }
 
-/** Nearest rank, of ascending values. */
+/** The percentile of ascending values, by nearest rank. */
 function percentile (sorted: ArrayLike<number>, fraction: number): number {
   return sorted[Math.max(0, Math.ceil(sorted.length * fraction) - 1)] ?? NaN
 }

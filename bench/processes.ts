@@ -5,25 +5,25 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import packageJson from '../package.json' with { type: 'json' }
 
-/** What `npm start` gives to Node.js: its options, and the service's script. */
+/** The arguments that `npm start` passes to Node.js: options and script. */
 export const START: readonly string[] = packageJson.scripts.start.split(' ').slice(1)
 
 const ROOT = join(import.meta.dirname, '..')
 const START_BOUND_MS = 15_000
-const CLOCK_TICKS_PER_SECOND = 100 // what Linux tells processes, whatever its own clock is
+const CLOCK_TICKS_PER_SECOND = 100 // USER_HZ on Linux
 
-/** A server of the project in a process of its own. */
+/** A server of the project, in a separate process. */
 export interface Running {
   pid: number
-  /** The log line that says where it listens. */
+  /** The log line with its URL. */
   listening: { url: string, bareUrl?: string }
-  /** Ends it with SIGTERM and waits until it is gone. */
+  /** Sends SIGTERM and waits for the exit. */
   stop: () => Promise<void>
 }
 
-/** Starts a script of the project and waits until its log says that it listens. */
+/** Starts a script of the project and waits for the log line that says it is listening. */
 export async function startNode (args: readonly string[], env: Record<string, string> = {}): Promise<Running> {
-  // However this process ends, the kernel ends its child.
+  // The kernel kills the child when this process ends, however it ends.
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', process.execPath, ...args],
     { cwd: ROOT, env: { PATH: process.env.PATH, ...env }, stdio: ['ignore', 'ignore', 'pipe'] })
   const exited = once(child, 'exit')
@@ -31,8 +31,8 @@ export async function startNode (args: readonly string[], env: Record<string, st
   const last: string[] = []
   const listening = await new Promise<Running['listening']>((resolve, reject) => {
     const fail = (what: string) => () => reject(new Error(`node ${args.join(' ')} ${what}:\n${last.join('\n')}`))
-    const timer = setTimeout(fail('does not listen'), START_BOUND_MS)
-    void exited.then(fail('ended'))
+    const timer = setTimeout(fail('is not listening in time'), START_BOUND_MS)
+    void exited.then(fail('exited'))
     createInterface(child.stderr).on('line', line => {
       last.splice(0, last.length - 10, line)
       if (!line.includes('"msg":"listening"')) return
@@ -50,14 +50,14 @@ export async function startNode (args: readonly string[], env: Record<string, st
   }
 }
 
-/** CPU time that a process has used until now, user and system. */
+/** The CPU time that a process has used so far, user and system. */
 export function cpuMs (pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // after pid and name
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // follows pid and name
   return (Number(fields[11]) + Number(fields[12])) * 1_000 / CLOCK_TICKS_PER_SECOND
 }
 
-/** Resident memory of a process: now, and at its peak. */
+/** The resident memory of a process, now and at its peak. */
 export function memoryMb (pid: number): { resident: number, peak: number } {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
   const megabytes = (field: string) => Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1]) / 1024

@@ -2,40 +2,41 @@ import { cpus, release } from 'node:os'
 import { type Figures, GO_MACHINE_BARE_PER_SECOND } from './calls.ts'
 import type { SelfTime } from './profile.ts'
 
-/** One call of one server, as measured. */
+/** The measurements of one call to one server. */
 export interface Row extends Required<Figures> {
   server: string
   label: string
   rows?: number
   bytes: number
-  /** CPU time of the server's process. */
+  /** The CPU time of the server's process. */
   cpuMicrosPerCall?: number
-  /** Beyond what the server asks of etcd without calls. */
+  /** Beyond the requests that the server sends without calls. */
   etcdRequestsPerCall?: number
   go?: Figures
 }
 
-/** The service with and without writes to etcd. */
+/** The service under one combination of calls and writes to etcd. */
 export interface Condition extends Partial<Figures> { label: string, writesPerSecond: number, cpuPercent: number }
 
-/** Without and with. */
-export type Pair = [without: Row, withIt: Row]
+/** Measurements without and with a feature. */
+export type Pair = [before: Row, after: Row]
 
-/** A small call with nothing and everything on at full speed, and without and with audit at a rate. */
+/** A small call without and with everything enabled at full speed, and without and with audit at a fixed rate. */
 export interface EverythingOn {
   atFullSpeed: Pair
   atRate: Pair
-  /** Of the call with everything on. */
+  /** Of the call with everything enabled. */
   profile: SelfTime[]
 }
 
 export interface Report {
   etcdVersion?: string
-  /** The bare Fastify route and the tool that does nothing, then the calls. */
+  /** The bare Fastify route. */
   bare?: Row
+  /** The tool that does nothing. */
   floor?: Row
   rows: Row[]
-  /** Calls that a server has no tool for. */
+  /** One line for each tool that a server does not have. */
   missing: string[]
   own?: {
     startToSyncedMs: number[]
@@ -49,18 +50,19 @@ const SMALL_ANSWER_BYTES = 10_000
 
 export function markdown (report: Report): string {
   const { etcdVersion, bare, floor, rows, missing, own } = report
+  const versions = [`Linux ${release()}`, `Node.js ${process.versions.node}`]
+  if (etcdVersion !== undefined) versions.push(`etcd ${etcdVersion}`)
   const lines = [
     '# Benchmark',
     '',
-    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores of ${
-      cpus()[0]?.model.trim()
-    }, shared with the load generator and etcd; Linux ${release()}, Node.js ${process.versions.node}${
-      etcdVersion === undefined ? '' : `, etcd ${etcdVersion}`
-    }.`,
+    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores of ${cpus()[0]?.model.trim()}, ` +
+    `shared with the load generator and etcd; ${versions.join(', ')}.`,
     '',
     '## Calls',
     '',
-    'Closed loop, 16 connections where nothing else is said. Rates are of the median window, latencies of all windows. Bytes are those of the HTTP body. CPU is the server\'s own. "× floor" is that time, where the tool that does nothing takes 1.',
+    'A closed loop with 16 connections, unless stated otherwise. Rates are those of the median window, latencies ' +
+    'those over all windows. Bytes are those of the HTTP body. CPU is that of the server process; "× floor" is its ' +
+    'CPU time relative to a tool that does nothing.',
     '',
     ...table(
       [
@@ -89,7 +91,7 @@ export function markdown (report: Report): string {
       ])
     ),
     ...missing.map(text => `\n${text}`),
-    ...rows.some(({ go }) => go) ? ['', '## Beside the Go service\'s figures', '', ...beside(rows, bare)] : [],
+    ...rows.some(({ go }) => go) ? ['', '## Compared with the Go service', '', ...comparedWithGo(rows, bare)] : [],
   ]
   if (own) {
     const { startToSyncedMs, residentMb, conditions, everythingOn } = own
@@ -97,19 +99,18 @@ export function markdown (report: Report): string {
       '',
       '## The service',
       '',
-      `- Start to synced: ${
-        startToSyncedMs.map(ms => `${Math.round(ms)} ms`).join(', ')
-      } (from spawning what \`npm start\` runs until \`/readyz\` is 200).`,
-      `- Resident memory: ${number(residentMb.synced)} MB when synced, ${
-        number(residentMb.afterCalls)
-      } MB after the calls, ${number(residentMb.peak)} MB at its peak (Go: 328 MB).`,
+      `- From start to synced: ${startToSyncedMs.map(ms => `${Math.round(ms)} ms`).join(', ')} (from spawning the ` +
+      'command of `npm start` until `/readyz` returns 200).',
+      `- Resident memory: ${number(residentMb.synced)} MB when synced, ${number(residentMb.afterCalls)} MB after the ` +
+      `calls, ${number(residentMb.peak)} MB at the peak (Go: 328 MB).`,
       '',
-      '## While etcd is written to',
+      '## Under writes to etcd',
       '',
-      "The floor has no mirror: what writes do to it is the machine's doing, on which writer, etcd, load generator and service share the cores.",
+      'The floor has no mirror: writes only slow it down because the writer, etcd, the load generator and the ' +
+      'service share the cores.',
       '',
       ...table(
-        ['calls', 'writes/s', 'calls/s', 'p50 ms', 'p99 ms', 'CPU of what answers, % of one core'],
+        ['calls', 'writes/s', 'calls/s', 'p50 ms', 'p99 ms', 'CPU of the server, % of one core'],
         conditions.map(condition => [
           condition.label,
           Math.round(condition.writesPerSecond),
@@ -122,53 +123,55 @@ export function markdown (report: Report): string {
       '',
       ...everythingOnSection(everythingOn),
       '',
-      '## Aims',
+      '## Goals',
       '',
-      ...aims(report).map(bullet)
+      ...goals(report).map(bullet)
     )
   }
   return `${lines.join('\n')}\n`
 }
 
-/** That part of the report alone. */
+/** Only that part of the report. */
 export function everythingOnMarkdown (measured: EverythingOn): string {
-  return [...everythingOnSection(measured), '', ...everythingOnAims(measured).map(bullet), ''].join('\n')
+  return [...everythingOnSection(measured), '', ...everythingOnGoals(measured).map(bullet), ''].join('\n')
 }
 
 function everythingOnSection ({ atFullSpeed, atRate, profile }: EverythingOn): string[] {
   const rows = (pair: Pair, loop: string) => pair.map(({ label, perSecond, p50Ms, p99Ms, cpuMicrosPerCall }) =>
     [label, loop, number(perSecond), number(p50Ms), number(p99Ms), number(cpuMicrosPerCall)])
-  const [without, withIt] = atFullSpeed
+  const [before, after] = atFullSpeed
   const differences = [
-    'the difference',
+    'difference',
     '%',
     ...(['perSecond', 'p50Ms', 'p99Ms', 'cpuMicrosPerCall'] as const).map(figure =>
-      number(percentMore(without[figure], withIt[figure]))
+      number(percentMore(before[figure], after[figure]))
     ),
   ]
   return [
-    '## With everything on',
+    '## With everything enabled',
     '',
-    '`describe_group` of a service in the mode `none` without audit; of one that knows its caller by a JWT, has a policy of 50 rules that hides some of the cluster, and writes a signed audit log to a file; and, at a rate, of one that only writes that log.',
+    '`describe_group` on three services: one in mode `none` without audit; one that authenticates its caller by JWT, ' +
+    'has a policy of 50 rules that hides part of the cluster, and writes a signed audit log to a file; and, at a ' +
+    'fixed rate, one that only writes that log.',
     '',
     ...table(['service', 'loop', 'calls/s', 'p50 ms', 'p99 ms', 'CPU µs/call'], [
       ...rows(atFullSpeed, 'closed, 16 connections'), differences, ...rows(atRate, 'open'),
     ]),
     '',
-    'Where the CPU time of the call with everything on goes, by self time:',
+    'CPU time of the call with everything enabled, by self time:',
     '',
     ...table(
-      ['% of what is not idle', 'function'],
+      ['% of non-idle time', 'function'],
       profile.map(({ fraction, place }) => [number(100 * fraction), `\`${place}\``])
     ),
   ]
 }
 
-function everythingOnAims ({ atFullSpeed: [nothing, everything], atRate: [silent, audited] }: EverythingOn): Aim[] {
+function everythingOnGoals ({ atFullSpeed: [nothing, everything], atRate: [silent, audited] }: EverythingOn): Goal[] {
   const percent = percentMore(nothing.cpuMicrosPerCall, everything.cpuMicrosPerCall)
   const addedMs = audited.p50Ms - silent.p50Ms
   return [
-    ['everything on takes less than 25 % more CPU time', percent < 25, `${number(percent)} %`],
+    ['everything enabled takes less than 25 % more CPU time', percent < 25, `${number(percent)} %`],
     [
       `audit to a file adds less than 1 ms to the p50 at ${number(audited.perSecond)} calls/s`,
       addedMs < 1,
@@ -185,16 +188,14 @@ function overFloor ({ cpuMicrosPerCall }: Row, floor: Row | undefined): number |
   return cpuMicrosPerCall && floor?.cpuMicrosPerCall && cpuMicrosPerCall / floor.cpuMicrosPerCall
 }
 
-function beside (rows: readonly Row[], bare: Row | undefined): string[] {
+function comparedWithGo (rows: readonly Row[], bare: Row | undefined): string[] {
   const faster = bare && bare.perSecond / GO_MACHINE_BARE_PER_SECOND
   return [
     faster === undefined
-      ? 'Measured on another machine.'
-      : `Measured on another machine, where a bare Fastify route gave ${
-        number(GO_MACHINE_BARE_PER_SECOND)
-      } requests/s: here it gives ${number(bare?.perSecond)}, ${
-        faster.toFixed(2)
-      } times as many. The scaled ratio is divided by that.`,
+      ? 'The Go figures were measured on another machine.'
+      : 'The Go figures were measured on another machine, where a bare Fastify route reached ' +
+        `${number(GO_MACHINE_BARE_PER_SECOND)} requests/s. Here it reaches ${number(bare?.perSecond)} requests/s, ` +
+        `${faster.toFixed(2)} times as many. The scaled ratio is divided by this factor.`,
     '',
     ...table(
       ['call', 'server', 'Go calls/s', 'calls/s', 'ratio', 'scaled', 'Go p50 ms', 'p50 ms', 'Go p99 ms', 'p99 ms'],
@@ -218,29 +219,29 @@ function beside (rows: readonly Row[], bare: Row | undefined): string[] {
   ]
 }
 
-type Aim = [aim: string, met: boolean, seen: string]
+type Goal = [goal: string, met: boolean, measured: string]
 
-function aims ({ rows, floor, bare, own }: Report): Aim[] {
+function goals ({ rows, floor, bare, own }: Report): Goal[] {
   if (!own || !floor || !bare) return []
   const ours = rows.filter(({ server }) => server === floor.server)
   const scale = bare.perSecond / GO_MACHINE_BARE_PER_SECOND
-  const ratios: Aim[] = ours.flatMap(({ label, go, perSecond }) => {
+  const ratios: Goal[] = ours.flatMap(({ label, go, perSecond }) => {
     if (!go) return []
     const factor = go.perSecond < 600 ? 3 : 1
     const ratio = perSecond / go.perSecond / scale
     return [[`${label}: at least ${factor} × Go's calls/s`, ratio >= factor, `${number(ratio)} ×, scaled`]]
   })
-  const small: Aim[] = ours.filter(({ bytes }) => bytes < SMALL_ANSWER_BYTES).map(row => {
+  const small: Goal[] = ours.filter(({ bytes }) => bytes < SMALL_ANSWER_BYTES).map(row => {
     const cost = overFloor(row, floor) ?? NaN
     return [`${row.label}, under 10 KB: less than 1.2 × the floor`, cost < 1.2, `${number(cost)} ×`]
   })
-  const writes: Aim[] = own.conditions.flatMap((condition, index) => {
+  const writes: Goal[] = own.conditions.flatMap((condition, index) => {
     const without = own.conditions[index - 1]
     if (!condition.p99Ms || !condition.writesPerSecond || !without?.p99Ms || condition.label.startsWith(floor.label)) {
       return []
     }
     return [[
-      `p99 not doubled by writes, ${condition.label}`,
+      `writes do not double the p99, ${condition.label}`,
       condition.p99Ms < 2 * without.p99Ms,
       `${number(without.p99Ms)} → ${number(condition.p99Ms)} ms`,
     ]]
@@ -250,19 +251,19 @@ function aims ({ rows, floor, bare, own }: Report): Aim[] {
     ...ratios,
     ...small,
     [
-      'no etcd request caused by a call',
+      'calls cause no etcd requests',
       ours.every(row => row.etcdRequestsPerCall === 0),
       ours.map(row => number(row.etcdRequestsPerCall)).join(', '),
     ],
     ['synced in less than 1.5 s', slowest < 1_500, `${Math.round(slowest)} ms`],
-    ['less than 250 MB resident', own.residentMb.peak < 250, `${number(own.residentMb.peak)} MB at its peak`],
+    ['less than 250 MB resident', own.residentMb.peak < 250, `${number(own.residentMb.peak)} MB at the peak`],
     ...writes,
-    ...everythingOnAims(own.everythingOn),
+    ...everythingOnGoals(own.everythingOn),
   ]
 }
 
-function bullet ([aim, met, seen]: Aim): string {
-  return `- ${met ? 'met' : '**missed**'}: ${aim} (${seen})`
+function bullet ([goal, met, measured]: Goal): string {
+  return `- ${met ? 'met' : '**missed**'}: ${goal} (${measured})`
 }
 
 type Cell = string | number | undefined
@@ -272,7 +273,7 @@ function table (head: readonly string[], rows: readonly Cell[][]): string[] {
   return [line(head), line(head.map(() => '---')), ...rows.map(line)]
 }
 
-/** Three digits that count. */
+/** Formats to three significant digits. */
 function number (value: number | undefined): string | undefined {
   if (value === undefined || Number.isNaN(value)) return undefined
   const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value) || 1)))

@@ -6,8 +6,8 @@ import type { SimulatedBroker, SimulatedCluster } from './cluster.ts'
 const LAG_BOUNDS = [1, 10, 100, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, Infinity]
 
 /**
- * Serves every broker's metrics page on a free port of loopback until the process ends, and returns the URL template
- * that finds them.
+ * Serves every broker's metrics page on a free loopback port until the process ends.
+ * @returns the URL template of the pages
  */
 export async function serveBrokerPages (cluster: SimulatedCluster): Promise<string> {
   const server = createServer(({ url }, response) => {
@@ -19,7 +19,7 @@ export async function serveBrokerPages (cluster: SimulatedCluster): Promise<stri
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/{node_id}/metrics`
 }
 
-/** A page as KafScale's broker writes it: the same families in the same order and number formats. */
+/** A page like those of KafScale's brokers: the same families, in the same order and number formats. */
 function brokerPage (broker: SimulatedBroker, lags: number[]): string {
   const { nodeId, uptimeSeconds, s3State, produceRps, fetchRps } = broker
   const load = produceRps + fetchRps
@@ -101,7 +101,7 @@ function histogram (name: string, help: string, buckets: { le: number, count: nu
   ]
 }
 
-/** As Go's `%g` writes it. */
+/** Formats a bucket's upper bound like Go's `%g`. */
 function bound (le: number): string {
   return le === Infinity ? '+Inf' : le === 1e6 ? '1e+06' : String(le)
 }

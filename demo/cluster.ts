@@ -5,23 +5,23 @@ import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopic
 
 const TICK_MS = 500
 const TICK_SECONDS = TICK_MS / 1_000
-/** Every partition is flushed, every offset committed and every heartbeat sent once in so many ticks, in turn. */
+/** Each partition is flushed, each offset committed and each heartbeat sent once per this number of ticks, in turn. */
 const TURNS = 6
-/** What the cluster has lived through when the demo begins. */
+/** How long the cluster has already been running when the demo starts. */
 const PAST_MS = 10 * 60_000
-/** When the idle group ran last. */
+/** How long ago the idle group last ran. */
 const NIGHT_MS = 7 * 3_600_000
 
 const MAX_INT64 = 2n ** 63n - 1n
 const DAY_MS = 86_400_000
-/** Over which a broker's rates are measured. */
+/** The window over which a broker's rates are measured. */
 const RATE_WINDOW_SECONDS = 60
 const LATENCY_BOUNDS_MS = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_000, 5_000, Infinity]
 
 const BROKERS: Broker[] = [0, 1, 2].map(nodeId => (
   { nodeId, host: `demo-broker-${nodeId}.demo-broker-headless.kafscale.svc.cluster.local`, port: 9092 }))
 
-/** Records per second, over all partitions. */
+/** `recordsPerSecond` is over all partitions. */
 const TOPICS = [
   { name: 'audit-log', partitions: 1, recordsPerSecond: 2 },
   { name: 'clickstream', partitions: 8, recordsPerSecond: 200 },
@@ -47,9 +47,9 @@ interface GroupPlan {
   id: string
   topics: string[]
   members: number
-  /** How fast it consumes at a moment of the cluster's life, in multiples of what is produced. */
+  /** How fast it consumes after a number of seconds, as a multiple of the rate of production. */
   speed: (seconds: number) => number
-  /** How often one of its members is replaced. */
+  /** The interval at which a member is replaced. */
   rebalanceEverySeconds?: number
 }
 
@@ -80,9 +80,9 @@ const GROUPS: GroupPlan[] = [
   { id: 'sensor-rollup', topics: ['sensor-readings'], members: 3, speed: fallsBehind(45, 90) },
   { id: 'shipping', topics: ['orders', 'shipments'], members: 2, speed: keepsUp },
 ]
-/** Its members stopped, with their coordinator, when the cluster's life began: what they stored stays. */
+/** Its members and their coordinator stopped when the cluster started. Their metadata remains. */
 const STALE_GROUP: GroupPlan = { id: 'legacy-billing', topics: ['payments'], members: 2, speed: () => 0 }
-/** Only its committed offsets are left. */
+/** Has committed offsets only. */
 const IDLE_GROUP = { id: 'nightly-report', topics: ['audit-log', 'invoices'] }
 
 const SESSION_TIMEOUT_MS = 10_000
@@ -95,7 +95,7 @@ interface Partition {
   recordsPerSecond: number
   leaderId: number
   owner: SimulatedBroker
-  /** Grows between the whole numbers that are flushed. */
+  /** Fractional: only whole records are flushed. */
   end: number
   nextOffset: number
 }
@@ -110,7 +110,7 @@ interface Group {
   commits: Commit[]
 }
 
-/** What a broker has to say on its metrics page. */
+/** A broker's state, as shown on its metrics page. */
 export interface SimulatedBroker {
   nodeId: number
   uptimeSeconds: number
@@ -120,14 +120,14 @@ export interface SimulatedBroker {
   s3ErrorRate: number
   produceRps: number
   fetchRps: number
-  /** Cumulative, as `BrokerPage` has it. */
+  /** Cumulative, as in `BrokerPage`. */
   produceLatencyMs: { le: number, count: number }[]
   produceLatencySumMs: number
 }
 
 /**
- * A KafScale cluster that lives in this process and writes into etcd what brokers and operator would. The seed decides
- * its life; the time of day only goes into timestamps.
+ * A KafScale cluster simulated in this process. It writes to etcd what brokers and the operator would. The same seed
+ * gives the same history; the time of day only affects timestamps.
  */
 export class SimulatedCluster {
   readonly brokers: readonly SimulatedBroker[]
@@ -135,16 +135,19 @@ export class SimulatedCluster {
   readonly #random: () => number
   readonly #partitions: Partition[]
   readonly #groups: Group[]
-  /** Of the groups that nobody consumes for. */
+  /** The offsets of groups without live members. */
   readonly #abandoned: Commit[]
   #nowMs: number
   #ticks = 0
 
-  /** Writes what is stored when the cluster's life begins, at a moment in Unix milliseconds. */
-  constructor (put: (key: string, value: Buffer) => void, seed: number, bornAtMs: number) {
+  /**
+   * Writes the initial state.
+   * @param startMs Unix milliseconds
+   */
+  constructor (put: (key: string, value: Buffer) => void, seed: number, startMs: number) {
     this.#put = put
     this.#random = mulberry32(seed)
-    this.#nowMs = bornAtMs
+    this.#nowMs = startMs
     this.brokers = BROKERS.map(({ nodeId }) => newBroker(nodeId))
     this.#partitions = TOPICS.flatMap(topic => this.#createTopic(topic))
     this.#writeSnapshot()
@@ -163,7 +166,10 @@ export class SimulatedCluster {
     )
   }
 
-  /** Lives on for half a second, up to a moment in Unix milliseconds. */
+  /**
+   * Simulates half a second.
+   * @param nowMs its end, in Unix milliseconds
+   */
   tick (nowMs: number): void {
     this.#nowMs = nowMs
     this.#ticks++
@@ -248,7 +254,7 @@ export class SimulatedCluster {
     )
   }
 
-  /** S3 slows down for half a minute in every two, and a broker that does not use it then does not notice. */
+  /** S3 is slow for 30 s of every 2 minutes. One broker does not use it then, so it stays healthy. */
   #runBroker (broker: SimulatedBroker): void {
     const slow = this.#seconds % 120 >= 60 && this.#seconds % 120 < 90 && broker.nodeId !== 2
     broker.s3LatencyMs += ((slow ? 900 : 25) * (0.8 + 0.4 * this.#random()) - broker.s3LatencyMs) * 0.1
@@ -328,7 +334,9 @@ export class SimulatedCluster {
     }
   }
 
-  /** A rebalance takes every assignment, replaces the eldest member, and gives the partitions to those who are there then. */
+  /**
+   * A rebalance revokes all assignments, replaces the oldest member, and assigns the partitions to the current members.
+   */
   #rebalance (group: Group): void {
     const every = group.plan.rebalanceEverySeconds
     if (every === undefined) return
@@ -342,8 +350,8 @@ export class SimulatedCluster {
     group.state = state
     if (state === 'preparing_rebalance') {
       group.generationId++
-      const [eldest = ''] = group.members.keys()
-      group.members.delete(eldest)
+      const [oldest = ''] = group.members.keys()
+      group.members.delete(oldest)
       for (const member of group.members.values()) member.assignments = new Map()
     } else if (state === 'completing_rebalance') {
       this.#join(group)
@@ -354,7 +362,7 @@ export class SimulatedCluster {
   }
 
   #join ({ plan, members }: Group): void {
-    // The broker knows neither a client's id nor its host.
+    // Brokers do not know a client's id and host.
     members.set(`${plan.id}-${BigInt(Math.floor(this.#random() * 2 ** 63))}`, {
       clientId: '',
       clientHost: '',
@@ -373,7 +381,7 @@ export class SimulatedCluster {
     }
   }
 
-  // --- What is stored
+  // --- Stored records
 
   #writeGroup ({ plan, state, generationId, members }: Group): void {
     const [leader = ''] = members.keys()
@@ -403,7 +411,7 @@ export class SimulatedCluster {
   }
 }
 
-/** A cluster that has lived for ten minutes and lives on by the clock, until the process ends. */
+/** Starts a cluster with ten minutes of history. It runs in real time until the process ends. */
 export function startCluster (put: (key: string, value: Buffer) => void, seed: number): SimulatedCluster {
   const nowMs = Date.now()
   const cluster = new SimulatedCluster(put, seed, nowMs - PAST_MS)
@@ -427,13 +435,13 @@ function newBroker (nodeId: number): SimulatedBroker {
   }
 }
 
-/** A broker's own thresholds. */
+/** The thresholds of KafScale's brokers. */
 function s3State (latencyMs: number, errorRate: number): S3State {
   if (latencyMs >= 3_000 || errorRate >= 0.6) return 'unavailable'
   return latencyMs >= 500 || errorRate >= 0.2 ? 'degraded' : 'healthy'
 }
 
-/** Random numbers in [0, 1), the same ones for the same seed. */
+/** A generator of random numbers in [0, 1) that is determined by its seed. */
 function mulberry32 (seed: number): () => number {
   return () => {
     seed = (seed + 0x6d2b79f5) | 0

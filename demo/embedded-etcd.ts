@@ -2,16 +2,14 @@ import * as grpc from '@grpc/grpc-js'
 import type { KeyValue, RangeRequest, RangeResponse, WatchRequest, WatchResponse } from '../plugins/etcd/messages.ts'
 import { rangeMethod, watchMethod } from './etcd-api.ts'
 
-/** How many writes a range at an old revision, or a watch, can go back; what was before is compacted away. */
+/** How many writes a range at an old revision, or a watch, can go back. Older ones are compacted. */
 const HISTORY_WRITES = 5_000
 const COMPACTED = 'etcdserver: mvcc: required revision has been compacted'
 const FUTURE = 'etcdserver: mvcc: required revision is a future revision'
 
 type WatchStream = grpc.ServerDuplexStream<WatchRequest, Partial<WatchResponse>>
 
-/**
- * An etcd in this process, as far as `plugins/etcd` can tell: KV.Range and Watch.Watch over gRPC, without authentication.
- */
+/** An in-process etcd with the methods that `plugins/etcd` uses: KV.Range and Watch.Watch, without authentication. */
 export class EmbeddedEtcd {
   #revision = 1
   /** The state at the oldest revision that can still be read, and every write since. */
@@ -21,15 +19,18 @@ export class EmbeddedEtcd {
   readonly #watchers = new Set<(written: KeyValue[]) => void>()
   readonly #server = new grpc.Server()
 
-  /** Writes a key, as a revision of its own. */
+  /** Writes a key at a new revision. */
   put (key: string, value: Buffer): void {
     const written = { key: Buffer.from(key), value, modRevision: ++this.#revision }
     this.#writes.push(written)
     if (this.#writes.length > HISTORY_WRITES) this.#compact(this.#writes.shift() as KeyValue)
-    for (const tell of this.#watchers) tell([written])
+    for (const notify of this.#watchers) notify([written])
   }
 
-  /** Serves the API on a free port of loopback, and returns its endpoint. */
+  /**
+   * Serves the API on a free loopback port.
+   * @returns the endpoint
+   */
   async listen (): Promise<string> {
     this.#server.addService({ range: rangeMethod, watch: watchMethod }, {
       range: ({ request }: { request: Required<RangeRequest> }, callback: grpc.sendUnaryData<RangeResponse>) =>
@@ -46,7 +47,7 @@ export class EmbeddedEtcd {
     return `http://127.0.0.1:${port}`
   }
 
-  /** Ends every call, the watches too, and frees the port. */
+  /** Ends all calls, including watches, and frees the port. */
   close (): void {
     this.#server.forceShutdown()
   }
@@ -82,7 +83,7 @@ export class EmbeddedEtcd {
       header: this.#header,
       kvs: keysOnly ? page.map(kv => ({ ...kv, value: Buffer.alloc(0) })) : page,
       more: page.length < matching.length,
-      count: found.length, // as etcd counts: without regard to limit and minModRevision
+      count: found.length, // like etcd, regardless of limit and minModRevision
     })
   }
 
@@ -93,20 +94,20 @@ export class EmbeddedEtcd {
       return
     }
     const inRange = within(key, rangeEnd)
-    const tell = (written: KeyValue[]) => {
+    const notify = (written: KeyValue[]) => {
       const events = written.filter(kv => kv.modRevision >= startRevision && inRange(kv)).map(kv => ({
         type: 'PUT' as const,
         kv,
       }))
       if (events.length > 0) stream.write({ events })
     }
-    tell(this.#writes)
-    this.#watchers.add(tell)
-    stream.once('cancelled', () => this.#watchers.delete(tell))
+    notify(this.#writes)
+    this.#watchers.add(notify)
+    stream.once('cancelled', () => this.#watchers.delete(notify))
   }
 }
 
-/** Every key from `key` until before `rangeEnd`, or `key` alone without one. */
+/** Matches keys from `key` up to, but not including, `rangeEnd`; only `key` itself when `rangeEnd` is empty. */
 function within (key: Buffer, rangeEnd: Buffer): (kv: KeyValue) => boolean {
   return rangeEnd.length === 0
     ? kv => kv.key.equals(key)

@@ -1,11 +1,12 @@
-/** Keys and values as a KafScale broker writes them: what the demo, the bench and the tests fill an etcd with. */
+/** Encodes keys and values as a KafScale broker does, to fill the etcd of the demo, the benchmark and the tests. */
 import { createHash } from 'node:crypto'
 import protobuf from 'protobufjs/minimal.js'
 import type { Int64 } from '../kafscale/int64.ts'
 import { type Key, PREFIX } from '../kafscale/keyspace.ts'
-import type { CommittedOffset, ConsumerGroup, Snapshot, TopicConfig } from '../kafscale/records.ts'
+import { ASSIGNMENT, CONSUMER_GROUP, GROUP_MEMBER, MAP_ENTRY, TOPIC_CONFIG } from '../kafscale/protobuf.ts'
+import type { CommittedOffset, ConsumerGroup, GroupMember, Snapshot, TopicConfig } from '../kafscale/records.ts'
 
-/** Writes the key of an identity: the inverse of `parseKey`. */
+/** The inverse of `parseKey`. */
 export function formatKey (key: Key): string {
   switch (key.kind) {
     case 'snapshot': return `${PREFIX}metadata/snapshot`
@@ -19,14 +20,13 @@ export function formatKey (key: Key): string {
   }
 }
 
-/** Writes a committed offset as brokers do. */
 export function encodeCommittedOffset ({ offset, metadata, committedAtMs }: CommittedOffset): Buffer {
   return Buffer.from(
     `{"offset":${offset},"metadata":${JSON.stringify(metadata)},"committed_at":"${formatTime(committedAtMs)}"}`
   )
 }
 
-/** Writes a snapshot in the spelling of KafScale v1.6. */
+/** Encodes a snapshot with the field names of KafScale v1.6. */
 export function encodeSnapshot (snapshot: Snapshot): Buffer {
   return Buffer.from(JSON.stringify({
     Brokers: snapshot.brokers.map(({ nodeId, host, port }) =>
@@ -55,58 +55,71 @@ export function encodeSnapshot (snapshot: Snapshot): Buffer {
   }))
 }
 
-/** Writes a topic's config as brokers do. */
 export function encodeTopicConfig (topic: string, record: TopicConfig): Buffer {
   const writer = new protobuf.Writer()
-  writer.uint32(0x0a).string(topic)
-  if (record.partitions !== 0) writer.uint32(0x10).int32(record.partitions)
-  if (record.replicationFactor !== 0) writer.uint32(0x18).int32(record.replicationFactor)
-  writeVarint64(writer, 0x20, record.retentionMs)
-  writeVarint64(writer, 0x28, record.retentionBytes)
-  writeVarint64(writer, 0x30, record.segmentBytes)
-  if (record.createdAtMs !== null) writer.uint32(0x3a).string(formatTime(record.createdAtMs).replace(/\.\d+/, ''))
+  writer.uint32(TOPIC_CONFIG.name).string(topic)
+  writeInt32(writer, TOPIC_CONFIG.partitions, record.partitions)
+  writeInt32(writer, TOPIC_CONFIG.replicationFactor, record.replicationFactor)
+  writeInt64(writer, TOPIC_CONFIG.retentionMs, record.retentionMs)
+  writeInt64(writer, TOPIC_CONFIG.retentionBytes, record.retentionBytes)
+  writeInt64(writer, TOPIC_CONFIG.segmentBytes, record.segmentBytes)
+  writeString(writer, TOPIC_CONFIG.createdAt, formatTime(record.createdAtMs).replace(/\.\d+/, ''))
   for (const [key, value] of record.config) {
-    writer.uint32(0x42).fork().uint32(0x0a).string(key).uint32(0x12).string(value).ldelim()
+    writer.uint32(TOPIC_CONFIG.config).fork()
+      .uint32(MAP_ENTRY.key).string(key)
+      .uint32(MAP_ENTRY.value).string(value)
+      .ldelim()
   }
   return Buffer.from(writer.finish())
 }
 
-/** Writes a group's metadata as its coordinator does. */
 export function encodeConsumerGroup (group: string, record: ConsumerGroup): Buffer {
   const writer = new protobuf.Writer()
-  writer.uint32(0x0a).string(group)
-  writeString(writer, 0x12, record.state)
-  writeString(writer, 0x1a, record.protocolType)
-  writeString(writer, 0x22, record.protocol)
-  writeString(writer, 0x2a, record.leader)
-  if (record.generationId !== 0) writer.uint32(0x30).int32(record.generationId)
+  writer.uint32(CONSUMER_GROUP.groupId).string(group)
+  writeString(writer, CONSUMER_GROUP.state, record.state)
+  writeString(writer, CONSUMER_GROUP.protocolType, record.protocolType)
+  writeString(writer, CONSUMER_GROUP.protocol, record.protocol)
+  writeString(writer, CONSUMER_GROUP.leader, record.leader)
+  writeInt32(writer, CONSUMER_GROUP.generationId, record.generationId)
   for (const [memberId, member] of record.members) {
-    writer.uint32(0x3a).fork().uint32(0x0a).string(memberId).uint32(0x12).fork()
-    writeString(writer, 0x0a, member.clientId)
-    writeString(writer, 0x12, member.clientHost)
-    writeString(writer, 0x1a, formatTime(member.heartbeatAtMs))
-    for (const [topic, partitions] of member.assignments) {
-      writer.uint32(0x22).fork().uint32(0x0a).string(topic)
-      if (partitions.length > 0) {
-        writer.uint32(0x12).fork()
-        for (const partition of partitions) writer.int32(partition)
-        writer.ldelim()
-      }
-      writer.ldelim()
-    }
-    for (const topic of member.subscriptions) writer.uint32(0x2a).string(topic)
-    if (member.sessionTimeoutMs !== 0) writer.uint32(0x30).int32(member.sessionTimeoutMs)
+    writer.uint32(CONSUMER_GROUP.members).fork()
+      .uint32(MAP_ENTRY.key).string(memberId)
+      .uint32(MAP_ENTRY.value).fork()
+    writeMember(writer, member)
     writer.ldelim().ldelim()
   }
-  if (record.rebalanceTimeoutMs !== 0) writer.uint32(0x40).int32(record.rebalanceTimeoutMs)
+  writeInt32(writer, CONSUMER_GROUP.rebalanceTimeoutMs, record.rebalanceTimeoutMs)
   return Buffer.from(writer.finish())
 }
+
+function writeMember (writer: protobuf.Writer, member: GroupMember): void {
+  writeString(writer, GROUP_MEMBER.clientId, member.clientId)
+  writeString(writer, GROUP_MEMBER.clientHost, member.clientHost)
+  writeString(writer, GROUP_MEMBER.heartbeatAt, formatTime(member.heartbeatAtMs))
+  for (const [topic, partitions] of member.assignments) {
+    writer.uint32(GROUP_MEMBER.assignments).fork().uint32(ASSIGNMENT.topic).string(topic)
+    if (partitions.length > 0) {
+      writer.uint32(ASSIGNMENT.packedPartitions).fork()
+      for (const partition of partitions) writer.int32(partition)
+      writer.ldelim()
+    }
+    writer.ldelim()
+  }
+  for (const topic of member.subscriptions) writer.uint32(GROUP_MEMBER.subscriptions).string(topic)
+  writeInt32(writer, GROUP_MEMBER.sessionTimeoutMs, member.sessionTimeoutMs)
+}
+
+// proto3 leaves out a field that has its zero value.
 
 function writeString (writer: protobuf.Writer, tag: number, value: string): void {
   if (value !== '') writer.uint32(tag).string(value)
 }
 
-function writeVarint64 (writer: protobuf.Writer, tag: number, value: Int64): void {
+function writeInt32 (writer: protobuf.Writer, tag: number, value: number): void {
+  if (value !== 0) writer.uint32(tag).int32(value)
+}
+
+function writeInt64 (writer: protobuf.Writer, tag: number, value: Int64): void {
   if (value === 0) return
   writer.uint32(tag)
   const bits = BigInt.asUintN(64, BigInt(value))

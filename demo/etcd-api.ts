@@ -10,7 +10,7 @@ import {
   type WatchResponse,
 } from '../plugins/etcd/messages.ts'
 
-/** The other side of the messages in `plugins/etcd/messages.ts`: requests are read here, and responses written. */
+/** The server side of the messages in `plugins/etcd/messages.ts`: decodes requests and encodes responses. */
 const { root } = protobuf.parse(`
   syntax = "proto3";
 
@@ -18,7 +18,8 @@ const { root } = protobuf.parse(`
   message KeyValue { bytes key = 1; int64 mod_revision = 3; bytes value = 5; }
 
   message RangeRequest {
-    bytes key = 1; bytes range_end = 2; int64 limit = 3; int64 revision = 4; bool keys_only = 8; int64 min_mod_revision = 10;
+    bytes key = 1; bytes range_end = 2; int64 limit = 3; int64 revision = 4; bool keys_only = 8;
+    int64 min_mod_revision = 10;
   }
   message RangeResponse { ResponseHeader header = 1; repeated KeyValue kvs = 2; bool more = 3; int64 count = 4; }
 
@@ -26,8 +27,8 @@ const { root } = protobuf.parse(`
   message WatchRequest { WatchCreateRequest create_request = 1; }
   message Event { enum Type { PUT = 0; DELETE = 1; } Type type = 1; KeyValue kv = 2; }
   message WatchResponse {
-    ResponseHeader header = 1; bool created = 3; bool canceled = 4; int64 compact_revision = 5; string cancel_reason = 6;
-    bool fragment = 7; repeated Event events = 11;
+    ResponseHeader header = 1; bool created = 3; bool canceled = 4; int64 compact_revision = 5;
+    string cancel_reason = 6; bool fragment = 7; repeated Event events = 11;
   }
 `)
 

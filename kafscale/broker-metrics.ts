@@ -1,13 +1,14 @@
 import parsePrometheusText from 'parse-prometheus-text-format'
 
-/** What a broker (or the whole cluster) thinks of S3; the order is from best to worst. */
+/** The health of S3 as a broker, or the cluster as a whole, sees it. */
 export type S3State = 'healthy' | 'degraded' | 'unavailable'
+/** From best to worst. */
 const S3_STATES: readonly S3State[] = ['healthy', 'degraded', 'unavailable']
 
-/** Cumulative counts by upper bound, ascending; the last bound is `Infinity`. */
+/** Cumulative counts by upper bound, in ascending order. The last bound is `Infinity`. */
 export type Histogram = readonly { le: number, count: number }[]
 
-/** Figures that exist for one broker and for the whole. Rates are records per second over a window of 60 s. */
+/** Figures that exist for one broker and for the cluster. Rates are records per second over a 60 s window. */
 export interface Figures {
   s3State: S3State
   s3LatencyMs: number
@@ -15,18 +16,18 @@ export interface Figures {
   produceRps: number
   fetchRps: number
   produceLatencyMs: Histogram
-  /** Of all committed offsets of the cluster, whichever broker says it. */
+  /** The largest lag of any committed offset in the cluster. Every broker reports it. */
   consumerLagMax: number
   adminRequests: number
   adminRequestErrors: number
-  /** Weighted by requests; `null` without any. */
+  /** Weighted by the number of requests; `null` when there were none. */
   adminRequestLatencyMs: number | null
   authzDenied: number
 }
 
-/** One broker's page: {@link Figures} and what its process uses. */
+/** One broker's page: its {@link Figures} and the resources its process uses. */
 export interface BrokerPage extends Figures {
-  /** 100 is one core, since the last scrape by anyone. */
+  /** 100 is one core. Measured since the last scrape, whoever made it. */
   cpuPercent: number
   heapInuseBytes: number
   memAllocBytes: number
@@ -35,23 +36,23 @@ export interface BrokerPage extends Figures {
   uptimeSeconds: number
 }
 
-/** The page is not what a KafScale broker serves; the message says in what. */
+/** The page is not one that a KafScale broker serves. The message says why. */
 export class InvalidPageError extends Error {
   override name = 'InvalidPageError'
 }
 
-// A broker's page has about a hundred lines of a hundred characters; the parser is slow on what is far from that.
+// A broker's page has about 100 lines of 100 characters. The parser is slow on much larger input.
 const MAX_LINES = 20_000
 const MAX_LINE_LENGTH = 4_000
 
 interface Sample { value?: string, labels?: Record<string, string>, buckets?: Record<string, string>, count?: string }
 
 /**
- * Reads a broker's `/metrics` page.
- * @throws {InvalidPageError} when a family is missing, as in a truncated page, or has no number where one belongs.
+ * Parses a broker's `/metrics` page.
+ * @throws {InvalidPageError} when a family is missing, as in a truncated page, or a value is not a number
  */
 export function parseBrokerPage (text: string): BrokerPage {
-  if (!text.endsWith('\n')) throw new InvalidPageError('it is truncated or no metrics page')
+  if (!text.endsWith('\n')) throw new InvalidPageError('it is truncated or not a metrics page')
   const lines = text.split('\n')
   if (lines.length > MAX_LINES || lines.some(line => line.length > MAX_LINE_LENGTH)) {
     throw new InvalidPageError("it is too long to be a broker's page")
@@ -81,7 +82,7 @@ export function parseBrokerPage (text: string): BrokerPage {
     adminRequestLatencyMs: weightedMean(
       [...latencies].map(([api, value]) => ({ value, weight: requests.get(api) ?? 0 }))
     ),
-    authzDenied: unlabelled('kafscale_authz_denied_total'), // the labelled lines are parts of it
+    authzDenied: unlabelled('kafscale_authz_denied_total'), // the total: the labelled lines break it down
     cpuPercent: unlabelled('kafscale_broker_cpu_percent'),
     heapInuseBytes: unlabelled('kafscale_broker_heap_inuse_bytes'),
     memAllocBytes: unlabelled('kafscale_broker_mem_alloc_bytes'),
@@ -92,8 +93,9 @@ export function parseBrokerPage (text: string): BrokerPage {
 }
 
 /**
- * The whole from its parts. Means are weighted by the broker's load (records produced and fetched per second), plain when
- * nobody has any; a broker without S3 calls in its window has no S3 figures and counts in no mean of them.
+ * The figures of the cluster, from those of its brokers. The S3 means are weighted by each broker's load (records
+ * produced and fetched per second), and unweighted when there is no load. They leave out brokers without S3 calls in
+ * their window.
  * @param pages at least one
  */
 export function aggregate (pages: readonly BrokerPage[]): Figures {
@@ -118,8 +120,9 @@ export function aggregate (pages: readonly BrokerPage[]): Figures {
 }
 
 /**
- * The value below which a share `q` of the samples lies, interpolated within its bucket; `null` without samples or when
- * it lies beyond the last finite bound.
+ * The `q` quantile, interpolated linearly within its bucket; `null` when there are no samples or when it lies beyond
+ * the last finite bound.
+ * @param q from 0 to 1
  */
 export function quantile (histogram: Histogram, q: number): number | null {
   const rank = q * (histogram.at(-1)?.count ?? 0)
@@ -138,14 +141,14 @@ function merge (histograms: readonly Histogram[]): Histogram {
   }))
 }
 
-/** The parser gives a family again each time that its samples go on, as those of the admin families do. */
+/** Merges families that the parser returns in parts: brokers interleave the samples of the admin families. */
 function samplesByFamily (text: string): Map<string, Sample[]> {
   const families = new Map<string, Sample[]>()
   let parsed
   try {
     parsed = parsePrometheusText(text)
   } catch {
-    return invalid('it is no metrics page')
+    return invalid('it is not a metrics page')
   }
   for (const { name, metrics } of parsed) {
     const samples = families.get(name) ?? []
@@ -158,7 +161,7 @@ function samplesByFamily (text: string): Map<string, Sample[]> {
 function s3State (samples: Sample[]): S3State {
   const current = samples.filter(sample => number('kafscale_s3_health_state', sample.value) === 1)
   const state = S3_STATES.find(state => state === current[0]?.labels?.state)
-  return current.length === 1 && state ? state : invalid('kafscale_s3_health_state does not say one state')
+  return current.length === 1 && state ? state : invalid('kafscale_s3_health_state does not name exactly one state')
 }
 
 function histogram (name: string, [sample]: Sample[]): Histogram {
@@ -168,14 +171,14 @@ function histogram (name: string, [sample]: Sample[]): Histogram {
   const cumulative = buckets.every(({ count }, index) => count >= (buckets[index - 1]?.count ?? 0))
   const last = buckets.at(-1)
   if (last?.le !== Infinity || !cumulative || last.count !== number(name, sample?.count)) {
-    invalid(`${name} is not a whole histogram`)
+    invalid(`${name} is not a complete histogram`)
   }
   return buckets
 }
 
 function number (name: string, text: string | undefined): number {
   const value = text === undefined || text === '' ? NaN : Number(text)
-  return Number.isFinite(value) ? value : invalid(`${name} has no number where one belongs`)
+  return Number.isFinite(value) ? value : invalid(`${name} has a value that is not a number`)
 }
 
 function weightedMean (values: { value: number, weight: number }[]): number | null {

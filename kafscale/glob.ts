@@ -1,12 +1,12 @@
 /**
- * A glob (`*`, `?`) over the whole name, case-sensitive; everything matches when there is none. Takes time in proportion
- * to the pattern times the name, whatever they are.
+ * Matches whole names, case-sensitively: `*` is any text, `?` is one character. Without a pattern, every name matches.
+ * The time is at most proportional to the length of the pattern times the length of the name.
  */
 export function matcher (pattern: string | undefined): (name: string) => boolean {
-  return pattern === undefined ? () => true : name => matches(pattern, name)
+  return pattern === undefined ? () => true : name => globMatches(pattern, name)
 }
 
-function matches (pattern: string, name: string): boolean {
+function globMatches (pattern: string, name: string): boolean {
   let p = 0
   let n = 0
   let star: { p: number, n: number } | undefined
@@ -20,7 +20,7 @@ function matches (pattern: string, name: string): boolean {
       p++
       n++
     } else if (star) {
-      // The last star takes one more; the stars before it never need to.
+      // The last star takes one more character. Earlier stars never need to.
       p = star.p
       n = ++star.n
     } else {

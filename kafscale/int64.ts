@@ -1,24 +1,24 @@
 /**
- * An exact integer: a `number` within ±(2^53−1), a `bigint` beyond. The form is canonical, so that the common case costs
- * what numbers cost and nothing is ever rounded.
+ * An exact integer: a `number` within ±(2^53−1), a `bigint` beyond. Each value has exactly one form, so nothing is ever
+ * rounded and the common case is as cheap as plain numbers.
  */
 export type Int64 = number | bigint
 
 const MIN = -(2n ** 63n)
 const MAX = 2n ** 63n - 1n
-// Zeros apart, an int64 has 19 digits at most; a text may have millions.
+// Leading zeros aside, an int64 has at most 19 digits. The text may have millions.
 const decimal = /^-?0*[0-9]{1,19}$/
 
-/** Brings a bigint into the canonical form. */
+/** Converts a bigint to its one form. */
 export function int64 (value: bigint): Int64 {
   const rounded = Number(value)
   return Number.isSafeInteger(rounded) ? rounded : value
 }
 
-/** Reads decimal text, `-?[0-9]+` within int64 and nothing else; `undefined` for any other text. */
+/** Parses decimal text: `-?[0-9]+` within int64. `undefined` for any other text. */
 export function parseInt64 (text: string): Int64 | undefined {
   if (!decimal.test(text)) return undefined
-  if (text.length <= 15) return Number(text) + 0 // + 0: "-0" is 0
+  if (text.length <= 15) return Number(text) + 0 // + 0 turns -0 into 0
   const value = BigInt(text)
   return value < MIN || value > MAX ? undefined : int64(value)
 }
@@ -41,7 +41,7 @@ export function subtract (a: Int64, b: Int64): Int64 {
   return int64(BigInt(a) - BigInt(b))
 }
 
-/** How an answer carries it: a JSON integer within ±(2^53−1), a decimal string beyond. */
+/** The form used in answers: a JSON integer within ±(2^53−1), a decimal string beyond. */
 export function toJson (value: Int64): number | string {
   return typeof value === 'number' ? value : value.toString()
 }

@@ -1,4 +1,4 @@
-/** Everything that KafScale stores is under this prefix; one etcd holds one cluster. */
+/** KafScale stores everything under this prefix. One etcd holds one cluster. */
 export const PREFIX = '/kafscale/'
 
 /** What an etcd key stands for. */
@@ -22,10 +22,10 @@ const partitionNumber = /^(?:0|[1-9][0-9]{0,9})$/
 const MAX_PARTITION = 2 ** 31 - 1
 
 /**
- * Tells what a key stands for; `undefined` for a key that follows no known pattern.
+ * Parses an etcd key; `undefined` when it matches no known pattern.
  *
- * A broker checks neither topic names nor group ids, so a topic may hold slashes: keys of topics are read from their
- * end. A committed offset must have exactly four parts, as KafScale itself reads it.
+ * Brokers validate neither topic names nor group ids, so a topic name may contain slashes: keys of topics are parsed
+ * from the end. The key of a committed offset must have exactly four parts, as in KafScale's own parser.
  */
 export function parseKey (key: string): Key | undefined {
   if (key.startsWith(CONSUMERS)) return parseConsumerKey(key.slice(CONSUMERS.length))

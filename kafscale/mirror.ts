@@ -19,25 +19,27 @@ import {
   UndecodableError,
 } from './records.ts'
 
-/** One change of the keyspace, as etcd tells it. `value` is empty for a delete. */
+/** One change of the keyspace, as reported by etcd. `value` is empty for a delete. */
 export interface KeyEvent { type: 'put' | 'delete', key: Buffer, value: Buffer, modRevision: number }
 
 /** Counts a committed offset on a partition; shared with {@link Group} alone. */
 let countCommittedOffset: (partition: Partition, change: 1 | -1) => void
 
 /**
- * A partition and what is known of it from every kind of key. Where a value can't be decoded, or there is none, the
- * field is `null`: unknown.
+ * A partition, with what every kind of key says about it. A field is `null` when its value is missing or undecodable.
  */
 export class Partition {
   readonly topic: Topic
   readonly number: number
-  /** The snapshot's entry; `undefined` when the snapshot has no such partition. */
+  /** The entry in the snapshot; `undefined` when there is none. */
   info: SnapshotPartition | undefined
   nextOffset: Int64 | null = null
   /** Node id of the broker that holds the partition's lease. */
   ownerId: number | null = null
-  /** How many groups have a committed offset here, which keeps the partition in the mirror. Not for answers: it counts hidden groups. */
+  /**
+   * How many groups have a committed offset here. While any has, the partition stays in the mirror. Private, because it
+   * counts groups that a caller may not see.
+   */
   #committedOffsets = 0
 
   static {
@@ -49,7 +51,7 @@ export class Partition {
     this.number = number
   }
 
-  /** The last flushed offset + 1; `null` when nothing tells, or when the snapshot has no such partition. */
+  /** The last flushed offset + 1; `null` when it is unknown or the partition is not in the snapshot. */
   get logEndOffset (): Int64 | null {
     return this.info === undefined ? null : this.nextOffset
   }
@@ -59,11 +61,11 @@ export class Partition {
   }
 }
 
-/** A topic of the snapshot (`info`), or what other keys say of one that the snapshot doesn't have. */
+/** A topic of the snapshot, or one that only other keys mention: then `info` is `undefined`. */
 export class Topic {
   readonly name: string
   info: SnapshotTopic | undefined
-  /** The stored config: `undefined` when there is none, `null` when it can't be decoded. */
+  /** The stored config: `undefined` when there is none, `null` when it is undecodable. */
   config: TopicConfig | null | undefined
   readonly partitions = new Map<number, Partition>()
 
@@ -76,7 +78,7 @@ export class Topic {
   }
 }
 
-/** A group's committed offset on one partition; `offset` is `null` when the stored value can't be decoded. */
+/** A group's committed offset on one partition. `offset` is `null` when the stored value is undecodable. */
 export class Commit {
   readonly partition: Partition
   offset: Int64 | null = null
@@ -87,43 +89,43 @@ export class Commit {
     this.partition = partition
   }
 
-  /** Log end offset − committed offset, as it is, also negative; `null` when either side is unknown. */
+  /** Log end offset − committed offset, which may be negative; `null` when either side is unknown. */
   get lag (): Int64 | null {
     const end = this.partition.logEndOffset
     return end === null || this.offset === null ? null : subtract(end, this.offset)
   }
 }
 
-/** What can be asked of a consumer group, by who may see it or part of it. */
+/** A consumer group as its readers see it, in full or filtered for one caller. */
 export interface GroupView {
   readonly id: string
-  /** `undefined` when the group has no metadata (no members), `null` when they can't be decoded. */
+  /** `undefined` when the group has no metadata (so no members), `null` when it is undecodable. */
   readonly metadata: ConsumerGroup | null | undefined
   /** Sorted by topic, then partition. */
   readonly commits: readonly Commit[]
   commitOn: (partition: Partition | undefined) => Commit | undefined
 }
 
-/** What can be asked of the cluster. Lists are sorted by name; topics are those of the snapshot. */
+/** The cluster as its readers see it, in full or filtered for one caller. Lists are sorted by name. */
 export interface MirrorView {
   readonly revision: number
-  /** The zero value when there is no snapshot, `null` when it can't be decoded. */
+  /** The zero value when there is no snapshot, `null` when it is undecodable. */
   readonly snapshot: Readonly<Omit<Snapshot, 'topics'>> | null
+  /** The topics of the snapshot. */
   readonly topics: readonly Topic[]
-  /** Topics that have a stored config, in the snapshot or not. Not sorted. */
+  /** Topics that have a stored config, whether in the snapshot or not. Not sorted. */
   topicsWithConfig: () => Iterable<Topic>
-  /** Everything known under a topic's name, whether the snapshot has it (`info`) or not. */
+  /** The topic with a name, whether in the snapshot or not. */
   topic: (name: string) => Topic | undefined
   readonly groups: readonly GroupView[]
   group: (id: string) => GroupView | undefined
-  /** Node id of the broker that holds the group's lease; `null` when nobody does. */
+  /** Node id of the broker that holds the group's lease; `null` when there is none. */
   coordinatorId: (group: string) => number | null
 }
 
-/** A consumer group: it exists by its metadata or by a committed offset. */
+/** A consumer group. It exists as long as it has metadata or a committed offset. */
 export class Group implements GroupView {
   readonly id: string
-  /** `undefined` when the group has no metadata (no members), `null` when they can't be decoded. */
   metadata: ConsumerGroup | null | undefined
   readonly #commits = new Map<Partition, Commit>()
   #sorted: Commit[] | undefined
@@ -136,7 +138,6 @@ export class Group implements GroupView {
     return this.metadata !== undefined || this.#commits.size > 0
   }
 
-  /** Sorted by topic, then partition. */
   get commits (): readonly Commit[] {
     this.#sorted ??= [...this.#commits.values()].sort((a, b) =>
       compare(a.partition.topic.name, b.partition.topic.name) || a.partition.number - b.partition.number)
@@ -147,7 +148,7 @@ export class Group implements GroupView {
     return partition && this.#commits.get(partition)
   }
 
-  /** The committed offset on a partition, made when there is none. */
+  /** The committed offset on a partition. Creates one when there is none. */
   ensureCommit (partition: Partition): Commit {
     let commit = this.#commits.get(partition)
     if (!commit) {
@@ -166,7 +167,7 @@ export class Group implements GroupView {
   }
 }
 
-/** Sums the lags that are known, exactly; `null` when none is. */
+/** The exact sum of all known lags; `null` when none is known. */
 export function totalLag (commits: Iterable<Commit>): Int64 | null {
   let total: Int64 | null = null
   for (const { lag } of commits) {
@@ -175,7 +176,7 @@ export function totalLag (commits: Iterable<Commit>): Int64 | null {
   return total
 }
 
-/** Order by UTF-16 code unit, never by locale. */
+/** Compares by UTF-16 code unit, independent of locale. */
 export function compare (a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0
 }
@@ -183,16 +184,16 @@ export function compare (a: string, b: string): number {
 const EMPTY_SNAPSHOT: Snapshot = { clusterName: null, clusterId: null, controllerId: 0, brokers: [], topics: [] }
 
 /**
- * The `/kafscale/` keyspace at one revision, decoded and joined so that a question is answered by following references.
- * Knows nothing of etcd: it is fed key by key and event by event. A value that can't be decoded costs only itself: what
- * it told becomes unknown, and {@link undecodable} names the key.
+ * The `/kafscale/` keyspace at one revision, decoded and joined: queries follow references. It does not depend on etcd:
+ * its owner applies one event per key or change. An undecodable value affects only itself: what it stands for becomes
+ * unknown, and {@link undecodable} lists its key.
  */
 export class Mirror implements MirrorView {
-  /** The revision that the whole mirror shows. Set by whoever feeds it. */
+  /** The revision that the mirror represents. Set by its owner after applying events. */
   revision = 0
-  /** Keys with a value that can't be decoded (or not whole), and why. */
+  /** The keys whose value can't be decoded, in whole or in part, with the reasons. */
   readonly undecodable = new Map<string, readonly string[]>()
-  /** Every key with its mod revision, known pattern or not: what a comparison with etcd goes by. */
+  /** The mod revision of every key, including keys of unknown patterns. Comparisons with etcd use it. */
   readonly modRevisions = new Map<string, number>()
 
   #snapshot: Omit<Snapshot, 'topics'> | null = withoutTopics(EMPTY_SNAPSHOT)
@@ -202,7 +203,7 @@ export class Mirror implements MirrorView {
   #sortedTopics: Topic[] | undefined
   #sortedGroups: Group[] | undefined
 
-  /** Applies one event. Events of one revision must all be applied before anyone asks. */
+  /** Applies one event. All events of a revision must be applied before the mirror is read again. */
   apply (event: KeyEvent): void {
     const name = keyName(event.key)
     if (event.type === 'put') this.modRevisions.set(name, event.modRevision)
@@ -216,12 +217,10 @@ export class Mirror implements MirrorView {
     if (defects.length > 0) this.undecodable.set(name, defects)
   }
 
-  /** What the snapshot says of the cluster; the zero value when there is none, `null` when it can't be decoded. */
   get snapshot (): MirrorView['snapshot'] {
     return this.#snapshot
   }
 
-  /** The topics of the snapshot, sorted by name. */
   get topics (): readonly Topic[] {
     this.#sortedTopics ??= [...this.#topics.values()].filter(topic => topic.info !== undefined).sort((a, b) =>
       compare(a.name, b.name)
@@ -229,19 +228,16 @@ export class Mirror implements MirrorView {
     return this.#sortedTopics
   }
 
-  /** Topics that have a stored config, in the snapshot or not. Not sorted. */
   * topicsWithConfig (): Generator<Topic> {
     for (const topic of this.#topics.values()) {
       if (topic.config !== undefined) yield topic
     }
   }
 
-  /** Everything known under a topic's name, whether the snapshot has it (`info`) or not. */
   topic (name: string): Topic | undefined {
     return this.#topics.get(name)
   }
 
-  /** Every group that exists, sorted by id. */
   get groups (): readonly Group[] {
     this.#sortedGroups ??= [...this.#groups.values()].sort((a, b) => compare(a.id, b.id))
     return this.#sortedGroups
@@ -251,12 +247,11 @@ export class Mirror implements MirrorView {
     return this.#groups.get(id)
   }
 
-  /** Node id of the broker that holds the group's lease; `null` when nobody does. */
   coordinatorId (group: string): number | null {
     return this.#coordinators.get(group) ?? null
   }
 
-  /** The names of the keys on which two mirrors of one revision differ: in what they saw, or in what they hold of it. */
+  /** The names of the keys in which two mirrors of the same revision differ, by mod revision or by what they stored. */
   differences (other: Mirror): string[] {
     const names = new Set([...this.modRevisions.keys(), ...other.modRevisions.keys()])
     return [...names].filter(name =>
@@ -294,7 +289,7 @@ export class Mirror implements MirrorView {
         break
       }
       case 'partition-state':
-        if (value) decode(value, decodePartitionState, defects) // nobody reads it, but a broken one is worth knowing
+        if (value) decode(value, decodePartitionState, defects) // nothing uses the value, but a broken one is reported
         break
       case 'next-offset': {
         const partition = this.#ensurePartition(key.topic, key.partition)
@@ -387,12 +382,12 @@ export class Mirror implements MirrorView {
   }
 }
 
-/** What a snapshot says of the cluster itself. Its topics are reached through the mirror, which knows who may see them. */
+/** A snapshot without its topics. These are reached through a view of the mirror, which knows who may see them. */
 function withoutTopics ({ topics: _, ...cluster }: Snapshot): Omit<Snapshot, 'topics'> {
   return cluster
 }
 
-/** A key as text; one that isn't UTF-8 gets a name that no other key has and that follows no known pattern. */
+/** A key as text. A key that is not UTF-8 gets a unique name that matches no known pattern. */
 export function keyName (key: Buffer): string {
   return isUtf8(key) ? key.toString() : `\0${key.toString('latin1')}`
 }

@@ -1,10 +1,23 @@
 import protobuf from 'protobufjs/minimal.js'
 import { type Int64, int64, parseInt64 } from './int64.ts'
+import {
+  ASSIGNMENT,
+  CONSUMER_GROUP,
+  END_GROUP,
+  fieldOf,
+  GROUP_MEMBER,
+  MAP_ENTRY,
+  PARTITION_STATE,
+  START_GROUP,
+  tagOf,
+  TOPIC_CONFIG,
+  wireTypeOf,
+} from './protobuf.ts'
 
-/** A broker as the snapshot lists it; whether it lives is not in etcd. */
+/** A broker as the snapshot lists it. etcd doesn't say whether it is up. */
 export interface Broker { nodeId: number, host: string, port: number }
 
-/** A partition as the snapshot lists it. `leaderId` is static: the writer is whoever holds the partition's lease. */
+/** A partition as the snapshot lists it. `leaderId` is static: the broker that holds the partition's lease writes. */
 export interface SnapshotPartition {
   partition: number
   leaderId: number
@@ -17,17 +30,19 @@ export interface SnapshotPartition {
 
 export interface SnapshotTopic { name: string, errorCode: number, partitions: SnapshotPartition[] }
 
-/** `/kafscale/metadata/snapshot`: brokers, topics and partitions; partitions sorted by number. */
+/** `/kafscale/metadata/snapshot`: brokers, topics and partitions. Partitions are sorted by number. */
 export interface Snapshot {
+  /** `null` when not set or undecodable. */
   clusterName: string | null
+  /** `null` when not set or undecodable. */
   clusterId: string | null
-  /** This and the names are `null` when they can't be decoded; the names also when there is none. */
+  /** `null` when undecodable. */
   controllerId: number | null
   brokers: Broker[]
   topics: SnapshotTopic[]
 }
 
-/** `/kafscale/topics/{t}/config`; present only after somebody altered the topic's config. */
+/** `/kafscale/topics/{t}/config`. Present only once the topic's config has been altered. */
 export interface TopicConfig {
   partitions: number
   replicationFactor: number
@@ -42,13 +57,13 @@ export interface GroupMember {
   clientId: string
   clientHost: string
   heartbeatAtMs: number | null
-  /** Partitions by topic, each list sorted and without duplicates. */
+  /** Partitions by topic. Each list is sorted and has no duplicates. */
   assignments: Map<string, number[]>
   subscriptions: string[]
   sessionTimeoutMs: number
 }
 
-/** `/kafscale/consumers/{g}/metadata`; `state` in KafScale's own words (`stable`, `preparing_rebalance`, …). */
+/** `/kafscale/consumers/{g}/metadata`. `state` is KafScale's own name (`stable`, `preparing_rebalance`, …). */
 export interface ConsumerGroup {
   state: string
   protocolType: string
@@ -62,27 +77,31 @@ export interface ConsumerGroup {
 /** `/kafscale/consumers/{g}/offsets/{t}/{p}`. */
 export interface CommittedOffset { offset: Int64, metadata: string, committedAtMs: number | null }
 
-/** `/kafscale/topics/{t}/partitions/{p}`: written once with the partition, never updated. */
+/** `/kafscale/topics/{t}/partitions/{p}`. Written when the partition is created, never updated. */
 export interface PartitionState { topic: string, partition: number, leaderBroker: string }
 
-/** What a value is that can't be decoded. The message says what is wrong, never what the value holds. */
+/** A value can't be decoded. The message says why, and never quotes the value. */
 export class UndecodableError extends Error {
   override name = 'UndecodableError'
 }
 
-/**
- * Collects what had to be left out of a value whose rest could be decoded: one sentence for each part, for the log.
- */
+/** The parts of a value that had to be left out, while the rest could be decoded: one reason per part, for the log. */
 export type Defects = string[]
 
 // --- Decimal text
 
-/** Reads the text of a `next_offset`. @throws {UndecodableError} for anything but `-?[0-9]+` within int64. */
+/**
+ * Decodes a `next_offset`.
+ * @throws {UndecodableError} for anything but `-?[0-9]+` within int64
+ */
 export function decodeNextOffset (value: Buffer): Int64 {
   return parseInt64(value.toString('latin1')) ?? undecodable('it is not decimal text within int64')
 }
 
-/** Reads a lease: the node id of the broker that owns the partition or coordinates the group. @throws {UndecodableError} */
+/**
+ * Decodes a lease: the node id of the broker that owns the partition or coordinates the group.
+ * @throws {UndecodableError}
+ */
 export function decodeLease (value: Buffer): number {
   const nodeId = parseInt64(value.toString('latin1'))
   return isInt32(nodeId) ? nodeId : undecodable('it is not a broker id')
@@ -90,11 +109,14 @@ export function decodeLease (value: Buffer): number {
 
 // --- JSON
 
-// The form that brokers write; read without a JSON parser, since nine of ten events are offset commits.
+// The exact form that brokers write. Nine of ten events are offset commits, so they skip the JSON parser.
 const committedOffset =
   /^\{"offset":(-?(?:0|[1-9][0-9]*)),"metadata":"([^"\\\p{Cc}]*)","committed_at":"([^"\\\p{Cc}]*)"\}$/u
 
-/** Reads a committed offset. A `committed_at` that is no RFC 3339 time is `null`. @throws {UndecodableError} */
+/**
+ * Decodes a committed offset. `committedAtMs` is `null` unless `committed_at` is an RFC 3339 time.
+ * @throws {UndecodableError}
+ */
 export function decodeCommittedOffset (value: Buffer): CommittedOffset {
   const text = value.toString()
   const [, offset, metadata, committedAt] = committedOffset.exec(text) ?? committedOffsetFromJson(text)
@@ -107,19 +129,20 @@ export function decodeCommittedOffset (value: Buffer): CommittedOffset {
 
 function committedOffsetFromJson (json: string): string[] {
   const record = asObject(parseJson(json))
-  // The source of a number is what was stored; its parsed value may have been rounded.
+  // Parsing may round a number, so the offset is taken from its source text.
   const sources = parseJson(
     json,
     (_, value, context) => typeof value === 'number' ? context?.source : value
   ) as JsonObject
-  if (typeof field(record, 'offset') !== 'number') undecodable('its offset is no number')
+  if (typeof field(record, 'offset') !== 'number') undecodable('its offset is not a number')
   return [json, String(field(sources, 'offset')), text(record, 'metadata') ?? '', String(field(record, 'committed_at'))]
 }
 
 /**
- * Reads the snapshot in either spelling: KafScale v1.6, or v1.5.0 and before (`Name`, `PartitionIndex`, `LeaderID`, …).
- * A missing or null field is its zero value. A topic, partition or broker that can't be decoded is left out and named in
- * `defects`. @throws {UndecodableError} when the value is no JSON object, or its lists are no lists.
+ * Decodes the snapshot, with the field names of KafScale v1.6 or those of v1.5.0 and earlier (`Name`,
+ * `PartitionIndex`, `LeaderID`, …). A field that is missing or null has its zero value. A topic, partition or broker
+ * that can't be decoded is left out and named in `defects`.
+ * @throws {UndecodableError} when the value is not a JSON object or one of its lists is not a list
  */
 export function decodeSnapshot (value: Buffer, defects: Defects): Snapshot {
   const document = asObject(parseJson(value.toString()))
@@ -166,7 +189,7 @@ function decodePartition (partition: JsonObject): SnapshotPartition {
   }
 }
 
-/** Decodes the objects of a list, leaving out those that can't be. */
+/** Decodes the objects of a list. Those that can't be decoded are left out. */
 function each<T> (
   parent: JsonObject,
   name: string,
@@ -176,11 +199,11 @@ function each<T> (
 ): T[] {
   const items = field(parent, name)
   if (items === undefined) return []
-  if (!Array.isArray(items)) return undecodable(`${name} is no list`)
+  if (!Array.isArray(items)) return undecodable(`${name} is not a list`)
   return items.flatMap((item, index) => part(() => decode(asObject(item)), defects, `${what} ${index}: `) ?? [])
 }
 
-/** Decodes a part that costs only itself: `undefined`, and a defect, when it can't be. */
+/** Decodes one part of a value. When that fails, only this part is lost: it becomes `undefined` and adds a defect. */
 function part<T> (decode: () => T, defects: Defects, prefix = ''): T | undefined {
   try {
     return decode()
@@ -199,7 +222,7 @@ function unique<T> (items: T[], identity: (item: T) => unknown): T[] {
   })
 }
 
-/** A field under its name or, as Go reads JSON, under that name in any case; `undefined` when missing or null. */
+/** The field with one of the names, in any case as in Go's JSON decoder; `undefined` when missing or null. */
 function field (object: JsonObject, ...names: string[]): unknown {
   for (const name of names) {
     if (Object.hasOwn(object, name)) return object[name] ?? undefined
@@ -214,17 +237,17 @@ function field (object: JsonObject, ...names: string[]): unknown {
 
 function text (object: JsonObject, ...names: string[]): string | undefined {
   const value = field(object, ...names)
-  return value === undefined || typeof value === 'string' ? value : undecodable(`${names[0]} is no text`)
+  return value === undefined || typeof value === 'string' ? value : undecodable(`${names[0]} is not a string`)
 }
 
 function int32 (object: JsonObject, ...names: string[]): number {
   const value = field(object, ...names) ?? 0
-  return isInt32(value) ? value : undecodable(`${names[0]} is no int32`)
+  return isInt32(value) ? value : undecodable(`${names[0]} is not an int32`)
 }
 
 function int32s (object: JsonObject, ...names: string[]): number[] {
   const value = field(object, ...names) ?? []
-  return Array.isArray(value) && value.every(isInt32) ? value : undecodable(`${names[0]} is no list of int32`)
+  return Array.isArray(value) && value.every(isInt32) ? value : undecodable(`${names[0]} is not a list of int32`)
 }
 
 function isInt32 (value: unknown): value is number {
@@ -234,7 +257,7 @@ function isInt32 (value: unknown): value is number {
 function asObject (value: unknown): JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
     ? value as JsonObject
-    : undecodable('it is no JSON object')
+    : undecodable('it is not a JSON object')
 }
 
 function parseJson (
@@ -244,13 +267,16 @@ function parseJson (
   try {
     return JSON.parse(json, reviver)
   } catch {
-    return undecodable('it is broken JSON')
+    return undecodable('it is not valid JSON')
   }
 }
 
 // --- Protobuf, package kafscale.metadata
 
-/** Reads a topic's stored config. @throws {UndecodableError} */
+/**
+ * Decodes a topic's stored config.
+ * @throws {UndecodableError}
+ */
 export function decodeTopicConfig (value: Buffer): TopicConfig {
   const record: TopicConfig = {
     partitions: 0,
@@ -263,14 +289,14 @@ export function decodeTopicConfig (value: Buffer): TopicConfig {
   }
   decodeFields(value, (tag, reader) => {
     switch (tag) {
-      case 0x0a: string(reader); break // the topic's name, which the key says
-      case 0x10: record.partitions = reader.int32(); break
-      case 0x18: record.replicationFactor = reader.int32(); break
-      case 0x20: record.retentionMs = varint64(reader); break
-      case 0x28: record.retentionBytes = varint64(reader); break
-      case 0x30: record.segmentBytes = varint64(reader); break
-      case 0x3a: record.createdAtMs = parseTime(string(reader)); break
-      case 0x42: decodeMapEntry(reader, string, '', record.config); break
+      case TOPIC_CONFIG.name: string(reader); break // only checked: the key has the name
+      case TOPIC_CONFIG.partitions: record.partitions = reader.int32(); break
+      case TOPIC_CONFIG.replicationFactor: record.replicationFactor = reader.int32(); break
+      case TOPIC_CONFIG.retentionMs: record.retentionMs = varint64(reader); break
+      case TOPIC_CONFIG.retentionBytes: record.retentionBytes = varint64(reader); break
+      case TOPIC_CONFIG.segmentBytes: record.segmentBytes = varint64(reader); break
+      case TOPIC_CONFIG.createdAt: record.createdAtMs = parseTime(string(reader)); break
+      case TOPIC_CONFIG.config: decodeMapEntry(reader, string, '', record.config); break
       default: skip(reader, tag)
     }
   })
@@ -278,7 +304,7 @@ export function decodeTopicConfig (value: Buffer): TopicConfig {
 }
 
 /**
- * Reads a group's metadata. An assigned partition with a negative number is left out and named in `defects`.
+ * Decodes a group's metadata. An assigned partition with a negative number is left out and reported in `defects`.
  * @throws {UndecodableError}
  */
 export function decodeConsumerGroup (value: Buffer, defects: Defects): ConsumerGroup {
@@ -287,35 +313,40 @@ export function decodeConsumerGroup (value: Buffer, defects: Defects): ConsumerG
   }
   decodeFields(value, (tag, reader) => {
     switch (tag) {
-      case 0x0a: string(reader); break // the group's id, which the key says
-      case 0x12: record.state = string(reader); break
-      case 0x1a: record.protocolType = string(reader); break
-      case 0x22: record.protocol = string(reader); break
-      case 0x2a: record.leader = string(reader); break
-      case 0x30: record.generationId = reader.int32(); break
-      case 0x3a: decodeMapEntry(reader, bytes => decodeMember(bytes.bytes(), defects), NO_MEMBER, record.members); break
-      case 0x40: record.rebalanceTimeoutMs = reader.int32(); break
+      case CONSUMER_GROUP.groupId: string(reader); break // only checked: the key has the id
+      case CONSUMER_GROUP.state: record.state = string(reader); break
+      case CONSUMER_GROUP.protocolType: record.protocolType = string(reader); break
+      case CONSUMER_GROUP.protocol: record.protocol = string(reader); break
+      case CONSUMER_GROUP.leader: record.leader = string(reader); break
+      case CONSUMER_GROUP.generationId: record.generationId = reader.int32(); break
+      case CONSUMER_GROUP.members:
+        decodeMapEntry(reader, value => decodeMember(value.bytes(), defects), NO_MEMBER, record.members)
+        break
+      case CONSUMER_GROUP.rebalanceTimeoutMs: record.rebalanceTimeoutMs = reader.int32(); break
       default: skip(reader, tag)
     }
   })
   return record
 }
 
-/** Reads the state that is written with a new partition. @throws {UndecodableError} */
+/**
+ * Decodes the state that is written when a partition is created.
+ * @throws {UndecodableError}
+ */
 export function decodePartitionState (value: Buffer): PartitionState {
   const record: PartitionState = { topic: '', partition: 0, leaderBroker: '' }
   decodeFields(value, (tag, reader) => {
     switch (tag) {
-      case 0x0a: record.topic = string(reader); break
-      case 0x10: record.partition = reader.int32(); break
-      case 0x1a: record.leaderBroker = string(reader); break
+      case PARTITION_STATE.topic: record.topic = string(reader); break
+      case PARTITION_STATE.partition: record.partition = reader.int32(); break
+      case PARTITION_STATE.leaderBroker: record.leaderBroker = string(reader); break
       default: skip(reader, tag)
     }
   })
   return record
 }
 
-/** What a map entry without a value stands for. */
+/** The member of a map entry that has no value. */
 const NO_MEMBER: GroupMember = {
   clientId: '', clientHost: '', heartbeatAtMs: null, assignments: new Map(), subscriptions: [], sessionTimeoutMs: 0
 }
@@ -326,12 +357,12 @@ function decodeMember (value: Uint8Array, defects: Defects): GroupMember {
   }
   decodeFields(value, (tag, reader) => {
     switch (tag) {
-      case 0x0a: member.clientId = string(reader); break
-      case 0x12: member.clientHost = string(reader); break
-      case 0x1a: member.heartbeatAtMs = parseTime(string(reader)); break
-      case 0x22: decodeAssignment(reader.bytes(), member.assignments, defects); break
-      case 0x2a: member.subscriptions.push(string(reader)); break
-      case 0x30: member.sessionTimeoutMs = reader.int32(); break
+      case GROUP_MEMBER.clientId: member.clientId = string(reader); break
+      case GROUP_MEMBER.clientHost: member.clientHost = string(reader); break
+      case GROUP_MEMBER.heartbeatAt: member.heartbeatAtMs = parseTime(string(reader)); break
+      case GROUP_MEMBER.assignments: decodeAssignment(reader.bytes(), member.assignments, defects); break
+      case GROUP_MEMBER.subscriptions: member.subscriptions.push(string(reader)); break
+      case GROUP_MEMBER.sessionTimeoutMs: member.sessionTimeoutMs = reader.int32(); break
       default: skip(reader, tag)
     }
   })
@@ -346,9 +377,9 @@ function decodeAssignment (value: Uint8Array, assignments: Map<string, number[]>
   const partitions: number[] = []
   decodeFields(value, (tag, reader) => {
     switch (tag) {
-      case 0x0a: topic = string(reader); break
-      case 0x10: partitions.push(reader.int32()); break
-      case 0x12: {
+      case ASSIGNMENT.topic: topic = string(reader); break
+      case ASSIGNMENT.partition: partitions.push(reader.int32()); break
+      case ASSIGNMENT.packedPartitions: {
         const packed = protobuf.Reader.create(reader.bytes())
         while (packed.pos < packed.len) partitions.push(packed.int32())
         break
@@ -357,7 +388,7 @@ function decodeAssignment (value: Uint8Array, assignments: Map<string, number[]>
     }
   })
   const assigned = partitions.filter(partition => partition >= 0)
-  if (assigned.length < partitions.length) defects.push('an assigned partition is negative')
+  if (assigned.length < partitions.length) defects.push('an assigned partition number is negative')
   assignments.set(topic, [...assignments.get(topic) ?? [], ...assigned])
 }
 
@@ -371,8 +402,8 @@ function decodeMapEntry<V> (
   let value = zero
   decodeFields(reader.bytes(), (tag, entry) => {
     switch (tag) {
-      case 0x0a: key = string(entry); break
-      case 0x12: value = decodeValue(entry); break
+      case MAP_ENTRY.key: key = string(entry); break
+      case MAP_ENTRY.value: value = decodeValue(entry); break
       default: skip(entry, tag)
     }
   })
@@ -380,8 +411,8 @@ function decodeMapEntry<V> (
 }
 
 /**
- * Calls `decodeField` with the tag of every field: number and wire type in one, so that a known field of another wire
- * type is skipped like an unknown one, as Go does.
+ * Calls `decodeField` with the tag of every field. A known field with an unexpected wire type has a different tag, so
+ * it is skipped like an unknown field, as in Go.
  */
 function decodeFields (value: Uint8Array, decodeField: (tag: number, reader: protobuf.Reader) => void): void {
   const reader = protobuf.Reader.create(value)
@@ -389,24 +420,20 @@ function decodeFields (value: Uint8Array, decodeField: (tag: number, reader: pro
     while (reader.pos < reader.len) decodeField(reader.uint32(), reader)
   } catch (error) {
     if (error instanceof UndecodableError) throw error
-    undecodable('it is a truncated or broken protobuf')
+    undecodable('it is a truncated or invalid protobuf message')
   }
 }
 
-const START_GROUP = 3
-const END_GROUP = 4
-
-/** Skips a field that is not known; the reader's own skipping takes any number, and any end of a group. */
+/** Skips an unknown field. protobufjs alone would accept field number 0 and the end of a different group. */
 function skip (reader: protobuf.Reader, tag: number): void {
-  const number = tag >>> 3
-  if (number === 0) undecodable('it has a field without a number')
-  if ((tag & 7) !== START_GROUP) {
-    reader.skipType(tag & 7)
+  const field = fieldOf(tag)
+  if (field === 0) undecodable('it has a field with number 0')
+  if (wireTypeOf(tag) !== START_GROUP) {
+    reader.skipType(wireTypeOf(tag))
     return
   }
-  for (let inner = reader.uint32(); inner !== (number << 3 | END_GROUP) >>> 0; inner = reader.uint32()) {
-    skip(reader, inner)
-  }
+  const end = tagOf(field, END_GROUP)
+  for (let inner = reader.uint32(); inner !== end; inner = reader.uint32()) skip(reader, inner)
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -415,15 +442,15 @@ function string (reader: protobuf.Reader): string {
   return utf8.decode(reader.bytes())
 }
 
-// Read here, since the reader makes a number of a varint that is cut off within its first bytes.
+// protobufjs returns a number for a varint that is truncated within its first bytes, so this decoder has its own.
 function varint64 (reader: protobuf.Reader): Int64 {
   let value = 0n
   for (let shift = 0n; shift < 70n; shift += 7n) {
-    const byte = reader.buf[reader.pos++] ?? undecodable('it is a truncated or broken protobuf')
+    const byte = reader.buf[reader.pos++] ?? undecodable('it is a truncated or invalid protobuf message')
     value |= BigInt(byte & 0x7f) << shift
     if (byte < 0x80) return int64(BigInt.asIntN(64, value))
   }
-  return undecodable('it has a varint of more than 64 bits')
+  return undecodable('it has a varint longer than 64 bits')
 }
 
 // --- Times
@@ -432,11 +459,11 @@ const rfc3339 = /^(\d{4})-(\d\d)-(\d\d)T([01]\d|2[0-3]):\d\d:\d\d(?:\.\d+)?(?:Z|
 const MIN_TIME_MS = Date.parse('0000-01-01T00:00:00Z')
 const MAX_TIME_MS = Date.parse('9999-12-31T23:59:59.999Z')
 
-/** Reads an RFC 3339 time that lies, in UTC, within the years 0 to 9999; `null` for any other text. */
+/** Unix milliseconds of an RFC 3339 time whose year in UTC is 0 to 9999; `null` for any other text. */
 function parseTime (time: string): number | null {
   const [, year, month, day] = rfc3339.exec(time) ?? []
   const ms = year === undefined ? NaN : Date.parse(time)
-  // Date.parse takes the 30th of February for the 2nd of March.
+  // Date.parse reads February 30 as March 2, so the day is checked against the length of the month.
   return ms >= MIN_TIME_MS && ms <= MAX_TIME_MS &&
       Number(day) <= new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate()
     ? ms

@@ -16,28 +16,29 @@ declare module 'fastify' {
 const SCRAPE_TIMEOUT_MS = 3_000
 const MAX_PAGE_BYTES = 8 * 1024 * 1024
 
-/** What one page said. `nodeId` is `null` where the URL does not tell whose page it is. */
+/** The result for one broker. `nodeId` is `null` when the URL template does not name the broker. */
 export type BrokerResult =
   | { nodeId: number | null, address: string, state: 'ok', page: BrokerPage }
   | { nodeId: number | null, address: string, state: 'unreachable' | 'invalid', error: string }
 
-/** What all brokers said at about the same moment. */
+/** The results for all brokers, from one scrape. */
 export interface MetricsSnapshot {
   scrapedAt: Date
   ageMs: number
   brokers: readonly BrokerResult[]
-  /** `undefined` when no broker answered with a page. */
+  /** The figures of the cluster; `undefined` when no broker returned a valid page. */
   whole: Figures | undefined
 }
 
 export interface BrokerMetrics {
   readonly configured: boolean
-  /** What the last scrape found. */
+  /** The outcome of the last scrape. */
   readonly state: 'not_configured' | 'not_scraped' | 'ok' | 'partial' | 'unavailable'
   /**
-   * The brokers' figures, not older than `METRICS_MAX_AGE`: callers within that time share one scrape. A broker that
-   * does not answer costs only itself, and 3 s at most.
-   * @throws {MetricsNotConfigured}, or {MetadataUnavailable} when the URLs hold a placeholder and no snapshot is known
+   * The brokers' figures, at most `METRICS_MAX_AGE` old: callers within that time share one scrape. Takes at most 3 s.
+   * A broker that does not answer does not affect the others.
+   * @throws {MetricsNotConfigured}
+   * @throws {MetadataUnavailable} when a URL has a placeholder and the brokers are not known
    */
   scrape: () => Promise<MetricsSnapshot>
 }
@@ -84,13 +85,13 @@ export default fp(async function brokerMetrics (app) {
 
 interface Target { nodeId: number | null, address: string, url: URL | undefined }
 
-/** One target for each broker where the template has a placeholder, else one whose broker is not known. */
+/** One target per broker if the template has a placeholder, otherwise a single target whose broker is unknown. */
 function expand (template: string, brokers: () => readonly Broker[]): Target[] {
   if (!/\{host\}|\{node_id\}/.test(template)) {
     return [{ nodeId: null, address: new URL(template).host, url: new URL(template) }]
   }
   return brokers().map(({ nodeId, host }) => {
-    // A host name comes from the cluster: it must not become a path, a port or credentials.
+    // The host comes from the cluster: it must not inject a path, a port or credentials.
     const name = /^[\w.-]+$/.test(host) ? host : /^[0-9a-f:.]+$/i.test(host) ? `[${host}]` : ''
     const url = name === '' && template.includes('{host}')
       ? null
@@ -110,7 +111,7 @@ async function scrapeAll (
 }
 
 async function scrapeOne ({ nodeId, address, url }: Target, closing: AbortSignal): Promise<BrokerResult> {
-  if (!url) return { nodeId, address, state: 'invalid', error: 'the snapshot\'s host is no host name' }
+  if (!url) return { nodeId, address, state: 'invalid', error: 'the host in the snapshot is not a host name' }
   const timeout = AbortSignal.timeout(SCRAPE_TIMEOUT_MS)
   try {
     const page = await download(url, AbortSignal.any([timeout, closing]))

@@ -13,37 +13,50 @@ declare module 'fastify' {
 
 const RETRY_INTERVAL_MS = 250
 const PROBE_INTERVAL_MS = 2_000
-/** A probe counts as fresh until the next one could have failed. */
+/** A probe counts as fresh until the next one would have had time to fail. */
 const PROBE_FRESH_MS = 4_000
-/** How long a probe waits for the watch to bring what it has seen, before it asks etcd whether there is anything to bring. */
+/** How long a probe waits for the watch to catch up before it asks etcd whether there is anything to catch up on. */
 const CATCH_UP_MS = 200
-/** How long the watch may be behind a probe before it counts as dead. */
+/** How long the watch may lag behind a probe before it counts as dead. */
 const MAX_BEHIND_MS = 2_000
-/** After so many keys with undecodable values, the log of them starts anew. */
+/** The keys remembered as logged for an undecodable value. When there are more, all are forgotten. */
 const MAX_REPORTED_KEYS = 10_000
 
-/** What has been counted since the start. */
+/** Why the mirror is not synced, as shown to callers. Addresses and details are only logged. */
+export const REASONS = {
+  notAnswered: 'etcd has not answered yet',
+  unreachable: "etcd can't be reached",
+  timedOut: 'etcd does not answer in time',
+  refused: 'etcd refuses the credentials',
+  failed: 'the connection to etcd failed',
+} as const
+type Reason = typeof REASONS[keyof typeof REASONS]
+
+/** Counters since the start. */
 export interface MetadataCounters {
   events: number
-  /** Loads of the whole keyspace, those for a comparison left out. */
+  /** Loads of the whole keyspace, without those made for a comparison. */
   loads: number
-  /** Comparisons with a fresh load, and the keys on which they found a difference, which is a defect. */
+  /** Comparisons with a fresh load. */
   verifications: number
+  /** Keys in which a comparison found a difference. Each is a defect. */
   differences: number
 }
 
-/** The mirror of the `/kafscale/` keyspace, and what is known of its age. */
+/** The mirror of the `/kafscale/` keyspace, and its age. */
 export interface Metadata {
-  /** `undefined` until the first load is complete; then always whole, and at one revision. */
+  /** `undefined` until the first load is complete. From then on always complete, at one revision. */
   readonly mirror: Mirror | undefined
-  /** `synced` only with a fresh probe and an open watch that is not behind it; `unavailable` before the first load. */
+  /**
+   * `synced` requires a fresh probe and an open watch that has caught up with it; `unavailable` before the first load.
+   */
   readonly state: 'synced' | 'stale' | 'unavailable'
-  /** The last moment at which the mirror was known to be current: a probe was sent, or an event came. */
+  /** When the mirror was last known to be current: a probe confirmed it, or an event arrived. */
   readonly observedAt: Date
   /** Milliseconds since then. */
   readonly ageMs: number
-  /** Why the state is not `synced`; nothing in it is secret. */
-  readonly reason: string | undefined
+  /** Why the state is not `synced`. Contains nothing secret. */
+  readonly reason: Reason | undefined
   readonly counters: Readonly<MetadataCounters>
 }
 
@@ -55,9 +68,9 @@ export default fp(async function metadata (app) {
 }, { name: 'metadata', dependencies: ['config', 'etcd'] })
 
 /**
- * Keeps a mirror current. Whatever fails, on whatever endpoint, the answer is the same: leave the connection, open the
- * next one, load anew beside the old mirror, swap. So a restart, a compaction, a restored backup and a cut network need
- * no cases of their own.
+ * Keeps a mirror current. Every failure is handled in the same way: close the connection, open one to the next
+ * endpoint, load a new mirror while the old one still answers, swap them. So a restart, a compaction, a restored backup
+ * and a network failure need no code of their own.
  */
 class Synchronizer implements Metadata {
   mirror: Mirror | undefined
@@ -69,17 +82,18 @@ class Synchronizer implements Metadata {
   readonly #stop = new AbortController()
   #running: Promise<void> | undefined
 
-  #failure = 'etcd has not answered yet'
-  /** The failure of each endpoint since the last load: the log tells of an outage once, not at every attempt. */
-  readonly #failures = new Map<string, string>()
+  #failure: Reason = REASONS.notAnswered
+  /** The failure of each endpoint since the last load, so that an outage is logged once, not at every attempt. */
+  readonly #failures = new Map<string, Reason>()
   #watchOpen = false
-  /** The newest revision that a probe saw: an event from before it proves nothing about now. */
+  /** The newest revision seen by a probe. An older event does not prove that the mirror is current. */
   #probedRevision = 0
-  // On the monotonic clock: when the last probe was sent that found the mirror current, and when it was last known to be.
+  /** When the last probe that found the mirror current was sent, on the monotonic clock. */
   #confirmedAtMs = -Infinity
+  /** When the mirror was last known to be current, on the monotonic clock and as a date. */
   #currentAtMs = -Infinity
   #currentAt = new Date(0)
-  /** Events that come while a load for a comparison goes on. */
+  /** The events that arrive during the load for a comparison. */
   #recorded: KeyEvent[] | undefined
   readonly #reportedKeys = new Set<string>()
 
@@ -102,7 +116,7 @@ class Synchronizer implements Metadata {
     return this.#currentAt
   }
 
-  get reason (): string | undefined {
+  get reason (): Reason | undefined {
     return this.state === 'synced' ? undefined : this.#failure
   }
 
@@ -132,7 +146,7 @@ class Synchronizer implements Metadata {
     }
   }
 
-  /** Loads, then keeps the mirror current until something fails or the signal ends it; always rejects. */
+  /** Loads a mirror and keeps it current until something fails or the signal aborts. Always rejects. */
   async #follow (connection: EtcdConnection, signal: AbortSignal): Promise<never> {
     const ended = Promise.withResolvers<never>()
     signal.addEventListener('abort', () => ended.reject(signal.reason))
@@ -140,7 +154,7 @@ class Synchronizer implements Metadata {
   }
 
   async #synchronize (connection: EtcdConnection, signal: AbortSignal, onEnd: (error: Error) => void): Promise<never> {
-    await connection.probe() // a load may take its time, but whether etcd answers at all must show soon
+    await connection.probe() // a load may take long, but an etcd that doesn't answer must be noticed soon
     const sentAtMs = performance.now()
     const mirror = await this.#load(connection)
     signal.throwIfAborted()
@@ -176,7 +190,7 @@ class Synchronizer implements Metadata {
 
   #apply (events: KeyEvent[]): void {
     const mirror = this.mirror as Mirror
-    // A probe that settled a newer revision has seen these events already.
+    // `#catchUp` may have advanced the revision past events that arrive late.
     const unseen = events.filter(event => event.modRevision > mirror.revision)
     for (const event of unseen) mirror.apply(event)
     mirror.revision = unseen.at(-1)?.modRevision ?? mirror.revision
@@ -201,7 +215,7 @@ class Synchronizer implements Metadata {
     }
   }
 
-  /** Resolves when the mirror shows what `revision` shows; rejects when it does not in time. */
+  /** Resolves when the mirror is at `revision` or newer; rejects when it is not by the deadline. */
   async #catchUp (
     connection: EtcdConnection,
     signal: AbortSignal,
@@ -209,7 +223,7 @@ class Synchronizer implements Metadata {
     deadlineMs: number
   ): Promise<void> {
     while (!await this.#reaches(revision, signal)) {
-      // Writes elsewhere in etcd move its revision too, and no watch of ours tells of them.
+      // Writes outside the prefix advance etcd's revision too, but the watch does not report them.
       const known = this.#revision
       const changes = await connection.changesSince(known)
       const mirror = this.mirror as Mirror
@@ -218,7 +232,7 @@ class Synchronizer implements Metadata {
         mirror.revision = changes.revision
         this.#recorded = undefined
       } else if (performance.now() > deadlineMs) {
-        throw new Error(`the watch is behind: at revision ${known}, etcd at ${changes.revision}`)
+        throw new Error(`the watch is behind: it is at revision ${known}, etcd at ${changes.revision}`)
       }
     }
   }
@@ -232,7 +246,7 @@ class Synchronizer implements Metadata {
     return true
   }
 
-  /** Anti-entropy: from time to time, compares the mirror with a fresh load that is caught up to it. A difference rejects. */
+  /** Compares the mirror with a fresh load at every interval. Rejects when they differ. */
   async #verify (connection: EtcdConnection, signal: AbortSignal): Promise<never> {
     if (this.#verifyIntervalMs === 0) return await new Promise(() => {})
     for (;;) {
@@ -241,7 +255,7 @@ class Synchronizer implements Metadata {
       this.#recorded = recorded
       const fresh = await this.#load(connection)
       while (!await this.#reaches(fresh.revision, signal));
-      if (this.#recorded !== recorded) continue // a settled revision: events that led there may be missing
+      if (this.#recorded !== recorded) continue // `#catchUp` advanced the revision: recorded events may be missing
       this.#recorded = undefined
       for (const event of recorded) if (event.modRevision > fresh.revision) fresh.apply(event)
       const differences = fresh.differences(this.mirror as Mirror)
@@ -250,7 +264,7 @@ class Synchronizer implements Metadata {
       for (const key of differences) {
         this.#log.error({ key: quote(key), revision: fresh.revision }, 'the mirror differs from etcd')
       }
-      if (differences.length > 0) throw new Error('the mirror differs from etcd, so it is loaded anew')
+      if (differences.length > 0) throw new Error('the mirror differs from etcd, so it is loaded again')
     }
   }
 
@@ -284,7 +298,7 @@ class Synchronizer implements Metadata {
 
   #lost (endpoint: string, error: Partial<grpc.ServiceError> & Error): void {
     if (this.#stop.signal.aborted) return
-    this.#failure = failureOf(error)
+    this.#failure = reasonOf(error)
     if (this.#failures.get(endpoint) !== this.#failure) {
       this.#log.warn({ endpoint, reason: error.details ?? error.message }, 'etcd lost')
     }
@@ -292,18 +306,18 @@ class Synchronizer implements Metadata {
   }
 }
 
-/** What callers are told: the kind of failure. Addresses and details are for the log. */
-function failureOf ({ code, details = '' }: Partial<grpc.ServiceError>): string {
-  if (/deadline exceeded/i.test(details)) return 'etcd does not answer in time' // etcd gives up at the deadline too, sometimes first
+function reasonOf ({ code, details = '' }: Partial<grpc.ServiceError>): Reason {
+  // grpc-js reports an expired deadline; so does etcd, which gets the deadline with the request and may be first.
+  if (/deadline exceeded/i.test(details)) return REASONS.timedOut
   switch (code) {
     case grpc.status.UNAUTHENTICATED:
     case grpc.status.PERMISSION_DENIED:
     case grpc.status.INVALID_ARGUMENT:
-      return 'etcd refuses the credentials'
+      return REASONS.refused
     case grpc.status.UNAVAILABLE:
     case grpc.status.CANCELLED:
-      return "etcd can't be reached"
+      return REASONS.unreachable
     default:
-      return 'the connection to etcd failed'
+      return REASONS.failed
   }
 }

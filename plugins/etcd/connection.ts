@@ -7,20 +7,22 @@ import {
   range,
   type RangeRequest,
   type RangeResponse,
+  type ResponseHeader,
   type Rpc,
   watch,
   type WatchResponse,
 } from './messages.ts'
 
 /**
- * How long each kind of call may take; a half-open connection shows as a call that takes longer. A connection begins with
- * the short ones: when they have to be given up, there is time for another within the 2 s from when etcd answers again.
+ * Deadlines per kind of call, which also detect half-open connections. The first calls on a connection have the short
+ * ones: if they time out, another attempt still fits into the 2 s in which the service recovers once etcd answers
+ * again.
  */
 const PROBE_TIMEOUT_MS = 1_000
 const AUTHENTICATE_TIMEOUT_MS = 1_000
 const RANGE_TIMEOUT_MS = 10_000
 
-/** No message is larger; a page of the load that would be is asked for again, smaller. */
+/** The largest message accepted. A page of the load that exceeds it is requested again with fewer keys. */
 const MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 const TARGET_PAGE_BYTES = 1024 * 1024
 const FIRST_PAGE_KEYS = 1_000
@@ -29,33 +31,30 @@ const prefix = Buffer.from(PREFIX)
 const prefixEnd = Buffer.from(PREFIX.replace(/\/$/, '0')) // '0' follows '/'
 const snapshotKey = Buffer.from(`${PREFIX}metadata/snapshot`)
 
-/** The revision asked for is compacted away: what is known must be loaded anew. */
+/** The requested revision has been compacted, so the keyspace must be loaded again. */
 export class CompactedError extends Error {
   override name = 'CompactedError'
 }
 
 export interface Credentials { username: string, password: string }
 
-/** The revision that the cluster is at. */
-export interface Position { revision: number }
-
 export interface WatchHandlers {
-  /** All events of one or more whole revisions, in order. */
+  /** The events of one or more complete revisions, in order. */
   onEvents: (events: WatchResponse['events']) => void
-  /** Called once when etcd has confirmed the watch. */
+  /** Called once, when etcd has confirmed the watch. */
   onOpen: () => void
-  /** Called once, when the stream is over, unless `close` ended it. The watch never comes back by itself. */
+  /** Called once, when the watch ends for any reason but `close`. It is not restarted. */
   onEnd: (error: Error) => void
 }
 
 /**
- * A connection to one etcd endpoint, on which all calls go to the same member. It only reads: `/kafscale/` and nothing
- * else. It does not retry: whoever uses it closes it and opens another.
+ * A connection to one etcd endpoint: all calls go to the same member. It reads keys under `/kafscale/` and can do
+ * nothing else. It does not retry: after an error, close it and open another.
  */
 export class EtcdConnection {
   readonly endpoint: string
   readonly #client: grpc.Client
-  readonly #sockets: HeldSockets
+  readonly #sockets: TrackedSockets
   readonly #credentials: Credentials | undefined
   #token: Promise<string | undefined> | undefined
   readonly #calls = new Set<{ cancel: () => void }>()
@@ -64,28 +63,29 @@ export class EtcdConnection {
   /** @param endpoint scheme, host and port, such as `http://etcd:2379` */
   constructor (endpoint: string, channel: grpc.ChannelCredentials, credentials: Credentials | undefined) {
     this.endpoint = endpoint
-    this.#sockets = new HeldSockets(channel)
+    this.#sockets = new TrackedSockets(channel)
     this.#credentials = credentials
     this.#client = new grpc.Client(`dns:${endpoint.replace(/^https?:\/\//, '')}`, this.#sockets, {
       'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
-      'grpc.keepalive_time_ms': 6_000, // etcd refuses pings that come more often than every 5 s
+      'grpc.keepalive_time_ms': 6_000, // etcd rejects pings less than 5 s apart
       'grpc.keepalive_timeout_ms': 3_000,
       'grpc.keepalive_permit_without_calls': 1,
       'grpc.enable_http_proxy': 0,
-      'grpc.use_local_subchannel_pool': 1, // a new connection must not wait for the back-off of an old one
+      'grpc.use_local_subchannel_pool': 1, // a new connection must not inherit the backoff of an old one
     })
   }
 
-  /** A linearizable read: where the cluster is now. */
-  async probe (): Promise<Position> {
+  /** The current revision, by a linearizable read. */
+  async probe (): Promise<ResponseHeader> {
     return (await this.#range({ key: snapshotKey, keysOnly: true, limit: 1 }, PROBE_TIMEOUT_MS)).header
   }
 
   /**
-   * A linearizable read: whether a key under the prefix was written after `revision`, how many keys there are, and where
-   * the cluster is. No newer key and the same count mean that nothing changed: a delete shows in the count alone.
+   * Whether a key under the prefix was written after `revision`, the number of keys, and the current revision, by a
+   * linearizable read. Nothing has changed if no key was written and the number is the same: a delete only shows in the
+   * number.
    */
-  async changesSince (revision: number): Promise<Position & { written: boolean, keys: number }> {
+  async changesSince (revision: number): Promise<ResponseHeader & { written: boolean, keys: number }> {
     const { header, kvs, count } = await this.#range(
       { key: prefix, rangeEnd: prefixEnd, keysOnly: true, limit: 1, minModRevision: revision + 1 }, PROBE_TIMEOUT_MS)
     return { ...header, written: kvs.length > 0, keys: count }
@@ -93,10 +93,10 @@ export class EtcdConnection {
 
   /**
    * Reads every key under the prefix at one revision, page by page.
-   * @throws {CompactedError} when that revision is compacted while the load goes on.
+   * @throws {CompactedError} when that revision is compacted during the load
    */
-  async load (onPage: (kvs: KeyValue[]) => void): Promise<Position> {
-    let at: Position | undefined
+  async load (onPage: (kvs: KeyValue[]) => void): Promise<ResponseHeader> {
+    let at: ResponseHeader | undefined
     let key = prefix
     let limit = FIRST_PAGE_KEYS
     for (;;) {
@@ -118,7 +118,7 @@ export class EtcdConnection {
     }
   }
 
-  /** Watches the prefix from a revision on. Events come whole: never half a revision. */
+  /** Watches the prefix from a revision on. The events of a revision are never split. */
   watch (startRevision: number, { onEvents, onOpen, onEnd }: WatchHandlers): void {
     this.#metadata().then(metadata => {
       if (this.#closed) return
@@ -145,10 +145,10 @@ export class EtcdConnection {
         if (response.created) onOpen()
         for (const event of response.events) events.push(event)
         if (response.fragment || events.length === 0) return
-        const whole = events
+        const complete = events
         events = []
         try {
-          onEvents(whole)
+          onEvents(complete)
         } catch (error) {
           end(error as Error)
         }
@@ -157,7 +157,7 @@ export class EtcdConnection {
     }).catch((error: Error) => { if (!this.#closed) onEnd(error) })
   }
 
-  /** Ends every call in flight, the watch too, and frees the socket. */
+  /** Ends all calls in flight, including the watch, and closes the socket. */
   close (): void {
     this.#closed = true
     for (const call of this.#calls) call.cancel()
@@ -178,7 +178,7 @@ export class EtcdConnection {
     }
   }
 
-  /** The metadata that a call needs: with the token that the credentials are exchanged for, where there are any and etcd asks for them. */
+  /** The metadata of a call. It has a token, obtained for the credentials, if there are any and etcd requires them. */
   async #metadata (): Promise<grpc.Metadata> {
     const metadata = new grpc.Metadata()
     if (this.#credentials) {
@@ -217,10 +217,11 @@ export class EtcdConnection {
 }
 
 /**
- * The channel's credentials, with hold of its sockets: grpc-js itself leaves the one of a channel that is closed before
- * etcd has answered the HTTP/2 handshake open for as long as etcd does.
+ * Channel credentials that keep track of the channel's sockets, so that closing the channel closes them. grpc-js leaves
+ * a socket open if the channel is closed before the HTTP/2 handshake has completed. `tests/internals.test.ts` pins the
+ * methods of grpc-js that are overridden here.
  */
-class HeldSockets extends grpc.ChannelCredentials {
+class TrackedSockets extends grpc.ChannelCredentials {
   readonly #channel: grpc.ChannelCredentials
   readonly #sockets = new Set<Socket>()
   #destroyed = false
@@ -249,7 +250,7 @@ class HeldSockets extends grpc.ChannelCredentials {
     connector.connect = async socket => {
       if (this.#destroyed) {
         socket.destroy()
-        throw new Error('closed')
+        throw new Error('the connection is closed')
       }
       this.#sockets.add(socket)
       socket.once('close', () => this.#sockets.delete(socket))
@@ -259,12 +260,12 @@ class HeldSockets extends grpc.ChannelCredentials {
   }
 }
 
-/** Credentials may be there before etcd asks for them, as for its own client. */
+/** Like etcd's own client, accepts credentials even if etcd does not use them yet. */
 function unlessNotEnabled (error: grpc.ServiceError): undefined {
   if (!/authentication is not enabled/.test(error.details)) throw error
 }
 
-/** The token has expired, is of an etcd that restarted, or was given before users or roles changed. */
+/** The token has expired, was issued before etcd restarted, or predates a change of users or roles. */
 function isTokenError ({ code, details }: grpc.ServiceError): boolean {
   return code === grpc.status.UNAUTHENTICATED || /revision of auth store is old/.test(details)
 }

@@ -8,11 +8,11 @@ declare module 'fastify' {
   interface FastifyInstance { etcd: EtcdReader }
 }
 
-/** The way to etcd. It reads: no method of it, or of what it opens, writes. */
+/** Access to etcd. It is read-only: nothing reachable from here writes. */
 export interface EtcdReader {
   /**
-   * Opens a connection to one endpoint, the next of the list at each call, so that who gives up on one gets another. It
-   * returns at once: whether the endpoint answers shows at the first call. The caller closes it.
+   * Opens a connection to the next endpoint of the list, so that after a failure another one is tried. Returns at once:
+   * an unreachable endpoint shows at the first call. The caller closes the connection.
    */
   connect (): EtcdConnection
 }

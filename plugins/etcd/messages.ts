@@ -1,10 +1,16 @@
-import protobuf from 'protobufjs/minimal.js'
-
 /**
- * What this service speaks of etcd's API: authenticate, range, watch. The messages that write are not here, so no code
- * path can send one. Field numbers are those of etcd's `rpc.proto` and `kv.proto`; fields that nobody reads are skipped.
- * Written by hand, since a load decodes tens of thousands of keys while nothing can be answered.
+ * The messages of etcd's API that this service uses: Authenticate, Range and Watch. Why not the `etcd3` package?
+ *
+ * - Read-only by construction: no message that writes exists here, so no code path can send one.
+ * - Behavior under faults: `etcd3`'s watcher dies after a compaction, and its reconnects hide behind a circuit breaker
+ *   for seconds. Here a failed call is reported at once, and the caller decides what to do next.
+ * - Speed: a load decodes tens of thousands of keys before the service can answer. Messages are decoded by hand, and
+ *   fields that nobody reads are skipped.
+ *
+ * Field numbers are those of etcd's `rpc.proto` and `kv.proto`.
  */
+import protobuf from 'protobufjs/minimal.js'
+import { LENGTH_DELIMITED, tagOf, VARINT, wireTypeOf } from '../../kafscale/protobuf.ts'
 
 export interface ResponseHeader { revision: number }
 export interface KeyValue { key: Buffer, value: Buffer, modRevision: number }
@@ -34,120 +40,171 @@ export interface WatchResponse {
   canceled: boolean
   compactRevision: number
   cancelReason: string
-  /** More events of the same response follow in the next message. */
+  /** Whether the next message continues this response with more events. */
   fragment: boolean
   events: WatchEvent[]
 }
 
-/** One rpc: its path, and how its messages become bytes and back. */
+/** A remote procedure: its path, and how to encode its request and decode its response. */
 export interface Rpc<Request, Response> {
   path: string
   serialize: (request: Request) => Buffer
   deserialize: (bytes: Buffer) => Response
 }
 
+const AUTHENTICATE_REQUEST = { name: tagOf(1, LENGTH_DELIMITED), password: tagOf(2, LENGTH_DELIMITED) } as const
+const AUTHENTICATE_RESPONSE = { token: tagOf(2, LENGTH_DELIMITED) } as const
+
 export const authenticate: Rpc<{ name: string, password: string }, { token: string }> = {
   path: '/etcdserverpb.Auth/Authenticate',
-  serialize: ({ name, password }) =>
-    finish(new protobuf.Writer().uint32(0x0a).string(name).uint32(0x12).string(password)),
+  serialize: ({ name, password }) => finish(
+    new protobuf.Writer()
+      .uint32(AUTHENTICATE_REQUEST.name).string(name)
+      .uint32(AUTHENTICATE_REQUEST.password).string(password)
+  ),
   deserialize (bytes) {
     const response = { token: '' }
     decodeFields(bytes, (tag, reader) => {
-      if (tag === 0x12) response.token = reader.string()
-      else reader.skipType(tag & 7)
+      if (tag === AUTHENTICATE_RESPONSE.token) response.token = reader.string()
+      else skip(reader, tag)
     })
     return response
   },
 }
 
+const RANGE_REQUEST = {
+  key: tagOf(1, LENGTH_DELIMITED),
+  rangeEnd: tagOf(2, LENGTH_DELIMITED),
+  limit: tagOf(3, VARINT),
+  revision: tagOf(4, VARINT),
+  keysOnly: tagOf(8, VARINT),
+  minModRevision: tagOf(10, VARINT),
+} as const
+const RANGE_RESPONSE = {
+  header: tagOf(1, LENGTH_DELIMITED),
+  kvs: tagOf(2, LENGTH_DELIMITED),
+  more: tagOf(3, VARINT),
+  count: tagOf(4, VARINT),
+} as const
+
 export const range: Rpc<RangeRequest, RangeResponse> = {
   path: '/etcdserverpb.KV/Range',
   serialize ({ key, rangeEnd, limit = 0, revision = 0, keysOnly = false, minModRevision = 0 }) {
-    const writer = new protobuf.Writer().uint32(0x0a).bytes(key)
-    if (rangeEnd) writer.uint32(0x12).bytes(rangeEnd)
+    const writer = new protobuf.Writer().uint32(RANGE_REQUEST.key).bytes(key)
+    if (rangeEnd) writer.uint32(RANGE_REQUEST.rangeEnd).bytes(rangeEnd)
     return finish(
-      writer.uint32(0x18).int64(limit).uint32(0x20).int64(revision).uint32(0x40).bool(keysOnly).uint32(0x50).int64(
-        minModRevision
-      )
+      writer
+        .uint32(RANGE_REQUEST.limit).int64(limit)
+        .uint32(RANGE_REQUEST.revision).int64(revision)
+        .uint32(RANGE_REQUEST.keysOnly).bool(keysOnly)
+        .uint32(RANGE_REQUEST.minModRevision).int64(minModRevision)
     )
   },
   deserialize (bytes) {
     const response: RangeResponse = { header: { revision: 0 }, kvs: [], more: false, count: 0 }
     decodeFields(bytes, (tag, reader) => {
       switch (tag) {
-        case 0x0a: response.header = decodeHeader(reader.bytes()); break
-        case 0x12: response.kvs.push(decodeKeyValue(reader)); break
-        case 0x18: response.more = reader.bool(); break
-        case 0x20: response.count = varint(reader); break
-        default: reader.skipType(tag & 7)
+        case RANGE_RESPONSE.header: response.header = decodeHeader(reader.bytes()); break
+        case RANGE_RESPONSE.kvs: response.kvs.push(decodeKeyValue(reader)); break
+        case RANGE_RESPONSE.more: response.more = reader.bool(); break
+        case RANGE_RESPONSE.count: response.count = varint(reader); break
+        default: skip(reader, tag)
       }
     })
     return response
   },
 }
 
+const WATCH_REQUEST = { createRequest: tagOf(1, LENGTH_DELIMITED) } as const
+const WATCH_CREATE_REQUEST = {
+  key: tagOf(1, LENGTH_DELIMITED),
+  rangeEnd: tagOf(2, LENGTH_DELIMITED),
+  startRevision: tagOf(3, VARINT),
+  fragment: tagOf(8, VARINT),
+} as const
+const WATCH_RESPONSE = {
+  created: tagOf(3, VARINT),
+  canceled: tagOf(4, VARINT),
+  compactRevision: tagOf(5, VARINT),
+  cancelReason: tagOf(6, LENGTH_DELIMITED),
+  fragment: tagOf(7, VARINT),
+  events: tagOf(11, LENGTH_DELIMITED),
+} as const
+
 export const watch: Rpc<WatchRequest, WatchResponse> = {
   path: '/etcdserverpb.Watch/Watch',
-  serialize: ({ createRequest: { key, rangeEnd, startRevision, fragment } }) =>
-    finish(
-      new protobuf.Writer().uint32(0x0a).fork()
-        .uint32(0x0a).bytes(key).uint32(0x12).bytes(rangeEnd).uint32(0x18).int64(startRevision).uint32(0x40).bool(
-          fragment
-        ).ldelim()
-    ),
+  serialize: ({ createRequest: { key, rangeEnd, startRevision, fragment } }) => finish(
+    new protobuf.Writer()
+      .uint32(WATCH_REQUEST.createRequest).fork()
+      .uint32(WATCH_CREATE_REQUEST.key).bytes(key)
+      .uint32(WATCH_CREATE_REQUEST.rangeEnd).bytes(rangeEnd)
+      .uint32(WATCH_CREATE_REQUEST.startRevision).int64(startRevision)
+      .uint32(WATCH_CREATE_REQUEST.fragment).bool(fragment)
+      .ldelim()
+  ),
   deserialize (bytes) {
     const response: WatchResponse = {
       created: false, canceled: false, compactRevision: 0, cancelReason: '', fragment: false, events: []
     }
     decodeFields(bytes, (tag, reader) => {
       switch (tag) {
-        case 0x18: response.created = reader.bool(); break
-        case 0x20: response.canceled = reader.bool(); break
-        case 0x28: response.compactRevision = varint(reader); break
-        case 0x32: response.cancelReason = reader.string(); break
-        case 0x38: response.fragment = reader.bool(); break
-        case 0x5a: response.events.push(decodeEvent(reader.bytes())); break
-        default: reader.skipType(tag & 7)
+        case WATCH_RESPONSE.created: response.created = reader.bool(); break
+        case WATCH_RESPONSE.canceled: response.canceled = reader.bool(); break
+        case WATCH_RESPONSE.compactRevision: response.compactRevision = varint(reader); break
+        case WATCH_RESPONSE.cancelReason: response.cancelReason = reader.string(); break
+        case WATCH_RESPONSE.fragment: response.fragment = reader.bool(); break
+        case WATCH_RESPONSE.events: response.events.push(decodeEvent(reader.bytes())); break
+        default: skip(reader, tag)
       }
     })
     return response
   },
 }
 
+const RESPONSE_HEADER = { revision: tagOf(3, VARINT) } as const
+
 function decodeHeader (bytes: Uint8Array): ResponseHeader {
   const header = { revision: 0 }
   decodeFields(bytes, (tag, reader) => {
-    if (tag === 0x18) header.revision = varint(reader)
-    else reader.skipType(tag & 7)
+    if (tag === RESPONSE_HEADER.revision) header.revision = varint(reader)
+    else skip(reader, tag)
   })
   return header
 }
+
+const EVENT = { type: tagOf(1, VARINT), kv: tagOf(2, LENGTH_DELIMITED) } as const
+const EVENT_TYPE_DELETE = 1
 
 function decodeEvent (bytes: Uint8Array): WatchEvent {
   const event: WatchEvent = { type: 'PUT', kv: { key: EMPTY, value: EMPTY, modRevision: 0 } }
   decodeFields(bytes, (tag, reader) => {
     switch (tag) {
-      case 0x08: event.type = reader.int32() === 1 ? 'DELETE' : 'PUT'; break
-      case 0x12: event.kv = decodeKeyValue(reader); break
-      default: reader.skipType(tag & 7)
+      case EVENT.type: event.type = reader.int32() === EVENT_TYPE_DELETE ? 'DELETE' : 'PUT'; break
+      case EVENT.kv: event.kv = decodeKeyValue(reader); break
+      default: skip(reader, tag)
     }
   })
   return event
 }
 
+const KEY_VALUE = {
+  key: tagOf(1, LENGTH_DELIMITED),
+  modRevision: tagOf(3, VARINT),
+  value: tagOf(5, LENGTH_DELIMITED),
+} as const
 const EMPTY = Buffer.alloc(0)
 
-/** Reads a length-delimited key and value in place: there are too many of them for a reader each. */
+/** Decodes a length-delimited key and value in place: a reader for each of them would cost more than the decoding. */
 function decodeKeyValue (reader: protobuf.Reader): KeyValue {
   const kv: KeyValue = { key: EMPTY, value: EMPTY, modRevision: 0 }
   const end = reader.uint32() + reader.pos
   while (reader.pos < end) {
     const tag = reader.uint32()
     switch (tag) {
-      case 0x0a: kv.key = reader.bytes() as Buffer; break
-      case 0x18: kv.modRevision = varint(reader); break
-      case 0x2a: kv.value = reader.bytes() as Buffer; break
-      default: reader.skipType(tag & 7)
+      case KEY_VALUE.key: kv.key = reader.bytes() as Buffer; break
+      case KEY_VALUE.modRevision: kv.modRevision = varint(reader); break
+      case KEY_VALUE.value: kv.value = reader.bytes() as Buffer; break
+      default: skip(reader, tag)
     }
   }
   return kv
@@ -158,7 +215,11 @@ function decodeFields (bytes: Uint8Array, decodeField: (tag: number, reader: pro
   while (reader.pos < reader.len) decodeField(reader.uint32(), reader)
 }
 
-/** A varint as a number: revisions and counts stay far below 2^53. */
+function skip (reader: protobuf.Reader, tag: number): void {
+  reader.skipType(wireTypeOf(tag))
+}
+
+/** Decodes a varint to a number: revisions and counts stay far below 2^53. */
 function varint (reader: protobuf.Reader): number {
   let value = 0
   for (let factor = 1; ; factor *= 0x80) {

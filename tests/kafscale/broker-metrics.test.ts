@@ -6,7 +6,7 @@ const pages = recording<{ body?: string }>('metrics.jsonl.gz').flatMap(({ body }
 const page = pages[9] as string
 const invalid = { name: 'InvalidPageError' }
 
-t.test('a real broker\'s page', async t => {
+t.test('parses the page of a real broker', async t => {
   const read = parseBrokerPage(page)
   t.match(read, {
     s3State: 'healthy',
@@ -29,12 +29,12 @@ t.test('a real broker\'s page', async t => {
   t.strictSame(read.produceLatencyMs.at(-1), { le: Infinity, count: 1138 })
 })
 
-t.test('every page of the recording is read', async t => {
+t.test('parses every page of the recording', async t => {
   t.equal(pages.length, 55)
   t.strictSame(new Set(pages.map(text => parseBrokerPage(text).s3State)), new Set(['healthy', 'unavailable']))
 })
 
-t.test('the admin families, interleaved and in any order, are put together', async t => {
+t.test('merges the samples of the admin families, interleaved and in any order', async t => {
   const [before] = page.split('kafscale_admin_requests_total{')
   const [, after] = page.split(/(?=# HELP kafscale_authz)/)
   const read = parseBrokerPage(`${before}kafscale_admin_requests_total{api="api_37"} 2
@@ -47,35 +47,37 @@ ${after}`)
   t.match(read, { adminRequests: 8, adminRequestErrors: 1, adminRequestLatencyMs: (14.5 * 2 + 2.5 * 6) / 8 })
 })
 
-t.test('denials are counted by the unlabelled line, of which the others are parts', async t => {
+t.test('takes the unlabelled line as the number of denials, which the labelled lines break down', async t => {
   const denied = page.replace(
     'kafscale_authz_denied_total 0\n',
-    'kafscale_authz_denied_total 3\nkafscale_authz_denied_total{action="admin",resource="cluster"} 1\nkafscale_authz_denied_total{action="fetch",resource="topic"} 2\n'
+    'kafscale_authz_denied_total 3\n' +
+    'kafscale_authz_denied_total{action="admin",resource="cluster"} 1\n' +
+    'kafscale_authz_denied_total{action="fetch",resource="topic"} 2\n'
   )
   t.equal(parseBrokerPage(denied).authzDenied, 3)
 })
 
-t.test('a page without admin requests has no latency of them', async t => {
+t.test('has no latency of admin requests when there were none', async t => {
   const none = page.split('\n').filter(line => !line.startsWith('kafscale_admin_')).join('\n')
   t.match(parseBrokerPage(none), { adminRequests: 0, adminRequestLatencyMs: null })
 })
 
-t.test('a page that is not what a broker serves is refused', async t => {
+t.test('rejects a page that a broker would not serve', async t => {
   for (
     const [what, text] of Object.entries({
       empty: '',
       HTML: '<!doctype html><html><body>502</body></html>\n',
       JSON: '{"status":"ok"}\n',
-      'NaN where a number belongs': page.replace('kafscale_produce_rps 28.116667', 'kafscale_produce_rps NaN'),
-      'no number': page.replace('kafscale_broker_goroutines 39', 'kafscale_broker_goroutines many'),
-      infinite: page.replace('kafscale_s3_error_rate 0.000000', 'kafscale_s3_error_rate +Inf'),
+      NaN: page.replace('kafscale_produce_rps 28.116667', 'kafscale_produce_rps NaN'),
+      'a value that is not a number': page.replace('kafscale_broker_goroutines 39', 'kafscale_broker_goroutines many'),
+      'an infinite value': page.replace('kafscale_s3_error_rate 0.000000', 'kafscale_s3_error_rate +Inf'),
       'two S3 states': page.replace('{state="degraded"} 0', '{state="degraded"} 1'),
       'no S3 state': page.replace('{state="healthy"} 1', '{state="healthy"} 0'),
       'an unknown S3 state': page.replace('{state="healthy"} 1', '{state="fine"} 1'),
-      'a histogram without its end': page.replace(/kafscale_produce_latency_ms_bucket\{le="\+Inf"\} \d+\n/, ''),
-      'a histogram that falls': page.replace(/(kafscale_produce_latency_ms_bucket\{le="100"\}) \d+/, '$1 1'),
+      'a histogram without its last bucket': page.replace(/kafscale_produce_latency_ms_bucket\{le="\+Inf"\} \d+\n/, ''),
+      'a histogram that decreases': page.replace(/(kafscale_produce_latency_ms_bucket\{le="100"\}) \d+/, '$1 1'),
       'a broken label': page.replace('{state="healthy"} 1', '{state"healthy"} 1'),
-      'a labelled value alone': page.replace(
+      'only a labelled value': page.replace(
         'kafscale_authz_denied_total 0',
         'kafscale_authz_denied_total{action="x"} 0'
       ),
@@ -84,7 +86,7 @@ t.test('a page that is not what a broker serves is refused', async t => {
   ) t.throws(() => parseBrokerPage(text), invalid, what)
 })
 
-t.test('a page that is cut off anywhere is refused, but where nothing that counts is missing', async t => {
+t.test('rejects a page that is truncated anywhere before its last required sample', async t => {
   const needed = page.indexOf('kafscale_authz_denied_total 0\n') + 'kafscale_authz_denied_total 0\n'.length
   let accepted = 0
   for (let length = 0; length < needed; length++) {
@@ -96,7 +98,7 @@ t.test('a page that is cut off anywhere is refused, but where nothing that count
   t.equal(accepted, 0)
 })
 
-t.test('the whole comes from its parts', async t => {
+t.test('aggregates the figures of brokers', async t => {
   const part = (figures: Partial<BrokerPage>): BrokerPage => ({ ...parseBrokerPage(page), ...figures })
   const whole = aggregate([
     part({
@@ -153,12 +155,13 @@ t.test('the whole comes from its parts', async t => {
       part({ s3LatencyMs: 20, produceRps: 0, fetchRps: 0 }),
     ]),
     { s3LatencyMs: 15 },
-    'a plain mean where nobody has load'
+    'unweighted without load'
   )
-  t.match(aggregate([part({ s3LatencyMs: 0, s3ErrorRate: 0 })]), { s3LatencyMs: 0, s3ErrorRate: 0 }, 'nobody uses S3')
+  const unused = { s3LatencyMs: 0, s3ErrorRate: 0 }
+  t.match(aggregate([part(unused)]), unused, 'no broker uses S3')
 })
 
-t.test('a quantile is interpolated within its bucket', async t => {
+t.test('interpolates a quantile within its bucket', async t => {
   const histogram = [{ le: 10, count: 10 }, { le: 20, count: 90 }, { le: 50, count: 90 }, { le: Infinity, count: 100 }]
   t.equal(quantile(histogram, 0.05), 5)
   t.equal(quantile(histogram, 0.5), 15)
@@ -168,7 +171,7 @@ t.test('a quantile is interpolated within its bucket', async t => {
   t.equal(quantile([], 0.5), null)
 })
 
-t.test('histograms with other bounds are merged at all of them', async t => {
+t.test('merges histograms with different bounds at all of the bounds', async t => {
   const one = parseBrokerPage(page)
   const whole = aggregate([
     { ...one, produceLatencyMs: [{ le: 10, count: 4 }, { le: Infinity, count: 5 }] },

@@ -5,7 +5,7 @@ import { holds } from '../support/property.ts'
 
 const anyInt64 = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n })
 
-t.test('decimal text is -?[0-9]+ within int64 and nothing else', async t => {
+t.test('parses -?[0-9]+ within int64, and nothing else', async t => {
   t.equal(parseInt64('0'), 0)
   t.equal(parseInt64('-1'), -1)
   t.ok(Object.is(parseInt64('-0'), 0))
@@ -37,18 +37,18 @@ t.test('decimal text is -?[0-9]+ within int64 and nothing else', async t => {
   }
 })
 
-t.test('text and value are the same number', async t => {
+t.test('parses what bigint writes', async t => {
   holds(t, 'for every int64', anyInt64, value => parseInt64(value.toString()) === int64(value))
 })
 
-t.test('sums and differences are exact, beyond int64 too', async t => {
-  holds(t, 'for every two', fc.tuple(anyInt64, anyInt64), ([a, b]) =>
+t.test('adds and subtracts exactly, even beyond int64', async t => {
+  holds(t, 'for every pair', fc.tuple(anyInt64, anyInt64), ([a, b]) =>
     add(int64(a), int64(b)) === int64(a + b) && subtract(int64(a), int64(b)) === int64(a - b))
   t.equal(add(9223372036854775807n, 9223372036854775807n), 18446744073709551614n)
   t.equal(subtract(Number.MIN_SAFE_INTEGER, 1), -9007199254740992n)
 })
 
-t.test('an answer carries a JSON integer within ±(2^53−1) and a decimal string beyond', async t => {
+t.test('becomes a JSON integer within ±(2^53−1) and a decimal string beyond', async t => {
   holds(t, 'for every int64', anyInt64, value => {
     const json = toJson(int64(value))
     return (typeof json === 'number') === (value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER) &&

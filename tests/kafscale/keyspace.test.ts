@@ -4,7 +4,7 @@ import { formatKey } from '../../demo/encode.ts'
 import { type Key, parseKey } from '../../kafscale/keyspace.ts'
 import { holds, same } from '../support/property.ts'
 
-t.test('each key of the contract says what it stands for', async t => {
+t.test('parses every kind of key', async t => {
   const cases: [string, Key][] = [
     ['/kafscale/metadata/snapshot', { kind: 'snapshot' }],
     ['/kafscale/topics/orders/config', { kind: 'topic-config', topic: 'orders' }],
@@ -26,7 +26,7 @@ t.test('each key of the contract says what it stands for', async t => {
   }
 })
 
-t.test('a topic may hold slashes where a broker finds it all the same', async t => {
+t.test('accepts slashes in names where brokers do', async t => {
   t.strictSame(parseKey('/kafscale/topics/a/b c/partitions/0/next_offset'), {
     kind: 'next-offset',
     topic: 'a/b c',
@@ -37,7 +37,7 @@ t.test('a topic may hold slashes where a broker finds it all the same', async t 
   t.strictSame(parseKey('/kafscale/group-leases/a/b'), { kind: 'group-lease', group: 'a/b' })
 })
 
-t.test('keys that follow no known pattern are nothing', async t => {
+t.test('rejects keys of unknown patterns', async t => {
   for (
     const key of [
       '',
@@ -74,7 +74,7 @@ t.test('keys that follow no known pattern are nothing', async t => {
   ) t.equal(parseKey(key), undefined, key)
 })
 
-t.test('every identity has one key, and every key one identity', async t => {
+t.test('parses what formatKey writes', async t => {
   const name = fc.string({ minLength: 1, unit: 'grapheme' })
   const plainName = name.filter(text => !text.includes('/'))
   const partition = fc.integer({ min: 0, max: 2 ** 31 - 1 })
@@ -90,5 +90,5 @@ t.test('every identity has one key, and every key one identity', async t => {
     fc.record({ kind: fc.constant('group-metadata' as const), group: plainName }, plain),
     fc.record({ kind: fc.constant('committed-offset' as const), group: plainName, topic: plainName, partition }, plain)
   )
-  holds(t, 'there and back', anyKey, key => same(parseKey(formatKey(key)), key), 1000)
+  holds(t, 'for every key', anyKey, key => same(parseKey(formatKey(key)), key), 1000)
 })

@@ -43,7 +43,7 @@ interface StoredKey { key: string, value: string, mod_revision: string }
 const stored = ({ key, value, mod_revision: modRevision }: StoredKey) =>
   put(key, Buffer.from(value, 'base64'), Number(modRevision))
 
-t.test('the recording, replayed event by event, ends in exactly the keyspace that was read at its end', async t => {
+t.test('replaying the recording gives exactly the keyspace that was read at its end', async t => {
   const mirror = mirrorOf(...recording<StoredKey>('keyspace.jsonl').slice(1).map(stored))
   let events = 0
   for (const response of recording<{ events: (StoredKey & { type: string })[] }>('watch.jsonl.gz')) {
@@ -75,12 +75,12 @@ t.test('lag is the log end offset minus the committed offset', async t => {
     ['orders', 0, 6],
     ['orders', 1, -3],
     ['orders', 2, null],
-  ], 'null where a side is unknown; negative as it is')
+  ], 'null when either side is unknown; may be negative')
   t.equal(totalLag(commits), 3)
-  t.equal(totalLag(commits.filter(({ lag }) => lag === null)), null, 'no known lag, no total')
+  t.equal(totalLag(commits.filter(({ lag }) => lag === null)), null, 'no total without a known lag')
 })
 
-t.test('sums are exact and may exceed int64', async t => {
+t.test('total lag is exact and may exceed int64', async t => {
   const most = '9223372036854775807'
   const mirror = mirrorOf(
     snapshot(['orders', 2]),
@@ -92,7 +92,7 @@ t.test('sums are exact and may exceed int64', async t => {
   t.equal(totalLag(mirror.group('g')?.commits ?? []), 18446744073709551615n)
 })
 
-t.test('a log end offset needs a partition in the snapshot', async t => {
+t.test('the log end offset is unknown for a partition that is not in the snapshot', async t => {
   const mirror = mirrorOf(end('orders', 0, '10'), committed('g', 'orders', 0, 4))
   const [commit] = mirror.group('g')?.commits ?? []
   t.equal(commit?.lag, null)
@@ -104,7 +104,7 @@ t.test('a log end offset needs a partition in the snapshot', async t => {
   t.strictSame(mirror.topics, [])
 })
 
-t.test('a topic exists only in the snapshot, a group only by metadata or an offset', async t => {
+t.test('a topic exists if it is in the snapshot, a group if it has metadata or a committed offset', async t => {
   const mirror = mirrorOf(
     end('a', 0, '1'),
     put('/kafscale/partition-leases/a/0', '1'),
@@ -116,12 +116,12 @@ t.test('a topic exists only in the snapshot, a group only by metadata or an offs
   t.ok(mirror.group('g')?.exists)
   mirror.apply(committed('g', 'a', 0, 1))
   mirror.apply(remove('/kafscale/consumers/g/metadata'))
-  t.ok(mirror.group('g')?.exists, 'by its offset')
+  t.ok(mirror.group('g')?.exists, 'because of its committed offset')
   mirror.apply(remove('/kafscale/consumers/g/offsets/a/0'))
   t.equal(mirror.group('g'), undefined)
 })
 
-t.test('what is gone from etcd is gone from memory', async t => {
+t.test('keeps nothing in memory once all keys are deleted', async t => {
   const keys = [
     '/kafscale/topics/a/partitions/0/next_offset',
     '/kafscale/partition-leases/a/0',
@@ -158,7 +158,7 @@ t.test('what is gone from etcd is gone from memory', async t => {
   t.strictSame(mirror.differences(new Mirror()), [])
 })
 
-t.test('a value that can\'t be decoded costs only itself, and is never the value before it', async t => {
+t.test('an undecodable value becomes unknown, does not keep the previous one, and affects nothing else', async t => {
   const cases: [string, string, string, (mirror: Mirror) => unknown][] = [
     [
       '/kafscale/consumers/g/offsets/orders/0',
@@ -191,23 +191,23 @@ t.test('a value that can\'t be decoded costs only itself, and is never the value
   t.strictSame(
     mirrorOf(put('/kafscale/topics/a/partitions/0', '\x0a\x05a')).undecodable.size,
     1,
-    'also where nobody reads it'
+    'even if nothing uses the value'
   )
 })
 
-t.test('a group with an offset that can\'t be decoded still exists', async t => {
+t.test('a group with an undecodable committed offset still exists', async t => {
   const group = mirrorOf(put('/kafscale/consumers/g/offsets/a/0', 'x')).group('g')
   t.match(group?.commits[0], { offset: null, metadata: null, committedAtMs: null, lag: null })
 })
 
-t.test('keys of no known pattern are counted as keys and otherwise nothing', async t => {
+t.test('keys of unknown patterns are counted and otherwise ignored', async t => {
   const mirror = mirrorOf(
     put('/kafscale/brokers/0', 'x'),
     put(Buffer.from('/kafscale/group-leases/\xff', 'latin1'), '1')
   )
   t.equal(mirror.modRevisions.size, 2)
   t.equal(mirror.undecodable.size, 0)
-  t.equal(mirror.coordinatorId('\ufffd'), null, 'a key that is not UTF-8 is nobody\'s name')
+  t.equal(mirror.coordinatorId('\ufffd'), null, 'a key that is not UTF-8 does not collide with another')
 })
 
 t.test('lists are sorted by code unit', async t => {
@@ -222,7 +222,7 @@ t.test('lists are sorted by code unit', async t => {
   t.equal(compare('a', 'a'), 0)
 })
 
-t.test('names that mean something to JavaScript mean nothing here', async t => {
+t.test('names of JavaScript built-ins have no special meaning', async t => {
   const names = ['__proto__', 'constructor', 'toString', 'hasOwnProperty']
   const mirror = mirrorOf(
     snapshot(...names.map((name): [string, number] => [name, 1])),
@@ -233,7 +233,7 @@ t.test('names that mean something to JavaScript mean nothing here', async t => {
   t.equal(mirror.topic('valueOf'), undefined)
 })
 
-t.test('two mirrors of one revision are compared by what they hold', async t => {
+t.test('compares mirrors by their contents', async t => {
   const events = [
     snapshot(['a', 1]),
     end('a', 0, '5'),
@@ -248,12 +248,12 @@ t.test('two mirrors of one revision are compared by what they hold', async t => 
   t.strictSame(
     mirrorOf(...events).differences(mirrorOf(...events.toReversed())),
     [],
-    'whatever the order of what they saw'
+    'regardless of the order of events'
   )
   for (const [index, { key }] of events.entries()) {
     t.strictSame(mirrorOf(...events).differences(mirrorOf(...events.toSpliced(index, 1))), [key.toString()])
   }
   t.strictSame(mirrorOf(end('a', 0, '5')).differences(mirrorOf(end('a', 0, '6'))), [
     '/kafscale/topics/a/partitions/0/next_offset',
-  ], 'also where only the value differs')
+  ], 'even if only the value differs')
 })

@@ -2,20 +2,33 @@ import fc from 'fast-check'
 import t from 'tap'
 import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig } from '../../demo/encode.ts'
 import { int64 } from '../../kafscale/int64.ts'
-import { type ConsumerGroup, decodeCommittedOffset, decodeConsumerGroup, decodeLease, decodeNextOffset, decodePartitionState, decodeSnapshot, decodeTopicConfig, type TopicConfig, UndecodableError } from '../../kafscale/records.ts'
+import {
+  type ConsumerGroup,
+  decodeCommittedOffset,
+  decodeConsumerGroup,
+  decodeLease,
+  decodeNextOffset,
+  decodePartitionState,
+  decodeSnapshot,
+  decodeTopicConfig,
+  type TopicConfig,
+  UndecodableError,
+} from '../../kafscale/records.ts'
 import { holds, same } from '../support/property.ts'
 
-// The contract's own vectors, section 1.3.
+// Records as written by KafScale.
 const TOPIC_CONFIG =
   '0a066f726465727310031803208088b2a00228ffffffffffffffffff013a14323032362d30372d31365430383a35313a34305a'
 const CONSUMER_GROUP =
-  '0a0267311206737461626c651a08636f6e73756d6572220572616e67652a0567312d343230013a420a0567312d343212391a1e323032362d30372d31365430383a35313a34302e3132333435363738395a220c0a066f7264657273120200012a066f726465727330904e40e0d403'
+  '0a0267311206737461626c651a08636f6e73756d6572220572616e67652a0567312d343230013a420a0567312d343212391a1e' +
+  '323032362d30372d31365430383a35313a34302e3132333435363738395a220c0a066f7264657273120200012a066f7264657273' +
+  '30904e40e0d403'
 const PARTITION_STATE = '0a066f726465727310031a0130'
 
 const refused = { name: 'UndecodableError' }
 const hex = (text: string) => Buffer.from(text, 'hex')
 
-t.test('a topic config', async t => {
+t.test('decodes a topic config', async t => {
   const config = decodeTopicConfig(hex(TOPIC_CONFIG))
   t.strictSame(config, {
     partitions: 3,
@@ -29,7 +42,7 @@ t.test('a topic config', async t => {
   t.equal(encodeTopicConfig('orders', config).toString('hex'), TOPIC_CONFIG)
 })
 
-t.test('a consumer group', async t => {
+t.test('decodes a consumer group', async t => {
   const defects: string[] = []
   t.strictSame(decodeConsumerGroup(hex(CONSUMER_GROUP), defects), {
     state: 'stable',
@@ -50,11 +63,11 @@ t.test('a consumer group', async t => {
   t.strictSame(defects, [])
 })
 
-t.test('a partition state', async t => {
+t.test('decodes a partition state', async t => {
   t.strictSame(decodePartitionState(hex(PARTITION_STATE)), { topic: 'orders', partition: 3, leaderBroker: '0' })
 })
 
-t.test('a protobuf that is cut off anywhere is undecodable, or a shorter message, never another kind of failure', async t => {
+t.test('a truncated protobuf is undecodable or a shorter message, and never fails in another way', async t => {
   const decoders: [string, (value: Buffer) => unknown][] = [
     [TOPIC_CONFIG, decodeTopicConfig],
     [CONSUMER_GROUP, value => decodeConsumerGroup(value, [])],
@@ -76,7 +89,7 @@ t.test('a protobuf that is cut off anywhere is undecodable, or a shorter message
   t.throws(() => decodeTopicConfig(hex('0a02c328')), refused, 'text that is not UTF-8')
 })
 
-t.test('a field of an unknown number, or of another wire type, is skipped as Go skips it', async t => {
+t.test('skips fields with an unknown number or an unexpected wire type, like Go', async t => {
   t.strictSame(decodePartitionState(hex('f80501' + PARTITION_STATE)).topic, 'orders')
   t.strictSame(decodePartitionState(hex('0801' + '1201ff' + PARTITION_STATE)), {
     topic: 'orders',
@@ -86,7 +99,7 @@ t.test('a field of an unknown number, or of another wire type, is skipped as Go 
   t.strictSame(decodeTopicConfig(hex('f80501')).partitions, 0)
 })
 
-t.test('partitions may be packed or not, and a negative one is left out', async t => {
+t.test('accepts packed and unpacked partitions, and leaves out negative ones', async t => {
   const group = (assignment: string) => {
     const bytes = assignment.length / 2
     const member = '22' + bytes.toString(16).padStart(2, '0') + assignment
@@ -115,7 +128,7 @@ const instant = fc.option(
 )
 const partitions = fc.uniqueArray(fc.nat(2 ** 31 - 1)).map(list => list.sort((a, b) => a - b))
 
-t.test('what was written is read, with no integer rounded', async t => {
+t.test('decodes what was encoded, without rounding integers', async t => {
   const plain = { noNullPrototype: true }
   const config: fc.Arbitrary<TopicConfig> = fc.record({
     partitions: int32,
@@ -151,7 +164,7 @@ t.test('what was written is read, with no integer rounded', async t => {
   holds(t, 'committed offset', committed, record => same(decodeCommittedOffset(encodeCommittedOffset(record)), record))
 })
 
-t.test('bytes of any kind are decoded or undecodable, never another failure', async t => {
+t.test('arbitrary bytes are decoded or undecodable, and never fail in another way', async t => {
   const decoders = [
     decodeNextOffset, decodeLease, decodeCommittedOffset, decodeTopicConfig, decodePartitionState,
     (value: Buffer) => decodeConsumerGroup(value, []), (value: Buffer) => decodeSnapshot(value, []),
@@ -166,7 +179,7 @@ t.test('bytes of any kind are decoded or undecodable, never another failure', as
   }), 2000)
 })
 
-t.test('a committed offset', async t => {
+t.test('decodes a committed offset', async t => {
   const decode = (json: string) => decodeCommittedOffset(Buffer.from(json))
   const committedAtMs = Date.parse('2026-11-23T13:20:32.608Z')
   t.strictSame(decode('{"offset":2,"metadata":"","committed_at":"2026-11-23T13:20:32.608073016Z"}'), {
@@ -210,7 +223,7 @@ t.test('a committed offset', async t => {
   ) t.throws(() => decode(json), refused, json)
 })
 
-t.test('a time is one of the calendar, in a year of four digits, or null', async t => {
+t.test('a time is valid and in a year of four digits, or null', async t => {
   const read = (time: string) =>
     decodeCommittedOffset(Buffer.from(JSON.stringify({ offset: 1, committed_at: time }))).committedAtMs
   t.equal(read('2024-02-29T23:59:59.999999999Z'), Date.parse('2024-02-29T23:59:59.999Z'))
@@ -236,25 +249,25 @@ t.test('a time is one of the calendar, in a year of four digits, or null', async
   }
 })
 
-t.test('an int64 that is cut off is undecodable, wherever it is cut', async t => {
+t.test('an int64 that is truncated anywhere is undecodable', async t => {
   for (const varint of ['ff', 'ffff', 'ffffff', 'ffffffff', 'ffffffffff', 'ffffffffffffffffffff01', '']) {
     t.throws(() => decodeTopicConfig(hex('20' + varint)), refused, varint)
   }
   t.equal(decodeTopicConfig(hex('20ffffffffffffffffff01')).retentionMs, -1)
 })
 
-t.test('a field without a number, and a group that does not end, are undecodable', async t => {
+t.test('a field with number 0, and a group without an end, are undecodable', async t => {
   for (const bytes of ['0001', '0b', '0b14', '0c', '0b0801', '0b'.repeat(100_000)]) {
     t.throws(() => decodePartitionState(hex(bytes)), refused, bytes.slice(0, 10))
   }
   t.equal(
     decodePartitionState(hex('0b' + '0801' + '1b' + '1c' + '0c' + PARTITION_STATE)).partition,
     3,
-    'a whole group is skipped'
+    'a complete group is skipped'
   )
 })
 
-t.test('leases hold a broker id, next_offset an int64', async t => {
+t.test('decodes leases to a broker id and next_offset to an int64', async t => {
   t.equal(decodeLease(Buffer.from('2')), 2)
   t.equal(decodeNextOffset(Buffer.from('9223372036854775807')), 9223372036854775807n)
   for (const text of ['', 'broker-2', '2.0', ' 2', '2\n', '4294967296']) {
@@ -265,11 +278,53 @@ t.test('leases hold a broker id, next_offset an int64', async t => {
   }
 })
 
-t.test('both spellings of the snapshot say the same', async t => {
-  const now =
-    '{"Brokers":[{"NodeID":1,"Host":"b1","Port":9092,"Rack":null,"UnknownTags":{}}],"ControllerID":1,"Topics":[{"ErrorCode":0,"Topic":"orders","TopicID":[],"IsInternal":false,"Partitions":[{"ErrorCode":0,"Partition":1,"Leader":1,"LeaderEpoch":0,"Replicas":[1],"ISR":[1],"OfflineReplicas":null,"UnknownTags":{}}],"AuthorizedOperations":0,"UnknownTags":{}}],"ClusterName":"prod","ClusterID":null}'
-  const before =
-    '{"Brokers":[{"NodeID":1,"Host":"b1","Port":9092,"Rack":null}],"ControllerID":1,"Topics":[{"ErrorCode":0,"Name":"orders","TopicID":[],"IsInternal":false,"Partitions":[{"ErrorCode":0,"PartitionIndex":1,"LeaderID":1,"LeaderEpoch":0,"ReplicaNodes":[1],"ISRNodes":[1],"OfflineReplicas":null}],"TopicAuthorizedOperations":0}],"ClusterName":"prod","ClusterID":null}'
+t.test('decodes the snapshot with the field names of both versions', async t => {
+  const now = JSON.stringify({
+    Brokers: [{ NodeID: 1, Host: 'b1', Port: 9092, Rack: null, UnknownTags: {} }],
+    ControllerID: 1,
+    Topics: [{
+      ErrorCode: 0,
+      Topic: 'orders',
+      TopicID: [],
+      IsInternal: false,
+      Partitions: [{
+        ErrorCode: 0,
+        Partition: 1,
+        Leader: 1,
+        LeaderEpoch: 0,
+        Replicas: [1],
+        ISR: [1],
+        OfflineReplicas: null,
+        UnknownTags: {},
+      }],
+      AuthorizedOperations: 0,
+      UnknownTags: {},
+    }],
+    ClusterName: 'prod',
+    ClusterID: null,
+  })
+  const before = JSON.stringify({
+    Brokers: [{ NodeID: 1, Host: 'b1', Port: 9092, Rack: null }],
+    ControllerID: 1,
+    Topics: [{
+      ErrorCode: 0,
+      Name: 'orders',
+      TopicID: [],
+      IsInternal: false,
+      Partitions: [{
+        ErrorCode: 0,
+        PartitionIndex: 1,
+        LeaderID: 1,
+        LeaderEpoch: 0,
+        ReplicaNodes: [1],
+        ISRNodes: [1],
+        OfflineReplicas: null,
+      }],
+      TopicAuthorizedOperations: 0,
+    }],
+    ClusterName: 'prod',
+    ClusterID: null,
+  })
   const anyCase = now.toLowerCase()
   const expected = {
     clusterName: 'prod',
@@ -296,27 +351,14 @@ t.test('both spellings of the snapshot say the same', async t => {
     t.strictSame(defects, [])
   }
   t.strictSame(decodeSnapshot(encodeSnapshot(expected), []), expected)
-  t.strictSame(JSON.parse(encodeSnapshot(expected).toString()).Topics[0].TopicID, [
-    150,
-    88,
-    64,
-    56,
-    22,
-    64,
-    158,
-    102,
-    235,
-    162,
-    23,
-    95,
-    142,
-    255,
-    139,
-    83,
-  ], "the contract's own")
+  t.strictSame(
+    JSON.parse(encodeSnapshot(expected).toString()).Topics[0].TopicID,
+    [150, 88, 64, 56, 22, 64, 158, 102, 235, 162, 23, 95, 142, 255, 139, 83],
+    'the topic id that KafScale generates'
+  )
 })
 
-t.test('a missing snapshot field is its zero value', async t => {
+t.test('a missing field of the snapshot has its zero value', async t => {
   const zero = { clusterName: null, clusterId: null, controllerId: 0, brokers: [], topics: [] }
   t.strictSame(decodeSnapshot(Buffer.from('{}'), []), zero)
   t.strictSame(
@@ -328,7 +370,7 @@ t.test('a missing snapshot field is its zero value', async t => {
   )
 })
 
-t.test('a part of the snapshot that can\'t be decoded costs only itself', async t => {
+t.test('an undecodable part of the snapshot does not affect the rest', async t => {
   const defects: string[] = []
   const snapshot = decodeSnapshot(
     Buffer.from(JSON.stringify({
@@ -360,7 +402,7 @@ t.test('a part of the snapshot that can\'t be decoded costs only itself', async 
   t.match(defects.join('\n'), /topic "orders": partition 0: its number is negative\n/)
 })
 
-t.test('a name or controller that can\'t be decoded costs only itself', async t => {
+t.test('an undecodable name or controller does not affect the rest', async t => {
   const defects: string[] = []
   t.strictSame(
     decodeSnapshot(
@@ -375,10 +417,10 @@ t.test('a name or controller that can\'t be decoded costs only itself', async t 
       topics: [{ name: 'a', errorCode: 0, partitions: [] }],
     }
   )
-  t.strictSame(defects, ['ClusterName is no text', 'ClusterID is no text', 'ControllerID is no int32'])
+  t.strictSame(defects, ['ClusterName is not a string', 'ClusterID is not a string', 'ControllerID is not an int32'])
 })
 
-t.test('a snapshot that is no JSON object, or has no lists where they belong, is undecodable', async t => {
+t.test('a snapshot that is not a JSON object, or has other values for its lists, is undecodable', async t => {
   for (const json of ['', '{', 'null', '[]', '"x"', '{"Topics":{}}', '{"Brokers":5}']) {
     t.throws(() => decodeSnapshot(Buffer.from(json), []), refused, json)
   }

@@ -145,7 +145,7 @@ t.test('placeholders make a URL of each broker of the snapshot', async t => {
   t.match(results, [
     { nodeId: 0, address, state: 'ok' },
     { nodeId: 7, address, state: 'ok' },
-    { nodeId: 8, address: 'broker 8', state: 'invalid', error: 'the snapshot\'s host is no host name' },
+    { nodeId: 8, address: 'broker 8', state: 'invalid', error: 'the host in the snapshot is not a host name' },
     { nodeId: 9, address: `[::1]:${port}`, state: 'unreachable' },
   ])
   t.strictSame(paths.sort(), ['/0/metrics', '/7/metrics'])

@@ -1,21 +1,22 @@
 /**
- * Random histories of a `/kafscale/` keyspace: what KafScale writes, in both of its spellings, and what nobody should.
+ * Random histories of a `/kafscale/` keyspace: what KafScale writes, in both of its versions, and what no one should
+ * write.
  *
- * A seed gives the same history every time. Nothing here is imported from the service, so the encoders are the second
- * reading of the contract that a round trip needs.
+ * The same seed always gives the same history. Nothing is imported from the service, so the encoders are an independent
+ * implementation of the formats, which makes round trips meaningful.
  */
 
-/** One write of a history, to be applied in order. */
+/** One write of a history. */
 export type Operation = { put: Buffer, value: Buffer } | { delete: Buffer }
 
-/** A reproducible source of choices. */
+/** A reproducible source of random choices. */
 export interface Random {
-  /** A whole number from 0 to `below` − 1. */
+  /** An integer from 0 to `below` − 1. */
   int: (below: number) => number
   chance: (probability: number) => boolean
-  /** One of the values, of which there must be some. */
+  /** One of the values, which must not be empty. */
   pick: <T>(values: readonly T[]) => T
-  /** Up to `count` different ones of the values, in random order. */
+  /** Up to `count` of the values, without repetition and in random order. */
   some: <T>(values: readonly T[], count: number) => T[]
 }
 
@@ -40,7 +41,7 @@ export function random (seed: number): Random {
   }
 }
 
-/** Names that sort, match, escape or collide differently in a careless reader. */
+/** Names that a careless implementation sorts, matches, escapes or confuses. */
 export const oddNames = [
   'orders',
   'Orders',
@@ -128,7 +129,7 @@ const bytesField = (number: number, value: Buffer): Buffer =>
 const textField = (number: number, value: string): Buffer =>
   value === '' ? Buffer.alloc(0) : bytesField(number, Buffer.from(value))
 
-/** A `kafscale.metadata.TopicConfig` as it is written. */
+/** The fields of a `kafscale.metadata.TopicConfig`. */
 export interface TopicConfigFields {
   name: string
   partitions?: number
@@ -155,7 +156,10 @@ export function encodeTopicConfig (fields: TopicConfigFields): Buffer {
   ])
 }
 
-/** A `kafscale.metadata.ConsumerGroup` as it is written; `unpacked` writes partitions one by one, which proto3 readers must take too. */
+/**
+ * The fields of a `kafscale.metadata.ConsumerGroup`. `unpacked` writes partitions one by one, which proto3 readers must
+ * accept.
+ */
 export interface ConsumerGroupFields {
   groupId: string
   state?: string
@@ -206,7 +210,7 @@ export function encodeConsumerGroup (fields: ConsumerGroupFields): Buffer {
   ])
 }
 
-/** The JSON as Go's encoder writes it, or with everything beyond ASCII escaped. */
+/** JSON as written by Go's encoder, or with all non-ASCII characters escaped. */
 function json (value: unknown, ascii: boolean): string {
   const text = JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, escaped)
   return ascii ? text.replace(/[^\x20-\x7e]/g, escaped) : text
@@ -261,7 +265,9 @@ function decimal (from: Random): string {
   return from.chance(0.05) ? from.pick(['007', '-0', '-007', '00']) : String(from.int(500))
 }
 
-/** A stored time: mostly one of the last minutes with nanoseconds, sometimes an odd one, sometimes none. */
+/**
+ * A stored time: usually within the last minutes, with or without nanoseconds, sometimes unusual, sometimes invalid.
+ */
 function time (from: Random, now: Date): string {
   if (from.chance(0.1)) {
     return from.pick([
@@ -307,20 +313,26 @@ function time (from: Random, now: Date): string {
     : moment.replace(/\.\d+/, '')
 }
 
-/** A text that nothing but a reader shows: mostly short, sometimes around or over 4 KB with wide characters at the edge. */
+/**
+ * A text that tools return as it is: mostly short, sometimes about 4 KB long with multi-byte characters at the limit.
+ */
 function text (from: Random): string {
   if (from.chance(0.8)) return from.pick(['', '', 'consumer', 'range', '/10.0.0.7', 'client-1', ...oddNames])
   const wide = from.pick(['x', 'é', '€', '😀'])
   return 'x'.repeat(from.int(4)) + wide.repeat(Math.floor(4096 / Buffer.byteLength(wide)) - 1 + from.int(4))
 }
 
-/** No wire type, a cut varint, cut bytes, field number 0, a text that is not UTF-8, the end of another group. */
-const brokenFields = [[0x0f], [0xff], [0x07, 0x01], [0x0a, 0x05, 0x61], [0x00, 0x00], [0x12, 0x02, 0xc3, 0x28], [
-  0x0b,
-  0x14,
-]]
+const brokenFields = [
+  [0x0f], // an invalid wire type
+  [0xff], // a truncated varint
+  [0x07, 0x01], // an invalid wire type
+  [0x0a, 0x05, 0x61], // truncated bytes
+  [0x00, 0x00], // field number 0
+  [0x12, 0x02, 0xc3, 0x28], // text that is not UTF-8
+  [0x0b, 0x14], // the end of a different group
+]
 
-/** Damages a value so that it may no longer decode. */
+/** Damages a value, which may make it undecodable. */
 function damaged (from: Random, value: Buffer): Buffer {
   switch (from.int(4)) {
     case 0:
@@ -334,7 +346,7 @@ function damaged (from: Random, value: Buffer): Buffer {
   }
 }
 
-/** Fields that a newer writer could add; readers skip them. */
+/** Fields that a newer version could add. Readers skip them. */
 const unknownFields = [
   Buffer.from([0xa0, 0x06, 0x01]), Buffer.from([0xa2, 0x06, 0x01, 0x78]), Buffer.from([0xa5, 0x06, 1, 2, 3, 4]),
   Buffer.from([0xa1, 0x06, 1, 2, 3, 4, 5, 6, 7, 8]), Buffer.from([0xa3, 0x06, 0x08, 0x01, 0xa4, 0x06])
@@ -480,7 +492,7 @@ function snapshot (from: Random, topics: readonly string[]): Buffer {
 const nodeId = (broker: unknown): unknown =>
   typeof broker === 'object' && broker !== null && 'NodeID' in broker ? broker.NodeID : 0
 
-/** Keys of a map, now and then with one that is written a second time: the last counts. */
+/** Keys of a map, sometimes with one that occurs twice: the last one counts. */
 const sometimesTwice = (from: Random, keys: string[]): string[] =>
   from.chance(0.15) ? [...keys, ...from.some(keys, 1)] : keys
 
@@ -535,7 +547,7 @@ function config (from: Random, now: Date, name: string): Buffer {
   )
 }
 
-/** A key that follows no known pattern, some by a hair. */
+/** A key that matches no known pattern, in some cases only just. */
 function strayKey (from: Random, groupId: string, topic: string): Buffer {
   const bytes = Buffer.from([0xff])
   return from.pick([
@@ -590,12 +602,12 @@ function strayKey (from: Random, groupId: string, topic: string): Buffer {
   ])
 }
 
-/** A history, and the names that it is about: most of the topics and groups that a tool can be asked for. */
+/** A history, and most of the topic and group names that occur in it. */
 export interface History { operations: Operation[], topics: string[], groups: string[] }
 
 /**
- * `length` writes or somewhat more, the same for the same arguments. Most stored times lie within two minutes of `now`,
- * so that some members are stale and some are not.
+ * A history of at least `length` writes that is determined by the arguments. Most stored times are within two minutes
+ * of `now`, so that some members are stale and some are not.
  */
 export function history (seed: number, length: number, now: Date): History {
   const from = random(seed)

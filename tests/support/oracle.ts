@@ -1,17 +1,17 @@
 /**
- * What every read tool but `cluster_metrics` must answer, computed straight from one range read of `/kafscale/`.
+ * Computes the expected answer of every read tool except `cluster_metrics` from one range read of `/kafscale/`.
  *
- * It is the independent side of a comparison, so it imports nothing from the service, keeps no state between
- * questions and prefers the plain way to the fast one.
+ * To be an independent reference, it imports nothing from the service, keeps no state between calls, and prefers simple
+ * code to fast code.
  */
 
-/** One key of a range read. `modRevision` is etcd's, in decimal. */
+/** One key of a range read. `modRevision` is decimal text. */
 export interface KeyValue { key: Buffer, value: Buffer, modRevision: string }
 
-/** Every key under `/kafscale/` at one etcd revision (decimal). */
+/** Every key under `/kafscale/` at one etcd revision, which is decimal text. */
 export interface RangeRead { revision: string, kvs: KeyValue[] }
 
-/** The arguments of any of the tools. */
+/** The arguments of all tools. */
 export interface Arguments {
   limit?: number
   pattern?: string
@@ -24,15 +24,15 @@ export interface Arguments {
 }
 
 /**
- * `answer.content` is the `structuredContent` of one page without `next_cursor`, which stands in it only when there is
- * `more`. What doesn't come from etcd's values is left out: of `cluster_status` `brokers_reachable`, `s3`, `etcd`, and the
- * brokers' `metrics` and `s3_state`; an `error` is `anyText`.
+ * `content` is the `structuredContent` of one page. It lacks `next_cursor`, which is present exactly when there is
+ * `more`, and whatever does not come from stored values: `brokers_reachable`, `s3`, `etcd`, and the brokers' `metrics`
+ * and `s3_state` of `cluster_status`. An `error` is `anyText`.
  */
 export type Expected =
   | { kind: 'answer', content: Record<string, unknown>, more: boolean }
   | { kind: 'failure', code: 'METADATA_UNAVAILABLE' | 'GROUP_NOT_FOUND' }
 
-/** Stands for a text whose wording is the service's. */
+/** Stands for a text whose wording is not specified. */
 export const anyText = '<any text>'
 
 class Undecodable extends Error {}
@@ -42,7 +42,7 @@ const byNumber = (a: bigint, b: bigint): number => a < b ? -1 : a > b ? 1 : 0
 const bySize = (a: number, b: number): number => a - b
 const sum = (values: bigint[]): bigint => values.reduce((total, value) => total + value, 0n)
 
-/** The value, or null where it can't be decoded. */
+/** The decoded value, or null when it is undecodable. */
 function orNull<T> (decode: () => T): T | null {
   try {
     return decode()
@@ -52,7 +52,7 @@ function orNull<T> (decode: () => T): T | null {
   }
 }
 
-/** A JSON number while that is exact, else decimal text. */
+/** A JSON number if that is exact, otherwise decimal text. */
 function int64 (value: bigint): number | string {
   const number = Number(value)
   return Number.isSafeInteger(number) ? number : value.toString()
@@ -80,7 +80,10 @@ function decimal (bytes: Uint8Array, bits: number): bigint {
   return within(BigInt(text), bits)
 }
 
-/** Milliseconds since 1970 of an RFC 3339 time, cut to the millisecond; null when it isn't one or can't be given back as one. */
+/**
+ * Unix milliseconds of an RFC 3339 time, truncated to the millisecond; null unless it is valid and its UTC year is 0 to
+ * 9999.
+ */
 function instant (text: string): number | null {
   const match = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))$/.exec(text)
   if (match === null) return null
@@ -109,7 +112,7 @@ function instant (text: string): number | null {
 const timeOrNull = (ms: number | null): string | null => ms === null ? null : new Date(ms).toISOString()
 const age = (observedAt: Date, ms: number): number => Math.max(0, observedAt.getTime() - ms)
 
-/** A stored text; one over 4 KB is cut between two characters and says how long it was, which makes 4 KB at most. */
+/** Truncates a stored text to 4 KB, between two characters and including a note of its original length. */
 function cut (text: string): string {
   const bytes = Buffer.byteLength(text)
   if (bytes <= 4096) return text
@@ -124,17 +127,17 @@ function cut (text: string): string {
   return kept + ending
 }
 
-/** Whether the glob (`*`: any text, `?`: one character) covers the whole name. */
-function matches (glob: string[], name: string[]): boolean {
+/** Whether a glob (`*`: any text, `?`: one character) matches the whole name. */
+function globMatches (glob: string[], name: string[]): boolean {
   const [first, ...rest] = glob
   if (first === undefined) return name.length === 0
-  if (first === '*') return matches(rest, name) || (name.length > 0 && matches(glob, name.slice(1)))
-  return name.length > 0 && (first === '?' || first === name[0]) && matches(rest, name.slice(1))
+  if (first === '*') return globMatches(rest, name) || (name.length > 0 && globMatches(glob, name.slice(1)))
+  return name.length > 0 && (first === '?' || first === name[0]) && globMatches(rest, name.slice(1))
 }
 
 // JSON
 
-/** A JSON number as it is written, for `JSON.parse` rounds. */
+/** The source text of a JSON number, since `JSON.parse` rounds. */
 class JsonNumber {
   readonly text: string
   constructor (text: string) {
@@ -163,7 +166,7 @@ function parseJson (bytes: Uint8Array): JsonObject {
   return jsonObject(value)
 }
 
-/** The member with the first of the names that is there, exactly or else in another case; undefined when none is. */
+/** The member with the first name that exists, exactly or else in a different case; undefined when none does. */
 function member (object: JsonObject, ...names: string[]): unknown {
   for (const name of names) {
     if (Object.hasOwn(object, name)) return object[name]
@@ -193,7 +196,7 @@ function arrayOrEmpty (value: unknown): unknown[] {
   return value
 }
 
-/** What can be decoded of a list whose items fail one by one. */
+/** The items of a list that can be decoded. */
 const decodable = <T>(values: unknown[], decode: (value: unknown) => T): T[] =>
   values.map(value => orNull(() => decode(value))).filter(value => value !== null)
 
@@ -280,7 +283,7 @@ const zeroSnapshot: Snapshot = { controllerId: 0, clusterName: null, clusterId: 
 
 // Protobuf
 
-/** A field as it stands on the wire: a varint, or the bytes of a length-delimited one; fixed-width fields have neither. */
+/** A field on the wire: a varint, or the bytes of a length-delimited field. Fixed-width fields have neither. */
 interface Field { number: bigint, varint?: bigint, bytes?: Uint8Array }
 
 function varintAt (bytes: Uint8Array, start: number): { value: bigint, end: number } {
@@ -295,7 +298,7 @@ function varintAt (bytes: Uint8Array, start: number): { value: bigint, end: numb
   throw new Undecodable('varint over 64 bits')
 }
 
-/** The fields of a message in the order in which they are written, the contents of groups left out. */
+/** The fields of a message in wire order, without the contents of groups. */
 function protobuf (bytes: Uint8Array): Field[] {
   const fields: Field[] = []
   const openGroups: bigint[] = []
@@ -317,7 +320,7 @@ function protobuf (bytes: Uint8Array): Field[] {
   while (position < bytes.length) {
     const tag = varint()
     const number = tag >> 3n
-    if (number < 1n || number >= 1n << 29n) throw new Undecodable('no such field number')
+    if (number < 1n || number >= 1n << 29n) throw new Undecodable('invalid field number')
     const field: Field = { number }
     switch (tag & 7n) {
       case 0n: field.varint = varint(); break
@@ -325,10 +328,10 @@ function protobuf (bytes: Uint8Array): Field[] {
       case 2n: field.bytes = take(varint()); break
       case 3n: openGroups.push(number); continue
       case 4n:
-        if (openGroups.pop() !== number) throw new Undecodable('end of another group')
+        if (openGroups.pop() !== number) throw new Undecodable('unexpected end of a group')
         continue
       case 5n: take(4n); break
-      default: throw new Undecodable('no such wire type')
+      default: throw new Undecodable('invalid wire type')
     }
     if (openGroups.length === 0) fields.push(field)
   }
@@ -351,7 +354,7 @@ const protoTexts = (fields: Field[], number: bigint): string[] => lengthDelimite
 
 const protoText = (fields: Field[], number: bigint): string => protoTexts(fields, number).at(-1) ?? ''
 
-/** The packed and the single values of a repeated int32. */
+/** The packed and unpacked values of a repeated int32. */
 function protoInt32s (fields: Field[], number: bigint): number[] {
   return fields.filter(field => field.number === number).flatMap(({ varint, bytes = new Uint8Array() }) => {
     const values = varint === undefined ? [] : [varint]
@@ -371,7 +374,7 @@ function protoMap<T> (fields: Field[], number: bigint, decode: (entry: Field[]) 
   }))
 }
 
-/** A stored `TopicConfig`; `createdAt` in milliseconds since 1970. */
+/** A stored `TopicConfig`. `createdAt` is in Unix milliseconds. */
 export interface TopicConfig {
   retentionMs: bigint
   retentionBytes: bigint
@@ -380,7 +383,10 @@ export interface TopicConfig {
   config: Map<string, string>
 }
 
-/** The protobuf `kafscale.metadata.TopicConfig`; throws when it can't be decoded. */
+/**
+ * Decodes the protobuf message `kafscale.metadata.TopicConfig`.
+ * @throws when it is undecodable
+ */
 export function topicConfig (bytes: Uint8Array): TopicConfig {
   const fields = protobuf(bytes)
   protoText(fields, 1n)
@@ -405,7 +411,7 @@ interface Member {
   sessionTimeoutMs: number
 }
 
-/** A stored `ConsumerGroup`; `members` by member id, `heartbeatAt` in milliseconds since 1970. */
+/** A stored `ConsumerGroup`. `members` is sorted by member id, `heartbeatAt` is in Unix milliseconds. */
 export interface ConsumerGroup {
   state: string
   protocolType: string
@@ -416,7 +422,10 @@ export interface ConsumerGroup {
   rebalanceTimeoutMs: number
 }
 
-/** The protobuf `kafscale.metadata.ConsumerGroup`; throws when it can't be decoded. */
+/**
+ * Decodes the protobuf message `kafscale.metadata.ConsumerGroup`.
+ * @throws when it is undecodable
+ */
 export function consumerGroup (bytes: Uint8Array): ConsumerGroup {
   const fields = protobuf(bytes)
   protoText(fields, 1n)
@@ -451,19 +460,19 @@ export function consumerGroup (bytes: Uint8Array): ConsumerGroup {
 
 interface Commit { offset: bigint, metadata: string, committedAt: number | null }
 
-/** A committed-offset key of a group; `commit` is null when its value can't be decoded. */
+/** A committed-offset key of a group. `commit` is null when its value is undecodable. */
 interface CommittedOffset { topic: string, partition: number, commit: Commit | null }
 
-/** `metadata` is undefined when the group has none, null when it can't be decoded. */
+/** `metadata` is undefined when the group has none, null when it is undecodable. */
 interface Group { metadata: ConsumerGroup | null | undefined, offsets: CommittedOffset[] }
 
 /** Every value of a range read, decoded. */
 export interface Keyspace {
   revision: bigint
-  /** null when the stored one can't be decoded. */
+  /** null when the stored one is undecodable. */
   snapshot: Snapshot | null
   configs: Map<string, TopicConfig | null>
-  /** By `key(topic, partition)`, as are the partition leases. */
+  /** By `key(topic, partition)`, like the partition leases. */
   nextOffsets: Map<string, bigint | null>
   partitionLeases: Map<string, bigint | null>
   groupLeases: Map<string, bigint | null>
@@ -486,7 +495,7 @@ function partitionNumber (text: string): number | null {
   return /^(0|[1-9][0-9]*)$/.test(text) && BigInt(text) <= 2147483647n ? Number(text) : null
 }
 
-/** Reads every key that follows a known pattern; the others are ignored. */
+/** Decodes every key of a known pattern. Other keys are ignored. */
 export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
   const space: Keyspace = {
     revision: BigInt(revision),
@@ -573,7 +582,7 @@ const knownLags = (space: Keyspace, offsets: CommittedOffset[]): bigint[] =>
 const stale = (member: Member, observedAt: Date): boolean =>
   member.heartbeatAt === null || age(observedAt, member.heartbeatAt) > (member.sessionTimeoutMs || 30_000)
 
-/** What `list_groups` and `describe_group` both say of a group. */
+/** The properties of a group that `list_groups` and `describe_group` share. */
 function groupHead (
   group: Group,
   observedAt: Date
@@ -594,7 +603,7 @@ const assigned = (group: Group): Array<{ memberId: string, topic: string, partit
 
 // The tools
 
-/** `content` is the page's when `rows` are those of the page. */
+/** `content` turns the rows of a page into its content. */
 interface Answer<Row> { rows: Row[], content: (rows: Row[]) => Record<string, unknown> }
 
 type Tool = (
@@ -650,7 +659,7 @@ const tools: Record<string, Tool> = {
   list_topics ({ snapshot }, { pattern = '*' }) {
     if (snapshot === null) return metadataUnavailable
     return paged({
-      rows: snapshot.topics.filter(({ name }) => matches([...pattern], [...name])),
+      rows: snapshot.topics.filter(({ name }) => globMatches([...pattern], [...name])),
       content: topics => ({ topics: topics.map(topicRow) })
     })
   },
@@ -703,7 +712,7 @@ const tools: Record<string, Tool> = {
       }
     })
     return paged({
-      rows: groups.filter(group => matches([...pattern], [...group.group_id]) &&
+      rows: groups.filter(group => globMatches([...pattern], [...group.group_id]) &&
         (state === undefined || group.state?.toLowerCase() === state.toLowerCase())),
       content: groups => ({ groups })
     })
@@ -760,7 +769,7 @@ const tools: Record<string, Tool> = {
       : [...ofGroup, ...ofSnapshot].filter(({ topic }) => topics.includes(topic))
     const rows = firstOfEach(wanted, ({ topic, partition }) => key(topic, partition))
       .sort((a, b) => byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition))
-    // Where the snapshot can't be decoded, nobody knows which topics there are.
+    // With an undecodable snapshot, it is not known which topics exist.
     const unknown = space.snapshot === null
       ? []
       : topics.filter(name =>
@@ -872,18 +881,18 @@ const tools: Record<string, Tool> = {
   }
 }
 
-/** The tools that this can answer for. */
+/** The tools that the oracle covers. */
 export const answerable = Object.keys(tools)
 
-/** The groups that exist, by id. */
+/** The ids of the groups that exist. */
 export const groupIds = (space: Keyspace): string[] => [...space.groups.keys()].sort(byCodeUnit)
 
-/** The topics of the snapshot, by name; none when it can't be decoded. */
+/** The names of the topics in the snapshot; empty when it is undecodable. */
 export const topicNames = (space: Keyspace): string[] => (space.snapshot?.topics ?? []).map(({ name }) => name)
 
 /**
- * What the tool must answer from the keyspace: `limit` (100 when absent) rows from row number `from` on. Ages are taken
- * at `observedAt`, which is the answer's own.
+ * The expected answer of a tool: `limit` rows (100 when absent) from row number `from` on.
+ * @param observedAt the answer's own `observed_at`, from which ages are computed
  */
 export function expected (space: Keyspace, tool: string, args: Arguments, observedAt: Date, from = 0): Expected {
   const ask = tools[tool]

@@ -20,7 +20,7 @@ function ask (space: Keyspace, tool: string, args: Arguments = {}, from = 0): Re
   if (answer.kind === 'failure') return { failure: answer.code }
   const { observed_at: at, revision, ...content } = answer.content
   if (at !== observedAt.toISOString() || revision === undefined) {
-    throw new Error('an answer says when and at which revision')
+    throw new Error('an answer must have observed_at and revision')
   }
   return answer.more ? { ...content, more: true } : content
 }
@@ -37,7 +37,7 @@ const topicOf = (name: unknown, ...partitions: number[]): unknown => ({
   })),
 })
 
-t.test("the contract's vectors", async t => {
+t.test('decodes records as written by KafScale', async t => {
   const config = Buffer.from(
     '0a066f726465727310031803208088b2a00228ffffffffffffffffff013a14323032362d30372d31365430383a35313a34305a',
     'hex'
@@ -62,8 +62,9 @@ t.test("the contract's vectors", async t => {
   )
 
   const group = Buffer.from(
-    '0a0267311206737461626c651a08636f6e73756d6572220572616e67652a0567312d343230013a420a0567312d343212391a1e323032362d30372d' +
-      '31365430383a35313a34302e3132333435363738395a220c0a066f7264657273120200012a066f726465727330904e40e0d403',
+    '0a0267311206737461626c651a08636f6e73756d6572220572616e67652a0567312d343230013a420a0567312d343212391a1e' +
+    '323032362d30372d31365430383a35313a34302e3132333435363738395a220c0a066f7264657273120200012a066f7264657273' +
+    '30904e40e0d403',
     'hex'
   )
   t.strictSame(consumerGroup(group), {
@@ -100,8 +101,8 @@ t.test("the contract's vectors", async t => {
     }]
   }), group)
 
-  t.test('cut short, a message decodes only where a field ends', async t => {
-    const whole = Array.from({ length: config.length }, (_, length) => length).filter(length => {
+  t.test('a truncated message decodes only if it ends between fields', async t => {
+    const decodable = Array.from({ length: config.length }, (_, length) => length).filter(length => {
       try {
         topicConfig(config.subarray(0, length))
         return true
@@ -109,28 +110,28 @@ t.test("the contract's vectors", async t => {
         return false
       }
     })
-    t.strictSame(whole, [0, 8, 10, 12, 18, 29])
+    t.strictSame(decodable, [0, 8, 10, 12, 18, 29])
   })
 })
 
-t.test('a protobuf reader', async t => {
+t.test('the protobuf reader', async t => {
   const decode = (hex: string): ReturnType<typeof topicConfig> => topicConfig(Buffer.from(hex, 'hex'))
   t.equal(
     decode('2005a00601a20600a50601020304a1060102030405060708').retentionMs,
     5n,
-    'skips fields that it does not know'
+    'skips unknown fields'
   )
   t.equal(decode('a3060801a4062005').retentionMs, 5n, 'skips groups')
-  t.equal(decode('20052006').retentionMs, 6n, 'takes the last of two')
-  t.equal(decode('220105').retentionMs, 0n, 'does not know a field of another wire type')
+  t.equal(decode('20052006').retentionMs, 6n, 'takes the last of two values')
+  t.equal(decode('220105').retentionMs, 0n, 'skips a field with an unexpected wire type')
   t.equal(decode('20ffffffffffffffffff01').retentionMs, -1n)
-  t.throws(() => decode('20ffffffffffffffffff02'), 'refuses a varint over 64 bits')
+  t.throws(() => decode('20ffffffffffffffffff02'), 'rejects a varint over 64 bits')
   t.throws(() => decode('20ffffffffffffffffffff01'))
-  t.throws(() => decode('0a02c328'), 'refuses a text that is not UTF-8')
-  t.throws(() => decode('0001'), 'refuses field number 0')
-  t.throws(() => decode('0e'), 'refuses wire type 6')
-  t.throws(() => decode('a306'), 'refuses an open group')
-  t.throws(() => decode('a406'), 'refuses the end of no group')
+  t.throws(() => decode('0a02c328'), 'rejects text that is not UTF-8')
+  t.throws(() => decode('0001'), 'rejects field number 0')
+  t.throws(() => decode('0e'), 'rejects wire type 6')
+  t.throws(() => decode('a306'), 'rejects a group without an end')
+  t.throws(() => decode('a406'), 'rejects the end of a group that was not started')
   t.strictSame(
     [...decode('42080a0161120162780142080a016112016378014200').config],
     [['a', 'c'], ['', '']],
@@ -139,19 +140,21 @@ t.test('a protobuf reader', async t => {
   const members = consumerGroup(encodeConsumerGroup({
     groupId: 'g', unpacked: true, members: [{ memberId: 'm', assignments: [{ topic: 't', partitions: [3, -1, 0, 3] }] }]
   })).members
-  t.strictSame(members[0]?.assignments, [{ topic: 't', partitions: [0, 3] }], 'takes unpacked numbers')
+  t.strictSame(members[0]?.assignments, [{ topic: 't', partitions: [0, 3] }], 'accepts unpacked numbers')
 })
 
-t.test('both spellings of the snapshot say the same', async t => {
+t.test('reads the snapshot with the field names of both versions', async t => {
   const current = keys({
     '/kafscale/metadata/snapshot':
       '{"Brokers":[{"NodeID":1,"Host":"b","Port":9092,"Rack":null,"UnknownTags":{}}],"ControllerID":1,' +
-      '"Topics":[{"ErrorCode":0,"Topic":"t","Partitions":[{"ErrorCode":0,"Partition":0,"Leader":1,"LeaderEpoch":4,"Replicas":[1,0],"ISR":[1],"OfflineReplicas":[0]}]}],' +
+      '"Topics":[{"ErrorCode":0,"Topic":"t","Partitions":[{"ErrorCode":0,"Partition":0,"Leader":1,"LeaderEpoch":4,' +
+      '"Replicas":[1,0],"ISR":[1],"OfflineReplicas":[0]}]}],' +
       '"ClusterName":"prod","ClusterID":null}'
   })
   const legacy = keys({
     '/kafscale/metadata/snapshot': '{"Brokers":[{"NodeID":1,"Host":"b","Port":9092,"Rack":null}],"ControllerID":1,' +
-      '"Topics":[{"ErrorCode":0,"Name":"t","Partitions":[{"ErrorCode":0,"PartitionIndex":0,"LeaderID":1,"LeaderEpoch":4,"ReplicaNodes":[1,0],"ISRNodes":[1],"OfflineReplicas":[0]}]}],' +
+      '"Topics":[{"ErrorCode":0,"Name":"t","Partitions":[{"ErrorCode":0,"PartitionIndex":0,"LeaderID":1,' +
+      '"LeaderEpoch":4,"ReplicaNodes":[1,0],"ISRNodes":[1],"OfflineReplicas":[0]}]}],' +
       '"ClusterName":"prod","ClusterID":null}'
   })
   for (const space of [current, legacy]) {
@@ -187,7 +190,7 @@ t.test('both spellings of the snapshot say the same', async t => {
   }
 })
 
-t.test('a snapshot that is absent, broken, or broken in part', async t => {
+t.test('a snapshot that is absent, undecodable, or undecodable in part', async t => {
   t.strictSame(ask(keys({}), 'cluster_status'), {
     controller_id: 0, brokers: [], topic_count: 0, partition_count: 0, group_count: 0, topics: [], total: 0
   })
@@ -212,8 +215,10 @@ t.test('a snapshot that is absent, broken, or broken in part', async t => {
 
   const space = keys({
     '/kafscale/metadata/snapshot':
-      '{"Brokers":[{"NodeID":"1"},{"nodeid":2}],"controllerID":"x","Topics":[null,{"Topic":null},{"Topic":5},{"Topic":""},{},' +
-      '{"Topic":"b","topic":"ignored","Partitions":[{"Partition":2,"Replicas":null},{"Partition":0,"Leader":"1"},{"Partition":-1},{"Partition":1.5},{"Partition":2,"Leader":7},{"Partition":2147483648},{}]},' +
+      '{"Brokers":[{"NodeID":"1"},{"nodeid":2}],"controllerID":"x",' +
+      '"Topics":[null,{"Topic":null},{"Topic":5},{"Topic":""},{},' +
+      '{"Topic":"b","topic":"ignored","Partitions":[{"Partition":2,"Replicas":null},{"Partition":0,"Leader":"1"},' +
+      '{"Partition":-1},{"Partition":1.5},{"Partition":2,"Leader":7},{"Partition":2147483648},{}]},' +
       '{"Topic":"b"},{"Topic":"c","ErrorCode":"3"},{"Topic":"a","ErrorCode":3,"Partitions":null}]}'
   })
   t.match(ask(space, 'cluster_status'), {
@@ -230,7 +235,7 @@ t.test('a snapshot that is absent, broken, or broken in part', async t => {
   })
 })
 
-t.test('keys are read from their ends, and those of no known pattern are ignored', async t => {
+t.test('keys are parsed from the end, and keys of unknown patterns are ignored', async t => {
   const offset = '{"offset":1,"metadata":""}'
   const space = keyspace({
     revision: '7',
@@ -313,7 +318,7 @@ t.test('numbers as text', async t => {
   t.strictSame(['2', '-1', '2147483647', '2147483648', 'b', ''].map(owner), [2, -1, 2147483647, null, null, null])
 })
 
-t.test('times', async t => {
+t.test('timestamps', async t => {
   const time = (text: string): unknown => (ask(keys({
     '/kafscale/consumers/g/offsets/t/0': JSON.stringify({ offset: 1, metadata: '', committed_at: text })
   }), 'list_groups')['groups'] as Array<{ last_commit_at: unknown }>)[0]?.last_commit_at
@@ -341,7 +346,7 @@ t.test('times', async t => {
   )
 })
 
-t.test('committed offsets, lag and its sums', async t => {
+t.test('committed offsets, lag and total lag', async t => {
   const max = '9223372036854775807'
   const space = keys({
     '/kafscale/metadata/snapshot': snapshotOf(topicOf('t', 0, 1, 2, 3, 4)),
@@ -462,7 +467,7 @@ t.test('committed offsets, lag and its sums', async t => {
   })
 })
 
-t.test('groups: by offsets only, undecodable, without members, stale', async t => {
+t.test('groups: only committed offsets, undecodable metadata, no members, stale', async t => {
   const beating = (heartbeatAt: string, sessionTimeoutMs = 0): Buffer =>
     encodeConsumerGroup({ groupId: 'g', state: 'stable', members: [{ memberId: 'm', heartbeatAt, sessionTimeoutMs }] })
   const space = keys({
@@ -604,7 +609,7 @@ t.test('configs: stored, default, undecodable, without a topic', async t => {
   })
 })
 
-t.test('a page is so many rows, under the header of their topic', async t => {
+t.test('a page has `limit` rows, grouped by topic', async t => {
   const space = keys({
     '/kafscale/metadata/snapshot': snapshotOf(topicOf('b', 1, 0), topicOf('a'), topicOf('\u{1f600}'), topicOf('\uff5e'))
   })
@@ -633,8 +638,8 @@ t.test('a page is so many rows, under the header of their topic', async t => {
     pages.map(page => (page['topics'] as Array<{ partitions: unknown[] }>).map(topic => topic.partitions.length)),
     [[0, 1], [1, 0]]
   )
-  t.strictSame(topicNames(space), ['a', 'b', '\u{1f600}', '\uff5e'], 'code units, not code points')
-  t.match(ask(space, 'list_topics', { pattern: '?' }), { total: 4 }, 'one character, however many code units')
+  t.strictSame(topicNames(space), ['a', 'b', '\u{1f600}', '\uff5e'], 'by code unit, not by code point')
+  t.match(ask(space, 'list_topics', { pattern: '?' }), { total: 4 }, 'one character, whatever its number of code units')
 })
 
 t.test('the recording', async t => {
@@ -712,7 +717,7 @@ t.test('the recording', async t => {
 t.test('generated histories', async t => {
   const now = new Date('2026-11-23T13:25:00Z')
   const written = (seed: number): string => JSON.stringify(history(seed, 300, now))
-  t.equal(written(5), written(5), 'are the same for the same seed')
+  t.equal(written(5), written(5), 'depend on the seed only')
   t.not(written(6), written(5))
 
   const answers = Array.from({ length: 40 }, (_, seed) => {
@@ -737,13 +742,13 @@ t.test('generated histories', async t => {
     'an undecodable config': '"sources":{"retention_ms":null',
     'a stored config without a topic': '"exists":false',
     'a stale member': '"stale":true',
-    'a member in time': '"stale":false,"session_timeout_ms"',
+    'a live member': '"stale":false,"session_timeout_ms"',
     'an int64 beyond a JSON number': '"9223372036854775807"',
-    'a text that is cut': '… [cut, 41',
+    'a truncated text': '… [cut, 41',
     'a known lag': '"lag":1',
     'a negative lag': '"lag":-1',
     'an owner': '"owner_id":1',
     'a topic with a slash': '"name":"a/b c"',
     'an odd name': '"__proto__"'
-  })) t.ok(text.includes(example), `hold ${what}`)
+  })) t.ok(text.includes(example), `contain ${what}`)
 })

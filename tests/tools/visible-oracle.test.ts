@@ -1,4 +1,7 @@
-/** Random histories in a real etcd: every tool answers what the oracle computes from a range read at the same revision. */
+/**
+ * Random histories in a real etcd: each tool must answer what the oracle computes from a range read at the same
+ * revision.
+ */
 import { Ajv } from 'ajv'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
@@ -14,14 +17,14 @@ import { answerable, anyText, expected, groupIds, keyspace, topicNames } from '.
 import { buildSyncedApp, caughtUp, modern } from '../support/service.ts'
 
 const prefix = '/kafscale/'
-/** 89 ends a config within an int64. */
+/** In history 89 a config is truncated within an int64. */
 const seeds = [1, 2, 3, 4, 5, 6, 89]
 const historyLength = 300
 const writesBetweenQuestions = 50
 
 type Validators = Map<string, { validate: (value: unknown) => boolean, errors: () => string }>
 
-/** Whether a value is what the published output schema of a tool says, by the tool's name. */
+/** Validators of the published output schemas, by tool name. */
 async function outputSchemas (app: FastifyInstance): Promise<Validators> {
   interface Tool { name: string, outputSchema: { $schema?: string } }
   const { result } = (await app.inject(modern('tools/list'))).json<{ result: { tools: Tool[] } }>()
@@ -34,7 +37,7 @@ async function outputSchemas (app: FastifyInstance): Promise<Validators> {
   }))
 }
 
-/** Applies the writes in order, several now and then in one transaction, and gives the revision after the last. */
+/** Applies the writes in order, sometimes several in one transaction, and resolves with the last revision. */
 async function apply (client: Etcd3, operations: Operation[], from: Random): Promise<string> {
   let revision = '0'
   for (let at = 0; at < operations.length;) {
@@ -68,7 +71,7 @@ async function rangeRead (client: Etcd3, revision: string): Promise<Keyspace> {
   })
 }
 
-/** What an agent could ask now: every tool, every group, known and unknown names, with page sizes from one row on. */
+/** Calls that an agent could make: every tool, every group, known and unknown names, various page sizes. */
 function questions (
   space: Keyspace,
   { topics, groups }: History,
@@ -144,14 +147,14 @@ function questions (
   ]
 }
 
-/** Where two JSON values differ, as one line for each place. */
+/** The differences between two JSON values, one line each. */
 function differences (actual: unknown, wanted: unknown, path = '$'): string[] {
   if (
     typeof actual !== 'object' || typeof wanted !== 'object' || actual === null || wanted === null ||
     Array.isArray(actual) !== Array.isArray(wanted)
   ) {
     const show = (value: unknown): string =>
-      (JSON.stringify(value) ?? 'nothing').replace(/^(.{60}).{20,}(.{60})$/s, '$1 ... $2')
+      (JSON.stringify(value) ?? 'undefined').replace(/^(.{60}).{20,}(.{60})$/s, '$1 ... $2')
     if (wanted === anyText && typeof actual === 'string' && actual !== '') return []
     return actual === wanted ? [] : [`${path}: ${show(actual)}, expected ${show(wanted)}`]
   }
@@ -161,7 +164,7 @@ function differences (actual: unknown, wanted: unknown, path = '$'): string[] {
     differences(own(actual, key), own(wanted, key), `${path}[${JSON.stringify(key)}]`))
 }
 
-/** Adds what a service without broker metrics, connected to etcd, says of them in `cluster_status`. */
+/** Adds to `cluster_status` the state of etcd and of broker metrics: connected and not configured. */
 function withHealth (wanted: Record<string, unknown>, actual: Record<string, unknown>): Record<string, unknown> {
   const age = (actual['etcd'] as { age_ms?: unknown } | undefined)?.age_ms
   return {
@@ -181,11 +184,11 @@ function withHealth (wanted: Record<string, unknown>, actual: Record<string, unk
   }
 }
 
-/** C1 and bidirectional controls, which JSON leaves raw unless it is told otherwise. */
+/** C1 and bidirectional control characters, which `JSON.stringify` does not escape. */
 const rawControl = /[\u0080-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/
 const compact = (value: unknown): string => JSON.stringify(value)
 
-/** What is wrong with one page of an answer, and the cursor of the next. */
+/** Calls a tool for one page; returns what is wrong with the answer, and the cursor of the next page. */
 async function checkPage (
   app: FastifyInstance,
   schemas: Validators,
@@ -203,16 +206,16 @@ async function checkPage (
   if (result === undefined) return { wrong: [body], next: undefined }
   const { isError, content, structuredContent, _meta: meta } = result
   const wrong: string[] = []
-  if (rawControl.test(body)) wrong.push('a control stands raw in the answer')
+  if (rawControl.test(body)) wrong.push('the answer contains an unescaped control character')
 
   const observedAt = new Date(String(structuredContent?.['observed_at'] ?? before))
   const wanted = expected(space, tool, args, observedAt, row)
   if (wanted.kind === 'failure' || isError === true || structuredContent === undefined) {
     const { code } = (meta?.['kafscale-mcp/error'] ?? {}) as { code?: string }
     const text = content[0]?.text ?? ''
-    const asWanted = wanted.kind === 'failure' && isError === true && code === wanted.code &&
+    const asExpected = wanted.kind === 'failure' && isError === true && code === wanted.code &&
       text.startsWith(`${wanted.code}: `)
-    if (!asWanted) {
+    if (!asExpected) {
       wrong.push(
         `answers ${text.slice(0, 300)} (${code}), expected ${
           wanted.kind === 'failure' ? wanted.code : compact(wanted.content).slice(0, 300)
@@ -230,20 +233,22 @@ async function checkPage (
     wrong.push(`next_cursor is ${compact(next)}, expected ${wanted.more ? 'one' : 'none'}`)
   }
   if (observedAt.getTime() > Date.now() || observedAt.getTime() < before - 10_000) {
-    wrong.push(`observed at ${observedAt.toISOString()}`)
+    wrong.push(`observed_at is ${observedAt.toISOString()}`)
   }
 
   const schema = schemas.get(tool)
-  if (schema?.validate(structuredContent) !== true) wrong.push(`against its schema: ${schema?.errors() ?? 'none'}`)
+  if (schema?.validate(structuredContent) !== true) {
+    wrong.push(`does not match its schema: ${schema?.errors() ?? 'there is none'}`)
+  }
   const text = content[0]?.text ?? ''
   const blank = /\s/.test(text.replace(/"(?:[^"\\]|\\.)*"/g, '""'))
   if (content.length !== 1 || blank || compact(JSON.parse(text)) !== compact(structuredContent)) {
-    wrong.push('its text is not the same value as compact JSON')
+    wrong.push('the text is not the structured content as compact JSON')
   }
   return { wrong, next: typeof next === 'string' ? next : undefined }
 }
 
-/** Asks every question, page by page, and lists what is wrong with the answers. */
+/** Makes all calls, page by page, and returns what is wrong with the answers. */
 async function checkAnswers (
   app: FastifyInstance,
   schemas: Validators,
@@ -264,10 +269,10 @@ async function checkAnswers (
   return wrong
 }
 
-/** The first of the wrong answers, a line for each. */
+/** The first wrong answers, one line each. */
 const report = (wrong: string[]): string => wrong.slice(0, 20).join('\n')
 
-t.test('answers are what a range read at their revision says', async t => {
+t.test('answers match the oracle for a range read at the same revision', async t => {
   const etcd = await startEtcd(t)
   const { client } = etcd
   const watching = await buildSyncedApp(t, etcd)
@@ -283,7 +288,7 @@ t.test('answers are what a range read at their revision says', async t => {
         await caughtUp(watching, etcd)
         const space = await rangeRead(client, revision)
         const wrong = await checkAnswers(watching, schemas, space, questions(space, story, from))
-        t.equal(report(wrong), '', `after ${at + writesBetweenQuestions} writes, by watching`)
+        t.equal(report(wrong), '', `after ${at + writesBetweenQuestions} writes, by watch`)
       }
 
       const loaded = await buildSyncedApp(t, etcd)
@@ -291,7 +296,7 @@ t.test('answers are what a range read at their revision says', async t => {
       t.equal(
         report(await checkAnswers(loaded, schemas, space, questions(space, story, from))),
         '',
-        'at the end, by loading'
+        'at the end, by load'
       )
     })
   }

@@ -1,4 +1,4 @@
-/** Real MCP clients of both generations, over a socket. */
+/** The official MCP clients of both generations, over a real connection. */
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -16,18 +16,18 @@ const INPUTS: Record<string, Record<string, unknown>> = {
   fetch_offsets: { group_id: 'analytics' },
 }
 
-/** Keeps what kind of answer each request got. */
+/** A `fetch` that records the content type of each response. */
 function recordingFetch () {
   const types: (string | undefined)[] = []
-  const fetchAndKeep = async (input: string | URL | Request, init?: RequestInit): Promise<Response> => {
+  const recordedFetch = async (input: string | URL | Request, init?: RequestInit): Promise<Response> => {
     const response = await fetch(input, init)
     types.push(response.headers.get('content-type')?.split(';')[0])
     return response
   }
-  return { fetch: fetchAndKeep, types }
+  return { fetch: recordedFetch, types }
 }
 
-/** A broker's page of the recording, served as the broker does. */
+/** Serves a broker's recorded page like the broker. */
 async function serveBrokerPage (t: Test): Promise<string> {
   const [{ body }] = recording('metrics.jsonl.gz') as [{ body: string }]
   const server = createServer((_, response) =>
@@ -52,7 +52,7 @@ t.test('clients of both generations', async t => {
       t.teardown(() => client.close())
       return { client, types, revision: client.getNegotiatedProtocolVersion() }
     },
-    '2025-11-25 of the newer client': async (t: Test) => {
+    '2025-11-25 with the newer client': async (t: Test) => {
       const { fetch, types } = recordingFetch()
       const client = new Client2026(INFO)
       await client.connect(new Transport2026(url, { fetch }))
@@ -73,14 +73,14 @@ t.test('clients of both generations', async t => {
     t.test(name, async t => {
       const { client, types, revision } = await connect(t)
 
-      t.test('agree with the service on a revision, and learn what it is', async t => {
+      t.test('negotiates a revision and gets the server info', async t => {
         t.equal(revision, name.slice(0, 10))
         t.match(client.getServerVersion(), { name: 'kafscale-mcp', title: 'KafScale' })
         t.match(client.getServerCapabilities(), { tools: {} })
         t.match(client.getInstructions(), 'Start with cluster_status')
       })
 
-      t.test('list the tools and call each; the client finds every answer as the tool\'s schema says', async t => {
+      t.test('lists the tools and calls each one; the client validates every answer', async t => {
         const { tools } = await client.listTools()
         t.equal(tools.length, 10)
         for (const { name } of tools) {
@@ -90,7 +90,7 @@ t.test('clients of both generations', async t => {
           t.strictSame(
             structuredContent,
             JSON.parse((content as [{ text: string }])[0].text),
-            `${name}: the text is the value`
+            `${name}: the text is the structured content`
           )
         }
         t.match(await client.callTool({ name: 'cluster_metrics' }), {
@@ -98,7 +98,7 @@ t.test('clients of both generations', async t => {
         })
       })
 
-      t.test('are told of a tool\'s failure in the result', async t => {
+      t.test('gets a failure of a tool in the result', async t => {
         t.match(await client.callTool({ name: 'describe_group', arguments: { group_id: 'nope' } }), {
           isError: true,
           content: [{ type: 'text', text: /^GROUP_NOT_FOUND: Consumer group "nope" does not exist/ }],
@@ -110,15 +110,15 @@ t.test('clients of both generations', async t => {
         })
       })
 
-      t.test('are told by the protocol that there is no such tool', async t => {
+      t.test('gets a protocol error for an unknown tool', async t => {
         await t.rejects(async () => {
           await client.callTool({ name: 'nope' })
         }, { code: -32602, message: /Tool "nope" does not exist/ })
       })
 
-      t.test('have got nothing but JSON', async t => {
+      t.test('gets only JSON responses', async t => {
         t.ok(types.length >= 15)
-        // A notification is acknowledged with nothing.
+        // The response to a notification has no body.
         t.strictSame(types.filter(type => type !== 'application/json' && type !== undefined), [])
       })
     })

@@ -1,4 +1,6 @@
-/** The official MCP conformance suite: every scenario for a server, of every revision that we speak, against the running service. */
+/**
+ * The official MCP conformance suite: every server scenario of every supported revision, against the running service.
+ */
 import { execFile } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,9 +11,9 @@ import { startService } from '../../support/service.ts'
 const REVISIONS = ['2025-06-18', '2025-11-25', '2026-07-28']
 const SUITE = join(ROOT, 'node_modules/@modelcontextprotocol/conformance/dist/index.js')
 
-/** The checks that do not pass, by scenario, under the reason for it. One that starts to pass must leave this list. */
+/** The checks that are expected to fail, by reason and scenario. A check that starts to pass must be removed. */
 const NOT_PASSING: Record<string, Record<string, string[]>> = {
-  'it calls a tool of the suite\'s own': {
+  'it calls a tool that only the suite\'s own server has': {
     'tools-call-simple-text': ['tools-call-simple-text'],
     'tools-call-image': ['tools-call-image'],
     'tools-call-audio': ['tools-call-audio'],
@@ -29,7 +31,7 @@ const NOT_PASSING: Record<string, Record<string, string[]>> = {
       'sep-2243-server-reject-invalid-param-chars', 'sep-2243-server-reject-param-mismatch',
     ],
   },
-  'it calls a tool of the suite\'s own that asks the client back (elicitation, sampling, roots), which ours never do': {
+  'it calls a tool that requests input from the client (elicitation, sampling, roots), which no tool here does': {
     'tools-call-sampling': ['tools-call-sampling'],
     'tools-call-elicitation': ['tools-call-elicitation'],
     'elicitation-sep1034-defaults': ['elicitation-sep1034-general'],
@@ -46,7 +48,7 @@ const NOT_PASSING: Record<string, Record<string, string[]>> = {
     'input-required-result-capability-check': ['sep-2322-respect-client-capabilities'],
     'input-required-result-ignore-extra-params': ['sep-2322-ignore-unexpected-params'],
   },
-  'we have no prompts': {
+  'the service has no prompts': {
     'prompts-list': ['prompts-list'],
     'prompts-get-simple': ['prompts-get-simple'],
     'prompts-get-with-args': ['prompts-get-with-args'],
@@ -56,7 +58,7 @@ const NOT_PASSING: Record<string, Record<string, string[]>> = {
     caching: ['sep-2549-prompts-list-caching-hints'],
     'server-stateless': ['sep-2575-server-sends-prompts-list-changed-on-subscription'],
   },
-  'we have no resources': {
+  'the service has no resources': {
     'resources-list': ['resources-list'],
     'resources-read-text': ['resources-read-text'],
     'resources-read-binary': ['resources-read-binary'],
@@ -70,15 +72,15 @@ const NOT_PASSING: Record<string, Record<string, string[]>> = {
       'sep-2549-resources-read-caching-hints',
     ],
   },
-  'we have no completions': { 'completion-complete': ['completion-complete'] },
-  'we send no log messages to clients': {
+  'the service has no completions': { 'completion-complete': ['completion-complete'] },
+  'the service sends no log messages to clients': {
     'logging-set-level': ['logging-set-level'],
     'tools-call-with-logging': ['tools-call-with-logging'],
   },
   'the set of tools does not change while the service runs': {
     'server-stateless': ['sep-2575-server-sends-tools-list-changed-on-subscription'],
   },
-  'we have no sessions': {
+  'the service has no sessions': {
     'server-sse-multiple-streams': ['server-sse-multiple-streams-session'],
     'server-sse-polling': ['server-sse-polling-session'],
   },
@@ -90,14 +92,14 @@ async function conformance (...args: string[]): Promise<string> {
   return await new Promise(resolve => execFile(process.execPath, [SUITE, ...args], (_, stdout) => resolve(stdout)))
 }
 
-/** The names of the scenarios for servers. */
+/** The names of the server scenarios of a revision. */
 async function scenariosOf (revision: string): Promise<string[]> {
   return [...(await conformance('list', '--server', '--spec-version', revision)).matchAll(/^ +- ([\w-]+)/gm)].map((
     [, scenario = '']
   ) => scenario).sort()
 }
 
-/** Runs every scenario for servers, and resolves to the checks of each. */
+/** Runs every server scenario, and resolves with the checks of each. */
 async function run (url: string, revision: string, folder: string): Promise<Map<string, Check[]>> {
   await conformance('server', '--url', url, '--suite', 'all', '--spec-version', revision, '--output-dir', folder)
   return new Map(
@@ -110,27 +112,27 @@ async function run (url: string, revision: string, folder: string): Promise<Map<
   )
 }
 
-t.test('every check passes but those that are listed here', async t => {
+t.test('every check passes, except those listed as not passing', async t => {
   const url = await startService(t).url
   const listed = Object.values(NOT_PASSING).flatMap(scenarios =>
     Object.entries(scenarios).flatMap(([scenario, ids]) => ids.map(id => `${scenario}: ${id}`))
   )
-  const met = new Set<string>()
+  const failed = new Set<string>()
   const ran = new Set<string>()
   for (const revision of REVISIONS) {
     const scenarios = await run(url, revision, t.testdir({}))
-    t.strictSame([...scenarios.keys()], await scenariosOf(revision), `every scenario of ${revision} was run`)
+    t.strictSame([...scenarios.keys()], await scenariosOf(revision), `every scenario of ${revision} ran`)
     for (const [scenario, checks] of scenarios) {
       ran.add(scenario)
       for (const { id, status, errorMessage } of checks) {
         const name = `${scenario}: ${id}`
         const passes = status === 'SUCCESS' || status === 'INFO'
-        if (!passes) met.add(name)
+        if (!passes) failed.add(name)
         t.equal(passes, !listed.includes(name), `${revision} ${name} ${errorMessage ?? status}`)
       }
     }
   }
-  t.strictSame(listed.toSorted(), [...met].sort(), 'what is listed is there')
+  t.strictSame(listed.toSorted(), [...failed].sort(), 'every listed check exists and fails')
   for (
     const scenario of [
       'server-initialize',
@@ -142,6 +144,6 @@ t.test('every check passes but those that are listed here', async t => {
       'caching',
     ]
   ) {
-    t.ok(ran.has(scenario), `${scenario} was run`)
+    t.ok(ran.has(scenario), `${scenario} ran`)
   }
 })

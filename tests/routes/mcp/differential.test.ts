@@ -1,6 +1,6 @@
 /**
- * What `/mcp` answers is what the SDK's own HTTP entry answers over the same server, whatever the request is: the
- * long-lived exchange is faster and nothing else.
+ * For any request, `/mcp` answers what the SDK's own HTTP entry answers over the same server: the long-lived exchange
+ * only differs in speed.
  */
 import { setTimeout } from 'node:timers/promises'
 import {
@@ -17,13 +17,13 @@ import { authInfoOf, McpToolServer } from '../../../routes/mcp/server.ts'
 import { buildTestApp, CALLER, legacy, modern } from '../../support/service.ts'
 
 const RUNS = 2_000
-/** Nothing takes so long but a request that is never answered. */
+/** A request that takes longer is never answered. */
 const NO_ANSWER_MS = 2_000
 
 interface Request { headers: Record<string, string>, body: unknown }
 interface Answer { status: number, type: string | undefined, body: unknown }
 
-t.test('whatever the request, the answer is the SDK\'s own', async t => {
+t.test('every answer is the same as the SDK\'s', async t => {
   const app = await buildTestApp(t)
   declareTestTools(app)
   await app.ready()
@@ -39,13 +39,13 @@ t.test('whatever the request, the answer is the SDK\'s own', async t => {
       throw new Error(`ours:   ${JSON.stringify(ours)}\ntheirs: ${JSON.stringify(theirs)}`)
     }
   }), { numRuns: RUNS }))
-  t.ok(answered > RUNS / 10, 'many of the requests are right enough to be answered')
+  t.ok(answered > RUNS / 10, 'many of the requests are valid')
 })
 
 function declareTestTools (app: FastifyInstance): void {
   const tool = {
-    title: 'For the test',
-    description: 'For the test',
+    title: 'Test tool',
+    description: 'A tool for this test.',
     operation: 'observe' as const,
     output: Type.Object({}),
   }
@@ -81,7 +81,7 @@ async function answer (app: FastifyInstance, { headers, body }: Request): Promis
   return response ? read(response.statusCode, response.headers['content-type'], response.body) : UNANSWERED
 }
 
-/** As the SDK says that an endpoint for both eras is put together. */
+/** An endpoint for both eras, built as the SDK's documentation recommends. */
 async function sdkAnswer (
   app: FastifyInstance,
   entry: ReturnType<typeof createMcpHandler>,
@@ -109,7 +109,7 @@ async function noAnswer (): Promise<undefined> {
 
 function read (status: number, contentType: string | undefined, text: string): Answer {
   const type = contentType?.split(';')[0]
-  // The order of an object's members means nothing.
+  // The order of an object's members has no meaning.
   return { status, type, body: type === 'application/json' ? sorted(JSON.parse(text)) : text }
 }
 
@@ -121,12 +121,12 @@ function sorted (value: unknown): unknown {
   )
 }
 
-/** A body is JSON, unless it is the text itself. */
+/** A string is sent as it is; any other body is sent as JSON. */
 function textOf (body: unknown): string {
   return typeof body === 'string' ? body : JSON.stringify(body) ?? ''
 }
 
-// --- Requests: one as it should be, and up to three things done to it.
+// --- Requests: a well-formed one with up to three mutations
 
 const json = fc.constantFrom<unknown>(null, true, 0, -1, 1.5, 2 ** 53, '', 'text', [], [1], {}, { a: 1 })
 const text = fc.oneof(
@@ -179,7 +179,7 @@ const wellFormed = fc.record({ form: fc.constantFrom(modern, legacy), method, na
 type Mutation = (request: Request) => Request
 
 const headerValues = {
-  // What is no media type at all, Fastify refuses in words of its own.
+  // An invalid media type is not included: Fastify rejects it with an error of its own.
   'content-type': ['application/json; charset=utf-8', 'Application/JSON', 'application/jsonx', 'text/plain'],
   accept: ['application/json', 'text/event-stream', '*/*', 'text/event-stream,application/json;q=0.5', ''],
   'mcp-protocol-version': [
