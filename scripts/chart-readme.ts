@@ -1,4 +1,4 @@
-/** Puts the table of values into the chart's README, from the comments of values.yaml: `node scripts/chart-readme.ts`. */
+/** `npm run docs:chart`: writes the table of values in the chart's README, from the comments of values.yaml. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isMap, isScalar, parseDocument, type YAMLMap } from 'yaml'

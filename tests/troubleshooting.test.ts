@@ -10,6 +10,7 @@ import { describeError } from '../errors.ts'
 import { authority } from './support/authorization.ts'
 import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
+import { scaled } from './support/run.ts'
 import { buildTestApp, legacy, modern, startService } from './support/service.ts'
 
 const page = readPage('troubleshooting.md')
@@ -153,7 +154,7 @@ t.test('each refusal of a request is provoked, and begins as in the table', asyn
 /** What a service answers whose event loop is kept from turning. */
 async function tooBusy (app: FastifyInstance): Promise<LightMyRequestResponse> {
   const cell = new Int32Array(new SharedArrayBuffer(4))
-  const deadline = performance.now() + 5_000
+  const deadline = performance.now() + scaled(5_000)
   for (;;) {
     const response = await app.inject(legacy('ping'))
     if (response.statusCode !== 200 || performance.now() > deadline) return response

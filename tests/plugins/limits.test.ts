@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 import type { Environment } from '../../plugins/config/index.ts'
 import { authority } from '../support/authorization.ts'
 import { SERVICE, startProvider } from '../support/oidc-provider.ts'
+import { scaled } from '../support/run.ts'
 import { buildTestApp, legacy, modern, tool } from '../support/service.ts'
 import { waitFor } from '../support/wait-for.ts'
 
@@ -395,13 +396,13 @@ t.test('a request that takes too long to arrive is cut off, its headers or its b
 })
 
 t.test('while the event loop is slow, requests are refused, and the service says that it lives', async t => {
-  const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '100ms' })
+  const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: `${scaled(100)}ms` })
   t.equal((await app.inject(legacy('ping'))).statusCode, 200)
   const cell = new Int32Array(new SharedArrayBuffer(4))
   let response = await app.inject(legacy('ping'))
-  const deadline = performance.now() + 5_000
+  const deadline = performance.now() + scaled(5_000)
   while (response.statusCode === 200 && performance.now() < deadline) {
-    Atomics.wait(cell, 0, 0, 250)
+    Atomics.wait(cell, 0, 0, scaled(250))
     await setImmediate()
     response = await app.inject(legacy('ping'))
   }

@@ -1,29 +1,22 @@
 /** The chart as the real Helm renders it, and what a pod of it would find. */
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { parseAllDocuments, stringify } from 'yaml'
 import type { Environment } from '../../plugins/config/index.ts'
 import type { Teardown } from './etcd.ts'
 import { ROOT } from './paths.ts'
+import { helm } from './programs.ts'
+import { temporaryFolder } from './run.ts'
 
 export const CHART = join(ROOT, 'chart')
 
-const goSum = readFileSync(join(import.meta.dirname, 'helm-3', 'go.sum'))
+export { helm }
 
-/** Where `scripts/test-setup.ts` puts the Helm that it builds; another go.sum has another place. */
-export const helm = join(
-  ROOT,
-  '.cache',
-  `helm-3-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`
-)
-
-/** For tap: what needs Helm is skipped on a machine that can't have it. */
-export const withHelm = {
-  skip: existsSync(helm) ? false : 'there is no Helm: node scripts/test-setup.ts builds it where Go is there',
+/** For tap: skips tests where there is no Helm. */
+export const needsHelm = {
+  skip: existsSync(helm) ? false : 'there is no Helm: npm run test:setup -- --all builds it with Go',
 }
 
 /** Values below `mcp`, or whole ones. */
@@ -68,7 +61,10 @@ export const LEAST = {
   metrics: { brokerMetricsURL: 'http://kafscale-broker.kafscale.svc:9093/metrics' },
 } satisfies Values
 
-/** The objects of a release that is called `prod`, by default in a namespace other than the service's own. Rejects where Helm refuses. */
+/**
+ * The objects of a release that is called `prod`, by default in a namespace other than the service's own. Rejects where
+ * Helm refuses.
+ */
 export async function render (
   mcp: Values,
   { namespace = 'kafscale', chart = CHART, beside = {} }: { namespace?: string, chart?: string, beside?: Values } = {}
@@ -129,7 +125,10 @@ export function podOf (objects: Manifest[]): PodSpec {
 /** What exists besides what is rendered: content by `Secret/name` or `ConfigMap/name`, then key. */
 export type Existing = Record<string, Record<string, string>>
 
-/** The environment that the kubelet gives a pod's first container, where its files are in a temporary folder. Throws where something is not there. */
+/**
+ * The environment that the kubelet gives a pod's first container, where its files are in a temporary folder. Throws
+ * where something is not there.
+ */
 export function environmentOf (
   t: Teardown,
   { containers: [container], volumes = [] }: PodSpec,
@@ -162,10 +161,4 @@ export function environmentOf (
     const isFile = value !== undefined && files.some(([path]) => path === value)
     return [name, isFile ? join(dir, value) : value?.replaceAll('$$', '$')]
   }))
-}
-
-function temporaryFolder (t: Teardown): string {
-  const dir = mkdtempSync(join(tmpdir(), 'chart-'))
-  t.teardown(() => rmSync(dir, { recursive: true }))
-  return dir
 }

@@ -4,10 +4,14 @@ import { noop } from 'cockatiel'
 import { Etcd3 } from 'etcd3'
 import t, { type Test } from 'tap'
 import { type Etcd, etcdVersions, startEtcd } from '../../support/etcd.ts'
+import { scaled } from '../../support/run.ts'
 
 t.jobs = 4 // most of the time is waiting
 
-/** A client that connects as the service does, to one endpoint, and gives up at once, or after half a second without an answer. */
+/**
+ * A client that connects as the service does, to one endpoint, and gives up at once, or after half a second without an
+ * answer.
+ */
 function serviceClient (t: Test, { env }: Etcd, endpoint = env['KAFSCALE_MCP_ETCD_ENDPOINTS']!): Etcd3 {
   const pem = (name: string) => readFileSync(env[`KAFSCALE_MCP_ETCD_${name}_FILE`]!)
   const client = new Etcd3({
@@ -21,7 +25,7 @@ function serviceClient (t: Test, { env }: Etcd, endpoint = env['KAFSCALE_MCP_ETC
           ...env['KAFSCALE_MCP_ETCD_CERT_FILE'] && { certChain: pem('CERT'), privateKey: pem('KEY') },
         },
       },
-    defaultCallOptions: () => ({ deadline: Date.now() + 500 }),
+    defaultCallOptions: () => ({ deadline: Date.now() + scaled(500) }),
     grpcOptions: { 'grpc.use_local_subchannel_pool': 1 },
     faultHandling: { global: noop, host: () => noop },
   })
@@ -115,7 +119,7 @@ t.test('nothing is left of an etcd after its test, also when it was paused', asy
     t.equal(await left.client.get('/kafscale/a').string(), null)
     left.pause()
   })
-  await t.rejects(fetch(left!.endpoints[0]!, { signal: AbortSignal.timeout(1_000) }), {
+  await t.rejects(fetch(left!.endpoints[0]!, { signal: AbortSignal.timeout(scaled(1_000)) }), {
     cause: { code: 'ECONNREFUSED' },
   })
 })

@@ -23,7 +23,10 @@ t.jobs = 3 // most of the time is waiting
 /** Probes come every 2 s: in so long there was one, and it was answered. */
 const PROBED_BOUND_MS = 4_000
 
-/** Waits for as many probes, each of which found the mirror current. Nothing may be written meanwhile, for that makes it current too. */
+/**
+ * Waits for as many probes, each of which found the mirror current. Nothing may be written meanwhile, for that makes it
+ * current too.
+ */
 async function probed (app: FastifyInstance, times = 2): Promise<void> {
   for (let time = 0; time < times; time++) {
     const observedAt = app.metadata.observedAt

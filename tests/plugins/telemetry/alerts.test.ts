@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import { ROOT } from '../../support/paths.ts'
-import { experienced, promtool, promtoolMissing, samples } from '../../support/telemetry.ts'
+import { experienced, needsPromtool, promtool, samples } from '../../support/telemetry.ts'
 
 interface Rule {
   alert: string
@@ -114,7 +114,7 @@ t.test('a dashboard can be loaded anywhere: its source of data is a variable, an
   }
 })
 
-t.test('rules and expressions are what Prometheus takes', { skip: promtoolMissing }, async t => {
+t.test('rules and expressions are what Prometheus takes', needsPromtool, async t => {
   t.doesNotThrow(() => promtool(['check', 'rules', alertsFile]))
   const file = join(t.testdir(), 'expressions.yaml')
   const write = (list: string[]) =>
@@ -279,7 +279,7 @@ const failures: { what: string, series: Series, alert: string, by: number, notYe
   },
 ]
 
-t.test('what fires', { skip: promtoolMissing }, async t => {
+t.test('what fires', needsPromtool, async t => {
   t.test('nothing, while all is well', async t => {
     for (const minute of [1, 20, 65, 119]) firing(t, HEALTHY, minute, [])
   })
@@ -298,7 +298,7 @@ t.test('what fires', { skip: promtoolMissing }, async t => {
   )
 })
 
-t.test('failed sign-ins that are as many every day are no rise', { skip: promtoolMissing }, async t => {
+t.test('failed sign-ins that are as many every day are no rise', needsPromtool, async t => {
   const day = 24 * 60
   const steady = { 'authentication_failures_total{reason="invalid_token"}': `0+60x${day + 60}` }
   firing(t, steady, day + 30, [])
