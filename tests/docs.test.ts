@@ -6,7 +6,7 @@ import { parse } from 'yaml'
 import { readConfig } from '../plugins/config/index.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
 import { authority, clientOf } from './support/authorization.ts'
-import { startEtcd } from './support/etcd.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
 import { temporaryFolder } from './support/run.ts'
@@ -86,7 +86,7 @@ t.test('what is said of defaults is so', async t => {
   })
 })
 
-t.test('the example of the policy reads as its table says', async t => {
+t.test('the example of the policy reads as its table says', needsEtcd, async t => {
   const issuer = 'https://id.example/realms/main'
   const { env, token, policyFile } = await authority(t, issuer)
   const etcd = await startEtcd(t)

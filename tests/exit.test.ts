@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
-import { startEtcd } from './support/etcd.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { fillCluster, SILENCE_BOUND_MS } from './support/faults.ts'
 import { PATH, start as startCommand } from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
@@ -61,7 +61,7 @@ async function closesAndExits (t: Test, { process, output }: Service): Promise<v
   t.strictSame(await exit, [0, null])
 }
 
-t.test('the process ends by itself once the service is closed', async t => {
+t.test('the process ends by itself once the service is closed', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const endpoint = etcd.endpoints[0] as string

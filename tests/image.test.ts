@@ -5,7 +5,7 @@ import t from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../package.json' with { type: 'json' }
 import { readConfig } from '../plugins/config/index.ts'
-import { startEtcd } from './support/etcd.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { ask, buildContext, commandLine, contextNames, PATH, run, sources, start, V8_OPTIONS } from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
 import { temporaryFolder } from './support/run.ts'
@@ -75,7 +75,7 @@ t.test('it starts the launcher', async t => {
   t.strictSame(ofImage('CMD'), [])
 })
 
-t.test('what its steps make answers as uid 10001 from folders that it can\'t write to', async t => {
+t.test('what its steps make answers as uid 10001 from folders that it can\'t write to', needsEtcd, async t => {
   const root = temporaryFolder(t)
   await follow('image', root, buildContext(t))
   const [workdir = ''] = ofImage('WORKDIR')
@@ -187,7 +187,7 @@ t.test('docker-compose.yaml brings an etcd and the service, on loopback only', a
     t.ok(etcd.command?.includes('--advertise-client-urls=http://etcd:2379'))
   })
 
-  t.test('with an etcd that knows its flags', async t => {
+  t.test('with an etcd that knows its flags', needsEtcd, async t => {
     const help = await run('sh', ['-c', 'etcd --help 2>&1'], { cwd: ROOT, env: { ETCD_UNSUPPORTED_ARCH: 'arm64' } })
     const [, ...flags] = etcd.command ?? []
     for (const flag of flags) t.match(help, new RegExp(`^ +${flag.split('=')[0]}\\b`, 'm'))

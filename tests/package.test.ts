@@ -3,7 +3,7 @@ import { copyFileSync, existsSync, readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import packageJson from '../package.json' with { type: 'json' }
-import { startEtcd } from './support/etcd.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { ask, buildContext, commandLine, PATH, run, sources, start, V8_OPTIONS } from './support/packaging.ts'
 import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
@@ -55,7 +55,7 @@ t.test('no dependency needs to run a script during installation', async t => {
   )
 })
 
-t.test('it answers from a real etcd', async t => {
+t.test('it answers from a real etcd', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [{
     key: '/kafscale/metadata/snapshot',

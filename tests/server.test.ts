@@ -7,7 +7,7 @@ import { Agent, createServer, type IncomingMessage, request as httpRequest } fro
 import { type AddressInfo, connect } from 'node:net'
 import { json } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
-import { startEtcd } from './support/etcd.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { ROOT } from './support/paths.ts'
 import { scaled } from './support/run.ts'
 import { legacy, modern, type Service, startService } from './support/service.ts'
@@ -158,7 +158,7 @@ t.test('where nobody authenticates, calls need not be recorded', async t => {
   t.equal(service.output.stdout, '')
 })
 
-t.test('it is ready once it has loaded what etcd holds', async t => {
+t.test('it is ready once it has loaded what etcd holds', needsEtcd, async t => {
   const { env, client } = await startEtcd(t)
   await client.put('/kafscale/topics/orders/partitions/0/next_offset').value('5')
   const url = await startService(t, env).url
@@ -322,7 +322,7 @@ t.test('told to end a second time, it exits at once', async t => {
   })
 })
 
-t.test('once its app is closed, nothing keeps the process', async t => {
+t.test('once its app is closed, nothing keeps the process', needsEtcd, async t => {
   const { env } = await startEtcd(t)
   const { env: metrics, release, asked } = await slowBroker(t)
   const script = `

@@ -26,7 +26,7 @@ import {
   needsHelm,
 } from '../support/chart.ts'
 import { mistakes } from '../support/chart-schemas.ts'
-import { startEtcd } from '../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { buildSyncedApp, buildTestApp, fill } from '../support/service.ts'
 
 const TOKEN = LEAST.auth.token
@@ -1140,7 +1140,7 @@ t.test('helm test', needsHelm, async t => {
     )
   })
 
-  t.test('passes where the service answers, and fails where it does not', async t => {
+  t.test('passes where the service answers, and fails where it does not', needsEtcd, async t => {
     const etcd = await startEtcd(t)
     await fill(etcd, SNAPSHOT)
     const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_AUTH_TOKEN: TOKEN, ...recorded(t) })
@@ -1177,7 +1177,7 @@ t.test('helm test', needsHelm, async t => {
     )
   })
 
-  t.test('takes the certificate of the service and no other', async t => {
+  t.test('takes the certificate of the service and no other', needsEtcd, async t => {
     const objects = await render(values({ 'tls.existingSecret': 'tls', allowedHosts: ['localhost'] }))
     const dir = t.testdir({ 'tls.crt': certificate, 'tls.key': key })
     const etcd = await startEtcd(t)

@@ -3,7 +3,7 @@ import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.ts'
-import { startEtcd } from '../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { recording } from '../support/paths.ts'
 import { scaled } from '../support/run.ts'
 import { waitFor } from '../support/wait-for.ts'
@@ -120,7 +120,7 @@ t.test('without URLs nothing is scraped', async t => {
   t.equal(app.brokerMetrics.configured, false)
 })
 
-t.test('placeholders make a URL of each broker of the snapshot', async t => {
+t.test('placeholders make a URL of each broker of the snapshot', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const paths: string[] = []
   const address = await serve(t, (request, response) => {

@@ -6,7 +6,7 @@ import type { Etcd3 } from 'etcd3'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { ToolResult } from '../../plugins/tool-registry/index.ts'
-import { startEtcd } from '../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import type { History, Operation, Random } from '../support/generate.ts'
 import { history, random } from '../support/generate.ts'
 import type { Arguments, Keyspace } from '../support/oracle.ts'
@@ -267,7 +267,7 @@ async function checkAnswers (
 /** The first of the wrong answers, a line for each. */
 const report = (wrong: string[]): string => wrong.slice(0, 20).join('\n')
 
-t.test('answers are what a range read at their revision says', async t => {
+t.test('answers are what a range read at their revision says', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const { client } = etcd
   const watching = await buildSyncedApp(t, etcd)

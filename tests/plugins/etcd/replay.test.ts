@@ -5,7 +5,7 @@
 import { setTimeout } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
-import { type Etcd, startEtcd } from '../../support/etcd.ts'
+import { type Etcd, needsEtcd, startEtcd } from '../../support/etcd.ts'
 import { inSync } from '../../support/faults.ts'
 import { answerable, type Arguments, expected, type Keyspace, keyspace } from '../../support/oracle.ts'
 import { recording } from '../../support/paths.ts'
@@ -138,7 +138,7 @@ async function askUntil (
   return { asked, failures }
 }
 
-t.test('the recording, write by write', async t => {
+t.test('the recording, write by write', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const app = await buildSyncedApp(t, etcd)

@@ -3,6 +3,7 @@ import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
+import { needsEtcd } from '../../support/etcd.ts'
 import { ROOT } from '../../support/paths.ts'
 import { experienced, needsPromtool, promtool, samples } from '../../support/telemetry.ts'
 
@@ -38,7 +39,7 @@ const expressions = dashboards.flatMap(({ panels }) =>
 
 // --- What stands in each other's words
 
-t.test('every metric that an alert or a dashboard asks for is on the page', async t => {
+t.test('every metric that an alert or a dashboard asks for is on the page', needsEtcd, async t => {
   const app = await experienced(t)
   const names = new Set([...samples((await app.telemetry.page()).text).keys()].map(sample => sample.split('{')[0]))
   const asked = (text: string) => [...new Set(text.match(/kafscale_mcp_\w+/g))]
@@ -304,7 +305,7 @@ t.test('failed sign-ins that are as many every day are no rise', needsPromtool, 
   firing(t, steady, day + 30, [])
 })
 
-t.test('every series of these tests is one that the service has', async t => {
+t.test('every series of these tests is one that the service has', needsEtcd, async t => {
   const app = await experienced(t)
   const page = [...samples((await app.telemetry.page()).text).keys()]
   const shape = (name: string) =>

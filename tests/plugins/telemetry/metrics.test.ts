@@ -8,7 +8,7 @@ import t, { type Test } from 'tap'
 import { Unauthenticated, Unverifiable } from '../../../errors.ts'
 import packageJson from '../../../package.json' with { type: 'json' }
 import { authenticationFailure } from '../../../plugins/telemetry/authentication-failure.ts'
-import { startEtcd } from '../../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../../support/etcd.ts'
 import { ROOT } from '../../support/paths.ts'
 import { scaled } from '../../support/run.ts'
 import {
@@ -35,7 +35,7 @@ async function metricsUrl ({ output, url }: Service): Promise<string> {
   return served.exec(output.stderr)?.[1] ?? ''
 }
 
-t.test('a page of everything that the service can tell of', async t => {
+t.test('a page of everything that the service can tell of', needsEtcd, async t => {
   const app = await experienced(t)
   const { text: page, contentType } = await app.telemetry.page()
   const sample = (name: string) => samples(page).get(`kafscale_mcp_${name}`)
@@ -167,7 +167,7 @@ t.test('a call that goes on is in flight', async t => {
   )
 })
 
-t.test('the mirror tells what etcd did, and nothing of a revision before it knows one', async t => {
+t.test('the mirror tells what etcd did, and nothing of a revision before it knows one', needsEtcd, async t => {
   const unsynced = await buildTestApp(t)
   await unsynced.ready()
   const { text } = await unsynced.telemetry.page()
