@@ -1,5 +1,5 @@
-# The image holds Node.js, the service as JavaScript and what it depends on; no shell, no npm, no sources. Nothing is compiled for
-# a platform, so all that runs while building does so on the builder's own.
+# The image contains Node.js, the service as JavaScript and its dependencies; no shell, no npm, no sources. Nothing is compiled
+# for a platform, so every build step runs on the builder's own.
 
 FROM --platform=$BUILDPLATFORM node:24-trixie-slim AS dependencies
 WORKDIR /app
@@ -25,14 +25,14 @@ COPY --from=build /app/package.json package.json
 COPY --from=build /app/bin bin
 COPY --from=build /app/dist dist
 
-# In a container loopback is reached by nobody; on any other address the service does not start until something says who may call.
+# Nothing outside the container reaches loopback. On any other address, the service starts only with authentication.
 ENV PATH=/nodejs/bin:/usr/bin:/bin \
     KAFSCALE_MCP_HTTP_ADDR=:8090
 USER 10001:10001
 EXPOSE 8090 9090
 
-# For engines without probes of their own, and for plain HTTP on the port above: replace it where either is changed.
+# For engines without probes, and for plain HTTP on the port above: replace it where you change either.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --start-interval=1s \
   CMD ["node", "--eval", "fetch('http://127.0.0.1:8090/healthz').then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
 
-ENTRYPOINT ["node", "--max-semi-space-size=8", "--heap-growing-percent=40", "dist/server.js"]
+ENTRYPOINT ["node", "bin/kafscale-mcp.js"]

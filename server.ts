@@ -9,6 +9,8 @@ import { formatAddress } from './lib/address.ts'
 const FINISH_CALLS_MS = 10_000
 /** npm forwards a signal that the terminal has already sent to the service: within this time it counts as one. */
 const SAME_SIGNAL_MS = 1_000
+/** How often to look whether the process of `--exit-with` still runs. */
+const EXIT_WITH_INTERVAL_MS = 500
 
 /** The URL that the service listens on. */
 export const url = await start()
@@ -82,4 +84,25 @@ function closeOnSignal (close: () => Promise<void>, log: FastifyBaseLogger): voi
   }
   process.on('SIGTERM', onSignal)
   process.on('SIGINT', onSignal)
+  const pid = exitWith()
+  if (pid === undefined) return
+  setInterval(() => {
+    if (!first && !isRunning(pid)) onSignal('SIGTERM')
+  }, EXIT_WITH_INTERVAL_MS).unref()
+}
+
+/** The process of `--exit-with`: npm, where it has started the service. Windows' shell does not know npm's ID. */
+function exitWith (): number | undefined {
+  const index = process.argv.indexOf('--exit-with')
+  const pid = Number(process.argv[index + 1])
+  return index !== -1 && pid > 0 ? pid : undefined
+}
+
+function isRunning (pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM' // it is another user's
+  }
 }

@@ -12,7 +12,7 @@ import { type Cluster, startCluster, startWriting } from './cluster.ts'
 import { everythingOn, NOTHING_ON, UNBOUNDED, type Variant, verifyRestricted } from './everything-on.ts'
 import { call, connect, type McpServer } from './mcp-client.ts'
 import { figures, idle, LoadGenerator, measure, type Sample, sum, type Target, verify } from './measure.ts'
-import { memoryMb, type Running, START, startNode } from './processes.ts'
+import { LAUNCHER, memoryMb, type Running, startNode, V8_OPTIONS } from './processes.ts'
 import { type SelfTime, topFunctions } from './profile.ts'
 import {
   type Condition,
@@ -237,7 +237,7 @@ async function startService (cluster: Cluster): Promise<Running & { startToSynce
 
 /** Starts the service like `npm start`, and waits until it is synced. */
 async function startOnce (cluster: Cluster, { env }: Variant = {}, nodeOptions: string[] = []): Promise<Running> {
-  const service = await startNode([...nodeOptions, ...START], {
+  const service = await startNode([...nodeOptions, LAUNCHER], {
     ...cluster.env,
     ...NOTHING_ON,
     KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
@@ -253,7 +253,7 @@ async function startOnce (cluster: Cluster, { env }: Variant = {}, nodeOptions: 
 }
 
 async function startFloor (): Promise<Running> {
-  const floor = await startNode([...START.slice(0, -1), 'bench/floor.ts'])
+  const floor = await startNode([...V8_OPTIONS, 'bench/floor.ts'])
   t.teardown(() => floor.stop())
   return floor
 }

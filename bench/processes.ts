@@ -3,12 +3,12 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import packageJson from '../package.json' with { type: 'json' }
-
-/** The arguments that `npm start` passes to Node.js: options and script. */
-export const START: readonly string[] = packageJson.scripts.start.split(' ').slice(1)
 
 const ROOT = join(import.meta.dirname, '..')
+/** The launcher, which starts the service with V8's options. */
+export const LAUNCHER = 'bin/kafscale-mcp.js'
+/** Those options. */
+export const V8_OPTIONS: readonly string[] = readFileSync(join(ROOT, LAUNCHER), 'utf8').match(/--[\w-]+=\d+/g) ?? []
 const START_BOUND_MS = 15_000
 const CLOCK_TICKS_PER_SECOND = 100 // USER_HZ on Linux
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// What `npx kafscale-mcp` starts: the service, or one of its tools. Plain JavaScript, which an older Node.js can read too
-// and then say what it is missing.
+// Starts the service, or one of its commands, for `npx kafscale-mcp`, `npm start` and the image. Plain JavaScript, so
+// that an older Node.js can run it and report what it lacks.
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
@@ -10,38 +10,44 @@ if (major < 22 || (major === 22 && minor < 22)) {
   process.exit(2)
 }
 
-// As `npm start` and the image have them: they keep the heap small, and are only heeded when a process begins.
+// They keep the heap small. V8 accepts them only when a process starts.
 const V8_OPTIONS = ['--max-semi-space-size=8', '--heap-growing-percent=40']
 
 const USAGE = `Usage:
-  kafscale-mcp             runs the service, as the variables of its environment say
+  kafscale-mcp             runs the service, configured by environment variables
   kafscale-mcp token …     makes keys and short-lived tokens
   kafscale-mcp audit …     verifies and shows audit files
+
+Options of the service:
+  --exit-with PID          shuts down when the process with this ID ends
+
 token and audit have a --help of their own.
 `
 
 const [command, ...options] = process.argv.slice(2)
 switch (command) {
-  case undefined: await serve(); break
+  case undefined: case '--exit-with': await serve(); break
   case 'token': process.exitCode = await (await import(locate('cli/token'))).token(options); break
   case 'audit': process.exitCode = await (await import(locate('cli/audit'))).audit(options); break
   case '--help': case '-h': process.stdout.write(USAGE); break
   default:
-    process.stderr.write(`kafscale-mcp: there is no command ${JSON.stringify(command)}\n${USAGE}`)
+    process.stderr.write(`kafscale-mcp: unknown command ${JSON.stringify(command)}\n${USAGE}`)
     process.exitCode = 2
 }
 
-/** Goes on as the service: the same process, begun anew with its options. Windows has no such thing, and goes without. */
+/** Replaces this process by the service, with V8's options. Windows cannot, so there the service runs without them. */
 async function serve () {
   const server = locate('server')
   if (process.platform !== 'win32') {
-    process.execve(process.execPath, [process.execPath, ...V8_OPTIONS, ...process.execArgv, fileURLToPath(server)])
+    process.execve(process.execPath, [
+      process.execPath, ...V8_OPTIONS, ...process.execArgv, fileURLToPath(server), ...process.argv.slice(2),
+    ])
   }
   await import(server)
 }
 
-/** A module of the service: as it was built where it was, else its source. */
+/** A module of the service: its source in a checkout, which may also have an outdated build, else the build. */
 function locate (name) {
-  const built = new URL(`../dist/${name}.js`, import.meta.url)
-  return existsSync(built) ? built : new URL(`../${name}.ts`, import.meta.url)
+  const source = new URL(`../${name}.ts`, import.meta.url)
+  return existsSync(source) ? source : new URL(`../dist/${name}.js`, import.meta.url)
 }

@@ -1,8 +1,8 @@
-/**
- * `npm run demo`: the service as it is, with an embedded cluster where etcd and brokers would be.
- */
+/** `npm run demo`: the service over an embedded cluster, which stands in for etcd and the brokers. */
 import { once } from 'node:events'
+import { mkdirSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { dirname, join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { serveBrokerPages } from './broker-pages.ts'
 import { startCluster } from './cluster.ts'
@@ -10,24 +10,37 @@ import { EmbeddedEtcd } from './embedded-etcd.ts'
 
 const SEED = 42
 const PORT = 8090
-const OWN_SETTINGS = ['KAFSCALE_MCP_HTTP_ADDR', 'KAFSCALE_MCP_LOG_LEVEL']
+const SETTABLE = ['KAFSCALE_MCP_HTTP_ADDR', 'KAFSCALE_MCP_LOG_LEVEL']
+/** Ignored by git. */
+const AUDIT_FILE = join(import.meta.dirname, '../.demo/audit.jsonl')
+const STATUS_CALL = {
+  jsonrpc: '2.0',
+  id: 1,
+  method: 'tools/call',
+  params: { name: 'cluster_status', arguments: {} },
+}
 
 const etcd = new EmbeddedEtcd()
 const cluster = startCluster((key, value) => etcd.put(key, value), SEED)
 
-// What the user's shell says of a real cluster must not lead there.
+// Settings for a real cluster in the user's environment must not apply.
 for (const name of Object.keys(process.env)) {
-  if (name.startsWith('KAFSCALE_MCP_') && !OWN_SETTINGS.includes(name)) delete process.env[name]
+  if (name.startsWith('KAFSCALE_MCP_') && !SETTABLE.includes(name)) delete process.env[name]
 }
 process.env.KAFSCALE_MCP_ETCD_ENDPOINTS = await etcd.listen()
 process.env.KAFSCALE_MCP_BROKER_METRICS_URL = await serveBrokerPages(cluster)
-process.env.KAFSCALE_MCP_AUDIT_SINKS = 'none' // standard output tells how to ask
+process.env.KAFSCALE_MCP_AUDIT_SINKS = `file:${AUDIT_FILE}`
+process.env.KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY = '0' // a busy laptop is no reason to refuse requests
 process.env.KAFSCALE_MCP_TELEMETRY_ADDR = 'off'
 process.env.KAFSCALE_MCP_HTTP_ADDR ||= `127.0.0.1:${await isFree(PORT) ? PORT : 0}`
 process.env.KAFSCALE_MCP_LOG_LEVEL ||= 'warn'
 
+rmSync(dirname(AUDIT_FILE), { recursive: true, force: true })
+mkdirSync(dirname(AUDIT_FILE))
+
 const { url } = await import('../server.ts')
 while (!await isSynced()) await delay(20)
+await recordCall()
 process.stdout.write(instructions())
 
 async function isFree (port: number): Promise<boolean> {
@@ -47,23 +60,33 @@ async function isSynced (): Promise<boolean> {
   return health.dependencies.etcd.state === 'connected'
 }
 
+/** Calls a tool, so that the audit file has a call to show. */
+async function recordCall (): Promise<void> {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
+    body: JSON.stringify(STATUS_CALL),
+  })
+  await response.text()
+}
+
 function instructions (): string {
+  const auditFile = relative('', AUDIT_FILE)
   const clientConfig = (server: object) => `{
   "mcpServers": {
     "kafscale": ${JSON.stringify(server)}
   }
 }`
-  const call = { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'cluster_status', arguments: {} } }
   return `
-The demo cluster lives, and kafscale-mcp answers for it at
+The demo cluster is up. kafscale-mcp is serving it at
 
   ${url}
 
-MCP clients that speak HTTP:
+MCP clients with HTTP support:
 
 ${clientConfig({ type: 'http', url })}
 
-MCP clients that don't:
+MCP clients without it:
 
 ${clientConfig({ command: 'npx', args: ['-y', 'mcp-remote', url] })}
 
@@ -71,12 +94,17 @@ Claude Code:
 
 claude mcp add --transport http kafscale ${url}
 
-A question without any client:
+A tool call without a client:
 
 curl ${url} -H 'content-type: application/json' -H 'accept: application/json, text/event-stream' -d '${
-    JSON.stringify(call)
+    JSON.stringify(STATUS_CALL)
   }'
 
-Ctrl-C ends it.
+Calls are recorded in ${auditFile}, which the next start replaces. Verify and show the records:
+
+npx kafscale-mcp audit verify ${auditFile}
+npx kafscale-mcp audit show ${auditFile}
+
+Press Ctrl-C to stop.
 `
 }

@@ -1,4 +1,4 @@
-/** Generates the table of values in the chart's README from values.yaml: `node scripts/chart-readme.ts`. */
+/** `npm run docs:chart`: generates the table of values in the chart's README from values.yaml. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isMap, isScalar, parseDocument, type YAMLMap } from 'yaml'

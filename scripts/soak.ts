@@ -1,7 +1,7 @@
 /**
- * `npm run soak [-- MINUTES]` (5 by default): a real etcd behind a network that fails, killed, paused, cut off and compacted
- * again and again, a minute long at first, while somebody writes and somebody asks. Ends with a summary, and with exit code 1
- * when an answer was wrong or a promised bound was not kept.
+ * `npm run soak [-- MINUTES]` (5 by default): kills, pauses, cuts off and compacts a real etcd over and over, for a
+ * minute at first, while one client writes to it and another calls tools. Prints a summary, and exits with 1 when an
+ * answer was wrong or a promised bound was exceeded.
  */
 import { setTimeout } from 'node:timers/promises'
 import { startEtcd } from '../tests/support/etcd.ts'
@@ -20,7 +20,7 @@ import { random } from '../tests/support/generate.ts'
 import { startProxy } from '../tests/support/proxy.ts'
 
 const minutes = Number(process.argv[2] ?? 5)
-if (!(minutes > 0)) throw new Error(`${process.argv[2]} is no number of minutes`)
+if (!(minutes > 0)) throw new Error(`${process.argv[2]}: expected a number of minutes`)
 const seed = Date.now() % 1_000_000
 const { int, pick } = random(seed)
 const FIRST_CUT_MS = 60_000
@@ -29,11 +29,11 @@ const WRITE_INTERVAL_MS = 50
 
 interface Fault {
   name: string
-  /** How soon it is noticed. */
+  /** The service notices it within this time. */
   boundMs: number
   begin: () => unknown
   end: () => unknown
-  /** Whether etcd itself goes on, so that it is written to and can be compacted meanwhile. */
+  /** Only the network fails, so etcd can be written to and compacted meanwhile. */
   network: boolean
 }
 
@@ -52,7 +52,7 @@ const faults: Fault[] = [
 ]
 
 let generation = 0
-/** Writes all the time, and tries again what fails. What it returns ends that, so that what etcd holds stands still. */
+/** Writes continuously. Returns a function that stops it, after which etcd's content does not change. */
 function startWriter (): () => Promise<void> {
   const stop = new AbortController()
   const writing = (async () => {
@@ -110,8 +110,8 @@ for (const teardown of teardowns) await teardown()
 
 console.table(Object.fromEntries(summary))
 console.log(
-  `${caller.answers} answers, ${generation} writes of many keys, ${events} events, ${loads} loads, ${differences} differences, ` +
-    `${sockets} sockets at the end, ${Math.round(process.memoryUsage.rss() / 2 ** 20)} MB`
+  `${caller.answers} answers, ${generation} writes of many keys, ${events} events, ${loads} loads, ` +
+    `${differences} differences, ${sockets} sockets at the end, ${Math.round(process.memoryUsage.rss() / 2 ** 20)} MB`
 )
 for (const line of wrong) console.log(`WRONG: ${line}`)
-process.exit(wrong.length === 0 ? 0 : 1) // a writer may still be at it
+process.exit(wrong.length === 0 ? 0 : 1) // a writer may still be running

@@ -1,40 +1,111 @@
 /**
- * Sees to what the tests need and npm doesn't bring: etcd 3.4, openssl and curl, which are installed where that is possible.
- * What only some tests need, and are skipped without, is promtool, which comes with Debian's Prometheus, etcdctl, and etcd 3.6 and
- * Helm, which are built where Go is there to do it. With `CI` set all of it must be there.
+ * `npm run test:setup [-- --all]`: gets the programs that the tests need and npm does not bring. `npm test` runs it
+ * first.
+ *
+ * openssl and curl are required; as root on Debian, this installs them. etcd is optional. On Debian, this takes it from
+ * its package into `.cache`, so that nothing is installed and no service starts. With `--all`, and in CI, it also gets
+ * what only a few tests need: promtool and etcdctl from Debian's packages, and etcd 3.6 and Helm, built with Go. In CI,
+ * all of them are required.
  */
-import { execFile, spawnSync } from 'node:child_process'
-import { existsSync, renameSync } from 'node:fs'
+import { execFile, execFileSync, spawnSync } from 'node:child_process'
+import { chmodSync, existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { helm } from '../tests/support/chart.ts'
-import { etcd36 } from '../tests/support/etcd.ts'
 import { ROOT } from '../tests/support/paths.ts'
+import { BIN, etcd36, exists, helm } from '../tests/support/programs.ts'
 
-const exists = (command: string) => spawnSync(command, ['--version']).error === undefined
-const succeeds = (command: string, args: string[]) => spawnSync(command, args, { stdio: 'inherit' }).status === 0
+const inCi = Boolean(process.env['CI'])
+const all = inCi || process.argv.includes('--all')
+const isRoot = process.getuid?.() === 0
 
-const missing = (packages: Record<string, string>) =>
-  Object.entries(packages).flatMap(([command, name]) => exists(command) ? [] : name)
-const needed = missing({ etcd: 'etcd-server', openssl: 'openssl', curl: 'curl' })
-const wanted = missing({ promtool: 'prometheus', etcdctl: 'etcd-client' })
-const install = ['apt-get', 'install', '-y', '--no-install-recommends', ...needed, ...wanted]
-if (needed.length + wanted.length > 0) {
-  const installed = process.getuid?.() === 0 && succeeds('apt-get', ['update']) &&
-    succeeds('env', ['DEBIAN_FRONTEND=noninteractive', ...install])
-  if (!installed) {
-    console.error(
-      `${needed.length > 0 ? 'The tests' : 'Some tests'} need ${
-        [...needed, ...wanted].join(' and ')
-      }; install with: sudo ${install.join(' ')}`
-    )
-    if (needed.length > 0 || process.env['CI']) process.exit(1)
+mkdirSync(BIN, { recursive: true })
+const required = ['openssl', 'curl'].filter(program => !exists(program))
+if (required.length > 0 && isRoot && exists('apt-get')) {
+  announce(`Installing ${required.join(' and ')}, which the tests need.`)
+  aptGet('update')
+  aptGet('install', '-y', '--no-install-recommends', ...required)
+}
+const failures = [
+  ...extract('etcd', 'etcd-server'),
+  ...all
+    ? [
+        ...extract('promtool', 'prometheus'),
+        ...extract('etcdctl', 'etcd-client'),
+        // Together they take as long as the machine's cores need, and one alone does not keep them busy.
+        ...(await Promise.all([
+          build('etcd 3.6', etcd36, 'etcd-3.6', '.'),
+          build('Helm', helm, 'helm-3', 'helm.sh/helm/v3/cmd/helm'),
+        ])).flat(),
+      ]
+    : [],
+]
+for (const failure of failures) announce(failure)
+
+const missing = required.filter(program => !exists(program))
+if (missing.length > 0) {
+  announce(`The tests need ${missing.join(' and ')}: ${howToInstall(missing)}`)
+  process.exit(1)
+}
+if (!exists('etcd')) {
+  announce(`There is no etcd, so ${testsWithEtcd()} tests are skipped. To run them too: ${howToInstall(['etcd'])}`)
+}
+if (inCi && failures.length > 0) process.exit(1)
+
+/** A line that is a comment in a stream of TAP. */
+function announce (text: string): void {
+  console.log(`# ${text}`)
+}
+
+/** A command for Debian, Fedora or macOS. */
+function howToInstall (programs: string[]): string {
+  const names = programs.join(' ')
+  if (process.platform === 'darwin') return `brew install ${names}`
+  if (exists('dnf')) return `sudo dnf install ${names}`
+  if (!exists('apt-get')) return `install ${names}`
+  return names === 'etcd' ? 'sudo apt-get update && npm run test:setup' : `sudo apt-get install ${names}`
+}
+
+function aptGet (...args: string[]): void {
+  spawnSync('apt-get', args, { stdio: 'inherit', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } })
+}
+
+/** Puts a program of a Debian package into `.cache/bin`. Returns why it could not, if so. */
+function extract (program: string, name: string): string[] {
+  if (exists(program)) return []
+  if (!exists('apt-get')) return program === 'etcd' && !inCi ? [] : [`There is no ${program}.`]
+  if (isRoot && megabytes(name) === undefined) {
+    announce('Updating the lists of packages.')
+    aptGet('update')
+  }
+  announce(`Downloading ${program} from the package ${name} (${megabytes(name) ?? '?'} MB) into .cache.`)
+  const dir = mkdtempSync(join(BIN, 'package-'))
+  try {
+    execFileSync('apt-get', ['download', name], { cwd: dir, stdio: 'pipe' })
+    const [file = ''] = globSync('*.deb', { cwd: dir })
+    const script = 'dpkg-deb --fsys-tarfile "$1" | tar -xO "./usr/bin/$2" > "$2"'
+    execFileSync('sh', ['-ec', script, 'sh', file, program], { cwd: dir, stdio: 'pipe' })
+    chmodSync(join(dir, program), 0o755)
+    renameSync(join(dir, program), join(BIN, program))
+    return []
+  } catch (error) {
+    return [`${program} could not be downloaded: ${(error as Error).message}`]
+  } finally {
+    rmSync(dir, { recursive: true })
   }
 }
 
-/** Builds the module of a folder, whose go.sum says what goes into it. Resolves to why there is none, if so. */
+/** How large a package is, if it is known. */
+function megabytes (name: string): number | undefined {
+  const { stdout } = spawnSync('apt-cache', ['show', '--no-all-versions', name], { encoding: 'utf8' })
+  const [, bytes] = /^Size: (\d+)$/m.exec(stdout) ?? []
+  return bytes === undefined ? undefined : Math.ceil(Number(bytes) / 1e6)
+}
+
+/** Builds the module of a folder, whose go.sum pins what goes into it. Resolves to why it could not, if so. */
 async function build (name: string, target: string, folder: string, main: string): Promise<string[]> {
   if (existsSync(target)) return []
+  if (!exists('go')) return [`There is no Go to build ${name} with.`]
+  announce(`Building ${name} with Go into .cache, which takes some minutes.`)
   const unfinished = `${target}.${process.pid}`
   try {
     await promisify(execFile)('go', ['build', '-buildvcs=false', '-ldflags=-s -w', '-o', unfinished, main], {
@@ -43,18 +114,12 @@ async function build (name: string, target: string, folder: string, main: string
     renameSync(unfinished, target)
     return []
   } catch (error) {
-    return [
-      exists('go')
-        ? `${name} could not be built: ${(error as Error).message}`
-        : `There is no Go to build ${name} with.`,
-    ]
+    return [`${name} could not be built: ${(error as Error).message}`]
   }
 }
 
-// Together they take as long as the machine's cores need, and one alone does not keep them busy.
-const failures = (await Promise.all([
-  build('etcd 3.6', etcd36, 'etcd-3.6', '.'),
-  build('Helm', helm, 'helm-3', 'helm.sh/helm/v3/cmd/helm'),
-])).flat()
-for (const failure of failures) console.error(failure)
-if (failures.length > 0 && process.env['CI']) process.exit(1)
+function testsWithEtcd (): number {
+  return globSync('tests/**/*.test.ts', { cwd: ROOT })
+    .map(path => readFileSync(join(ROOT, path), 'utf8').match(/needsEtcd, /g)?.length ?? 0)
+    .reduce((sum, count) => sum + count, 0)
+}

@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process'
+import { execFile, spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
@@ -16,7 +16,7 @@ import { waitFor } from './support/wait-for.ts'
 const START_BOUND_MS = 15_000
 const GROUP_TOOLS = ['describe_group', 'fetch_offsets']
 
-t.test('the demo answers every tool from a cluster that moves, and Ctrl-C ends it', async t => {
+t.test('the demo answers every tool from a cluster that changes, and Ctrl-C stops it', async t => {
   const demo = await startDemo(t, { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0' })
   t.not(demo.port, 8090, 'KAFSCALE_MCP_HTTP_ADDR decides where it listens')
 
@@ -29,6 +29,15 @@ t.test('the demo answers every tool from a cluster that moves, and Ctrl-C ends i
     t.same(status.brokers.map((broker: { metrics: string }) => broker.metrics), ['ok', 'ok', 'ok'])
     t.equal(status.topic_count, 12)
     t.equal(status.s3.state, 'healthy')
+  })
+
+  t.test('the audit commands work as they are printed, and show the call that the demo made', async t => {
+    const verified = await promisify(execFile)('sh', ['-c', demo.lineWith('npx kafscale-mcp audit verify')], { cwd: ROOT })
+    t.match(verified.stdout, /^intact: records 1 to \d+$/m)
+    const shown = await promisify(execFile)('sh', ['-c', demo.lineWith('npx kafscale-mcp audit show')], { cwd: ROOT })
+    t.match(shown.stdout, /tool_call +anonymous +cluster_status +ok/)
+    const { status } = spawnSync('git', ['check-ignore', '--quiet', '.demo/audit.jsonl'], { cwd: ROOT })
+    t.not(status, 1, 'git ignores the file')
   })
 
   t.test('the client configurations are JSON and name the endpoint', async t => {
@@ -50,7 +59,7 @@ t.test('the demo answers every tool from a cluster that moves, and Ctrl-C ends i
     }
   })
 
-  t.test('there is something of every kind to see', async t => {
+  t.test('the cluster shows every kind of state', async t => {
     const { groups } = await demo.ask('list_groups') as {
       groups: { group_id: string, state: string, stale: boolean, member_count: number, total_lag: number }[]
     }
@@ -78,13 +87,13 @@ t.test('the demo answers every tool from a cluster that moves, and Ctrl-C ends i
     await t.resolves(waitFor(async () => await lag() !== before, 5_000, 'another lag'))
   })
 
-  t.test('Ctrl-C ends it, also when npm forwards the signal once more', async t => {
+  t.test('Ctrl-C stops it, also when npm forwards the signal once more', async t => {
     t.equal(await demo.interrupt(2), 0)
-    t.equal(demo.errors(), '', 'nothing went wrong')
+    t.equal(demo.errors(), '', 'no warnings or errors')
   })
 })
 
-t.test('the demo listens on 8090 when that is free, else elsewhere; it never goes to a real cluster', async t => {
+t.test('the demo listens on 8090 if that is free, else on another port, and never connects to a real cluster', async t => {
   const other = createServer().listen(8090, '127.0.0.1')
   t.teardown(() => other.close())
   const isOurs = await once(other, 'listening').then(() => true, () => false)
@@ -106,11 +115,11 @@ t.test('the demo listens on 8090 when that is free, else elsewhere; it never goe
 
   other.close()
   const next = await startDemo(t, {})
-  t.equal(next.port === 8090, isOurs, '8090, unless somebody else has it')
+  t.equal(next.port === 8090, isOurs, '8090, unless another process uses it')
   t.equal(await next.interrupt(), 0)
 })
 
-t.test('the simulated cluster lives as its seed says', async t => {
+t.test('the seed determines what happens in the simulated cluster', async t => {
   const life = liveTenMinutes(1)
   t.strictSame([...life.states].sort(), ['completing_rebalance', 'preparing_rebalance', 'stable'], 'it rebalances')
   t.strictSame([...life.s3].sort(), ['degraded', 'healthy'], 'S3 degrades now and then')
@@ -118,11 +127,11 @@ t.test('the simulated cluster lives as its seed says', async t => {
   t.equal(life.undecodable, 0)
   t.ok(life.writes / 600 > 10 && life.writes / 600 < 100, 'some tens of writes per second')
 
-  t.equal(liveTenMinutes(1).digest, life.digest, 'the same life again')
-  t.not(liveTenMinutes(2).digest, life.digest, 'another life')
+  t.equal(liveTenMinutes(1).digest, life.digest, 'the same seed, the same events')
+  t.not(liveTenMinutes(2).digest, life.digest, 'another seed, other events')
 })
 
-t.test('the embedded etcd keeps what etcd promises', async t => {
+t.test('the embedded etcd behaves as etcd', async t => {
   const etcd = new EmbeddedEtcd()
   for (let i = 0; i < 2_500; i++) etcd.put(`/kafscale/key-${i}`, Buffer.from('old'))
   etcd.put('/elsewhere', Buffer.from('old'))
@@ -132,7 +141,7 @@ t.test('the embedded etcd keeps what etcd promises', async t => {
     etcd.close()
   })
 
-  t.test('a load in pages shows one revision, also while keys are written', async t => {
+  t.test('a load in pages reads one revision, even while keys are written', async t => {
     const loaded: KeyValue[] = []
     let pages = 0
     const { revision } = await connection.load(kvs => {
@@ -152,7 +161,7 @@ t.test('the embedded etcd keeps what etcd promises', async t => {
     t.match(await connection.changesSince(now), { written: false, keys: 2_500 + pages })
   })
 
-  t.test('a watch brings every write from its revision on, once and in order', async t => {
+  t.test('a watch delivers every write from its revision on, once and in order', async t => {
     const { revision } = await connection.probe()
     etcd.put('/kafscale/before', Buffer.from('1'))
     etcd.put('/elsewhere', Buffer.from('1'))
@@ -168,7 +177,7 @@ t.test('the embedded etcd keeps what etcd promises', async t => {
     t.same(seen, ['open', 'PUT /kafscale/before 1', 'PUT /kafscale/after 3'])
   })
 
-  t.test('what is too long ago is compacted away, for a load and for a watch', async t => {
+  t.test('old revisions are compacted away, for loads and for watches', async t => {
     const { revision } = await connection.probe()
     const compacts = () => { for (let i = 0; i < 6_000; i++) etcd.put('/kafscale/busy', Buffer.from(String(i))) }
     await t.rejects(connection.load(compacts), CompactedError)
@@ -207,7 +216,7 @@ function liveTenMinutes (seed: number) {
 
 type Answer = Record<string, unknown>
 
-/** Starts the demo as `npm run demo` does, and waits until it has printed everything. */
+/** Starts the demo and waits until it has printed its instructions. */
 async function startDemo (t: Test, env: Record<string, string>) {
   const child = spawn(process.execPath, ['demo/main.ts'], {
     cwd: ROOT,
@@ -220,7 +229,7 @@ async function startDemo (t: Test, env: Record<string, string>) {
   let errors = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => { output += text })
   child.stderr.setEncoding('utf8').on('data', (text: string) => { errors += text })
-  await waitFor(() => output.includes('Ctrl-C') || output + errors, START_BOUND_MS, 'the instructions')
+  await waitFor(() => output.includes('Press Ctrl-C') || output + errors, START_BOUND_MS, 'the instructions')
 
   const url = /^ {2}(http:\/\/\S+)$/m.exec(output)![1]!
   const request = async (method: string, params = {}): Promise<Answer> => {
@@ -240,7 +249,7 @@ async function startDemo (t: Test, env: Record<string, string>) {
     request,
     ask: async (name: string, input = {}) =>
       (await request('tools/call', { name, arguments: input })).structuredContent as Answer,
-    /** Resolves with the exit code, or rejects if there is none within five seconds. */
+    /** Resolves to the exit code. */
     async interrupt (times = 1) {
       for (let i = 0; i < times; i++) child.kill('SIGINT')
       await waitFor(() => child.exitCode !== null || child.signalCode, 5_000, 'the end')

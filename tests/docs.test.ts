@@ -6,10 +6,10 @@ import { parse } from 'yaml'
 import { readConfig } from '../plugins/config/read.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
 import { authority, clientOf } from './support/authorization.ts'
-import { startEtcd } from './support/etcd.ts'
-import { emptyFolder } from './support/packaging.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
+import { temporaryFolder } from './support/run.ts'
 import { buildSyncedApp, buildTestApp, fill, modern, startService } from './support/service.ts'
 
 const page = readPage('security.md')
@@ -19,7 +19,7 @@ const settings = ['jwks', 'oidc', 'token'].flatMap(mode => page.ofKind(`sh env $
 
 /** A folder with every file that the page's settings refer to. */
 async function folder (t: Test): Promise<string> {
-  const dir = emptyFolder(t)
+  const dir = temporaryFolder(t)
   writeFileSync(join(dir, 'token'), 'x'.repeat(32))
   writeFileSync(join(dir, 'policy.yaml'), block('yaml policy orders'))
   await page.run(block('sh run keys'), { cwd: dir })
@@ -94,7 +94,7 @@ t.test('the defaults are those on the page', async t => {
   })
 })
 
-t.test('the example policy has the effects in its table', async t => {
+t.test('the example policy has the effects in its table', needsEtcd, async t => {
   const issuer = 'https://id.example/realms/main'
   const { env, token, policyFile } = await authority(t, issuer)
   const etcd = await startEtcd(t)

@@ -7,9 +7,9 @@ import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import { type Environment, readConfig } from '../plugins/config/read.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
-import { environmentOf, type Manifest, only, podOf, render, type Values, withHelm } from './support/chart.ts'
+import { environmentOf, type Manifest, only, podOf, render, type Values, needsHelm } from './support/chart.ts'
 import { mistakes } from './support/chart-schemas.ts'
-import { startEtcd } from './support/etcd.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { type IdentityProvider, startProvider } from './support/oidc-provider.ts'
 import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
@@ -38,7 +38,7 @@ t.test('the index lists every example and links to files that exist', async t =>
   }
 })
 
-t.test('compose-oidc', async t => {
+t.test('compose-oidc', needsEtcd, async t => {
   interface ComposeService {
     ports?: string[]
     volumes?: string[]
@@ -167,7 +167,7 @@ async function tokenLikeKeycloak (idp: IdentityProvider, audience: string, claim
   }, { typ: 'JWT' })
 }
 
-t.test('helm-production', withHelm, async t => {
+t.test('helm-production', needsHelm, async t => {
   const { mcp } = parse(read('helm-production/values.yaml')) as { mcp: Values }
   const objects = await render(mcp, { namespace: 'kafscale-mcp' })
 
@@ -256,7 +256,7 @@ function referencedBy (objects: Manifest[]): [kind: string, name: string, keys: 
     .map(({ kind, name, keys }) => [kind.toLowerCase(), name, keys])
 }
 
-t.test('agent', async t => {
+t.test('agent', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const url = await ready(startService(t, etcd.env))

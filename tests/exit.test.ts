@@ -1,9 +1,10 @@
-/** After `app.close()` nothing is left that keeps a process running, whatever the service was doing. */
+/** The process ends: when the service is closed, whatever it was doing, and when npm, which started it, ends. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
-import { startEtcd } from './support/etcd.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { fillCluster, SILENCE_BOUND_MS } from './support/faults.ts'
+import { PATH, start as startCommand } from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
 import { startProxy } from './support/proxy.ts'
 import { waitFor } from './support/wait-for.ts'
@@ -11,7 +12,7 @@ import { waitFor } from './support/wait-for.ts'
 const START_BOUND_MS = 15_000
 const EXIT_BOUND_MS = 3_000
 
-/** Runs the service, prints each state it gets into, closes it at SIGTERM and leaves the rest to Node.js. */
+/** Runs the service, prints every change of its state, and closes it at SIGTERM without ending the process. */
 const script = `
   import { buildApp } from './app.ts'
   const app = await buildApp()
@@ -32,7 +33,11 @@ interface Service { process: ChildProcess, output: () => string }
 function start (t: Test, endpoints: string): Service {
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
     cwd: ROOT,
-    env: { KAFSCALE_MCP_ETCD_ENDPOINTS: endpoints, KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0' },
+    env: {
+      KAFSCALE_MCP_ETCD_ENDPOINTS: endpoints,
+      KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0',
+      KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '0',
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let output = ''
@@ -56,12 +61,11 @@ async function closesAndExits (t: Test, { process, output }: Service): Promise<v
   t.strictSame(await exit, [0, null])
 }
 
-t.test('the process ends by itself once the service is closed', async t => {
+t.test('the process ends by itself once the service is closed', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const endpoint = etcd.endpoints[0] as string
   const network = await startProxy(t, endpoint)
-  /** One after another: a start takes most of a core for a while. */
   const startSynced = async (endpoint: string) => {
     const service = start(t, endpoint)
     await says(service, 'synced', START_BOUND_MS)
@@ -79,11 +83,13 @@ t.test('the process ends by itself once the service is closed', async t => {
     await closesAndExits(t, unsynced)
   })
   await t.test('while synced', async t => await closesAndExits(t, await startSynced(endpoint)))
-  const silent = await startSynced(network.endpoint)
-  const refused = await startSynced(network.endpoint)
-  const probing = await startSynced(endpoint)
-  const paused = await startSynced(endpoint)
-  const dead = await startSynced(endpoint)
+  const [silent, refused, probing, paused, dead] = await Promise.all([
+    startSynced(network.endpoint),
+    startSynced(network.endpoint),
+    startSynced(endpoint),
+    startSynced(endpoint),
+    startSynced(endpoint),
+  ])
   await t.test('while the network is silent', async t => {
     network.halfOpen()
     await says(silent, 'stale', SILENCE_BOUND_MS)
@@ -107,4 +113,31 @@ t.test('the process ends by itself once the service is closed', async t => {
     await says(dead, 'stale etcd can\'t be reached', SILENCE_BOUND_MS)
     await closesAndExits(t, dead)
   })
+})
+
+t.test('a service that npm started ends with npm', async t => {
+  t.jobs = 3
+  for (const [script, signal] of [['start', 'SIGTERM'], ['start', 'SIGKILL'], ['demo', 'SIGKILL']] as const) {
+    t.test(`npm run ${script}, ${signal}`, async t => {
+      const service = await startCommand(t, 'npm', ['run', script], {
+        cwd: ROOT,
+        env: {
+          PATH,
+          HOME: t.testdir(),
+          npm_config_update_notifier: 'false',
+          KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1',
+          KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+          KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+          KAFSCALE_MCP_AUDIT_SINKS: 'none',
+          KAFSCALE_MCP_LOG_LEVEL: 'info',
+        },
+      })
+      t.equal((await fetch(new URL('/healthz', service.url))).status, 200)
+      service.process.kill(signal)
+      let ended = false
+      void service.exit.then(() => { ended = true })
+      await waitFor(() => ended, EXIT_BOUND_MS, 'the end of the service')
+      t.match(service.output.stderr, '"msg":"shutting down"')
+    })
+  }
 })

@@ -1,13 +1,14 @@
-/** The image, without an engine: the steps of the Dockerfile are followed here as an engine follows them, and what they make is run. */
+/** The image, without a container engine: this follows the steps of the Dockerfile, and runs the result. */
 import { cpSync, existsSync, globSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../package.json' with { type: 'json' }
 import { readConfig } from '../plugins/config/read.ts'
-import { startEtcd } from './support/etcd.ts'
-import { ask, buildContext, commandLine, contextNames, emptyFolder, PATH, run, sources, start } from './support/packaging.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
+import { ask, buildContext, commandLine, contextNames, PATH, run, sources, start, V8_OPTIONS } from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
+import { temporaryFolder } from './support/run.ts'
 import { fill } from './support/service.ts'
 
 interface Instruction { name: string, text: string }
@@ -32,8 +33,6 @@ const pairs = (text = '') =>
       [, name = '', value = '']
     ) => [name, value.replace(/^"(.*)"$/, '$1')])
   )
-const [, ...startArguments] = packageJson.scripts.start.split(' ')
-const V8_OPTIONS = startArguments.slice(0, -1)
 /** Only root may run something as somebody else. */
 const asRoot = process.getuid?.() === 0
 const entrypoint = JSON.parse(ofImage('ENTRYPOINT')[0] ?? '[]') as string[]
@@ -71,13 +70,13 @@ t.test('it says what it is', async t => {
   })
 })
 
-t.test('it starts the service with the options of npm start', async t => {
-  t.strictSame(entrypoint, ['node', ...V8_OPTIONS, 'dist/server.js'])
+t.test('it starts the launcher', async t => {
+  t.strictSame(entrypoint, ['node', 'bin/kafscale-mcp.js'])
   t.strictSame(ofImage('CMD'), [])
 })
 
-t.test('what its steps make answers as uid 10001 from folders that it can\'t write to', async t => {
-  const root = emptyFolder(t)
+t.test('what its steps make answers as uid 10001 from folders that it can\'t write to', needsEtcd, async t => {
+  const root = temporaryFolder(t)
   await follow('image', root, buildContext(t))
   const [workdir = ''] = ofImage('WORKDIR')
   const cwd = join(root, workdir)
@@ -120,7 +119,7 @@ t.test('what its steps make answers as uid 10001 from folders that it can\'t wri
   })
   t.match(await ask(service, 'list_topics', 'x'.repeat(32)), { topics: [{ name: 'orders' }], total: 1 })
   t.match(service.output.stdout, /"tool":"list_topics"/, 'records go to standard output')
-  t.strictSame(commandLine(service.process.pid), args)
+  t.strictSame(commandLine(service.process.pid), [...V8_OPTIONS, join(cwd, 'dist/server.js')], 'in the same process')
   if (asRoot) {
     t.match(readFileSync(`/proc/${service.process.pid}/status`, 'utf8'), /^Uid:(\t10001){4}$[^]*^Gid:(\t10001){4}$/m)
   }
@@ -188,7 +187,7 @@ t.test('docker-compose.yaml brings an etcd and the service, on loopback only', a
     t.ok(etcd.command?.includes('--advertise-client-urls=http://etcd:2379'))
   })
 
-  t.test('with an etcd that knows its flags', async t => {
+  t.test('with an etcd that knows its flags', needsEtcd, async t => {
     const help = await run('sh', ['-c', 'etcd --help 2>&1'], { cwd: ROOT, env: { ETCD_UNSUPPORTED_ARCH: 'arm64' } })
     const [, ...flags] = etcd.command ?? []
     for (const flag of flags) t.match(help, new RegExp(`^ +${flag.split('=')[0]}\\b`, 'm'))
@@ -235,7 +234,7 @@ const finished = new Map<string, Promise<string>>()
 
 /** The root of a stage that others copy from. */
 async function made (name: string, context: string): Promise<string> {
-  const root = emptyFolder(t)
+  const root = temporaryFolder(t)
   const stage = finished.get(name) ?? follow(name, root, context).then(() => root)
   finished.set(name, stage)
   return await stage

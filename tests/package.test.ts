@@ -1,19 +1,18 @@
-/** The package that npm gets: what is in it, and that it runs where nothing else is. */
+/** The npm package: what it contains, and that it runs where nothing else is installed. */
 import { copyFileSync, existsSync, readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import packageJson from '../package.json' with { type: 'json' }
-import { startEtcd } from './support/etcd.ts'
-import { ask, buildContext, commandLine, emptyFolder, PATH, run, sources, start } from './support/packaging.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
+import { ask, buildContext, commandLine, PATH, run, sources, start, V8_OPTIONS } from './support/packaging.ts'
 import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
+import { temporaryFolder } from './support/run.ts'
 import { fill } from './support/service.ts'
 
-const [, ...startArguments] = packageJson.scripts.start.split(' ')
-const V8_OPTIONS = startArguments.slice(0, -1)
 const DOCUMENTS = ['README.md', 'LICENSE'].filter(name => existsSync(join(ROOT, name)))
 
-/** Packs a copy, so that nobody finds a dist that is half written. */
+/** A copy is packed, so that nothing else sees a half-written dist. */
 const source = buildContext(t)
 for (const name of DOCUMENTS) copyFileSync(join(ROOT, name), join(source, name))
 symlinkSync(join(ROOT, 'node_modules'), join(source, 'node_modules'))
@@ -23,7 +22,7 @@ const [{ filename, files }] = JSON.parse(packed.slice(packed.indexOf('[\n'))) as
 ]
 
 const page = readPage('install.md')
-const dir = emptyFolder(t)
+const dir = temporaryFolder(t)
 copyFileSync(join(source, filename), join(dir, filename))
 await run('sh', ['-ec', page.block('sh package')], {
   cwd: dir,
@@ -32,7 +31,7 @@ await run('sh', ['-ec', page.block('sh package')], {
 const installed = join(dir, 'node_modules/kafscale-mcp')
 const server = join(installed, 'dist/server.js')
 
-t.test('it holds the launcher, each source as JavaScript, and nothing else', async t => {
+t.test('it contains the launcher, each source as JavaScript, and nothing else', async t => {
   t.strictSame(
     files.map(({ path }) => path).sort(),
     [
@@ -45,18 +44,18 @@ t.test('it holds the launcher, each source as JavaScript, and nothing else', asy
   )
 })
 
-t.test('nothing that comes with it needs to run a script when it is installed', async t => {
+t.test('no dependency needs to run a script during installation', async t => {
   const { packages } = JSON.parse(readFileSync(join(dir, 'node_modules/.package-lock.json'), 'utf8')) as {
     packages: Record<string, { hasInstallScript?: true }>
   }
   t.strictSame(
     Object.keys(packages).filter(path => packages[path]?.hasInstallScript),
     ['node_modules/protobufjs'],
-    'but one that only warns of versions'
+    'except one that only warns about versions'
   )
 })
 
-t.test('it answers from a real etcd', async t => {
+t.test('it answers from a real etcd', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [{
     key: '/kafscale/metadata/snapshot',
@@ -85,36 +84,31 @@ t.test('it answers from a real etcd', async t => {
     await service.stop()
   })
 
-  t.test('started by its launcher: one process, with the options of npm start', async t => {
-    const service = await start(t, join(dir, 'node_modules/.bin/kafscale-mcp'), [], { cwd: dir, env })
+  t.test('started by its launcher: in the same process, with options for V8', async t => {
+    const service = await start(t, join(dir, 'node_modules/.bin/kafscale-mcp'), [], {
+      cwd: dir,
+      env: { ...env, OTEL_TRACES_EXPORTER: 'otlp' }, // loads modules that are not loaded otherwise
+    })
+    t.match(await ask(service, 'list_topics'), orders)
+    t.match(await (await fetch(new URL('/healthz', service.url))).json(), { status: 'ok', version: packageJson.version })
+    t.strictSame(commandLine(service.process.pid), [...V8_OPTIONS, server])
+    t.equal(await service.stop(), 0)
+  })
+
+  t.test('started by its launcher, without npx', async t => {
+    const service = await start(t, ...command(byNode), { cwd: dir, env })
     t.match(await ask(service, 'list_topics'), orders)
     t.strictSame(commandLine(service.process.pid), [...V8_OPTIONS, server])
     t.equal(await service.stop(), 0)
   })
 
-  t.test('started as node dist/server.js', async t => {
-    const service = await start(t, ...command(byNode), { cwd: dir, env })
-    t.match(await ask(service, 'list_topics'), orders)
-    t.strictSame(commandLine(service.process.pid), [...V8_OPTIONS, 'node_modules/kafscale-mcp/dist/server.js'])
-    t.equal(await service.stop(), 0)
-  })
-
-  t.test('from a key to a record that is checked', async t => {
+  t.test('its commands make keys and tokens, and verify and show what is recorded', async t => {
     const npx = async (...args: string[]) => await run('npx', ['--offline', 'kafscale-mcp', ...args], { cwd: dir })
+    for (const command of ['token', 'audit']) t.match(await npx(command, '--help'), `kafscale-mcp ${command}`)
     await npx('token', 'keygen', '--key', 'token.key', '--jwks', 'jwks.json')
     const audience = 'https://kafscale-mcp.example/mcp'
-    const token = await npx(
-      'token',
-      'issue',
-      '--key',
-      'token.key',
-      '--audience',
-      audience,
-      '--subject',
-      'alice',
-      '--scope',
-      'kafscale:observe'
-    )
+    const claims = ['--audience', audience, '--subject', 'alice', '--scope', 'kafscale:observe']
+    const token = await npx('token', 'issue', '--key', 'token.key', ...claims)
     const service = await start(t, 'node_modules/.bin/kafscale-mcp', [], {
       cwd: dir,
       env: {

@@ -4,6 +4,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { startProxy } from './support/proxy.ts'
+import { scaled } from './support/run.ts'
 
 const ANSWER_BOUND_MS = 5_000
 const QUIET_MS = 100
@@ -42,7 +43,7 @@ function open (
     socket.write(text)
     return await Promise.race([
       once(socket, 'data').then(([data]) => String(data)),
-      setTimeout(boundMs, undefined, { ref: false }),
+      setTimeout(scaled(boundMs), undefined, { ref: false }),
     ])
   }
   return { socket, events, closed, echo }

@@ -11,6 +11,7 @@ import { REASONS } from '../plugins/metadata.ts'
 import { authority } from './support/authorization.ts'
 import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
+import { scaled } from './support/run.ts'
 import { buildTestApp, legacy, modern, startService } from './support/service.ts'
 
 const page = readPage('troubleshooting.md')
@@ -146,7 +147,7 @@ t.test('every refused request gets the status and message of the table', async t
 /** The response of a service whose event loop is blocked. */
 async function tooBusy (app: FastifyInstance): Promise<LightMyRequestResponse> {
   const cell = new Int32Array(new SharedArrayBuffer(4))
-  const deadline = performance.now() + 5_000
+  const deadline = performance.now() + scaled(5_000)
   for (;;) {
     const response = await app.inject(legacy('ping'))
     if (response.statusCode !== 200 || performance.now() > deadline) return response

@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 import type { Environment } from '../../plugins/config/read.ts'
 import { authority } from '../support/authorization.ts'
 import { SERVICE, startProvider } from '../support/oidc-provider.ts'
+import { scaled } from '../support/run.ts'
 import { buildTestApp, legacy, modern, tool } from '../support/service.ts'
 import { waitFor } from '../support/wait-for.ts'
 
@@ -393,13 +394,13 @@ t.test('a request whose headers or body take too long to arrive is cut off', asy
 })
 
 t.test('while the event loop is slow, requests are refused, and /healthz still answers', async t => {
-  const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '100ms' })
+  const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: `${scaled(100)}ms` })
   t.equal((await app.inject(legacy('ping'))).statusCode, 200)
   const cell = new Int32Array(new SharedArrayBuffer(4))
   let response = await app.inject(legacy('ping'))
-  const deadline = performance.now() + 5_000
+  const deadline = performance.now() + scaled(5_000)
   while (response.statusCode === 200 && performance.now() < deadline) {
-    Atomics.wait(cell, 0, 0, 250)
+    Atomics.wait(cell, 0, 0, scaled(250))
     await setImmediate()
     response = await app.inject(legacy('ping'))
   }

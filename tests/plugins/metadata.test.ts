@@ -8,7 +8,7 @@ import configPlugin from '../../plugins/config/index.ts'
 import { readConfig } from '../../plugins/config/read.ts'
 import { EtcdConnection, type WatchHandlers } from '../../plugins/etcd/connection.ts'
 import metadata from '../../plugins/metadata.ts'
-import { type Etcd, startEtcd } from '../support/etcd.ts'
+import { type Etcd, needsEtcd, startEtcd } from '../support/etcd.ts'
 import { buildSyncedApp, callTool, caughtUp, fill } from '../support/service.ts'
 import { waitFor } from '../support/wait-for.ts'
 
@@ -40,7 +40,7 @@ async function buildOver (t: Test, connections: (() => EtcdConnection)[], env: R
 
 const plain = grpc.credentials.createInsecure()
 
-t.test('writes that go on during the load are neither lost nor applied twice', async t => {
+t.test('writes that go on during the load are neither lost nor applied twice', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(
     etcd,
@@ -66,7 +66,7 @@ t.test('writes that go on during the load are neither lost nor applied twice', a
   t.equal(app.metadata.counters.loads, 1)
 })
 
-t.test('a page that would be a message over 4 MB is asked for again, smaller', async t => {
+t.test('a page that would be a message over 4 MB is asked for again, smaller', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const value = Buffer.alloc(300_000, 1)
   for (let index = 0; index < 40; index++) await etcd.client.put(`/kafscale/unknown/${index}`).value(value)
@@ -74,7 +74,7 @@ t.test('a page that would be a message over 4 MB is asked for again, smaller', a
   t.equal(app.metadata.mirror?.modRevisions.size, 40)
 })
 
-t.test('an empty keyspace is a cluster without topics and groups', async t => {
+t.test('an empty keyspace is a cluster without topics and groups', needsEtcd, async t => {
   const app = await buildSyncedApp(t, await startEtcd(t))
   const { structuredContent: status } = await callTool(app, 'cluster_status')
   t.match(status, {
@@ -90,7 +90,7 @@ t.test('an empty keyspace is a cluster without topics and groups', async t => {
   }
 })
 
-t.test('writes under other prefixes move the revision and make nothing stale', async t => {
+t.test('writes under other prefixes move the revision and make nothing stale', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await etcd.client.put('/kafscale/metadata/snapshot').value('{}')
   const app = await buildSyncedApp(t, etcd)
@@ -106,7 +106,7 @@ t.test('writes under other prefixes move the revision and make nothing stale', a
   t.equal(app.metadata.counters.loads, 1)
 })
 
-t.test('a value that can\'t be decoded is counted, and logged once with its key\'s name', async t => {
+t.test('a value that can\'t be decoded is counted, and logged once with its key\'s name', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const key = '/kafscale/group-leases/\u202egnp.exe'
   const written = t.capture(process.stderr, 'write', () => true)
@@ -120,7 +120,7 @@ t.test('a value that can\'t be decoded is counted, and logged once with its key\
   t.equal((await app.inject('/healthz')).json().dependencies.etcd.undecodable, 1)
 })
 
-t.test('the mirror is compared with a fresh load from time to time, and repaired', async t => {
+t.test('the mirror is compared with a fresh load from time to time, and repaired', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await etcd.client.put('/kafscale/group-leases/right').value('1')
   const written = t.capture(process.stderr, 'write', () => true)
@@ -156,7 +156,7 @@ t.test('the mirror is compared with a fresh load from time to time, and repaired
   t.equal(counters.differences, 2, 'writes during a comparison are no differences')
 })
 
-t.test('a live probe beside a dead watch never reads as synced', async t => {
+t.test('a live probe beside a dead watch never reads as synced', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await etcd.client.put('/kafscale/group-leases/a').value('1')
   const [endpoint] = etcd.endpoints as [string]
@@ -183,7 +183,7 @@ t.test('a live probe beside a dead watch never reads as synced', async t => {
   }
 })
 
-t.test('an etcd that went back, as one restored from a backup, is loaded anew', async t => {
+t.test('an etcd that went back, as one restored from a backup, is loaded anew', needsEtcd, async t => {
   const [old, restored] = [await startEtcd(t), await startEtcd(t)]
   for (let index = 0; index < 20; index++) await old.client.put(`/kafscale/group-leases/old${index}`).value('1')
   await restored.client.put('/kafscale/group-leases/restored').value('1')
@@ -204,7 +204,7 @@ t.test('an etcd that went back, as one restored from a backup, is loaded anew', 
   back.close()
 })
 
-t.test('a load whose revision is compacted while it goes on starts again', async t => {
+t.test('a load whose revision is compacted while it goes on starts again', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(
     etcd,
@@ -226,7 +226,7 @@ t.test('a load whose revision is compacted while it goes on starts again', async
   t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
 })
 
-t.test('a revision that is settled while the mirror is compared leaves the comparison to the next time', async t => {
+t.test('a revision that is settled while the mirror is compared leaves the comparison to the next time', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await etcd.client.put('/kafscale/group-leases/a').value('1')
   const [endpoint] = etcd.endpoints as [string]
@@ -257,7 +257,7 @@ t.test('a revision that is settled while the mirror is compared leaves the compa
   t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
 })
 
-t.test('a watch that etcd never confirms is given up', async t => {
+t.test('a watch that etcd never confirms is given up', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const [endpoint] = etcd.endpoints as [string]
   const unconfirmed = new EtcdConnection(endpoint, plain, undefined)
@@ -269,7 +269,7 @@ t.test('a watch that etcd never confirms is given up', async t => {
   t.equal(app.metadata.counters.loads, 2)
 })
 
-t.test('what fails while events are applied ends the connection, not the service', async t => {
+t.test('what fails while events are applied ends the connection, not the service', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const [endpoint] = etcd.endpoints as [string]
   const connection = new EtcdConnection(endpoint, plain, undefined)

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import packageJson from '../../package.json' with { type: 'json' }
-import { startEtcd } from '../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { buildSyncedApp, buildTestApp, caughtUp, fill, recordedKeyspace } from '../support/service.ts'
 import { waitFor } from '../support/wait-for.ts'
 
@@ -44,7 +44,7 @@ t.test('before the first load, it is alive but not ready, and the reason reveals
   t.notMatch(JSON.stringify([health, ready]), /127\.0\.0\.1/)
 })
 
-t.test('with a running etcd', async t => {
+t.test('with a running etcd', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [...recordedKeyspace(), { key: '/kafscale/topics/broken/partitions/0/next_offset', value: 'many' }])
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '2500ms' })

@@ -1,29 +1,22 @@
 /** Renders the chart with Helm, and builds the environment that a rendered pod would have. */
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { parseAllDocuments, stringify } from 'yaml'
 import type { Environment } from '../../plugins/config/read.ts'
 import type { Teardown } from './etcd.ts'
 import { ROOT } from './paths.ts'
+import { helm } from './programs.ts'
+import { temporaryFolder } from './run.ts'
 
 export const CHART = join(ROOT, 'chart')
 
-const goSum = readFileSync(join(import.meta.dirname, 'helm-3', 'go.sum'))
-
-/** The Helm binary that `scripts/test-setup.ts` builds. Each version of go.sum has its own path. */
-export const helm = join(
-  ROOT,
-  '.cache',
-  `helm-3-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`
-)
+export { helm }
 
 /** Options for tap: skips tests that need Helm if it isn't installed. */
-export const withHelm = {
-  skip: existsSync(helm) ? false : 'Helm is not installed: install Go, then run node scripts/test-setup.ts',
+export const needsHelm = {
+  skip: existsSync(helm) ? false : 'Helm is not installed: npm run test:setup -- --all builds it with Go',
 }
 
 /** Values of the chart, with or without the key `mcp`. */
@@ -169,10 +162,4 @@ export function environmentOf (
     const isFile = value !== undefined && files.some(([path]) => path === value)
     return [name, isFile ? join(dir, value) : value?.replaceAll('$$', '$')]
   }))
-}
-
-function temporaryFolder (t: Teardown): string {
-  const dir = mkdtempSync(join(tmpdir(), 'chart-'))
-  t.teardown(() => rmSync(dir, { recursive: true }))
-  return dir
 }

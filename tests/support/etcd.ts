@@ -1,68 +1,59 @@
 /** Real etcd processes for tests. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ConstantBackoff, handleWhen, noop, retry } from 'cockatiel'
 import { Etcd3, isRecoverableError, Range } from 'etcd3'
 import parsePrometheusTextFormat from 'parse-prometheus-text-format'
-import { ROOT } from './paths.ts'
+import { etcd36, exists } from './programs.ts'
+import { scaled, type Teardown, temporaryFolder } from './run.ts'
 import { waitFor } from './wait-for.ts'
+
+export type { Teardown } from './run.ts'
 
 export type EtcdVersion = '3.4' | '3.6'
 
-const goSum = readFileSync(join(import.meta.dirname, 'etcd-3.6', 'go.sum'))
-
-/** Where `scripts/test-setup.ts` puts the etcd 3.6 that it builds; another go.sum has another place. */
-export const etcd36 = join(
-  ROOT,
-  '.cache',
-  `etcd-3.6-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`
-)
-
-/** The versions that are there to test with: 3.4 always, 3.6 where it could be built. */
+/** The versions to test with: the machine's own (Debian's is 3.4) always, 3.6 where it could be built. */
 export const etcdVersions: readonly EtcdVersion[] = existsSync(etcd36) ? ['3.4', '3.6'] : ['3.4']
 
-/** What is needed of a tap test. */
-export interface Teardown { teardown: (handler: () => unknown) => unknown }
+/** For tap: skips tests where there is no etcd. `scripts/test-setup.ts` counts them and tells how to get one. */
+export const needsEtcd = { skip: exists('etcd') ? false : 'there is no etcd' }
 
 export interface EtcdOptions {
   version?: EtcdVersion
   /** Default 1. */
   members?: number
-  /** Lets only users in: root, and one whose role has read on the prefix `/kafscale/` and nothing else. */
+  /** Enables authentication, with two users: root, and one that can only read the prefix `/kafscale/`. */
   auth?: boolean
-  /** How long a token lives that isn't used; etcd's default is 300. */
+  /** How long an unused token is valid; etcd's default is 300. */
   authTokenTtlSeconds?: number
-  /** Clients connect by TLS, and have to show a certificate when it is `mutual`. */
+  /** Clients connect over TLS, with a client certificate when it is `mutual`. */
   tls?: boolean | 'mutual'
 }
 
-/** An etcd of one member or more. What takes a member's index acts on every member without it. */
+/** An etcd of one or more members. A method with an optional member index acts on all members without it. */
 export interface Etcd {
   endpoints: string[]
-  /** How the service is told to reach it, as the user who may only read. */
+  /** The service's settings for it, with the read-only user. */
   env: Record<string, string>
-  /** A writer with all rights. It goes on trying for some seconds while etcd is away. */
+  /** A client with all permissions. It retries for some seconds while etcd is down. */
   client: Etcd3
-  /** Ends processes as a crash does. */
+  /** Ends processes with SIGKILL. */
   kill: (member?: number) => Promise<void>
-  /** Starts them again on the same ports and data, and waits until they answer. What runs is killed first. */
+  /** Starts processes on the same ports and data, killing them first, and waits until they answer. */
   restart: (member?: number) => Promise<void>
-  /** Stops processes where they are: connections stay open and nothing answers. */
+  /** Stops processes with SIGSTOP: connections stay open and nothing answers. */
   pause: (member?: number) => void
   resume: (member?: number) => void
-  /** Compacts up to a revision, by default the newest, which it resolves to. */
+  /** Compacts to a revision, by default the current one, and resolves to it. */
   compact: (revision?: string) => Promise<string>
-  /** The index of the member that leads. Only when all members run. */
+  /** The index of the leader. Requires all members to run. */
   leader: () => Promise<number>
-  /** Has another member lead, and resolves to its index. Only when all members run. */
+  /** Moves leadership to another member and resolves to its index. Requires all members to run. */
   moveLeader: () => Promise<number>
-  /** The sum of a counter or gauge over the running members, from their own `/metrics` pages, of the samples with these labels. */
+  /** Sums a counter or gauge over the `/metrics` pages of the running members, for the samples with these labels. */
   metric: (name: string, labels?: Record<string, string>) => Promise<number>
 }
 
@@ -78,17 +69,17 @@ const START_BOUND_MS = 15_000
 const READER = { username: 'kafscale', password: 'read-only' }
 const ROOT_USER = { username: 'root', password: 'root' }
 
-/** Starts an etcd on free loopback ports with its data in a temporary folder. The teardown of `t` removes both. */
+/** Starts an etcd on free loopback ports. The teardown of `t` removes it and its data. */
 export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promise<Etcd> {
   const { version = '3.4', members: count = 1, auth = false, authTokenTtlSeconds = 300, tls = false } = options
-  const dir = await mkdtemp(join(tmpdir(), 'etcd-'))
+  const dir = temporaryFolder(t)
   const members: Member[] = []
   const clients: Etcd3[] = []
 
   const pems = tls === false ? undefined : certificates(dir)
   const flags = [
-    '--unsafe-no-fsync', // what is written outlives a crash of the process, if not of the machine
-    ...count === 1 ? ['--election-timeout', '500'] : [], // it needs no time to hear from others
+    '--unsafe-no-fsync', // data survives a crash of the process, though not of the machine
+    ...count === 1 ? ['--election-timeout', '500'] : [], // there are no peers to wait for
     ...auth ? ['--auth-token-ttl', `${authTokenTtlSeconds}`, '--bcrypt-cost', '4'] : [],
     ...pems ? ['--cert-file', pems.server.cert, '--key-file', pems.server.key] : [],
     ...pems && tls === 'mutual' ? ['--client-cert-auth', '--trusted-ca-file', pems.ca.cert] : [],
@@ -115,11 +106,13 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
   const start = async (targets: Member[]) => {
     for (const member of targets) {
       const log = openSync(member.logFile, 'a')
-      // However this process ends, the kernel ends its etcd.
-      member.process = spawn('setpriv', ['--pdeathsig', 'KILL', version === '3.6' ? etcd36 : 'etcd',
-        ...member.args, '--initial-cluster', peers.join(',')],
-      // etcd 3.4 refuses to run on arm64 unless it is told so; elsewhere this has no effect.
-      { env: { PATH: process.env['PATH'], ETCD_UNSUPPORTED_ARCH: 'arm64' }, stdio: ['ignore', log, log] })
+      member.process = spawn(
+        version === '3.6' ? etcd36 : 'etcd',
+        [...member.args, '--initial-cluster', peers.join(',')],
+        // etcd 3.4 refuses to run on arm64 without this variable; elsewhere it has no effect.
+        { env: { PATH: process.env['PATH'], ETCD_UNSUPPORTED_ARCH: 'arm64' }, stdio: ['ignore', log, log] }
+      )
+      endWithThisProcess(member.process)
       closeSync(log)
     }
     await Promise.all(
@@ -156,10 +149,10 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
           certChain: readFileSync(pems.client.cert),
         },
       },
-      defaultCallOptions: ({ isStream }) => isStream ? {} : { deadline: Date.now() + 2_000 },
-      grpcOptions: { 'grpc.use_local_subchannel_pool': 1 }, // a new channel must not wait for the back-off of an old one
+      defaultCallOptions: ({ isStream }) => isStream ? {} : { deadline: Date.now() + scaled(2_000) },
+      grpcOptions: { 'grpc.use_local_subchannel_pool': 1 }, // a new channel must not inherit the backoff of an old one
       faultHandling: {
-        host: () => noop, // by default a circuit breaker that stays open for 5 s
+        host: () => noop, // the default is a circuit breaker that stays open for 5 s
         global: retry(handleWhen(isRecoverableError), { maxAttempts: 50, backoff: new ConstantBackoff(100) }),
       },
     })
@@ -170,13 +163,12 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
   t.teardown(async () => {
     for (const client of clients) client.close()
     await kill()
-    await rm(dir, { recursive: true })
   })
   await start(members)
   const endpoints = members.map(({ endpoint }) => endpoint)
   if (auth) await enableAuth(connect(endpoints))
   const client = connect(endpoints, auth ? ROOT_USER : undefined)
-  // One client for each member, for what a member answers about itself.
+  // One client per member, for questions about that member.
   const each = endpoints.map(endpoint => connect([endpoint], auth ? ROOT_USER : undefined).maintenance)
 
   const leader = async () => {
@@ -227,6 +219,15 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
   }
 }
 
+/** Ends a child when this process ends, even by SIGKILL: a watchdog reads from a pipe that this process keeps open. */
+function endWithThisProcess (child: ChildProcess): void {
+  const watchdog = spawn('sh', ['-c', 'read -r _; kill -KILL "$1"', 'sh', `${child.pid}`], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true, // so that Ctrl-C does not end it first
+  })
+  child.once('exit', () => watchdog.kill('SIGKILL'))
+}
+
 /** Whether a member answers linearizable reads. */
 async function healthy (metricsUrl: string): Promise<boolean> {
   return await fetch(`${metricsUrl}/health`).then(({ ok }) => ok, () => false)
@@ -244,27 +245,13 @@ async function enableAuth (client: Etcd3): Promise<void> {
 
 interface Pem { cert: string, key: string }
 
-/** A CA of its own, and what it signed: a server's certificate for 127.0.0.1 and a client's. */
+/** A CA, and a server certificate for 127.0.0.1 and a client certificate that it signed. */
 function certificates (dir: string): { ca: Pem, server: Pem, client: Pem } {
   const make = (name: string, ...args: string[]): Pem => {
     const pem = { cert: join(dir, `${name}.crt`), key: join(dir, `${name}.key`) }
     execFileSync('openssl', [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:P-256',
-      '-noenc',
-      '-days',
-      '1',
-      '-subj',
-      `/CN=${name}`,
-      '-keyout',
-      pem.key,
-      '-out',
-      pem.cert,
-      ...args,
+      'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-days', '1',
+      '-subj', `/CN=${name}`, '-keyout', pem.key, '-out', pem.cert, ...args,
     ], { stdio: 'pipe' })
     return pem
   }
@@ -277,8 +264,7 @@ function certificates (dir: string): { ca: Pem, server: Pem, client: Pem } {
   }
 }
 
-// Below the range from which systems give out ports by themselves, so that nobody takes one while its etcd is down; each
-// process has its own hundred.
+// Below the ephemeral range, so that no one takes a port while its etcd is down; each process has a hundred of its own.
 let nextPort = 20_000 + process.pid % 100 * 100
 
 async function freePort (): Promise<number> {

@@ -1,22 +1,25 @@
-/** What the tests of faults and the soak share: a keyspace that shows when an answer isn't whole, and a caller that never stops asking. */
+/**
+ * For the fault tests and the soak: a keyspace that reveals incomplete answers, and a caller that never stops asking.
+ */
 import { setTimeout } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { encodeCommittedOffset, encodeSnapshot, formatKey } from '../../demo/encode.ts'
 import { Mirror } from '../../kafscale/mirror.ts'
 import type { Etcd, Teardown } from './etcd.ts'
+import { scaled } from './run.ts'
 import { buildSyncedApp, CALLER, callTool, fill } from './service.ts'
 import { waitFor } from './wait-for.ts'
 
-/** The service is synced so soon after etcd answers again. */
+/** The service is synced this soon after etcd answers again. */
 export const SYNC_BOUND_MS = 2_000
-/** A connection on which nothing comes any more is noticed within so long. */
+/** A connection that has gone silent is noticed within this time. */
 export const SILENCE_BOUND_MS = 10_000
-/** A connection that is closed is noticed at once, give or take a busy machine. */
+/** A closed connection is noticed within this time. */
 export const CLOSED_BOUND_MS = 1_000
 
 const PARTITIONS = 30
 const TOPICS = ['even', ...Array.from({ length: 9 }, (_, index) => `topic-${index}`)]
-/** Their offsets make a load of several pages. */
+/** Their offsets make a load span several pages. */
 const IDLE_GROUPS = Array.from({ length: 50 }, (_, index) => `idle-${index}`)
 const COUNTS = {
   topic_count: TOPICS.length,
@@ -24,7 +27,7 @@ const COUNTS = {
   group_count: IDLE_GROUPS.length + 1,
 }
 const ASK_INTERVAL_MS = 15
-/** Probes come every 2 s, and each may take its time: a connected mirror is no older. */
+/** A connected mirror is no older: it is probed every 2 s, and a probe may take a while. */
 const CONNECTED_AGE_MS = 5_000
 
 const partitions = Array.from({ length: PARTITIONS }, (_, partition) => partition)
@@ -58,7 +61,10 @@ export async function fillCluster (etcd: Etcd): Promise<void> {
   await writeGeneration(etcd, 0)
 }
 
-/** Moves every log end offset of the topic `even` to `generation`, and its group's committed offsets with them: in one transaction, so that no two of them differ at any revision. */
+/**
+ * Sets every log end offset and every committed offset of the topic `even` to `generation`, in one transaction, so that
+ * they are all the same at every revision.
+ */
 export async function writeGeneration (etcd: Etcd, generation: number): Promise<void> {
   await fill(etcd, partitions.flatMap(partition => [
     commit('even', 'even', partition, generation),
@@ -66,7 +72,7 @@ export async function writeGeneration (etcd: Etcd, generation: number): Promise<
   ]))
 }
 
-/** What etcd holds now, by its own client. */
+/** The current content of etcd, read by its own client. */
 export async function heldBy ({ client }: Etcd): Promise<Mirror> {
   const { header, kvs } = await client.getAll().prefix('/kafscale/').exec()
   const mirror = new Mirror()
@@ -82,12 +88,12 @@ export async function becomes (app: FastifyInstance, state: 'synced' | 'stale', 
   await waitFor(() => app.metadata.state === state || `${app.metadata.state}: ${app.metadata.reason}`, boundMs, state)
 }
 
-/** Waits until the mirror is so old. */
+/** Waits until the mirror is at least this old. */
 export async function ages (app: FastifyInstance, ms: number): Promise<void> {
   await waitFor(() => app.metadata.ageMs >= ms || app.metadata.ageMs, ms + 1_000, `${ms} ms old`)
 }
 
-/** Waits until the service is synced and holds what etcd holds. For use while nobody writes. */
+/** Waits until the mirror is synced and equals etcd's content. For use while nothing is written. */
 export async function inSync (app: FastifyInstance, etcd: Etcd, boundMs = SYNC_BOUND_MS): Promise<void> {
   await becomes(app, 'synced', boundMs)
   const held = await heldBy(etcd)
@@ -102,7 +108,7 @@ export async function inSync (app: FastifyInstance, etcd: Etcd, boundMs = SYNC_B
   }
 }
 
-/** The service over a cluster that has been filled, synced, with a caller that asks from now on. */
+/** Builds the app over a filled cluster, waits until it is synced, and starts a caller. */
 export async function buildAskedApp (
   t: Teardown,
   etcd: Etcd,
@@ -112,16 +118,19 @@ export async function buildAskedApp (
   return { app, caller: startCaller(t, app) }
 }
 
-/** Asks all the time, as an agent does, and finds what is wrong with the answers. */
+/** Calls tools continuously, as an agent does, and collects what is wrong with the answers. */
 export interface Caller {
-  /** etcd is away from now on: from `withinMs` on, an answer that says `connected` is wrong, and so is one that tells anything new. */
+  /**
+   * etcd is unreachable from now on: after `withinMs`, an answer that says `connected` or that contains anything new is
+   * wrong.
+   */
   away: (withinMs: number) => void
-  /** etcd may be back. */
+  /** etcd may be reachable again. */
   back: () => void
   readonly answers: number
-  /** What has been wrong so far, each kind once. */
+  /** The mistakes so far, each kind once. */
   readonly wrong: readonly string[]
-  /** Ends the asking, and returns {@link wrong}. */
+  /** Stops calling, and returns {@link wrong}. */
   stop: () => Promise<readonly string[]>
 }
 
@@ -131,7 +140,7 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
   let answers = 0
   const stopping = new AbortController()
   let awayFromMs = Infinity
-  /** What the first answer told while etcd is away. */
+  /** The first answer since etcd is unreachable. */
   let lastKnown: { observedAt: unknown, revision: number, ageMs: number } | undefined
   let revision = 0
   let generation = 0
@@ -139,7 +148,10 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
   const check = (right: boolean, kind: string, seen: unknown) => {
     if (!right && !wrong.has(kind)) wrong.set(kind, `${kind}: ${JSON.stringify(seen)}`.slice(0, 300))
   }
-  /** Calls a tool and checks what holds for every answer. `away` tells whether etcd was known to be away, before and after the call. */
+  /**
+   * Calls a tool and checks what is true of every answer. `away` is whether etcd was known to be unreachable both
+   * before and after the call.
+   */
   const call = async (tool: string, input: Record<string, unknown> = {}) => {
     const wasAwayFromMs = awayFromMs
     const askedAtMs = performance.now()
@@ -150,7 +162,7 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
       return undefined
     }
     const answer = structuredContent as Record<string, unknown> & { revision: number, observed_at: string }
-    check(answer.revision >= revision, 'the revision went back', [revision, answer.revision])
+    check(answer.revision >= revision, 'the revision went backwards', [revision, answer.revision])
     revision = answer.revision
     return { answer, away: askedAtMs > wasAwayFromMs && awayFromMs === wasAwayFromMs }
   }
@@ -164,10 +176,10 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
       topics: unknown[]
     }
     for (const [name, count] of Object.entries(COUNTS)) {
-      check(counts[name] === count, `${name} is not whole`, counts[name])
+      check(counts[name] === count, `${name} is incomplete`, counts[name])
     }
-    check(topics.length === TOPICS.length, 'topics are not whole', topics.length)
-    check(etcd.state !== 'connected' || etcd.age_ms < CONNECTED_AGE_MS, 'connected to what is old', etcd)
+    check(topics.length === TOPICS.length, 'topics are incomplete', topics.length)
+    check(etcd.state !== 'connected' || etcd.age_ms < scaled(CONNECTED_AGE_MS), 'connected but old', etcd)
     if (!away) {
       lastKnown = undefined
       return
@@ -175,7 +187,7 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
     check(etcd.state === 'stale', 'connected while etcd is away', etcd)
     check(etcd.age_ms >= (lastKnown?.ageMs ?? 0), 'age_ms fell while etcd is away', [lastKnown?.ageMs, etcd.age_ms])
     check(lastKnown === undefined || (lastKnown.observedAt === observedAt && lastKnown.revision === answer.revision),
-      'something new was told while etcd is away', [lastKnown, answer])
+      'an answer changed while etcd is away', [lastKnown, answer])
     lastKnown = { observedAt, revision: answer.revision, ageMs: etcd.age_ms }
   }
   const askLag = async () => {
@@ -183,12 +195,12 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
       lag?: { lag: number, committed_offset: number }[]
     }
     if (!lag) return
-    check(lag.length === PARTITIONS, 'consumer_lag is not whole', lag.length)
-    check(lag.every(row => row.lag === 0), 'lag of two states', lag)
+    check(lag.length === PARTITIONS, 'consumer_lag is incomplete', lag.length)
+    check(lag.every(row => row.lag === 0), 'lag of mixed revisions', lag)
     const offsets = new Set(lag.map(row => row.committed_offset))
     const [offset = 0] = offsets
-    check(offsets.size === 1, 'committed offsets of two states', [...offsets])
-    check(offset >= generation, 'a committed offset went back', [generation, offset])
+    check(offsets.size === 1, 'committed offsets of mixed revisions', [...offsets])
+    check(offset >= generation, 'a committed offset went backwards', [generation, offset])
     generation = offset
   }
   const askOffsets = async () => {
@@ -197,7 +209,7 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
     }
     check(
       offsets === undefined || (offsets.length === PARTITIONS && offsets.every(row => row.lag === 0)),
-      'fetch_offsets is not whole',
+      'fetch_offsets is incomplete',
       offsets
     )
   }
@@ -210,7 +222,7 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
       })
     ) {
       const answer = (await call(tool, { limit: 1 }))?.answer
-      check(answer === undefined || answer['total'] === total, `${tool} is not whole`, answer)
+      check(answer === undefined || answer['total'] === total, `${tool} is incomplete`, answer)
     }
   }
   const asking = (async () => {
@@ -229,7 +241,7 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
   t.teardown(stop)
 
   return {
-    away: withinMs => { awayFromMs = performance.now() + withinMs },
+    away: withinMs => { awayFromMs = performance.now() + scaled(withinMs) },
     back: () => { awayFromMs = Infinity },
     get answers () { return answers },
     get wrong () { return [...wrong.values()] },
@@ -237,7 +249,7 @@ export function startCaller (t: Teardown, app: FastifyInstance): Caller {
   }
 }
 
-/** What every tool answers, by its name, without how old it is. */
+/** The answer of every tool by name, without the age of the metadata. */
 export async function askEveryTool (app: FastifyInstance): Promise<Record<string, unknown>> {
   const answers: Record<string, unknown> = {}
   for (const { name, inputSchema } of app.tools.list(CALLER.principal)) {

@@ -1,26 +1,20 @@
-/** The package and the image, made in folders of their own as npm and an engine make them. */
+/** The package and the image, built as npm and a container engine build them. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpSync, globSync, readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
-import type { Teardown } from './etcd.ts'
 import { ROOT } from './paths.ts'
+import { type Teardown, temporaryFolder } from './run.ts'
 import { modern } from './service.ts'
 import { waitFor } from './wait-for.ts'
 
-/** Programs are found as in a shell; `node` is the one that runs the tests. */
+/** The machine's path, where `node` is the one that runs the tests. */
 export const PATH = [dirname(process.execPath), process.env['PATH']].join(delimiter)
 const START_BOUND_MS = 20_000
+/** V8's options, which only the launcher knows. */
+export const V8_OPTIONS = readFileSync(join(ROOT, 'bin/kafscale-mcp.js'), 'utf8').match(/--[\w-]+=\d+/g) ?? []
 
-/** An empty folder that no other package.json is above. */
-export function emptyFolder (t: Teardown): string {
-  const dir = mkdtempSync(join(tmpdir(), 'kafscale-mcp-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
-}
-
-/** What `.dockerignore` lets through, which is a list of names and nothing more clever. */
+/** The names that `.dockerignore` lets through. It must be a plain list of them. */
 export function contextNames (): string[] {
   const [first, ...names] = readFileSync(join(ROOT, '.dockerignore'), 'utf8').split('\n').filter(line =>
     line !== '' && !line.startsWith('#')
@@ -31,20 +25,20 @@ export function contextNames (): string[] {
   return names.map(name => name.slice(1))
 }
 
-/** The files that the build compiles, types that have nothing to compile left out. */
+/** The files that the build compiles. */
 export function sources (): string[] {
   const { include } = JSON.parse(readFileSync(join(ROOT, 'tsconfig.build.json'), 'utf8')) as { include: string[] }
   return globSync(include, { cwd: ROOT }).filter(path => !path.endsWith('.d.ts'))
 }
 
-/** A copy of what an engine is given to build from. */
+/** A copy of the build context of the image. */
 export function buildContext (t: Teardown): string {
-  const dir = emptyFolder(t)
+  const dir = temporaryFolder(t)
   for (const name of contextNames()) cpSync(join(ROOT, name), join(dir, name), { recursive: true })
   return dir
 }
 
-/** Runs a program to its end and gives what it has printed. @throws with what it printed when it fails */
+/** Runs a program and resolves to its standard output. @throws with its output when it fails */
 export async function run (
   file: string,
   args: string[],
@@ -58,7 +52,7 @@ export async function run (
   return await promise
 }
 
-/** npm as it is set up on this machine, not as the npm that runs the tests has set it for its scripts. */
+/** The environment without what tap, and the npm that runs the tests, have set. */
 function npmEnvironment (): Record<string, string | undefined> {
   return Object.fromEntries(
     Object.entries({ ...process.env, PATH, npm_config_update_notifier: 'false', npm_config_prefer_offline: 'true' })
@@ -69,23 +63,30 @@ function npmEnvironment (): Record<string, string | undefined> {
   )
 }
 
-/** A service that was started, and what it has written. */
+/** A service in a process of its own. */
 export interface Started {
   process: ChildProcess
   url: string
   output: { stdout: string, stderr: string }
+  /** Resolves once it and its child processes have ended, to the exit code or the signal of the first. */
+  exit: Promise<number | NodeJS.Signals>
   stop: () => Promise<number | NodeJS.Signals>
 }
 
-/** Starts the service by a command, with nothing in its environment but `env`, and waits until it listens. The teardown of `t` ends it, and what it has started. */
+/**
+ * Starts the service by a command, with only `env` and no limit on the event loop's delay in its environment, and waits
+ * until it listens. The teardown of `t` ends it and its child processes.
+ */
 export async function start (
   t: Teardown,
   file: string,
   args: string[],
   { env, ...options }: { cwd: string, env: Record<string, string | undefined>, uid?: number, gid?: number }
 ): Promise<Started> {
-  // tap puts a module of its own into whatever is spawned, which would write beside the tests as nobody.
-  const variables = Object.entries(env).flatMap(([name, value]) => value === undefined ? [] : `${name}=${value}`)
+  // tap adds a module of its own to every process that is spawned. `env` keeps it out.
+  const variables = Object.entries({ KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '0', ...env }).flatMap(([name, value]) =>
+    value === undefined ? [] : `${name}=${value}`
+  )
   const child = spawn('/usr/bin/env', ['-i', ...variables, file, ...args], {
     ...options,
     env: {},
@@ -95,11 +96,13 @@ export async function start (
   const output = { stdout: '', stderr: '' }
   child.stdout.on('data', chunk => { output.stdout += chunk })
   child.stderr.on('data', chunk => { output.stderr += chunk })
-  const exit = once(child, 'close').then(([code, signal]) => code ?? signal)
+  let ended = false
+  const exit = once(child, 'close').then(([code, signal]) => {
+    ended = true
+    return code ?? signal
+  })
   const signalGroup = (signal: NodeJS.Signals) => {
-    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) {
-      process.kill(-child.pid, signal)
-    }
+    if (child.pid !== undefined && !ended) process.kill(-child.pid, signal)
   }
   t.teardown(async () => {
     signalGroup('SIGKILL')
@@ -114,6 +117,7 @@ export async function start (
     process: child,
     url: String(url()).replace('[::]', '127.0.0.1'),
     output,
+    exit,
     stop: async () => {
       signalGroup('SIGTERM')
       return await exit
@@ -121,7 +125,7 @@ export async function start (
   }
 }
 
-/** What a tool answers over the network once the service has caught up with etcd. */
+/** Calls a tool over the network once the service is ready, and resolves to its structured content. */
 export async function ask ({ url }: Started, name: string, token?: string): Promise<unknown> {
   await waitFor(async () => (await fetch(new URL('/readyz', url))).status === 200, START_BOUND_MS, 'ready')
   const { headers, payload } = modern('tools/call', { name, arguments: {} })
@@ -134,7 +138,7 @@ export async function ask ({ url }: Started, name: string, token?: string): Prom
   return result?.structuredContent
 }
 
-/** How the process was started that listens: the arguments behind its program. */
+/** The arguments of a process, without its program. */
 export function commandLine (pid: number | undefined): string[] {
   return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(1, -1)
 }

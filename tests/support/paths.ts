@@ -1,9 +1,8 @@
-/** Where things are: the project, and what was recorded from a real cluster. */
+/** The project's root, and the recording of a real cluster. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 
-/** The project's root folder. */
 export const ROOT = join(import.meta.dirname, '../..')
 
 /** The lines of a recorded file (`*.jsonl`, `*.jsonl.gz`), parsed. */

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import type { Test } from 'tap'
 
-/** One assertion for a property: it holds for every input that was tried, or the smallest one for which it doesn't is shown. */
+/** Asserts that a property is true for every generated input; a failure shows the smallest counterexample. */
 export function holds<T> (
   t: Test,
   what: string,

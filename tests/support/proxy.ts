@@ -2,15 +2,15 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import type { Teardown } from './etcd.ts'
 
-/** A way to a server that can be cut. It listens on a port of its own. */
+/** A TCP proxy that can fail as a network does. */
 export interface Proxy {
-  /** The target's URL with the proxy's address. */
+  /** The target's URL with the address of the proxy. */
   endpoint: string
-  /** From now on nothing gets through in either direction, and neither side is told: connections stay open, and new ones are accepted. */
+  /** Nothing gets through in either direction any more, but connections stay open and new ones are accepted. */
   halfOpen: () => void
-  /** Resets all connections, and from now on every new one. */
+  /** Resets all connections, and every new one. */
   cut: () => void
-  /** New connections get through again. Those that were half open have lost bytes: they stay so for good. */
+  /** New connections get through again. Half-open ones have lost bytes and stay half open. */
   heal: () => void
 }
 

@@ -1,4 +1,4 @@
-/** The service, in the test's own process or in one of its own, and how to ask it. */
+/** The service, in the test's process or in its own, and requests to it. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type TProperties, Type } from '@sinclair/typebox'
@@ -13,14 +13,14 @@ import { waitFor } from './wait-for.ts'
 
 export const MODERN = '2026-07-28'
 export const LEGACY = '2025-11-25'
-/** An etcd that isn't there: nothing listens on this port. */
+/** Nothing listens on this port. */
 const NO_ETCD = 'http://127.0.0.1:1'
 const START_BOUND_MS = 10_000
 const CLIENT_INFO = { name: 'test', version: '1' }
-/** A service is synced within so long of a start or of an etcd that answers again. */
+/** The service is synced this soon after it starts, or after etcd answers again. */
 const SYNC_BOUND_MS = 2_000
 
-/** Who calls where a test calls the registry itself: nobody in particular, as in the mode `none`. */
+/** The caller of tests that call the registry directly: anonymous, as in the mode `none`. */
 export const CALLER: Caller = {
   principal: {
     subject: 'anonymous',
@@ -41,14 +41,20 @@ export const CALLER: Caller = {
   traceId: null,
 }
 
-/** The service as it starts, quietly and with no etcd unless `env` says otherwise; it need not be ready yet, so a test can still add to it. */
+/** Defaults of the service in tests. A busy machine is not what they test: those that do set the event loop's delay. */
+const ENVIRONMENT = {
+  KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+  KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD,
+  KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+  KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '0',
+}
+
+/** Builds the app, by default silent and without etcd. It need not be ready yet, so a test can still add to it. */
 export async function buildTestApp (t: Teardown, env: Environment = {}): Promise<FastifyInstance> {
   const app = await buildApp({
     env: {
-      KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
-      KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD,
+      ...ENVIRONMENT,
       KAFSCALE_MCP_LOG_LEVEL: 'silent',
-      KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
       ...withoutRecords(env),
       ...env,
     }
@@ -57,14 +63,14 @@ export async function buildTestApp (t: Teardown, env: Environment = {}): Promise
   return app
 }
 
-/** A test's standard output is tap's. Who authenticates callers says where their calls are recorded. */
+/** Keeps records off standard output, which is tap's, unless callers authenticate: then audit sinks are required. */
 function withoutRecords (env: Environment): Environment {
   return Object.keys(env).some(name => /^KAFSCALE_MCP_(?:AUTH|OIDC)_/.test(name))
     ? {}
     : { KAFSCALE_MCP_AUDIT_SINKS: 'none' }
 }
 
-/** The service over a running etcd, synced. */
+/** Builds the app over a running etcd and waits until it is synced. */
 export async function buildSyncedApp (t: Teardown, { env }: Etcd, more: Environment = {}): Promise<FastifyInstance> {
   const app = await buildTestApp(t, { ...env, ...more })
   await app.ready()
@@ -72,7 +78,7 @@ export async function buildSyncedApp (t: Teardown, { env }: Etcd, more: Environm
   return app
 }
 
-/** Waits until the service shows everything that etcd holds now. */
+/** Waits until the mirror has reached etcd's current revision. */
 export async function caughtUp (app: FastifyInstance, { client }: Etcd): Promise<void> {
   const { header } = await client.kv.range({ key: Buffer.from('/kafscale/'), count_only: true })
   await waitFor(
@@ -82,26 +88,24 @@ export async function caughtUp (app: FastifyInstance, { client }: Etcd): Promise
   )
 }
 
-/** The service as a user starts it. */
+/** The service in a process of its own. */
 export interface Service {
   process: ChildProcess
-  /** What it has written so far. */
+  /** Everything written so far. */
   output: { stdout: string, stderr: string }
-  /** Once it listens. */
+  /** Resolves once it listens. */
   url: Promise<string>
-  /** How it ended: its exit code, or the signal that ended it. */
+  /** Resolves to its exit code, or to the signal that ended it. */
   exit: Promise<number | NodeJS.Signals>
 }
 
-/** Starts the service as `npm start` does, with nothing but `env` in its environment, quietly on standard output. The teardown of `t` ends it. */
+/** Starts the service as `npm start` does, with only `env` in its environment. The teardown of `t` ends it. */
 export function startService (t: Teardown, env: Environment = {}): Service {
-  const [, ...args] = packageJson.scripts.start.split(' ')
+  const [, ...args] = packageJson.scripts.start.replace('$PPID', `${globalThis.process.pid}`).split(' ')
   const process = spawn(globalThis.process.execPath, args, {
     cwd: ROOT,
     env: {
-      KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
-      KAFSCALE_MCP_ETCD_ENDPOINTS: NO_ETCD,
-      KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+      ...ENVIRONMENT,
       ...withoutRecords(env),
       ...env,
     },
@@ -118,17 +122,17 @@ export function startService (t: Teardown, env: Environment = {}): Service {
   const listening = /"url":"([^"]+)","msg":"listening"/
   const url = waitFor(() => listening.test(output.stderr) || output.stderr, START_BOUND_MS, 'listening')
     .then(() => listening.exec(output.stderr)?.[1] ?? '')
-  url.catch(() => {}) // a service that must not start is never asked for it
+  url.catch(() => {}) // nobody awaits the URL of a service that must not start
   return { process, output, url, exit }
 }
 
-/** Every key of the recorded cluster at the recording's beginning. */
+/** Every key of the recorded cluster at the start of the recording. */
 export function recordedKeyspace (): { key: string, value: Buffer }[] {
   const [, ...keys] = recording<{ key: string, value: string }>('keyspace.jsonl')
   return keys.map(({ key, value }) => ({ key, value: Buffer.from(value, 'base64') }))
 }
 
-/** Writes keys in transactions, as many to each as etcd takes by default: 128, and 1.5 MB. */
+/** Writes keys in transactions within etcd's default limits: 128 operations and 1.5 MB. */
 export async function fill ({ client }: Etcd, keys: { key: string | Buffer, value: string | Buffer }[]): Promise<void> {
   let puts: { request_put: { key: Buffer, value: Buffer } }[] = []
   let bytes = 0
@@ -146,7 +150,7 @@ export async function fill ({ client }: Etcd, keys: { key: string | Buffer, valu
   await flush()
 }
 
-/** A request of revision 2026-07-28, exactly as the revision says. */
+/** A request of protocol revision 2026-07-28. */
 export function modern (method: string, params: Record<string, unknown> = {}, id: unknown = 1) {
   return {
     method: 'POST' as const,
@@ -175,7 +179,7 @@ export function modern (method: string, params: Record<string, unknown> = {}, id
   } satisfies InjectOptions
 }
 
-/** A request of the 2025 revisions, exactly as they say. */
+/** A request of the 2025 protocol revisions. */
 export function legacy (method: string, params: Record<string, unknown> = {}, id: unknown = 1) {
   return {
     method: 'POST' as const,
@@ -189,7 +193,7 @@ export function legacy (method: string, params: Record<string, unknown> = {}, id
   } satisfies InjectOptions
 }
 
-/** Calls a tool in the form of revision 2026-07-28. Throws when the answer is not a tool's result, failed or not. */
+/** Calls a tool in revision 2026-07-28. @throws when the response is not a tool result, failed or not */
 export async function callTool (
   app: FastifyInstance,
   name: string,
@@ -198,7 +202,7 @@ export async function callTool (
   return await resultOf(app, modern('tools/call', { name, arguments: input }))
 }
 
-/** Calls a tool in the form of the 2025 revisions. */
+/** Calls a tool in the 2025 revisions. */
 export async function callTool2025 (
   app: FastifyInstance,
   name: string,
@@ -207,7 +211,7 @@ export async function callTool2025 (
   return await resultOf(app, legacy('tools/call', { name, arguments: input }))
 }
 
-/** What a tool answers. Throws with the tool's own text when it fails. */
+/** Calls a tool and returns its structured content. @throws with the tool's text when it fails */
 export async function ask (
   app: FastifyInstance,
   name: string,
@@ -225,7 +229,7 @@ async function resultOf (app: FastifyInstance, request: InjectOptions): Promise<
   return result
 }
 
-/** A tool that answers its input, but for what a test says otherwise. */
+/** A tool that answers with its input, with the given overrides. */
 export function tool ({ properties = {}, ...rest }: Partial<Tool> & { properties?: TProperties }): Tool {
   return {
     name: 'test',

@@ -1,4 +1,4 @@
-/** A service that has been through everything that its metrics can tell of, and the page of them. */
+/** An app whose every metric has a value, and its metrics page. */
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -6,12 +6,13 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { startEtcd } from './etcd.ts'
+import { exists } from './programs.ts'
 import { buildSyncedApp, CALLER, modern } from './service.ts'
 
 const TOKEN = 'a secret of no less than 32 characters'.replaceAll(' ', '-')
 const AUTHORIZED = { authorization: `Bearer ${TOKEN}` }
 
-/** Somebody whom no role is given. */
+/** A caller without a role. */
 export const NOBODY = {
   ...CALLER,
   principal: {
@@ -22,10 +23,10 @@ export const NOBODY = {
   },
 }
 
-/** Somebody whose token has a scope claim, without the scope. */
+/** A caller whose token has a scope claim without the required scope. */
 const WITHOUT_SCOPE = { ...CALLER, principal: { ...NOBODY.principal, scopes: new Set<string>() } }
 
-/** Calls of every outcome, failed sign-ins, a scrape, records. */
+/** Builds an app and makes calls with every outcome, failed authentications, a scrape and records. */
 export async function experienced (t: Test): Promise<FastifyInstance> {
   const broker = createServer((_, response) => response.end('no metrics\n')).listen(0, '127.0.0.1')
   await once(broker, 'listening')
@@ -51,7 +52,7 @@ export async function experienced (t: Test): Promise<FastifyInstance> {
   return app
 }
 
-/** The samples of a page: what stands before each value, and the value. */
+/** The samples of a page: the value by name and labels. */
 export function samples (page: string): Map<string, number> {
   const lines = page.split('\n').filter(line => line !== '' && !line.startsWith('#'))
   return new Map(
@@ -59,12 +60,10 @@ export function samples (page: string): Map<string, number> {
   )
 }
 
-/** Whether there is a promtool; where `CI` is set there must be. */
-export const promtoolMissing = process.env['CI'] || spawnSync('promtool', ['--version']).error === undefined
-  ? false
-  : 'there is no promtool: apt-get install prometheus'
+/** For tap: skips tests where there is no promtool. */
+export const needsPromtool = { skip: exists('promtool') ? false : 'there is no promtool: npm run test:setup -- --all' }
 
-/** Runs promtool, which must exit with 0; what it says otherwise is in the error. */
+/** Runs promtool. @throws with its output unless it exits with 0 */
 export function promtool (args: string[], input = ''): void {
   const { status, stdout, stderr, error } = spawnSync('promtool', args, { input, encoding: 'utf8' })
   if (status !== 0) throw new Error(`promtool ${args.join(' ')}: ${error?.message ?? `${stdout}${stderr}`}`)

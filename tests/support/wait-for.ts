@@ -1,15 +1,18 @@
 import { setTimeout } from 'node:timers/promises'
 import { inspect } from 'node:util'
+import { scaled } from './run.ts'
 
 const POLL_MS = 20
 
 /**
- * Waits until `check` returns `true`. Whatever else it returns or throws is what was seen instead, so that a test can say
- * `() => state() === 'synced' || state()`.
- * @throws with what was seen last once `boundMs` is over, also when a check is still under way.
+ * Waits until `check` returns `true`. Any other value that it returns or throws is reported as the last one seen, so a
+ * test can write `() => state() === 'synced' || state()`.
+ * @param boundMs the bound on a quiet machine with two cores; a slower machine gets more time.
+ * @throws with the last value seen once the time is over, even while a check is still pending.
  */
 export async function waitFor (check: () => unknown, boundMs: number, what: string): Promise<void> {
-  const deadline = performance.now() + boundMs
+  const limitMs = scaled(boundMs)
+  const deadline = performance.now() + limitMs
   let seen: unknown
   const poll = async () => {
     while (performance.now() < deadline) {
@@ -23,7 +26,7 @@ export async function waitFor (check: () => unknown, boundMs: number, what: stri
     }
     return false
   }
-  if (!await Promise.race([poll(), setTimeout(boundMs, false, { ref: false })])) {
-    throw new Error(`${what}: not within ${boundMs} ms; last seen: ${inspect(seen)}`)
+  if (!await Promise.race([poll(), setTimeout(limitMs, false, { ref: false })])) {
+    throw new Error(`${what}: not within ${limitMs} ms; last seen: ${inspect(seen)}`)
   }
 }

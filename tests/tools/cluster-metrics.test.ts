@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
-import { startEtcd } from '../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { recording } from '../support/paths.ts'
 import { buildSyncedApp, callTool, fill } from '../support/service.ts'
 
@@ -43,7 +43,7 @@ async function build (t: Test, pages: (string | undefined)[]) {
   }
 }
 
-t.test('the answer has the figures of the cluster and of each broker', async t => {
+t.test('the answer has the figures of the cluster and of each broker', needsEtcd, async t => {
   const { app } = await build(t, [pageOf(0, 20_000), pageOf(1, 20_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, {
@@ -63,7 +63,7 @@ t.test('the answer has the figures of the cluster and of each broker', async t =
   t.ok(brokers.every(({ goroutines, uptime_seconds: uptime }) => Number(goroutines) > 0 && Number(uptime) > 0))
 })
 
-t.test('the S3 state of the cluster is the worst state of a broker', async t => {
+t.test('the S3 state of the cluster is the worst state of a broker', needsEtcd, async t => {
   const { app } = await build(t, [pageOf(0, 130_000), pageOf(1, 130_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, { s3_state: 'unavailable', brokers: [{ s3_state: 'healthy' }, { s3_state: 'unavailable' }] })
@@ -75,7 +75,7 @@ t.test('the S3 state of the cluster is the worst state of a broker', async t => 
   })
 })
 
-t.test('a broker that does not answer is listed, with unknown figures', async t => {
+t.test('a broker that does not answer is listed, with unknown figures', needsEtcd, async t => {
   const { app, address } = await build(t, [undefined, pageOf(1, 20_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, { partial: true, s3_state: 'healthy' })
@@ -90,7 +90,7 @@ t.test('a broker that does not answer is listed, with unknown figures', async t 
   })
 })
 
-t.test('without samples there are no quantiles, and without requests no error rate', async t => {
+t.test('without samples there are no quantiles, and without requests no error rate', needsEtcd, async t => {
   const idle = pageOf(1, 20_000).split('\n').filter(line => !line.startsWith('kafscale_admin_'))
     .map(line => /^kafscale_produce_latency_ms_(bucket|count)/.test(line) ? line.replace(/\d+$/, '0') : line).join('\n')
   const { app } = await build(t, [idle])
@@ -103,7 +103,7 @@ t.test('without samples there are no quantiles, and without requests no error ra
   })
 })
 
-t.test('if no broker answers, cluster_metrics fails and names each, but cluster_status answers', async t => {
+t.test('if no broker answers, cluster_metrics fails and names each, but cluster_status answers', needsEtcd, async t => {
   const { app, address } = await build(t, [undefined, '<html></html>\n'])
   const { isError, content: [{ text } = { text: '' }] } = await callTool(app, 'cluster_metrics')
   t.equal(isError, true)
@@ -116,7 +116,7 @@ t.test('if no broker answers, cluster_metrics fails and names each, but cluster_
   t.equal((await app.inject('/healthz')).json().dependencies.brokers.state, 'unavailable')
 })
 
-t.test('cluster_metrics fails for a cluster without brokers', async t => {
+t.test('cluster_metrics fails for a cluster without brokers', needsEtcd, async t => {
   const { app } = await build(t, [])
   t.match(
     (await callTool(app, 'cluster_metrics')).content[0]?.text,
@@ -124,7 +124,7 @@ t.test('cluster_metrics fails for a cluster without brokers', async t => {
   )
 })
 
-t.test('if the snapshot cannot be decoded, the brokers are unknown', async t => {
+t.test('if the snapshot cannot be decoded, the brokers are unknown', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: '{' }])
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })

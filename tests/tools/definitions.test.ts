@@ -12,7 +12,7 @@ import {
 import type { ConsumerGroup, SnapshotTopic } from '../../kafscale/records.ts'
 import type { ToolDefinition } from '../../plugins/tool-registry/index.ts'
 import type { ToolResult } from '../../tools/tool.ts'
-import { startEtcd } from '../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import {
   ask,
   buildSyncedApp,
@@ -182,7 +182,7 @@ t.test('clients get ten tools, in a fixed order', async t => {
   })
 })
 
-t.test('the recorded cluster', async t => {
+t.test('the recorded cluster', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const app = await buildSyncedApp(t, etcd)
@@ -246,7 +246,7 @@ function withoutTimes (answer: Record<string, unknown>): unknown {
   return JSON.parse(JSON.stringify(answer, (name, value) => /observed_at|age_ms/.test(name) ? undefined : value))
 }
 
-t.test('text that users of the cluster have chosen', async t => {
+t.test('text that users of the cluster have chosen', needsEtcd, async t => {
   const names = [
     '__proto__',
     'constructor',
@@ -394,7 +394,7 @@ t.test('text that users of the cluster have chosen', async t => {
   })
 })
 
-t.test('text over 4 KB that is not a name is truncated, with a note', async t => {
+t.test('text over 4 KB that is not a name is truncated, with a note', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const texts = ['x'.repeat(4096), 'x'.repeat(4097), 'é'.repeat(2048), `x${'é'.repeat(2048)}`, '😀'.repeat(5_000)]
   await fill(etcd, [
@@ -421,7 +421,7 @@ t.test('text over 4 KB that is not a name is truncated, with a note', async t =>
   for (const { metadata } of offsets) t.ok(Buffer.byteLength(metadata) <= 4096)
 })
 
-t.test('the error about an answer of 4 MB or more names a limit that fits', async t => {
+t.test('the error about an answer of 4 MB or more names a limit that fits', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const partitions = Array.from({ length: 1_000 }, (_, partition) => partition)
   await fill(etcd, [
@@ -451,7 +451,7 @@ t.test('the error about an answer of 4 MB or more names a limit that fits', asyn
   }
 })
 
-t.test('pages', async t => {
+t.test('pages', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const topics = Array.from({ length: 5 }, (_, index) => `topic-${index}`)
   const groups = Array.from({ length: 5 }, (_, index) => `group-${index}`)

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { allTools, toolsPage } from '../../scripts/docs-tools.ts'
-import { startEtcd } from '../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { ROOT } from '../support/paths.ts'
 import { buildSyncedApp, buildTestApp, CALLER, callTool, fill, recordedKeyspace } from '../support/service.ts'
 
@@ -17,7 +17,7 @@ t.test('docs/tools.md is up to date with the definitions', async t => {
   t.equal(readFileSync(join(ROOT, 'docs/tools.md'), 'utf8'), toolsPage(tools, examples), 'run npm run docs:tools')
 })
 
-t.test('each tool fails with the errors that its definition lists, and no others', async t => {
+t.test('each tool fails with the errors that its definition lists, and no others', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const unsynced = await buildTestApp(t, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })

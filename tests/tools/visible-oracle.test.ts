@@ -9,7 +9,7 @@ import type { Etcd3 } from 'etcd3'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { ToolResult } from '../../tools/tool.ts'
-import { startEtcd } from '../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import type { History, Operation, Random } from '../support/generate.ts'
 import { history, random } from '../support/generate.ts'
 import type { Arguments, Keyspace } from '../support/oracle.ts'
@@ -272,7 +272,7 @@ async function checkAnswers (
 /** The first wrong answers, one line each. */
 const report = (wrong: string[]): string => wrong.slice(0, 20).join('\n')
 
-t.test('answers match the oracle for a range read at the same revision', async t => {
+t.test('answers match the oracle for a range read at the same revision', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const { client } = etcd
   const watching = await buildSyncedApp(t, etcd)

@@ -3,11 +3,15 @@ import { readFileSync } from 'node:fs'
 import { noop } from 'cockatiel'
 import { Etcd3 } from 'etcd3'
 import t, { type Test } from 'tap'
-import { type Etcd, etcdVersions, startEtcd } from '../../support/etcd.ts'
+import { type Etcd, etcdVersions, needsEtcd, startEtcd } from '../../support/etcd.ts'
+import { scaled } from '../../support/run.ts'
 
 t.jobs = 4 // most of the time is waiting
 
-/** A client that connects as the service does, to one endpoint, and gives up at once, or after half a second without an answer. */
+/**
+ * A client that connects as the service does, to one endpoint, and gives up at once, or after half a second without an
+ * answer.
+ */
 function serviceClient (t: Test, { env }: Etcd, endpoint = env['KAFSCALE_MCP_ETCD_ENDPOINTS']!): Etcd3 {
   const pem = (name: string) => readFileSync(env[`KAFSCALE_MCP_ETCD_${name}_FILE`]!)
   const client = new Etcd3({
@@ -21,7 +25,7 @@ function serviceClient (t: Test, { env }: Etcd, endpoint = env['KAFSCALE_MCP_ETC
           ...env['KAFSCALE_MCP_ETCD_CERT_FILE'] && { certChain: pem('CERT'), privateKey: pem('KEY') },
         },
       },
-    defaultCallOptions: () => ({ deadline: Date.now() + 500 }),
+    defaultCallOptions: () => ({ deadline: Date.now() + scaled(500) }),
     grpcOptions: { 'grpc.use_local_subchannel_pool': 1 },
     faultHandling: { global: noop, host: () => noop },
   })
@@ -30,7 +34,7 @@ function serviceClient (t: Test, { env }: Etcd, endpoint = env['KAFSCALE_MCP_ETC
 }
 
 for (const version of etcdVersions) {
-  t.test(`etcd ${version}`, async t => {
+  t.test(`etcd ${version}`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version })
     const { client } = etcd
     await client.put('/kafscale/a').value('1')
@@ -73,7 +77,7 @@ for (const version of etcdVersions) {
     })
   })
 
-  t.test(`etcd ${version} with users`, async t => {
+  t.test(`etcd ${version} with users`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version, auth: true })
     await etcd.client.put('/kafscale/a').value('1')
     await etcd.client.put('/other').value('1')
@@ -86,7 +90,7 @@ for (const version of etcdVersions) {
     t.equal(await client.get('/kafscale/a').string(), '2', 'after tokens are lost')
   })
 
-  t.test(`etcd ${version} by TLS`, async t => {
+  t.test(`etcd ${version} by TLS`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version, tls: 'mutual' })
     await etcd.client.put('/kafscale/a').value('1')
     t.equal(await serviceClient(t, etcd).get('/kafscale/a').string(), '1')
@@ -95,7 +99,7 @@ for (const version of etcdVersions) {
   })
 }
 
-t.test('a cluster goes on without one of its members, and takes it back', async t => {
+t.test('a cluster goes on without one of its members, and takes it back', needsEtcd, async t => {
   const etcd = await startEtcd(t, { members: 3 })
   const { client, endpoints } = etcd
   t.equal(endpoints.length, 3)
@@ -108,14 +112,14 @@ t.test('a cluster goes on without one of its members, and takes it back', async 
   t.equal(await serviceClient(t, etcd, endpoints[leader]).get('/kafscale/a').string(), '1')
 })
 
-t.test('nothing is left of an etcd after its test, also when it was paused', async t => {
+t.test('nothing is left of an etcd after its test, also when it was paused', needsEtcd, async t => {
   let left: Etcd | undefined
   await t.test('its test', async t => {
     left = await startEtcd(t)
     t.equal(await left.client.get('/kafscale/a').string(), null)
     left.pause()
   })
-  await t.rejects(fetch(left!.endpoints[0]!, { signal: AbortSignal.timeout(1_000) }), {
+  await t.rejects(fetch(left!.endpoints[0]!, { signal: AbortSignal.timeout(scaled(1_000)) }), {
     cause: { code: 'ECONNREFUSED' },
   })
 })

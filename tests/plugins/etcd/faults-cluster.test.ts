@@ -2,7 +2,7 @@
 import { Etcd3 } from 'etcd3'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { type Etcd, etcdVersions, startEtcd } from '../../support/etcd.ts'
+import { type Etcd, etcdVersions, needsEtcd, startEtcd } from '../../support/etcd.ts'
 import {
   ages,
   askEveryTool,
@@ -23,7 +23,10 @@ t.jobs = 3 // most of the time is waiting
 /** Probes come every 2 s: in so long there was one, and it was answered. */
 const PROBED_BOUND_MS = 4_000
 
-/** Waits for as many probes, each of which found the mirror current. Nothing may be written meanwhile, for that makes it current too. */
+/**
+ * Waits for as many probes, each of which found the mirror current. Nothing may be written meanwhile, for that makes it
+ * current too.
+ */
 async function probed (app: FastifyInstance, times = 2): Promise<void> {
   for (let time = 0; time < times; time++) {
     const observedAt = app.metadata.observedAt
@@ -39,7 +42,7 @@ async function probed (app: FastifyInstance, times = 2): Promise<void> {
 const startingAt = ({ endpoints }: Etcd, first: number) =>
   ({ KAFSCALE_MCP_ETCD_ENDPOINTS: [...endpoints.slice(first), ...endpoints.slice(0, first)].join(',') })
 
-t.test('a cluster of three', async t => {
+t.test('a cluster of three', needsEtcd, async t => {
   const etcd = await startEtcd(t, { members: 3 })
   await fillCluster(etcd)
   let generation = 0
@@ -124,7 +127,7 @@ t.test('a cluster of three', async t => {
   })
 })
 
-t.test('a first endpoint that is cut off from its majority holds nobody up', async t => {
+t.test('a first endpoint that is cut off from its majority holds nobody up', needsEtcd, async t => {
   // Of the service's endpoints, one is a member that has lost the others, and the other is as the rest of its cluster.
   const [lonely, majority] = await Promise.all([startEtcd(t, { members: 3 }), startEtcd(t)])
   await fillCluster(majority)
@@ -137,7 +140,7 @@ t.test('a first endpoint that is cut off from its majority holds nobody up', asy
 })
 
 for (const version of etcdVersions) {
-  t.test(`etcd ${version} with authentication, as a user that may only read /kafscale/`, async t => {
+  t.test(`etcd ${version} with authentication, as a user that may only read /kafscale/`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version, auth: true, authTokenTtlSeconds: 1 })
     await fillCluster(etcd)
     const { app, caller } = await buildAskedApp(t, etcd)
@@ -174,7 +177,7 @@ for (const version of etcdVersions) {
   })
 }
 
-t.test('credentials that etcd does not ask for yet, and then does', async t => {
+t.test('credentials that etcd does not ask for yet, and then does', needsEtcd, async t => {
   const etcd = await startEtcd(t, { auth: true })
   await fillCluster(etcd)
   await etcd.client.auth.authDisable()
@@ -192,7 +195,7 @@ t.test('credentials that etcd does not ask for yet, and then does', async t => {
   t.strictSame(await caller.stop(), [])
 })
 
-t.test('a wrong password', async t => {
+t.test('a wrong password', needsEtcd, async t => {
   const etcd = await startEtcd(t, { auth: true })
   await fillCluster(etcd)
   const password = 'wr0ng-Passw0rd'
@@ -256,7 +259,7 @@ async function neverSynced (t: Test, env: Record<string, string>): Promise<void>
   t.equal(app.metadata.state, 'unavailable')
 }
 
-t.test('TLS', async t => {
+t.test('TLS', needsEtcd, async t => {
   const etcd = await startEtcd(t, { tls: true })
   await fillCluster(etcd)
   await t.test('is what a restart comes back to', async t => await outlastsRestart(t, etcd))
@@ -271,7 +274,7 @@ t.test('TLS', async t => {
   })
 })
 
-t.test('mutual TLS', async t => {
+t.test('mutual TLS', needsEtcd, async t => {
   const etcd = await startEtcd(t, { tls: 'mutual' })
   await fillCluster(etcd)
   await t.test('is what a restart comes back to', async t => await outlastsRestart(t, etcd))

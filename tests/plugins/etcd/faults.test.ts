@@ -6,7 +6,7 @@ import * as grpc from '@grpc/grpc-js'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { CompactedError, EtcdConnection } from '../../../plugins/etcd/connection.ts'
-import { etcdVersions, startEtcd } from '../../support/etcd.ts'
+import { etcdVersions, needsEtcd, startEtcd } from '../../support/etcd.ts'
 import {
   ages,
   askEveryTool,
@@ -27,7 +27,7 @@ t.jobs = 3 // most of the time is waiting
 
 const CUT_MS = 15_000
 
-t.test('a network that refuses for 15 s', async t => {
+t.test('a network that refuses for 15 s', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -46,7 +46,7 @@ t.test('a network that refuses for 15 s', async t => {
   t.strictSame(await caller.stop(), [])
 })
 
-t.test('a network that is silent for 15 s: connections stay open, and nothing comes', async t => {
+t.test('a network that is silent for 15 s: connections stay open, and nothing comes', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -72,7 +72,7 @@ t.test('a network that is silent for 15 s: connections stay open, and nothing co
   t.strictSame(await caller.stop(), [])
 })
 
-t.test('etcd paused', async t => {
+t.test('etcd paused', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const { app, caller } = await buildAskedApp(t, etcd)
@@ -90,7 +90,7 @@ t.test('etcd paused', async t => {
 })
 
 for (const version of etcdVersions) {
-  t.test(`etcd ${version} killed and started again`, async t => {
+  t.test(`etcd ${version} killed and started again`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     const { app, caller } = await buildAskedApp(t, etcd)
@@ -119,7 +119,7 @@ for (const version of etcdVersions) {
     t.strictSame(await caller.stop(), [])
   })
 
-  t.test(`etcd ${version} compacted past our revision while it was cut off`, async t => {
+  t.test(`etcd ${version} compacted past our revision while it was cut off`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -144,7 +144,7 @@ for (const version of etcdVersions) {
     t.strictSame(await caller.stop(), [])
   })
 
-  t.test(`etcd ${version} tells a watch that its revision is compacted`, async t => {
+  t.test(`etcd ${version} tells a watch that its revision is compacted`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     await etcd.compact()
@@ -188,7 +188,7 @@ t.test('an etcd that accepts connections and never answers', async t => {
   t.equal(app.metadata.state, 'unavailable')
 })
 
-t.test('etcd absent at start', async t => {
+t.test('etcd absent at start', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   for (
@@ -232,7 +232,7 @@ t.test('etcd absent at start', async t => {
   }
 })
 
-t.test('/readyz', async t => {
+t.test('/readyz', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const strict = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '4s' })

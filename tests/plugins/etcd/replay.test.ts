@@ -1,8 +1,11 @@
-/** The recording of a real cluster, written into a real etcd as it was written then, with every tool asked along the way. */
+/**
+ * The recording of a real cluster, written into a real etcd as it was written then, with every tool asked along the
+ * way.
+ */
 import { setTimeout } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
-import { type Etcd, startEtcd } from '../../support/etcd.ts'
+import { type Etcd, needsEtcd, startEtcd } from '../../support/etcd.ts'
 import { inSync } from '../../support/faults.ts'
 import { answerable, type Arguments, expected, type Keyspace, keyspace } from '../../support/oracle.ts'
 import { recording } from '../../support/paths.ts'
@@ -46,7 +49,10 @@ async function rangeRead ({ client }: Etcd, revision: string): Promise<Keyspace>
   })
 }
 
-/** Asks every tool, and lists the answers that aren't what the oracle computes from a range read at the answer's revision. */
+/**
+ * Asks every tool, and lists the answers that aren't what the oracle computes from a range read at the answer's
+ * revision.
+ */
 async function compare (app: FastifyInstance, etcd: Etcd): Promise<string[]> {
   const questions = answerable.flatMap((tool): [string, Arguments][] =>
     tool === 'describe_group' || tool === 'fetch_offsets'
@@ -71,7 +77,10 @@ async function compare (app: FastifyInstance, etcd: Etcd): Promise<string[]> {
   return wrong
 }
 
-/** An answer and its revision. A failure doesn't tell its own, so it is asked for until there was only one that it can be. */
+/**
+ * An answer and its revision. A failure doesn't tell its own, so it is asked for until there was only one that it can
+ * be.
+ */
 async function askAt (
   app: FastifyInstance,
   tool: string,
@@ -102,7 +111,10 @@ function stable (value: unknown): string {
     : part)
 }
 
-/** Asks every tool in turn until it is stopped; resolves to how often each was asked, and the failures that no tool's contract allows. */
+/**
+ * Asks every tool in turn until it is stopped; resolves to how often each was asked, and the failures that no tool's
+ * contract allows.
+ */
 async function askUntil (
   app: FastifyInstance,
   stop: AbortSignal
@@ -126,7 +138,7 @@ async function askUntil (
   return { asked, failures }
 }
 
-t.test('the recording, write by write', async t => {
+t.test('the recording, write by write', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const app = await buildSyncedApp(t, etcd)

@@ -5,7 +5,7 @@ import type { LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { formatKey } from '../../../demo/encode.ts'
 import { authority, type Client, clientOf } from '../../support/authorization.ts'
-import { startEtcd } from '../../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../../support/etcd.ts'
 import { random } from '../../support/generate.ts'
 import { buildSyncedApp, buildTestApp, fill, legacy, modern, startService, tool } from '../../support/service.ts'
 import { waitFor } from '../../support/wait-for.ts'
@@ -411,7 +411,7 @@ t.test('a call that reaches no tool is recorded too, once', async t => {
   }])
 })
 
-t.test('a call in progress is answered under the policy with which it started', async t => {
+t.test('a call in progress is answered under the policy with which it started', needsEtcd, async t => {
   const { env, token, policyFile, recorded } = await authority(t)
   const policy = (topic: string, bound: string) => ({
     roles: { team: { allow: [{ operations: ['observe'], topics: [topic] }] } },

@@ -6,7 +6,7 @@ import { Client as Client2026, StreamableHTTPClientTransport as Transport2026 } 
 import { Client as Client2025 } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport as Transport2025 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import t, { type Test } from 'tap'
-import { startEtcd } from '../../support/etcd.ts'
+import { needsEtcd, startEtcd } from '../../support/etcd.ts'
 import { recording } from '../../support/paths.ts'
 import { buildSyncedApp, fill, recordedKeyspace } from '../../support/service.ts'
 
@@ -38,7 +38,7 @@ async function serveBrokerPage (t: Test): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/metrics`
 }
 
-t.test('clients of both generations', async t => {
+t.test('clients of both generations', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: await serveBrokerPage(t) })

@@ -14,6 +14,7 @@ import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { GroupNotFound } from '../../../errors.ts'
 import { authInfoOf, McpToolServer } from '../../../routes/mcp/server.ts'
+import { scaled } from '../../support/run.ts'
 import { buildTestApp, CALLER, legacy, modern } from '../../support/service.ts'
 
 const RUNS = 2_000
@@ -104,7 +105,7 @@ async function sdkAnswer (
 const UNANSWERED: Answer = { status: 0, type: undefined, body: 'no answer' }
 
 async function noAnswer (): Promise<undefined> {
-  await setTimeout(NO_ANSWER_MS, undefined, { ref: false })
+  await setTimeout(scaled(NO_ANSWER_MS), undefined, { ref: false })
 }
 
 function read (status: number, contentType: string | undefined, text: string): Answer {
