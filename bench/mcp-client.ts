@@ -1,4 +1,6 @@
-/** Calls the tools of any MCP server over HTTP, in revision 2026-07-28 if the server has it, otherwise in a 2025 one. */
+/**
+ * Calls the tools of any MCP server over HTTP, in revision 2026-07-28 if the server has it, otherwise in a 2025 one.
+ */
 
 const MODERN = '2026-07-28'
 const LEGACY = '2025-11-25'

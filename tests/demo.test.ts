@@ -32,7 +32,9 @@ t.test('the demo answers every tool from a cluster that changes, and Ctrl-C stop
   })
 
   t.test('the audit commands work as they are printed, and show the call that the demo made', async t => {
-    const verified = await promisify(execFile)('sh', ['-c', demo.lineWith('npx kafscale-mcp audit verify')], { cwd: ROOT })
+    const verified = await promisify(execFile)('sh', ['-c', demo.lineWith('npx kafscale-mcp audit verify')], {
+      cwd: ROOT,
+    })
     t.match(verified.stdout, /^intact: records 1 to \d+$/m)
     const shown = await promisify(execFile)('sh', ['-c', demo.lineWith('npx kafscale-mcp audit show')], { cwd: ROOT })
     t.match(shown.stdout, /tool_call +anonymous +cluster_status +ok/)
@@ -93,7 +95,7 @@ t.test('the demo answers every tool from a cluster that changes, and Ctrl-C stop
   })
 })
 
-t.test('the demo listens on 8090 if that is free, else on another port, and never connects to a real cluster', async t => {
+t.test('the demo takes port 8090 or another free one, and never connects to a real cluster', async t => {
   const other = createServer().listen(8090, '127.0.0.1')
   t.teardown(() => other.close())
   const isOurs = await once(other, 'listening').then(() => true, () => false)

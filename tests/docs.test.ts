@@ -126,7 +126,7 @@ t.test('the example policy has the effects in its table', needsEtcd, async t => 
   t.match(await reader.ask('list_groups'), { groups: [{ group_id: 'orders-1' }], total: 1 })
   const denied = (rule: string) => ({ isError: true, content: [{ text: new RegExp(`^PERMISSION_DENIED: .*${rule}`) }] })
   t.match(await (await client('carol', {})).call('list_topics'), denied('a role that allows list_topics'))
-  t.match(await (await client('bob', {})).call('list_topics'), denied('a policy binding'))
+  t.match(await (await client('bob', {})).call('list_topics'), denied('a binding'))
   t.match(await (await client('eve', { realm_access: { roles: ['kafka-sre'] } })).ask('list_topics'), {
     total: topics.length,
   })

@@ -6,7 +6,17 @@ import { parse } from 'yaml'
 import packageJson from '../package.json' with { type: 'json' }
 import { readConfig } from '../plugins/config/read.ts'
 import { needsEtcd, startEtcd } from './support/etcd.ts'
-import { ask, buildContext, commandLine, contextNames, PATH, run, sources, start, V8_OPTIONS } from './support/packaging.ts'
+import {
+  ask,
+  buildContext,
+  commandLine,
+  contextNames,
+  PATH,
+  run,
+  sources,
+  start,
+  V8_OPTIONS,
+} from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
 import { temporaryFolder } from './support/run.ts'
 import { fill } from './support/service.ts'

@@ -90,7 +90,10 @@ t.test('it answers from a real etcd', needsEtcd, async t => {
       env: { ...env, OTEL_TRACES_EXPORTER: 'otlp' }, // loads modules that are not loaded otherwise
     })
     t.match(await ask(service, 'list_topics'), orders)
-    t.match(await (await fetch(new URL('/healthz', service.url))).json(), { status: 'ok', version: packageJson.version })
+    t.match(await (await fetch(new URL('/healthz', service.url))).json(), {
+      status: 'ok',
+      version: packageJson.version,
+    })
     t.strictSame(commandLine(service.process.pid), [...V8_OPTIONS, server])
     t.equal(await service.stop(), 0)
   })

@@ -18,7 +18,10 @@ const REFUSED = 1
 const INFO = 30
 const WARN = 40
 
-/** Brokers' metrics that keep whoever asks waiting until they are released: so a call is in flight for as long as a test needs. */
+/**
+ * Brokers' metrics that keep whoever asks waiting until they are released: so a call is in flight for as long as a test
+ * needs.
+ */
 async function slowBroker (t: Test) {
   const waiting: { end: () => void }[] = []
   const server = createServer((_, response) => {
@@ -113,7 +116,7 @@ t.test('it starts without an etcd, and says what is missing', async t => {
   }
 })
 
-t.test('it says on standard error where it listens, and what is doubtful; standard output is for audit records alone', async t => {
+t.test('standard error has the address and the warnings; standard output has only audit records', async t => {
   const token = 'hunter2'.repeat(5)
   const service = startService(t, {
     KAFSCALE_MCP_SESSION_TIMEOUT: '10m',
@@ -211,7 +214,10 @@ t.test('it does not start with tools, keys or a policy that it does not understa
   ])
   t.strictSame(
     await sentences({ KAFSCALE_MCP_AUDIT_SINKS: 'stdout', KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: `${dir}/ec.key` }),
-    [`KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is "${dir}/ec.key": expected a file with an unencrypted Ed25519 private key in PEM`]
+    [
+      `KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is "${dir}/ec.key": ` +
+      'expected a file with an unencrypted Ed25519 private key in PEM',
+    ]
   )
 })
 
@@ -306,7 +312,8 @@ t.test('told to end a second time, it exits at once', async t => {
     const { env, asked } = await slowBroker(t)
     const service = startService(t, env)
     const url = await service.url
-    post(url, modern('tools/call', { name: 'cluster_metrics', arguments: {} })).catch(() => {}) // it never gets its answer
+    // It is never answered.
+    post(url, modern('tools/call', { name: 'cluster_metrics', arguments: {} })).catch(() => {})
     await waitFor(() => asked() === 1 || asked(), ACT_BOUND_MS, 'the call is under way')
     service.process.kill('SIGTERM')
     await waitFor(async () => !await listens(url), ACT_BOUND_MS, 'it listens no more')
@@ -343,7 +350,8 @@ t.test('once its app is closed, nothing keeps the process', needsEtcd, async t =
     const origin = await app.listen({ port: 0, host: '127.0.0.1' })
     const call = ${JSON.stringify(modern('tools/call', { name: 'cluster_metrics', arguments: {} }))}
     while (app.metadata.state !== 'synced') await new Promise(resolve => setTimeout(resolve, 10))
-    const response = await fetch(origin + '/mcp', { method: 'POST', headers: call.headers, body: JSON.stringify(call.payload) })
+    const { headers, payload } = call
+    const response = await fetch(origin + '/mcp', { method: 'POST', headers, body: JSON.stringify(payload) })
     if (!response.ok) throw new Error(await response.text())
     await response.text()
     await app.close()

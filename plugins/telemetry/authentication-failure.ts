@@ -1,6 +1,8 @@
 import { RateLimited, Unauthenticated, Unverifiable } from '../../errors.ts'
 
-/** Why a request was not authenticated, as the values of a metric's label. `unverifiable`: the issuer does not answer. */
+/**
+ * Why a request was not authenticated, as the values of a metric's label. `unverifiable`: the issuer does not answer.
+ */
 export const AUTHENTICATION_FAILURES = [
   'no_token',
   'invalid_request',

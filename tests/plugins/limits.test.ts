@@ -327,7 +327,9 @@ t.test('JSON that is nested too deeply, or has too long a list, is refused', asy
     return {
       status: response.statusCode,
       answered: result !== undefined,
-      tooComplex: /nested deeper than 32 levels, or has a list or object of more than 10,000 items/.test(error?.message ?? ''),
+      tooComplex: /nested deeper than 32 levels, or has a list or object of more than 10,000 items/.test(
+        error?.message ?? ''
+      ),
     }
   }
   const nested = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`

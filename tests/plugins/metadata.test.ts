@@ -214,7 +214,10 @@ t.test('a load whose revision is compacted while it goes on starts again', needs
   const connection = new EtcdConnection(endpoint, plain, undefined)
   const load = connection.load.bind(connection)
   const compactNow = `const { Etcd3 } = require('etcd3'); const c = new Etcd3({ hosts: '${endpoint}' });
-    c.put('/kafscale/group-leases/g0').value('2').then(() => c.put('x').value('')).then(({ header }) => c.kv.compact({ revision: header.revision })).then(() => c.close())`
+    c.put('/kafscale/group-leases/g0').value('2')
+      .then(() => c.put('x').value(''))
+      .then(({ header }) => c.kv.compact({ revision: header.revision }))
+      .then(() => c.close())`
   let pages = 0
   connection.load = onPage => load(kvs => {
     if (pages++ === 0) execFileSync(process.execPath, ['-e', compactNow], { cwd: import.meta.dirname })
@@ -226,36 +229,40 @@ t.test('a load whose revision is compacted while it goes on starts again', needs
   t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
 })
 
-t.test('a revision that is settled while the mirror is compared leaves the comparison to the next time', needsEtcd, async t => {
-  const etcd = await startEtcd(t)
-  await etcd.client.put('/kafscale/group-leases/a').value('1')
-  const [endpoint] = etcd.endpoints as [string]
-  const connection = new EtcdConnection(endpoint, plain, undefined)
-  const load = connection.load.bind(connection)
-  const watch = connection.watch.bind(connection)
-  const late: (() => void)[] = []
-  let loads = 0
-  // The second load, a comparison, sees a key that is gone before the watch has told of it.
-  connection.watch = (revision, handlers) =>
-    watch(revision, {
-      ...handlers,
-      onEvents: events => {
-        late.push(() => handlers.onEvents(events))
-      },
-    })
-  connection.load = async onPage => {
-    if (++loads === 2) await etcd.client.put('/kafscale/group-leases/passing').value('2')
-    const position = await load(onPage)
-    if (loads === 2) await etcd.client.delete().key('/kafscale/group-leases/passing').exec()
-    return position
+t.test(
+  'a revision that is settled while the mirror is compared leaves the comparison to the next time',
+  needsEtcd,
+  async t => {
+    const etcd = await startEtcd(t)
+    await etcd.client.put('/kafscale/group-leases/a').value('1')
+    const [endpoint] = etcd.endpoints as [string]
+    const connection = new EtcdConnection(endpoint, plain, undefined)
+    const load = connection.load.bind(connection)
+    const watch = connection.watch.bind(connection)
+    const late: (() => void)[] = []
+    let loads = 0
+    // The second load, a comparison, sees a key that is gone before the watch has told of it.
+    connection.watch = (revision, handlers) =>
+      watch(revision, {
+        ...handlers,
+        onEvents: events => {
+          late.push(() => handlers.onEvents(events))
+        },
+      })
+    connection.load = async onPage => {
+      if (++loads === 2) await etcd.client.put('/kafscale/group-leases/passing').value('2')
+      const position = await load(onPage)
+      if (loads === 2) await etcd.client.delete().key('/kafscale/group-leases/passing').exec()
+      return position
+    }
+    const app = await buildOver(t, [() => connection], { KAFSCALE_MCP_VERIFY_INTERVAL: '100ms' })
+    await waitFor(() => loads > 2, 6000, 'the next comparison')
+    for (const tell of late) tell()
+    t.equal(app.metadata.counters.differences, 0)
+    t.equal(app.metadata.mirror?.coordinatorId('passing'), null)
+    t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
   }
-  const app = await buildOver(t, [() => connection], { KAFSCALE_MCP_VERIFY_INTERVAL: '100ms' })
-  await waitFor(() => loads > 2, 6000, 'the next comparison')
-  for (const tell of late) tell()
-  t.equal(app.metadata.counters.differences, 0)
-  t.equal(app.metadata.mirror?.coordinatorId('passing'), null)
-  t.strictSame(app.metadata.mirror?.differences(await readAll(etcd)), [])
-})
+)
 
 t.test('a watch that etcd never confirms is given up', needsEtcd, async t => {
   const etcd = await startEtcd(t)

@@ -7,9 +7,9 @@ import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
 import type { AuditEntry } from '../../plugins/audit/record.ts'
 import type { Environment } from '../../plugins/config/read.ts'
 import type { ToolDefinition } from '../../plugins/tool-registry/index.ts'
+import type { ToolResult } from '../../tools/tool.ts'
 import type { Teardown } from './etcd.ts'
 import { type legacy, modern } from './service.ts'
-import type { ToolResult } from '../../tools/tool.ts'
 
 const PUBLIC_URL = 'https://kafscale-mcp.example'
 

@@ -16,9 +16,14 @@ declare module 'oidc-provider' {
     readonly Client: { find (id: string): Promise<object> }
     readonly Grant: new (properties: { accountId: string, clientId: string }) => Grant
     readonly ResourceServer: new (identifier: string, properties: object) => object
-    readonly AccessToken: new (properties: { accountId: string, client: object, scope: string, gty: string }) => AccessToken
+    readonly AccessToken: new (
+      properties: { accountId: string, client: object, scope: string, gty: string }
+    ) => AccessToken
     callback (): (request: IncomingMessage, response: ServerResponse) => Promise<void>
-    interactionDetails (request: IncomingMessage, response: ServerResponse): Promise<{ params: { client_id: string, resource: string } }>
+    interactionDetails (
+      request: IncomingMessage,
+      response: ServerResponse
+    ): Promise<{ params: { client_id: string, resource: string } }>
     interactionFinished (request: IncomingMessage, response: ServerResponse, result: object): Promise<void>
   }
 }

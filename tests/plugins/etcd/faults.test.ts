@@ -220,7 +220,8 @@ t.test('etcd absent at start', needsEtcd, async t => {
       for (const [tool, answer] of Object.entries(answers)) {
         t.equal(
           answer,
-          `METADATA_UNAVAILABLE: The cluster metadata is not available: ${reason}. Call again in a few seconds; operators find more at /healthz.`,
+          `METADATA_UNAVAILABLE: The cluster metadata is not available: ${reason}. ` +
+          'Call again in a few seconds; operators find more at /healthz.',
           tool
         )
       }

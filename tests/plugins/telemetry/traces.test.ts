@@ -351,7 +351,9 @@ t.test('where no traces are asked for', async t => {
         import { buildApp } from './app.ts'
         const app = await buildApp()
         await app.close()
-        process.stdout.write(Object.keys(createRequire(import.meta.url).cache).filter(path => /opentelemetry.(?:sdk|exporter|otlp|resources)/.test(path)).length + '')
+        const loaded = Object.keys(createRequire(import.meta.url).cache)
+        const sdk = /opentelemetry.(?:sdk|exporter|otlp|resources)/
+        process.stdout.write(loaded.filter(path => sdk.test(path)).length + '')
       `
       const child = spawn(process.execPath, ['--input-type=module', '--eval', script], {
         cwd: ROOT,
@@ -396,7 +398,8 @@ t.test('what asks for traces', async t => {
   t.strictSame(tracesAskedFor({ ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }), {
     tracing: false,
     warnings: [
-      'OTEL_EXPORTER_OTLP_PROTOCOL is "grpc": no traces are sent; expected http/protobuf, which collectors take on port 4318',
+      'OTEL_EXPORTER_OTLP_PROTOCOL is "grpc": no traces are sent; ' +
+      'expected http/protobuf, which collectors take on port 4318',
     ],
   })
   t.strictSame(tracesAskedFor({ ...endpoint, OTEL_TRACES_EXPORTER: 'zipkin' }), {

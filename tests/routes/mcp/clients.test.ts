@@ -106,7 +106,9 @@ t.test('clients of both generations', needsEtcd, async t => {
         })
         t.match(await client.callTool({ name: 'list_topics', arguments: { limit: 'many' } }), {
           isError: true,
-          content: [{ text: 'INVALID_ARGUMENT: The arguments do not match the tool\'s input schema: "limit" must be integer.' }],
+          content: [{
+            text: 'INVALID_ARGUMENT: The arguments do not match the tool\'s input schema: "limit" must be integer.',
+          }],
         })
       })
 
