@@ -159,7 +159,7 @@ export function describeError ({ code }: FastifyError): { code: string, retryabl
   return { code, retryable, ...(retryAfterMs !== undefined && { retry_after_ms: retryAfterMs }) }
 }
 
-// --- Invalid settings, which stop the start or a reload
+// --- Errors that no caller receives
 
 /** Prevents the start. Each line names a variable, its value (unless secret) and what was expected. */
 export class ConfigError extends Error {
@@ -174,4 +174,9 @@ export class PolicyError extends Error {
 /** A command line that cannot be understood: the usage follows the message. */
 export class UsageError extends Error {
   override name = 'UsageError'
+}
+
+/** The requested revision has been compacted, so the keyspace must be loaded again. */
+export class CompactedError extends Error {
+  override name = 'CompactedError'
 }

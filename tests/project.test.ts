@@ -3,6 +3,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ajv } from 'ajv'
 import t from 'tap'
+import { NotAuditor, PermissionDenied, Unauthenticated, Unverifiable } from '../errors.ts'
 import packageJson from '../package.json' with { type: 'json' }
 import { ConfigSchema, PREFIX, type Setting } from '../plugins/config/schema.ts'
 import { configureWithTable, envExample } from '../scripts/docs-settings.ts'
@@ -117,4 +118,12 @@ t.test('what is imported is a dependency that package.json names', async t => {
   t.strictSame(service, dependencies.sort(), 'the service: neither more nor less')
   const all = [...dependencies, ...Object.keys(packageJson.devDependencies)]
   t.strictSame(importsOf('{bench,demo,tests}/**/*.ts').filter(name => !all.includes(name)), [], 'what surrounds it')
+})
+
+t.test('errors.ts declares every error, each with a code of its own', async t => {
+  const service = globSync('{*.ts,{cli,lib,plugins,routes,tools}/**/*.ts}', { cwd: ROOT })
+  const declaring = service.filter(path => /extends \w*Error\b|createError[<(]/.test(read(path)))
+  t.strictSame(declaring, ['errors.ts'])
+  t.notOk(new Unverifiable('') instanceof Unauthenticated)
+  t.notOk(new NotAuditor() instanceof PermissionDenied)
 })

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import * as grpc from '@grpc/grpc-js'
+import { CompactedError } from '../../errors.ts'
 import { PREFIX } from '../../kafscale/keyspace.ts'
 import {
   authenticate,
@@ -30,11 +31,6 @@ const FIRST_PAGE_KEYS = 1_000
 const prefix = Buffer.from(PREFIX)
 const prefixEnd = Buffer.from(PREFIX.replace(/\/$/, '0')) // '0' follows '/'
 const snapshotKey = Buffer.from(`${PREFIX}metadata/snapshot`)
-
-/** The requested revision has been compacted, so the keyspace must be loaded again. */
-export class CompactedError extends Error {
-  override name = 'CompactedError'
-}
 
 export interface Credentials { username: string, password: string }
 

@@ -5,7 +5,8 @@ import { setTimeout } from 'node:timers/promises'
 import * as grpc from '@grpc/grpc-js'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
-import { CompactedError, EtcdConnection } from '../../../plugins/etcd/connection.ts'
+import { CompactedError } from '../../../errors.ts'
+import { EtcdConnection } from '../../../plugins/etcd/connection.ts'
 import { etcdVersions, needsEtcd, startEtcd } from '../../support/etcd.ts'
 import {
   ages,
