@@ -45,7 +45,7 @@ export function denyByScope ({ scopes }: Principal, { operation }: Question['too
 
 /** Decides by roles alone: at least one rule must allow, and none may deny. */
 export function decide (policy: Policy, roles: readonly string[], question: Question): Decision {
-  if (roles.length === 0) return { kind: 'denied', rule: 'no-role', needs: 'a policy binding to a role' }
+  if (roles.length === 0) return { kind: 'denied', rule: 'no-role', needs: 'a binding to a role in the policy' }
   const rules = (kind: 'allow' | 'deny') => roles.flatMap(role =>
     policy.roles.get(role)?.[kind].map((rule, index) => ({ rule, name: `${role}.${kind}[${index}]` })) ?? [])
   const denying = rules('deny').find(({ rule }) => denies(rule, question))

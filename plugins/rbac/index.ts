@@ -27,7 +27,7 @@ export interface Authorizer {
   visibility: (principal: Principal, tool: Callable) => Visibility
 }
 
-/** What the policy means for one principal. Decisions are made when first needed, and kept by tool. */
+/** What the policy means for one principal. Decisions are cached by tool. */
 interface Access { roles: readonly string[], decisions: Map<string, Decision> }
 
 /** Decorates `app.authorize`, the only place that decides who may do what. */

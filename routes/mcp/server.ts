@@ -30,7 +30,7 @@ const CACHE_HINT = { ttlMs: 300_000, cacheScope: 'private' } as const
 
 /** Speaks MCP for the registry, which decides who may call what and runs the tools. */
 export class McpToolServer extends Server {
-  /** @param revision the protocol revision; if absent, negotiated or one of 2025 */
+  /** @param revision the protocol revision; if absent, it is negotiated or one of 2025 */
   constructor (tools: Tools, revision?: string) {
     super({ name: 'kafscale-mcp', title: 'KafScale', version: packageJson.version }, {
       capabilities: { tools: {} },

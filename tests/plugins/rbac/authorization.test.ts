@@ -165,7 +165,8 @@ bindings:
       isError: true,
       content: [{
         text:
-          'PERMISSION_DENIED: You are not allowed to call list_topics. It requires a policy binding to a role. ' +
+          'PERMISSION_DENIED: You are not allowed to call list_topics. ' +
+          'It requires a binding to a role in the policy. ' +
           'Call explain_access to see what you may call.',
       }],
       _meta: { 'kafscale-mcp/error': { code: 'PERMISSION_DENIED', retryable: false } },

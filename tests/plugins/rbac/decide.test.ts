@@ -106,7 +106,7 @@ t.test('a decision names its rule, and a denial what the call requires', async t
   t.strictSame(decide(policy, [], { tool: observe, environment }), {
     kind: 'denied',
     rule: 'no-role',
-    needs: 'a policy binding to a role',
+    needs: 'a binding to a role in the policy',
   })
   t.match(decide(policy, ['orders-reader'], { tool: observe, topic: 'orders-secret', environment }), {
     rule: 'orders-reader.deny[0]',
