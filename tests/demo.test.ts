@@ -1,4 +1,4 @@
-import { execFile, spawn, spawnSync } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
@@ -12,6 +12,7 @@ import { Mirror, totalLag } from '../kafscale/mirror.ts'
 import { EtcdConnection } from '../plugins/etcd/connection.ts'
 import type { KeyValue } from '../plugins/etcd/messages.ts'
 import { ROOT } from './support/paths.ts'
+import { spawnClean } from './support/spawn.ts'
 import { waitFor } from './support/wait-for.ts'
 
 const START_BOUND_MS = 15_000
@@ -33,12 +34,12 @@ t.test('the demo answers every tool from a cluster that changes, and Ctrl-C stop
   })
 
   t.test('the audit commands work as they are printed, and show the call that the demo made', async t => {
-    const verified = await promisify(execFile)('sh', ['-c', demo.lineWith('npx kafscale-mcp audit verify')], {
-      cwd: ROOT,
-    })
-    t.match(verified.stdout, /^intact: records 1 to \d+$/m)
-    const shown = await promisify(execFile)('sh', ['-c', demo.lineWith('npx kafscale-mcp audit show')], { cwd: ROOT })
-    t.match(shown.stdout, /tool_call +anonymous +cluster_status +ok/)
+    const run = async (command: string) => {
+      const line = demo.lineWith(`npx kafscale-mcp audit ${command}`)
+      return (await promisify(execFile)('sh', ['-c', line], { cwd: ROOT })).stdout
+    }
+    t.match(await run('verify'), /^intact: records 1 to \d+$/m)
+    t.match(await run('show'), /tool_call +anonymous +cluster_status +ok/)
     const { status } = spawnSync('git', ['check-ignore', '--quiet', '.demo/audit.jsonl'], { cwd: ROOT })
     t.not(status, 1, 'git ignores the file')
   })
@@ -96,7 +97,7 @@ t.test('the demo answers every tool from a cluster that changes, and Ctrl-C stop
   })
 })
 
-t.test('the demo takes port 8090 or another free one, and never connects to a real cluster', async t => {
+t.test('the demo listens on 8090 or else on another port, and never connects to a real cluster', async t => {
   const other = createServer().listen(8090, '127.0.0.1')
   t.teardown(() => other.close())
   const isOurs = await once(other, 'listening').then(() => true, () => false)
@@ -221,17 +222,17 @@ type Answer = Record<string, unknown>
 
 /** Starts the demo and waits until it has printed its instructions. */
 async function startDemo (t: Test, env: Record<string, string>) {
-  const child = spawn(process.execPath, ['demo/main.ts'], {
+  const child = spawnClean(process.execPath, ['demo/main.ts'], {
     cwd: ROOT,
-    env: { ...process.env, ...env },
+    env,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   t.teardown(() => child.kill('SIGKILL'))
   const exited = once(child, 'exit')
   let output = ''
   let errors = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => { output += text })
-  child.stderr.setEncoding('utf8').on('data', (text: string) => { errors += text })
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => { output += text })
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => { errors += text })
   await waitFor(() => output.includes('Press Ctrl-C') || output + errors, START_BOUND_MS, 'the instructions')
 
   const url = /^ {2}(http:\/\/\S+)$/m.exec(output)![1]!

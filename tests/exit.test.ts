@@ -1,5 +1,5 @@
 /** The process ends: when the service is closed, whatever it was doing, and when npm, which started it, ends. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import t, { type Test } from 'tap'
 import { needsEtcd, startEtcd } from './support/etcd.ts'
@@ -7,6 +7,7 @@ import { fillCluster, SILENCE_BOUND_MS } from './support/faults.ts'
 import { PATH, start as startCommand } from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
 import { startProxy } from './support/proxy.ts'
+import { spawnClean } from './support/spawn.ts'
 import { waitFor } from './support/wait-for.ts'
 
 const START_BOUND_MS = 15_000
@@ -31,7 +32,7 @@ const script = `
 interface Service { process: ChildProcess, output: () => string }
 
 function start (t: Test, endpoints: string): Service {
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+  const child = spawnClean(process.execPath, ['--input-type=module', '-e', script], {
     cwd: ROOT,
     env: {
       KAFSCALE_MCP_ETCD_ENDPOINTS: endpoints,
@@ -42,7 +43,7 @@ function start (t: Test, endpoints: string): Service {
   })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (text: string) => {
+    stream?.setEncoding('utf8').on('data', (text: string) => {
       output += text
     })
   }
@@ -134,9 +135,7 @@ t.test('a service that npm started ends with npm', async t => {
       })
       t.equal((await fetch(new URL('/healthz', service.url))).status, 200)
       service.process.kill(signal)
-      let ended = false
-      void service.exit.then(() => { ended = true })
-      await waitFor(() => ended, EXIT_BOUND_MS, 'the end of the service')
+      await waitFor(async () => await service.exit !== undefined, EXIT_BOUND_MS, 'the end of the service')
       t.match(service.output.stderr, '"msg":"shutting down"')
     })
   }

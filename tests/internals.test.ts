@@ -62,7 +62,7 @@ t.test('MCP SDK: Server._wrapHandler', async t => {
   }
   t.match(
     await exchange(new McpToolServer(TOOLS), legacy('tools/call', { name: 5 }), LEGACY_EXTRA),
-    { error: { code: -32602, message: /^The params of tools\/call are / } },
+    { error: { code: -32602, message: /^The params of tools\/call must be / } },
     why
   )
 })

@@ -1,11 +1,12 @@
 /** The launcher in a checkout. `package.test.ts` runs it in a package. */
-import { execFile, spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import packageJson from '../../package.json' with { type: 'json' }
 import { ROOT } from '../support/paths.ts'
+import { clean, spawnClean } from '../support/spawn.ts'
 import { waitFor } from '../support/wait-for.ts'
 
 const START_BOUND_MS = 10_000
@@ -24,11 +25,8 @@ async function run (
   { cwd = ROOT, env = {} }: { cwd?: string, env?: Record<string, string> } = {}
 ) {
   const { promise, resolve } = Promise.withResolvers<{ code: unknown, stdout: string, stderr: string }>()
-  execFile(
-    file,
-    args,
-    { cwd, env },
-    (error, stdout, stderr) => resolve({ code: error ? error.code : 0, stdout, stderr })
+  execFile(...clean(file, args, env), { cwd, env: {} }, (error, stdout, stderr) =>
+    resolve({ code: error ? error.code : 0, stdout, stderr })
   )
   return await promise
 }
@@ -43,14 +41,14 @@ function checkout (t: Test): { dir: string, launch: (...args: string[]) => Retur
 
 t.test('without a command it runs the service', async t => {
   const { dir } = checkout(t)
-  const service = spawn(process.execPath, [join(dir, 'bin/kafscale-mcp.js')], {
+  const service = spawnClean(process.execPath, [join(dir, 'bin/kafscale-mcp.js')], {
     env: NO_ETCD,
     stdio: ['ignore', 'ignore', 'pipe'],
   })
   t.teardown(() => service.kill('SIGKILL'))
   const exit = new Promise(resolve => service.once('exit', resolve))
   let log = ''
-  service.stderr.on('data', chunk => { log += chunk })
+  service.stderr?.on('data', chunk => { log += chunk })
   const url = () => /"url":"([^"]+)","msg":"listening"/.exec(log)?.[1]
   await waitFor(() => url() !== undefined || log, START_BOUND_MS, 'listening')
   t.match(await (await fetch(new URL('/healthz', url()))).json(), { status: 'ok', version: packageJson.version })

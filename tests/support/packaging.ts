@@ -1,11 +1,12 @@
 /** The package and the image, built as npm and a container engine build them. */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { cpSync, globSync, readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { ROOT } from './paths.ts'
 import { type Teardown, temporaryFolder } from './run.ts'
 import { modern } from './service.ts'
+import { clean, spawnClean } from './spawn.ts'
 import { waitFor } from './wait-for.ts'
 
 /** The machine's path, where `node` is the one that runs the tests. */
@@ -45,7 +46,7 @@ export async function run (
   { cwd, env = {} }: { cwd: string, env?: Record<string, string> }
 ): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>()
-  execFile(file, args, { cwd, env: { ...npmEnvironment(), ...env } }, (error, stdout, stderr) => {
+  execFile(...clean(file, args, { ...environment(), ...env }), { cwd, env: {} }, (error, stdout, stderr) => {
     if (error) reject(new Error(`${file} ${args.join(' ')}: ${error.code}\n${stdout}${stderr}`, { cause: error.code }))
     else resolve(stdout)
   })
@@ -53,11 +54,11 @@ export async function run (
 }
 
 /** The environment without what tap, and the npm that runs the tests, have set. */
-function npmEnvironment (): Record<string, string | undefined> {
+function environment (): Record<string, string | undefined> {
   return Object.fromEntries(
     Object.entries({ ...process.env, PATH, npm_config_update_notifier: 'false', npm_config_prefer_offline: 'true' })
       .filter(([name]) =>
-        !/^(?:INIT_CWD|NODE_OPTIONS|NODE_V8_COVERAGE|TAP|npm_(?:package|lifecycle|command|execpath|node_execpath))/
+        !/^(?:INIT_CWD|NODE_OPTIONS|NODE_V8_COVERAGE|_?TAP|npm_(?:package|lifecycle|command|execpath|node_execpath))/
           .test(name)
       )
   )
@@ -83,19 +84,15 @@ export async function start (
   args: string[],
   { env, ...options }: { cwd: string, env: Record<string, string | undefined>, uid?: number, gid?: number }
 ): Promise<Started> {
-  // tap adds a module of its own to every process that is spawned. `env` keeps it out.
-  const variables = Object.entries({ KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '0', ...env }).flatMap(([name, value]) =>
-    value === undefined ? [] : `${name}=${value}`
-  )
-  const child = spawn('/usr/bin/env', ['-i', ...variables, file, ...args], {
+  const child = spawnClean(file, args, {
     ...options,
-    env: {},
+    env: { KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '0', ...env },
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const output = { stdout: '', stderr: '' }
-  child.stdout.on('data', chunk => { output.stdout += chunk })
-  child.stderr.on('data', chunk => { output.stderr += chunk })
+  child.stdout?.on('data', chunk => { output.stdout += chunk })
+  child.stderr?.on('data', chunk => { output.stderr += chunk })
   let ended = false
   const exit = once(child, 'close').then(([code, signal]) => {
     ended = true

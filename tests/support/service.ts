@@ -1,5 +1,5 @@
 /** The service, in the test's process or in its own, and requests to it. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { type TProperties, Type } from '@sinclair/typebox'
 import type { FastifyInstance, InjectOptions } from 'fastify'
@@ -9,6 +9,7 @@ import type { Environment } from '../../plugins/config/read.ts'
 import type { Caller, Tool, ToolResult } from '../../tools/tool.ts'
 import type { Etcd, Teardown } from './etcd.ts'
 import { recording, ROOT } from './paths.ts'
+import { spawnClean } from './spawn.ts'
 import { waitFor } from './wait-for.ts'
 
 export const MODERN = '2026-07-28'
@@ -102,7 +103,7 @@ export interface Service {
 /** Starts the service as `npm start` does, with only `env` in its environment. The teardown of `t` ends it. */
 export function startService (t: Teardown, env: Environment = {}): Service {
   const [, ...args] = packageJson.scripts.start.replace('$PPID', `${globalThis.process.pid}`).split(' ')
-  const process = spawn(globalThis.process.execPath, args, {
+  const process = spawnClean(globalThis.process.execPath, args, {
     cwd: ROOT,
     env: {
       ...ENVIRONMENT,
@@ -112,8 +113,8 @@ export function startService (t: Teardown, env: Environment = {}): Service {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const output = { stdout: '', stderr: '' }
-  process.stdout.on('data', chunk => { output.stdout += chunk })
-  process.stderr.on('data', chunk => { output.stderr += chunk })
+  process.stdout?.on('data', chunk => { output.stdout += chunk })
+  process.stderr?.on('data', chunk => { output.stderr += chunk })
   const exit = once(process, 'close').then(([code, signal]) => code ?? signal)
   t.teardown(async () => {
     process.kill('SIGKILL')
