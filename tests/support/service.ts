@@ -115,14 +115,22 @@ export function startService (t: Teardown, env: Environment = {}): Service {
   const output = { stdout: '', stderr: '' }
   process.stdout?.on('data', chunk => { output.stdout += chunk })
   process.stderr?.on('data', chunk => { output.stderr += chunk })
-  const exit = once(process, 'close').then(([code, signal]) => code ?? signal)
+  let ended = false
+  const exit = once(process, 'close').then(([code, signal]) => {
+    ended = true
+    return code ?? signal
+  })
   t.teardown(async () => {
     process.kill('SIGKILL')
     await exit
   })
   const listening = /"url":"([^"]+)","msg":"listening"/
-  const url = waitFor(() => listening.test(output.stderr) || output.stderr, START_BOUND_MS, 'listening')
-    .then(() => listening.exec(output.stderr)?.[1] ?? '')
+  const url = waitFor(() => ended || listening.test(output.stderr) || output.stderr, START_BOUND_MS, 'listening')
+    .then(() => {
+      const [, url] = listening.exec(output.stderr) ?? []
+      if (url === undefined) throw new Error(`the service does not start: ${output.stderr}`)
+      return url
+    })
   url.catch(() => {}) // nobody awaits the URL of a service that must not start
   return { process, output, url, exit }
 }
