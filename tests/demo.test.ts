@@ -11,11 +11,13 @@ import { CompactedError } from '../errors.ts'
 import { Mirror, totalLag } from '../kafscale/mirror.ts'
 import { EtcdConnection } from '../plugins/etcd/connection.ts'
 import type { KeyValue } from '../plugins/etcd/messages.ts'
+import { PATH, start as startCommand } from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
 import { spawnClean } from './support/spawn.ts'
 import { waitFor } from './support/wait-for.ts'
 
 const START_BOUND_MS = 15_000
+const EXIT_BOUND_MS = 6_000
 const GROUP_TOOLS = ['describe_group', 'fetch_offsets']
 
 t.test('the demo answers every tool from a cluster that changes, and Ctrl-C stops it', async t => {
@@ -121,6 +123,16 @@ t.test('the demo listens on 8090 or else on another port, and never connects to 
   const next = await startDemo(t, {})
   t.equal(next.port === 8090, isOurs, '8090, unless another process uses it')
   t.equal(await next.interrupt(), 0)
+})
+
+t.test('the demo ends with the npm that started it', async t => {
+  const demo = await startCommand(t, 'npm', ['run', 'demo'], {
+    cwd: ROOT,
+    env: { PATH, HOME: t.testdir(), KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_LOG_LEVEL: 'info' },
+  })
+  demo.process.kill('SIGKILL')
+  await waitFor(async () => await demo.exit !== undefined, EXIT_BOUND_MS, 'the end of the demo')
+  t.match(demo.output.stderr, '"msg":"shutting down"')
 })
 
 t.test('the seed determines what happens in the simulated cluster', async t => {
