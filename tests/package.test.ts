@@ -104,7 +104,9 @@ t.test('it answers from a real etcd', needsEtcd, async t => {
 
   t.test('its commands make keys and tokens, and verify and show what is recorded', async t => {
     const npx = async (...args: string[]) => await run('npx', ['--offline', 'kafscale-mcp', ...args], { cwd: dir })
-    for (const command of ['token', 'audit']) t.match(await npx(command, '--help'), `kafscale-mcp ${command}`)
+    for (const command of ['token', 'audit']) {
+      t.match(await run(join(dir, 'node_modules/.bin/kafscale-mcp'), [command, '--help'], { cwd: dir }), `kafscale-mcp ${command}`)
+    }
     await npx('token', 'keygen', '--key', 'token.key', '--jwks', 'jwks.json')
     const audience = 'https://kafscale-mcp.example/mcp'
     const claims = ['--audience', audience, '--subject', 'alice', '--scope', 'kafscale:observe']
