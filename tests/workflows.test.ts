@@ -1,4 +1,4 @@
-/** What the workflows of GitHub may do, and whose code they run. */
+/** The permissions of the GitHub workflows, and the actions that they run. */
 import { globSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import t from 'tap'
@@ -17,14 +17,14 @@ const texts = new Map(
 )
 const workflows = new Map([...texts].map(([name, text]) => [name, parse(text) as Workflow]))
 
-t.test('actions are named by commit, and the version is said beside it', async t => {
+t.test('actions are pinned to a commit, with the version in a comment', async t => {
   const uses = [...texts.values()].flatMap(text => [...text.matchAll(/uses: (.*)/g)].map(([, action = '']) => action))
     .filter(action => !action.startsWith('./'))
   t.ok(uses.length > 5)
   for (const action of uses) t.match(action, /^[\w-]+\/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/)
 })
 
-t.test('a job may do what it needs, said of each, and no more than read unless it publishes', async t => {
+t.test('jobs declare their permissions, and can only read unless they publish', async t => {
   for (const [name, { permissions, jobs }] of workflows) {
     t.strictSame(permissions, {}, name)
     for (const [id, { permissions, steps = [] }] of Object.entries(jobs)) {
@@ -33,22 +33,22 @@ t.test('a job may do what it needs, said of each, and no more than read unless i
       t.equal(Object.values(permissions ?? {}).includes('write'), publishes, `${name}: ${id}`)
       for (const { uses, with: inputs } of steps) {
         if (uses?.startsWith('actions/checkout@')) {
-          t.equal(inputs?.['persist-credentials'], false, 'leaves no token behind')
+          t.equal(inputs?.['persist-credentials'], false, 'keeps no token')
         }
       }
-      for (const { run = '' } of steps) t.notMatch(run, /\$\{\{/, 'nothing is pasted into a shell')
+      for (const { run = '' } of steps) t.notMatch(run, /\$\{\{/, 'no expression is expanded in a shell')
     }
   }
 })
 
-t.test('what is tested is what developers test', async t => {
+t.test('the test workflow runs what developers run', async t => {
   const { on, jobs } = workflows.get('test.yaml') as Workflow
   t.strictSame(Object.keys(on).sort(), ['pull_request', 'push', 'workflow_call'])
   t.ok(jobs['test']?.steps?.some(({ run }) => run === 'bash .ci/run'))
   t.ok(jobs['image']?.steps?.some(({ run }) => run?.startsWith('docker compose up --build --wait')))
 })
 
-t.test('a release is of a tag that is the version, tested, and says where it came from', async t => {
+t.test('a release requires a tag that matches the version, is tested, and is attested', async t => {
   const { on, jobs } = workflows.get('release.yaml') as Workflow
   t.strictSame(on, { push: { tags: ['v*'] } })
   t.equal(jobs['test']?.uses, './.github/workflows/test.yaml')

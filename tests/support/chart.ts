@@ -1,4 +1,4 @@
-/** The chart as the real Helm renders it, and what a pod of it would find. */
+/** The chart, rendered by Helm, and the environment of its pods. */
 import { execFile } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -19,7 +19,7 @@ export const needsHelm = {
   skip: existsSync(helm) ? false : 'there is no Helm: npm run test:setup -- --all builds it with Go',
 }
 
-/** Values below `mcp`, or whole ones. */
+/** Values, usually those below `mcp`. */
 export type Values = { readonly [key: string]: unknown }
 
 interface Volume {
@@ -44,7 +44,7 @@ export interface PodSpec {
   [key: string]: unknown
 }
 
-/** A rendered object. What a test looks into deeper, it matches. */
+/** A rendered object, as far as helpers read it. */
 export interface Manifest {
   apiVersion: string
   kind: string
@@ -53,7 +53,7 @@ export interface Manifest {
   spec?: { template: { metadata: Manifest['metadata'], spec: PodSpec }, [key: string]: unknown }
 }
 
-/** Values that can be installed as they are, below `mcp`: the least that the README shows. */
+/** The smallest values below `mcp` that can be installed; the README shows the same. */
 export const LEAST = {
   enabled: true,
   auth: { token: 'a-token-of-32-characters-or-more' },
@@ -61,10 +61,7 @@ export const LEAST = {
   metrics: { brokerMetricsURL: 'http://kafscale-broker.kafscale.svc:9093/metrics' },
 } satisfies Values
 
-/**
- * The objects of a release that is called `prod`, by default in a namespace other than the service's own. Rejects where
- * Helm refuses.
- */
+/** The objects of a release `prod`. @throws where Helm refuses the values */
 export async function render (
   mcp: Values,
   { namespace = 'kafscale', chart = CHART, beside = {} }: { namespace?: string, chart?: string, beside?: Values } = {}
@@ -74,7 +71,7 @@ export async function render (
   })
   running.child.stdin?.end(stringify({ mcp, ...beside }, { version: '1.1' }))
   const { stdout } = await running
-  // Kubernetes reads YAML 1.1, to which `yes` and `0123` are no strings.
+  // Kubernetes reads YAML 1.1, where `yes` and `0123` are not strings.
   return parseAllDocuments(stdout, { version: '1.1' }).flatMap(document => {
     const [error] = document.errors
     if (error) throw error
@@ -82,14 +79,14 @@ export async function render (
   })
 }
 
-/** The sentence with which Helm refuses values. */
+/** The message with which Helm refuses values. */
 export async function refusal (mcp: Values): Promise<string> {
   return await render(mcp).then(
     () => 'nothing is refused',
     (error: Error & { stderr?: string }) => error.stderr ?? error.message)
 }
 
-/** What Helm tells who installs, rendered by a copy of the chart, since Helm shows it only with a cluster. */
+/** The notes of an installation, rendered by a copy of the chart because Helm shows them only with a cluster. */
 export async function notes (t: Teardown, mcp: Values, namespace?: string): Promise<string> {
   const dir = temporaryFolder(t)
   cpSync(CHART, dir, { recursive: true })
@@ -104,7 +101,7 @@ export async function notes (t: Teardown, mcp: Values, namespace?: string): Prom
   return rendered.find(({ kind }) => kind === 'Notes')?.text ?? ''
 }
 
-/** The one object of a kind, of those with this name. */
+/** The only object of a kind, and with a name if given. @throws unless there is exactly one */
 export function only (objects: Manifest[], kind: string, name?: string): Manifest {
   const found = objects.filter(object => object.kind === kind && (name === undefined || object.metadata.name === name))
   if (found.length !== 1) {
@@ -117,17 +114,17 @@ export function only (objects: Manifest[], kind: string, name?: string): Manifes
   return found[0] as Manifest
 }
 
-/** The pods of the Deployment. */
+/** The pod template of the Deployment. */
 export function podOf (objects: Manifest[]): PodSpec {
   return only(objects, 'Deployment').spec?.template.spec as PodSpec
 }
 
-/** What exists besides what is rendered: content by `Secret/name` or `ConfigMap/name`, then key. */
+/** Secrets and ConfigMaps that are not rendered: content by `Secret/name` or `ConfigMap/name`, then key. */
 export type Existing = Record<string, Record<string, string>>
 
 /**
- * The environment that the kubelet gives a pod's first container, where its files are in a temporary folder. Throws
- * where something is not there.
+ * The environment that the kubelet gives a pod's first container, with its files in a temporary folder.
+ * @throws where a Secret or ConfigMap is missing
  */
 export function environmentOf (
   t: Teardown,

@@ -1,4 +1,4 @@
-/** The alerts fire on what they are for and on nothing else; what alerts, dashboards and runbook speak of is there. */
+/** Alerts fire when they should and only then; the metrics and sections that alerts and dashboards refer to exist. */
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -37,9 +37,9 @@ const expressions = dashboards.flatMap(({ panels }) =>
   panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr))
 )
 
-// --- What stands in each other's words
+// --- References
 
-t.test('every metric that an alert or a dashboard asks for is on the page', needsEtcd, async t => {
+t.test('every metric of an alert or a dashboard exists', needsEtcd, async t => {
   const app = await experienced(t)
   const names = new Set([...samples((await app.telemetry.page()).text).keys()].map(sample => sample.split('{')[0]))
   const asked = (text: string) => [...new Set(text.match(/kafscale_mcp_\w+/g))]
@@ -55,7 +55,7 @@ t.test('every metric that an alert or a dashboard asks for is on the page', need
   )
 })
 
-t.test('the error codes of an alert are ours', async t => {
+t.test('the error codes of alerts exist', async t => {
   const source = readFileSync(join(ROOT, 'errors.ts'), 'utf8')
   const codes = rules.flatMap(({ expr }) =>
     [...expr.matchAll(/code=~"([^"]+)"/g)].flatMap(([, list = '']) => list.split('|'))
@@ -64,7 +64,7 @@ t.test('the error codes of an alert are ours', async t => {
   for (const code of codes) t.match(source, new RegExp(`createError<[^>]*>\\('${code}'`))
 })
 
-t.test('each alert has its section of the runbook, and each section its alert', async t => {
+t.test('each alert has a section in the runbook, and each section an alert', async t => {
   const sections = [...runbook.matchAll(/^### (KafscaleMcp\w+)\n([^]*?)(?=^#|$(?![^]))/gm)].map((
     [, name = '', text = '']
   ) => ({ name, text }))
@@ -79,7 +79,7 @@ t.test('each alert has its section of the runbook, and each section its alert', 
   }
 })
 
-t.test('the links of the runbook lead somewhere', async t => {
+t.test('the links of the runbook have targets', async t => {
   const links = [...runbook.matchAll(/\]\(((?!https?:)[^)#]*)(?:#([^)]*))?\)/g)]
   t.ok(links.length > 10)
   for (const [, path = '', anchor] of links) {
@@ -93,7 +93,7 @@ t.test('the links of the runbook lead somewhere', async t => {
   }
 })
 
-t.test('a dashboard can be loaded anywhere: its source of data is a variable, and its panels lie beside each other', async t => {
+t.test('dashboards use a variable as data source, and their panels do not overlap', async t => {
   t.not(dashboards.length, 0)
   for (const { templating, panels, uid, title } of dashboards) {
     t.ok(uid && title)
@@ -115,7 +115,7 @@ t.test('a dashboard can be loaded anywhere: its source of data is a variable, an
   }
 })
 
-t.test('rules and expressions are what Prometheus takes', needsPromtool, async t => {
+t.test('rules and expressions pass promtool', needsPromtool, async t => {
   t.doesNotThrow(() => promtool(['check', 'rules', alertsFile]))
   const file = join(t.testdir(), 'expressions.yaml')
   const write = (list: string[]) =>
@@ -137,13 +137,13 @@ t.test('rules and expressions are what Prometheus takes', needsPromtool, async t
   t.throws(() => promtool(['check', 'rules', file]))
 })
 
-// --- What fires when
+// --- What fires
 
-/** The series of a service, minute by minute in the notation of promtool. */
+/** The series of a service, one value per minute, in promtool's notation. */
 type Series = Record<string, string>
 
 const LABELS = 'namespace="kafscale",job="mcp",instance="a:9090"'
-/** Two hours of a service that is well: 10 calls a second, of which some fail as calls do. */
+/** Two hours of a healthy service: 10 calls a second, some of which fail. */
 const HEALTHY: Series = {
   'mirror_state{state="synced"}': '1x120',
   'mirror_state{state="stale"}': '0x120',
@@ -172,7 +172,7 @@ const HEALTHY: Series = {
   'tool_call_duration_seconds_count{tool="list_topics"}': '0+600x120',
 }
 
-/** Which alerts fire at a minute. */
+/** Asserts which alerts fire at a minute. */
 function firing (t: Test, series: Series, minute: number, expected: string[]): void {
   const labelled = (name: string) => name.endsWith('}') ? name.replace(/\}$/, `,${LABELS}}`) : `${name}{${LABELS}}`
   const test = {
@@ -196,7 +196,7 @@ function firing (t: Test, series: Series, minute: number, expected: string[]): v
   t.doesNotThrow(() => promtool(['test', 'rules', file]), `at minute ${minute}: ${expected.join(', ') || 'nothing'}`)
 }
 
-/** What goes wrong at minute 60, the alert, and by which minute it fires. */
+/** What goes wrong at minute 60, the alert, and the minute by which it fires. */
 const failures: { what: string, series: Series, alert: string, by: number, notYet: number }[] = [
   {
     what: 'etcd is away',
@@ -281,7 +281,7 @@ const failures: { what: string, series: Series, alert: string, by: number, notYe
 ]
 
 t.test('what fires', needsPromtool, async t => {
-  t.test('nothing, while all is well', async t => {
+  t.test('nothing, while the service is healthy', async t => {
     for (const minute of [1, 20, 65, 119]) firing(t, HEALTHY, minute, [])
   })
   for (const { what, series, alert, by, notYet } of failures) {
@@ -299,13 +299,13 @@ t.test('what fires', needsPromtool, async t => {
   )
 })
 
-t.test('failed sign-ins that are as many every day are no rise', needsPromtool, async t => {
+t.test('a constant rate of failed authentications is no rise', needsPromtool, async t => {
   const day = 24 * 60
   const steady = { 'authentication_failures_total{reason="invalid_token"}': `0+60x${day + 60}` }
   firing(t, steady, day + 30, [])
 })
 
-t.test('every series of these tests is one that the service has', needsEtcd, async t => {
+t.test('the series of these tests exist', needsEtcd, async t => {
   const app = await experienced(t)
   const page = [...samples((await app.telemetry.page()).text).keys()]
   const shape = (name: string) =>
