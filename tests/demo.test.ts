@@ -11,7 +11,7 @@ import { CompactedError } from '../errors.ts'
 import { Mirror, totalLag } from '../kafscale/mirror.ts'
 import { EtcdConnection } from '../plugins/etcd/connection.ts'
 import type { KeyValue } from '../plugins/etcd/messages.ts'
-import { PATH, start as startCommand } from './support/packaging.ts'
+import { PATH, run, start as startCommand } from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
 import { spawnClean } from './support/spawn.ts'
 import { waitFor } from './support/wait-for.ts'
@@ -36,12 +36,10 @@ t.test('the demo answers every tool from a cluster that changes, and Ctrl-C stop
   })
 
   t.test('the audit commands work as they are printed, and show the call that the demo made', async t => {
-    const run = async (command: string) => {
-      const line = demo.lineWith(`npx kafscale-mcp audit ${command}`)
-      return (await promisify(execFile)('sh', ['-c', line], { cwd: ROOT })).stdout
-    }
-    t.match(await run('verify'), /^intact: records 1 to \d+$/m)
-    t.match(await run('show'), /tool_call +anonymous +cluster_status +ok/)
+    const audit = async (command: string) =>
+      await run('sh', ['-c', demo.lineWith(`npx kafscale-mcp audit ${command}`)], { cwd: ROOT })
+    t.match(await audit('verify'), /^intact: records 1 to \d+$/m)
+    t.match(await audit('show'), /tool_call +anonymous +cluster_status +ok/)
     const { status } = spawnSync('git', ['check-ignore', '--quiet', '.demo/audit.jsonl'], { cwd: ROOT })
     t.not(status, 1, 'git ignores the file')
   })

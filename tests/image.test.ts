@@ -1,6 +1,6 @@
 /** The image, without a container engine: this follows the steps of the Dockerfile, and runs the result. */
-import { cpSync, existsSync, globSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { cpSync, existsSync, globSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../package.json' with { type: 'json' }
@@ -43,11 +43,11 @@ const pairs = (text = '') =>
       [, name = '', value = '']
     ) => [name, value.replace(/^"(.*)"$/, '$1')])
   )
-/** Only root may run something as somebody else. */
+/** Only root may run a program as another user. */
 const asRoot = process.getuid?.() === 0
 const entrypoint = JSON.parse(ofImage('ENTRYPOINT')[0] ?? '[]') as string[]
 
-t.test('it is built from what the build reads, and from nothing else', async t => {
+t.test('its build context is what the build reads, and nothing else', async t => {
   t.strictSame(
     contextNames().sort(),
     [
@@ -61,15 +61,15 @@ t.test('it is built from what the build reads, and from nothing else', async t =
   )
 })
 
-t.test('it runs on a Node.js that the package is for, as somebody without rights', async t => {
+t.test('it runs on a supported Node.js, as an unprivileged user', async t => {
   t.match(stages.get('dependencies')?.base, /^node:24-/)
   t.match(stages.get('image')?.base, /^gcr\.io\/distroless\/nodejs24-/)
   t.strictSame(ofImage('USER'), ['10001:10001'])
   t.strictSame(ofImage('EXPOSE'), ['8090 9090'])
-  t.notOk(image.some(({ name }) => ['RUN', 'ADD', 'SHELL'].includes(name)), 'nothing in it needs a shell')
+  t.notOk(image.some(({ name }) => ['RUN', 'ADD', 'SHELL'].includes(name)), 'it has no shell')
 })
 
-t.test('it says what it is', async t => {
+t.test('its labels describe it', async t => {
   const set = pairs(ofImage('ARG').join(' '))
   t.strictSame(pairs(ofImage('LABEL')[0]?.replace(/\$\{(\w+)\}/g, (_, name) => `${set[name]}`)), {
     'org.opencontainers.image.title': packageJson.name,
@@ -85,7 +85,7 @@ t.test('it starts the launcher', async t => {
   t.strictSame(ofImage('CMD'), [])
 })
 
-t.test('what its steps make answers as uid 10001 from folders that it can\'t write to', needsEtcd, async t => {
+t.test('it answers as uid 10001 from folders that it cannot write to', needsEtcd, async t => {
   const root = temporaryFolder(t)
   await follow('image', root, buildContext(t))
   const [workdir = ''] = ofImage('WORKDIR')
@@ -98,10 +98,10 @@ t.test('what its steps make answers as uid 10001 from folders that it can\'t wri
   t.strictSame(
     locked.filter(([path, { dev }]) => dev && existsSync(join(cwd, path))),
     [],
-    'nothing that only development needs'
+    'no development dependencies'
   )
 
-  // The base has Node.js there.
+  // The base image has Node.js there.
   mkdirSync(join(root, 'nodejs/bin'), { recursive: true })
   cpSync(process.execPath, join(root, 'nodejs/bin/node'))
   await run('chmod', ['-R', 'a+rX,a-w', root], { cwd: root })
@@ -128,13 +128,13 @@ t.test('what its steps make answers as uid 10001 from folders that it can\'t wri
     ...asRoot && { uid: 10001, gid: 10001 },
   })
   t.match(await ask(service, 'list_topics', 'x'.repeat(32)), { topics: [{ name: 'orders' }], total: 1 })
-  t.match(service.output.stdout, /"tool":"list_topics"/, 'records go to standard output')
+  t.match(service.output.stdout, /"tool":"list_topics"/, 'audit records go to standard output')
   t.strictSame(commandLine(service.process.pid), [...V8_OPTIONS, join(cwd, 'dist/server.js')], 'in the same process')
   if (asRoot) {
     t.match(readFileSync(`/proc/${service.process.pid}/status`, 'utf8'), /^Uid:(\t10001){4}$[^]*^Gid:(\t10001){4}$/m)
   }
 
-  t.test('its health check tells a service that runs from one that doesn\'t', async t => {
+  t.test('its health check succeeds only while the service runs', async t => {
     const [, command = ''] = /^(?:--\S+ )*CMD (.*)$/.exec(ofImage('HEALTHCHECK')[0] ?? '') ?? []
     const [node = '', ...args] = JSON.parse(command) as string[]
     t.match(args.join(' '), `127.0.0.1:${port}/`)
@@ -150,7 +150,7 @@ t.test('what its steps make answers as uid 10001 from folders that it can\'t wri
   })
 })
 
-t.test('docker-compose.yaml brings an etcd and the service, on loopback only', async t => {
+t.test('docker-compose.yaml starts an etcd and the service, on loopback only', async t => {
   interface Service {
     image: string
     ports: string[]
@@ -172,13 +172,13 @@ t.test('docker-compose.yaml brings an etcd and the service, on loopback only', a
   t.strictSame(Object.keys(volumes), etcd.volumes?.map(volume => volume.split(':')[0]))
   t.match(service, { read_only: true, cap_drop: ['ALL'], security_opt: ['no-new-privileges:true'], build: '.' })
 
-  t.test('which it does not do without a token', async t => {
+  t.test('but not without a token', async t => {
     const { KAFSCALE_MCP_AUTH_TOKEN: token } = service.environment ?? {}
     t.match(token, /^\$\{KAFSCALE_MCP_AUTH_TOKEN:\?\S[^}]*openssl rand -hex 32\}$/)
     t.match(await run('openssl', ['rand', '-hex', '32'], { cwd: ROOT }), /^[0-9a-f]{64}\n$/)
   })
 
-  t.test('with settings that the service takes without a warning but that of a shared secret', async t => {
+  t.test('with settings whose only warning is that of a shared secret', async t => {
     const given = Object.entries(service.environment ?? {}).map((
       [name, value]
     ) => [name, value.replace(/\$\{\w+:\?[^}]*\}/, 'x'.repeat(64)).replace(/\$\{\w+:-([^}]*)\}/, '$1')])
@@ -197,28 +197,23 @@ t.test('docker-compose.yaml brings an etcd and the service, on loopback only', a
     t.ok(etcd.command?.includes('--advertise-client-urls=http://etcd:2379'))
   })
 
-  t.test('with an etcd that knows its flags', needsEtcd, async t => {
+  t.test('with flags that etcd knows', needsEtcd, async t => {
     const help = await run('sh', ['-c', 'etcd --help 2>&1'], { cwd: ROOT, env: { ETCD_UNSUPPORTED_ARCH: 'arm64' } })
     const [, ...flags] = etcd.command ?? []
     for (const flag of flags) t.match(help, new RegExp(`^ +${flag.split('=')[0]}\\b`, 'm'))
   })
 })
 
-/** Makes a stage in a folder that stands for the root of its files. */
+/** Makes a stage in a folder, which stands for the root of its files. */
 async function follow (name: string, root: string, context: string): Promise<void> {
-  const { base, instructions } = stages.get(name) as Stage
-  if (stages.has(base)) await follow(base, root, context)
-  let workdir = '/'
-  for (
-    const { name, text } of [
-      ...stages.get(base)?.instructions.filter(({ name }) => name === 'WORKDIR') ?? [],
-      ...instructions,
-    ]
-  ) {
-    const cwd = join(root, workdir)
+  const instructions = instructionsOf(name)
+  const lastInstall = instructions.findLastIndex(isInstall)
+  let cwd = root
+  for (const [index, instruction] of instructions.entries()) {
+    const { name, text } = instruction
     if (name === 'WORKDIR') {
-      workdir = resolve(workdir, text)
-      mkdirSync(join(root, workdir), { recursive: true })
+      cwd = join(root, text)
+      mkdirSync(cwd, { recursive: true })
     } else if (name === 'COPY') {
       const [, from, paths = ''] = /^(?:--from=(\S+) )?(.*)$/.exec(text) ?? []
       const origin = from === undefined ? context : await made(from, context)
@@ -230,14 +225,25 @@ async function follow (name: string, root: string, context: string): Promise<voi
           verbatimSymlinks: true,
         })
       }
-    } else if (name === 'RUN' && /^npm ci (?!.*--omit=dev)/.test(text)) {
-      // What the tests run on was installed from the same lock.
-      rmSync(join(cwd, 'node_modules'), { recursive: true, force: true })
+    } else if (isInstall(instruction) && index < lastInstall) {
+      // The next installation removes this one first.
+    } else if (isInstall(instruction) && !text.includes('--omit=dev')) {
+      // The tests run on what the same lock file has installed.
       symlinkSync(join(ROOT, 'node_modules'), join(cwd, 'node_modules'))
     } else if (name === 'RUN') {
       await run('sh', ['-ec', text], { cwd, env: { PATH } })
     }
   }
+}
+
+/** The instructions of a stage and of the stages that it is based on. */
+function instructionsOf (name: string): Instruction[] {
+  const { base, instructions } = stages.get(name) as Stage
+  return [...stages.has(base) ? instructionsOf(base) : [], ...instructions]
+}
+
+function isInstall ({ name, text }: Instruction): boolean {
+  return name === 'RUN' && text.startsWith('npm ci ')
 }
 
 const finished = new Map<string, Promise<string>>()

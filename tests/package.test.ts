@@ -90,10 +90,8 @@ t.test('it answers from a real etcd', needsEtcd, async t => {
       env: { ...env, OTEL_TRACES_EXPORTER: 'otlp' }, // loads modules that are not loaded otherwise
     })
     t.match(await ask(service, 'list_topics'), orders)
-    t.match(await (await fetch(new URL('/healthz', service.url))).json(), {
-      status: 'ok',
-      version: packageJson.version,
-    })
+    const health = await (await fetch(new URL('/healthz', service.url))).json()
+    t.match(health, { status: 'ok', version: packageJson.version })
     t.strictSame(commandLine(service.process.pid), [...V8_OPTIONS, server])
     t.equal(await service.stop(), 0)
   })
@@ -107,7 +105,10 @@ t.test('it answers from a real etcd', needsEtcd, async t => {
 
   t.test('its commands make keys and tokens, and verify and show what is recorded', async t => {
     const npx = async (...args: string[]) => await run('npx', ['--offline', 'kafscale-mcp', ...args], { cwd: dir })
-    for (const command of ['token', 'audit']) t.match(await npx(command, '--help'), `kafscale-mcp ${command}`)
+    const launcher = join(dir, 'node_modules/.bin/kafscale-mcp')
+    for (const command of ['token', 'audit']) {
+      t.match(await run(launcher, [command, '--help'], { cwd: dir }), `kafscale-mcp ${command}`)
+    }
     await npx('token', 'keygen', '--key', 'token.key', '--jwks', 'jwks.json')
     const audience = 'https://kafscale-mcp.example/mcp'
     const claims = ['--audience', audience, '--subject', 'alice', '--scope', 'kafscale:observe']

@@ -2,15 +2,15 @@ import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
-import { buildApp } from '../../app.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { recording } from '../support/paths.ts'
 import { scaled } from '../support/run.ts'
+import { buildTestApp } from '../support/service.ts'
 import { waitFor } from '../support/wait-for.ts'
 
 const page = recording<{ body?: string }>('metrics.jsonl.gz')[9]?.body as string
 
-/** A broker's metrics port; resolves to its `host:port`. */
+/** Serves a metrics port; resolves to its `host:port`. */
 async function serve (t: Test, answer: RequestListener): Promise<string> {
   const server = createServer(answer).listen(0, '127.0.0.1')
   t.teardown(() => {
@@ -24,7 +24,7 @@ async function serve (t: Test, answer: RequestListener): Promise<string> {
 const text = (body: string): RequestListener => (_, response) =>
   response.setHeader('content-type', 'text/plain; version=0.0.4').end(body)
 
-/** An address at which nothing listens any more. */
+/** An address on which nothing listens. */
 async function closedPort (): Promise<string> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -34,15 +34,7 @@ async function closedPort (): Promise<string> {
   return `127.0.0.1:${port}`
 }
 
-async function build (t: Test, env: Record<string, string>) {
-  const app = await buildApp({
-    env: { KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_LOG_LEVEL: 'silent', ...env },
-  })
-  t.teardown(() => app.close())
-  return app
-}
-
-t.test('brokers are scraped together, and one that fails costs only itself', async t => {
+t.test('brokers are scraped together, and one that fails affects no other', async t => {
   const good = await serve(t, text(page))
   const html = await serve(t, text('<html></html>\n'))
   const moved = await serve(t, (_, response) => response.writeHead(302, { location: `http://${good}/metrics` }).end())
@@ -54,7 +46,7 @@ t.test('brokers are scraped together, and one that fails costs only itself', asy
       response.writeHead(200, { 'content-length': page.length }).write(page.slice(0, 1000), () => response.destroy())
   )
   const gone = await closedPort()
-  const app = await build(t, {
+  const app = await buildTestApp(t, {
     KAFSCALE_MCP_BROKER_METRICS_URL: [good, html, moved, broken, large, cut, gone].map(address =>
       `http://${address}/metrics`
     ).join(', '),
@@ -75,14 +67,14 @@ t.test('brokers are scraped together, and one that fails costs only itself', asy
   t.equal(app.brokerMetrics.state, 'partial')
 })
 
-t.test('however many callers ask, there is one scrape in flight, and one in METRICS_MAX_AGE', async t => {
+t.test('concurrent callers share one scrape, whose result is reused for METRICS_MAX_AGE', async t => {
   let scrapes = 0
   let release = () => {}
   const address = await serve(t, (request, response) => {
     scrapes++
     release = () => text(page)(request, response)
   })
-  const app = await build(t, {
+  const app = await buildTestApp(t, {
     KAFSCALE_MCP_BROKER_METRICS_URL: `http://${address}/metrics`,
     KAFSCALE_MCP_METRICS_MAX_AGE: '300ms',
   })
@@ -103,9 +95,9 @@ t.test('however many callers ask, there is one scrape in flight, and one in METR
   release()
 })
 
-t.test('a broker that does not answer is given up after 3 s', async t => {
+t.test('a broker that does not answer is abandoned after 3 s', async t => {
   const silent = await serve(t, () => {})
-  const app = await build(t, { KAFSCALE_MCP_BROKER_METRICS_URL: `http://${silent}/metrics` })
+  const app = await buildTestApp(t, { KAFSCALE_MCP_BROKER_METRICS_URL: `http://${silent}/metrics` })
   const before = performance.now()
   const { brokers, whole } = await app.brokerMetrics.scrape()
   t.match(brokers, [{ state: 'unreachable', error: 'no answer within 3 s' }])
@@ -115,12 +107,12 @@ t.test('a broker that does not answer is given up after 3 s', async t => {
 })
 
 t.test('without URLs nothing is scraped', async t => {
-  const app = await build(t, {})
+  const app = await buildTestApp(t, {})
   await t.rejects(app.brokerMetrics.scrape(), { code: 'METRICS_NOT_CONFIGURED' })
   t.equal(app.brokerMetrics.configured, false)
 })
 
-t.test('placeholders make a URL of each broker of the snapshot', needsEtcd, async t => {
+t.test('placeholders stand for each broker of the snapshot', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   const paths: string[] = []
   const address = await serve(t, (request, response) => {
@@ -133,10 +125,10 @@ t.test('placeholders make a URL of each broker of the snapshot', needsEtcd, asyn
     Host: '::1',
   }]
   await etcd.client.put('/kafscale/metadata/snapshot').value(JSON.stringify({ Brokers: brokers }))
-  const unavailable = await build(t, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })
+  const unavailable = await buildTestApp(t, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })
   await t.rejects(unavailable.brokerMetrics.scrape(), { code: 'METADATA_UNAVAILABLE' }, 'before there is a snapshot')
 
-  const app = await build(t, {
+  const app = await buildTestApp(t, {
     ...etcd.env,
     KAFSCALE_MCP_BROKER_METRICS_URL: `http://{host}:${port}/{node_id}/metrics`,
   })

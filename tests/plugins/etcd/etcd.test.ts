@@ -1,16 +1,20 @@
-/** The etcd that the other tests rely on does what they ask it to. */
+/** The etcd that the other tests use, `support/etcd.ts`. */
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { noop } from 'cockatiel'
 import { Etcd3 } from 'etcd3'
 import t, { type Test } from 'tap'
 import { type Etcd, etcdVersions, needsEtcd, startEtcd } from '../../support/etcd.ts'
-import { scaled } from '../../support/run.ts'
+import { ROOT } from '../../support/paths.ts'
+import { scaled, TIME_SCALE } from '../../support/run.ts'
+import { spawnClean } from '../../support/spawn.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 t.jobs = 4 // most of the time is waiting
 
 /**
- * A client that connects as the service does, to one endpoint, and gives up at once, or after half a second without an
- * answer.
+ * A client that connects to one endpoint with the service's credentials. It does not retry, and gives up after half a
+ * second without an answer.
  */
 function serviceClient (t: Test, { env }: Etcd, endpoint = env['KAFSCALE_MCP_ETCD_ENDPOINTS']!): Etcd3 {
   const pem = (name: string) => readFileSync(env[`KAFSCALE_MCP_ETCD_${name}_FILE`]!)
@@ -39,7 +43,7 @@ for (const version of etcdVersions) {
     const { client } = etcd
     await client.put('/kafscale/a').value('1')
 
-    t.test('counts what it is asked', async t => {
+    t.test('counts requests', async t => {
       const puts = async () => await etcd.metric('grpc_server_handled_total', { grpc_method: 'Put', grpc_code: 'OK' })
       const before = await puts()
       await client.put('/kafscale/a').value('2')
@@ -47,7 +51,7 @@ for (const version of etcdVersions) {
       t.equal(await etcd.metric('grpc_server_handled_total', { grpc_method: 'None' }), 0)
     })
 
-    t.test('is away once killed, and back with its data at the same place', async t => {
+    t.test('does not answer after a kill, and keeps address and data over a restart', async t => {
       await etcd.kill()
       await t.rejects(serviceClient(t, etcd).get('/kafscale/a').string())
       await etcd.restart()
@@ -55,7 +59,7 @@ for (const version of etcdVersions) {
       t.equal(await serviceClient(t, etcd).get('/kafscale/a').string(), '2')
     })
 
-    t.test('is written to again once it is back, by a write that began while it was away', async t => {
+    t.test('completes a write that began while it was down', async t => {
       await etcd.kill()
       const write = client.put('/kafscale/a').value('3')
       await etcd.restart()
@@ -70,7 +74,7 @@ for (const version of etcdVersions) {
       t.equal(await client.get('/kafscale/a').string(), '3')
     })
 
-    t.test('does not know what was before the revision that it is compacted to', async t => {
+    t.test('has no revisions before the one that it is compacted to', async t => {
       const revision = await etcd.compact()
       t.equal(await client.get('/kafscale/a').revision(revision).string(), '3')
       await t.rejects(client.get('/kafscale/a').revision(Number(revision) - 1).string(), /compacted/)
@@ -90,7 +94,7 @@ for (const version of etcdVersions) {
     t.equal(await client.get('/kafscale/a').string(), '2', 'after tokens are lost')
   })
 
-  t.test(`etcd ${version} by TLS`, needsEtcd, async t => {
+  t.test(`etcd ${version} over TLS`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version, tls: 'mutual' })
     await etcd.client.put('/kafscale/a').value('1')
     t.equal(await serviceClient(t, etcd).get('/kafscale/a').string(), '1')
@@ -99,7 +103,7 @@ for (const version of etcdVersions) {
   })
 }
 
-t.test('a cluster goes on without one of its members, and takes it back', needsEtcd, async t => {
+t.test('a cluster works without one of its members, which can rejoin', needsEtcd, async t => {
   const etcd = await startEtcd(t, { members: 3 })
   const { client, endpoints } = etcd
   t.equal(endpoints.length, 3)
@@ -112,7 +116,7 @@ t.test('a cluster goes on without one of its members, and takes it back', needsE
   t.equal(await serviceClient(t, etcd, endpoints[leader]).get('/kafscale/a').string(), '1')
 })
 
-t.test('nothing is left of an etcd after its test, also when it was paused', needsEtcd, async t => {
+t.test('an etcd ends with its test, even when it is paused', needsEtcd, async t => {
   let left: Etcd | undefined
   await t.test('its test', async t => {
     left = await startEtcd(t)
@@ -122,4 +126,21 @@ t.test('nothing is left of an etcd after its test, also when it was paused', nee
   await t.rejects(fetch(left!.endpoints[0]!, { signal: AbortSignal.timeout(scaled(1_000)) }), {
     cause: { code: 'ECONNREFUSED' },
   })
+})
+
+t.test('an etcd ends with the process of its test, even when that is killed', needsEtcd, async t => {
+  const script = `
+    import { startEtcd } from './tests/support/etcd.ts'
+    console.log((await startEtcd({ teardown () {} })).endpoints[0])
+  `
+  const child = spawnClean(process.execPath, ['--input-type=module', '--eval', script], {
+    cwd: ROOT,
+    env: { PATH: process.env['PATH'], TEST_FOLDER: t.testdir(), TEST_TIME_SCALE: `${TIME_SCALE}` },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const [endpoint] = await once(child.stdout!, 'data')
+  child.kill('SIGKILL')
+  const outcome = async () =>
+    await fetch(String(endpoint).trim()).then(({ status }) => status, ({ cause }) => cause.code)
+  await t.resolves(waitFor(async () => await outcome() === 'ECONNREFUSED' || outcome(), 2_000, 'the end of etcd'))
 })

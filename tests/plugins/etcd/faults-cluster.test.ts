@@ -1,4 +1,4 @@
-/** What the service does while members of a cluster fail, and against an etcd that lets only some in. */
+/** The service while members of an etcd cluster fail, and with an etcd that requires authentication or TLS. */
 import { Etcd3 } from 'etcd3'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
@@ -20,7 +20,7 @@ import { waitFor } from '../../support/wait-for.ts'
 
 t.jobs = 3 // most of the time is waiting
 
-/** Probes come every 2 s: in so long there was one, and it was answered. */
+/** Probes are sent every 2 s: one is answered within this time. */
 const PROBED_BOUND_MS = 4_000
 
 /**
@@ -38,7 +38,7 @@ async function probed (app: FastifyInstance, times = 2): Promise<void> {
   }
 }
 
-/** The endpoints in another order: the service begins with the first. */
+/** The endpoints in another order. The service tries the first one first. */
 const startingAt = ({ endpoints }: Etcd, first: number) =>
   ({ KAFSCALE_MCP_ETCD_ENDPOINTS: [...endpoints.slice(first), ...endpoints.slice(0, first)].join(',') })
 
@@ -47,7 +47,7 @@ t.test('a cluster of three', needsEtcd, async t => {
   await fillCluster(etcd)
   let generation = 0
 
-  t.test('gets another leader, the member that the service is connected to and others', async t => {
+  t.test('changes its leader, to and from the member that the service is connected to', async t => {
     const { app, caller } = await buildAskedApp(t, etcd)
     for (let change = 0; change < 3; change++) {
       await etcd.moveLeader()
@@ -57,7 +57,7 @@ t.test('a cluster of three', needsEtcd, async t => {
     t.strictSame(await caller.stop(), [])
   })
 
-  t.test('loses a member that the service is not connected to, and nothing happens', async t => {
+  t.test('loses a member that the service is not connected to, which has no effect', async t => {
     const leader = await etcd.leader()
     const { app, caller } = await buildAskedApp(t, etcd, startingAt(etcd, leader))
     await etcd.kill((leader + 1) % 3)
@@ -69,7 +69,7 @@ t.test('a cluster of three', needsEtcd, async t => {
     await etcd.restart((leader + 1) % 3)
   })
 
-  t.test('loses the member that the service is connected to, which goes on with another', async t => {
+  t.test('loses the member that the service is connected to, which connects to another', async t => {
     const connected = (await etcd.leader() + 1) % 3
     const { app, caller } = await buildAskedApp(t, etcd, startingAt(etcd, connected))
     await etcd.kill(connected)
@@ -84,7 +84,7 @@ t.test('a cluster of three', needsEtcd, async t => {
     await etcd.restart(connected)
   })
 
-  t.test('loses its leader, to which the service is connected', async t => {
+  t.test('loses its leader, which the service is connected to', async t => {
     const leader = await etcd.leader()
     const { app, caller } = await buildAskedApp(t, etcd, startingAt(etcd, leader))
     await etcd.kill(leader)
@@ -95,7 +95,7 @@ t.test('a cluster of three', needsEtcd, async t => {
     await etcd.restart(leader)
   })
 
-  t.test('has a member that is paused, to which the service is connected', async t => {
+  t.test('has a paused member, which the service is connected to', async t => {
     const paused = (await etcd.leader() + 1) % 3
     const { app, caller } = await buildAskedApp(t, etcd, startingAt(etcd, paused))
     etcd.pause(paused)
@@ -107,7 +107,7 @@ t.test('a cluster of three', needsEtcd, async t => {
     etcd.resume(paused)
   })
 
-  t.test('has no majority: what one member still knows is not the present', async t => {
+  t.test('has no majority: what one member still knows is not current', async t => {
     const alone = await etcd.leader()
     const others = [(alone + 1) % 3, (alone + 2) % 3]
     const { app, caller } = await buildAskedApp(t, etcd, {
@@ -127,8 +127,8 @@ t.test('a cluster of three', needsEtcd, async t => {
   })
 })
 
-t.test('a first endpoint that is cut off from its majority holds nobody up', needsEtcd, async t => {
-  // Of the service's endpoints, one is a member that has lost the others, and the other is as the rest of its cluster.
+t.test('a first endpoint that is cut off from its majority delays nothing', needsEtcd, async t => {
+  // One endpoint is a member that has lost the others; the other endpoint stands for the rest of its cluster.
   const [lonely, majority] = await Promise.all([startEtcd(t, { members: 3 }), startEtcd(t)])
   await fillCluster(majority)
   await lonely.kill(1)
@@ -140,14 +140,14 @@ t.test('a first endpoint that is cut off from its majority holds nobody up', nee
 })
 
 for (const version of etcdVersions) {
-  t.test(`etcd ${version} with authentication, as a user that may only read /kafscale/`, needsEtcd, async t => {
+  t.test(`etcd ${version} with authentication, as a user that can only read /kafscale/`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version, auth: true, authTokenTtlSeconds: 1 })
     await fillCluster(etcd)
     const { app, caller } = await buildAskedApp(t, etcd)
     const tokens = async () =>
       await etcd.metric('grpc_server_handled_total', { grpc_method: 'Authenticate', grpc_code: 'OK' })
 
-    t.test('goes on when tokens expire', async t => {
+    t.test('continues when tokens expire', async t => {
       const before = await tokens()
       await probed(app, 3)
       t.ok(await tokens() >= before + 2, 'tokens had expired')
@@ -156,7 +156,7 @@ for (const version of etcdVersions) {
       t.equal(app.metadata.counters.loads, 1, 'on the same connection')
     })
 
-    t.test('goes on when users change, which makes tokens void', async t => {
+    t.test('continues when users change, which invalidates tokens', async t => {
       await etcd.client.user('another').create('password')
       await probed(app)
       await writeGeneration(etcd, 2)
@@ -164,7 +164,7 @@ for (const version of etcdVersions) {
       t.equal(app.metadata.counters.loads, 1, 'on the same connection')
     })
 
-    t.test('is back after a restart, which forgets all tokens', async t => {
+    t.test('reconnects after a restart, which invalidates all tokens', async t => {
       await etcd.kill()
       await becomes(app, 'stale', CLOSED_BOUND_MS)
       await etcd.restart()
@@ -177,7 +177,7 @@ for (const version of etcdVersions) {
   })
 }
 
-t.test('credentials that etcd does not ask for yet, and then does', needsEtcd, async t => {
+t.test('credentials that etcd requires only later', needsEtcd, async t => {
   const etcd = await startEtcd(t, { auth: true })
   await fillCluster(etcd)
   await etcd.client.auth.authDisable()
@@ -220,7 +220,7 @@ t.test('a wrong password', needsEtcd, async t => {
   const health = await app.inject('/healthz')
   t.match(health.json().dependencies.etcd, { state: 'unavailable', reason })
 
-  // What is read here once it is right was refused for the password only.
+  // Once the password is right, the metadata is read: nothing else was refused.
   await etcd.client.user('kafscale').setPassword(password)
   await inSync(app, etcd)
   const log = written().map(({ args }) => String(args[0])).join('')
@@ -262,12 +262,12 @@ async function neverSynced (t: Test, env: Record<string, string>): Promise<void>
 t.test('TLS', needsEtcd, async t => {
   const etcd = await startEtcd(t, { tls: true })
   await fillCluster(etcd)
-  await t.test('is what a restart comes back to', async t => await outlastsRestart(t, etcd))
-  t.test('trusts nobody whose certificate is by another CA', async t => {
+  await t.test('is used again after a restart', async t => await outlastsRestart(t, etcd))
+  t.test('rejects a certificate of another CA', async t => {
     const { KAFSCALE_MCP_ETCD_CA_FILE: _, ...env } = etcd.env
     await neverSynced(t, env)
   })
-  t.test('is not left out when etcd wants it', async t => {
+  t.test('is required by etcd', async t => {
     await neverSynced(t, {
       KAFSCALE_MCP_ETCD_ENDPOINTS: etcd.env['KAFSCALE_MCP_ETCD_ENDPOINTS']!.replace('https:', 'http:'),
     })
@@ -277,8 +277,8 @@ t.test('TLS', needsEtcd, async t => {
 t.test('mutual TLS', needsEtcd, async t => {
   const etcd = await startEtcd(t, { tls: 'mutual' })
   await fillCluster(etcd)
-  await t.test('is what a restart comes back to', async t => await outlastsRestart(t, etcd))
-  t.test('needs our certificate', async t => {
+  await t.test('is used again after a restart', async t => await outlastsRestart(t, etcd))
+  t.test('requires a client certificate', async t => {
     const { KAFSCALE_MCP_ETCD_CERT_FILE: _, KAFSCALE_MCP_ETCD_KEY_FILE: __, ...env } = etcd.env
     await neverSynced(t, env)
   })

@@ -1,4 +1,4 @@
-/** What the service does while its etcd, or the network to it, fails: the real service over one real etcd. */
+/** The service while a real etcd, or the network to it, fails. */
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
@@ -28,7 +28,7 @@ t.jobs = 3 // most of the time is waiting
 
 const CUT_MS = 15_000
 
-t.test('a network that refuses for 15 s', needsEtcd, async t => {
+t.test('a network that refuses connections for 15 s', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -47,13 +47,13 @@ t.test('a network that refuses for 15 s', needsEtcd, async t => {
   t.strictSame(await caller.stop(), [])
 })
 
-t.test('a network that is silent for 15 s: connections stay open, and nothing comes', needsEtcd, async t => {
+t.test('a network that is silent for 15 s: connections stay open, and nothing arrives', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
   const env = { KAFSCALE_MCP_ETCD_ENDPOINTS: proxy.endpoint }
   const { app, caller } = await buildAskedApp(t, etcd, env)
-  // Out of step, so that it heals for one or another just when it has begun to try again.
+  // Their retries are out of step, so that the network heals at different moments of an attempt.
   const others: FastifyInstance[] = []
   for (let index = 0; index < 4; index++) {
     await setTimeout(300)
@@ -120,7 +120,7 @@ for (const version of etcdVersions) {
     t.strictSame(await caller.stop(), [])
   })
 
-  t.test(`etcd ${version} compacted past our revision while it was cut off`, needsEtcd, async t => {
+  t.test(`etcd ${version} compacted past the mirror's revision while it was unreachable`, needsEtcd, async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -135,7 +135,7 @@ for (const version of etcdVersions) {
       await etcd.client.delete().key(`/kafscale/group-leases/${round - 1}`).exec()
       await etcd.client.put(`/kafscale/group-leases/${round}`).value('1')
       t.ok(Number(await etcd.compact()) > (known?.revision ?? Infinity))
-      t.equal(app.metadata.mirror, known, 'the old mirror stays until the new one is whole')
+      t.equal(app.metadata.mirror, known, 'the old mirror stays until the new one is complete')
 
       caller.back()
       proxy.heal()

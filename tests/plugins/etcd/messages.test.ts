@@ -5,7 +5,7 @@ const hex = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex')
 // A field that a newer etcd might add: number 100, a varint.
 const UNKNOWN = 'a00601'
 
-t.test('requests are written as etcd reads them', async t => {
+t.test('requests are serialized as etcd expects them', async t => {
   t.equal(authenticate.serialize({ name: 'a', password: 'b' }).toString('hex'), '0a01611201' + '62')
   t.equal(range.serialize({ key: Buffer.from('a') }).toString('hex'), '0a0161' + '1800' + '2000' + '4000' + '5000')
   t.equal(
@@ -27,7 +27,7 @@ t.test('requests are written as etcd reads them', async t => {
   )
 })
 
-t.test('responses are read, with fields that nobody knows skipped', async t => {
+t.test('responses are deserialized, and unknown fields are skipped', async t => {
   t.strictSame(authenticate.deserialize(hex(`0a00 1203616263 ${UNKNOWN}`)), { token: 'abc' })
 
   const keyValue = '0a0161 1001 18ac02 2001 2a0162'
@@ -60,7 +60,7 @@ t.test('responses are read, with fields that nobody knows skipped', async t => {
   t.match(watch.deserialize(hex('5a00')), { events: [{ type: 'PUT', kv: { modRevision: 0 } }] })
 })
 
-t.test('a message that is cut off is refused, or shorter', async t => {
+t.test('a truncated message is refused or shorter', async t => {
   t.throws(() => range.deserialize(hex('0a05 18')), RangeError)
   t.strictSame(range.deserialize(hex('20 ff')).count, 127)
 })

@@ -11,13 +11,13 @@ import { answerable, type Arguments, expected, type Keyspace, keyspace } from '.
 import { recording } from '../../support/paths.ts'
 import { buildSyncedApp, CALLER, callTool, fill, recordedKeyspace } from '../../support/service.ts'
 
-/** Of one revision. */
+/** The events of one revision. */
 interface WatchResponse { revision: string, events: { type: 'put' | 'delete', key: string, value: string }[] }
 interface StoredKey { key: string, value: string, mod_revision: string }
 
 const COMPARE_EVERY = 1_000
 const ASK_INTERVAL_MS = 20
-/** As of the recording, from its beginning or later; not all of them exist all the time. */
+/** Groups of the recording; not all of them exist all the time. */
 const GROUPS = ['analytics', 'billing', 'nightly', 'stuck']
 const MAY_FAIL: Record<string, string> = {
   cluster_metrics: 'METRICS_NOT_CONFIGURED',
@@ -29,7 +29,7 @@ const [{ revision: recordedStart }] = recording<{ revision: string }>('keyspace.
 const responses = recording<WatchResponse>('watch.jsonl.gz')
 const [, ...keyspaceEnd] = recording<StoredKey>('keyspace-end.jsonl')
 
-/** Writes what one revision of the recording wrote, in one revision. */
+/** Writes one revision of the recording as one revision. */
 async function write ({ client }: Etcd, { events }: WatchResponse): Promise<string> {
   const { header } = await client.kv.txn({
     compare: [],
@@ -95,7 +95,7 @@ async function askAt (
   }
 }
 
-/** The answer without what doesn't come from etcd's values. */
+/** The answer without what does not come from etcd. */
 function fromEtcd (
   { etcd: _, s3: __, brokers_reachable: ___, ...answer }: Record<string, unknown>
 ): Record<string, unknown> {
@@ -104,7 +104,7 @@ function fromEtcd (
   return { ...answer, brokers: brokers.map(({ metrics: _, s3_state: __, ...broker }) => broker) }
 }
 
-/** As JSON, with properties in a fixed order. */
+/** JSON with sorted properties. */
 function stable (value: unknown): string {
   return JSON.stringify(value, (_, part: unknown) => typeof part === 'object' && part !== null && !Array.isArray(part)
     ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => a < b ? -1 : 1))
@@ -138,7 +138,7 @@ async function askUntil (
   return { asked, failures }
 }
 
-t.test('the recording, write by write', needsEtcd, async t => {
+t.test('the recording, one write at a time', needsEtcd, async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const app = await buildSyncedApp(t, etcd)

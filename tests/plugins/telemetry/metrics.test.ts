@@ -1,4 +1,4 @@
-/** What the service tells Prometheus, and on which address. */
+/** The metrics for Prometheus, and their listener. */
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -27,7 +27,7 @@ import { waitFor } from '../../support/wait-for.ts'
 
 const ACT_BOUND_MS = 5_000
 
-/** Where a service serves its metrics. */
+/** The URL of a service's metrics. */
 async function metricsUrl ({ output, url }: Service): Promise<string> {
   await url
   const served = /"url":"([^"]+)","msg":"metrics are served"/
@@ -35,18 +35,18 @@ async function metricsUrl ({ output, url }: Service): Promise<string> {
   return served.exec(output.stderr)?.[1] ?? ''
 }
 
-t.test('a page of everything that the service can tell of', needsEtcd, async t => {
+t.test('a page with every metric', needsEtcd, async t => {
   const app = await experienced(t)
   const { text: page, contentType } = await app.telemetry.page()
   const sample = (name: string) => samples(page).get(`kafscale_mcp_${name}`)
   t.match(contentType, /^text\/plain; version=0\.0\.4/)
 
-  t.test('is as Prometheus wants it', needsPromtool, async t => {
+  t.test('passes promtool', needsPromtool, async t => {
     t.doesNotThrow(() => promtool(['check', 'metrics'], page))
-    t.throws(() => promtool(['check', 'metrics'], page.replaceAll('_total', '')), 'which it would not be otherwise')
+    t.throws(() => promtool(['check', 'metrics'], page.replaceAll('_total', '')), 'promtool finds mistakes')
   })
 
-  t.test('has names of its own, each with a help text and in the table of the runbook', async t => {
+  t.test('has prefixed names, each with a help text and a row in the runbook', async t => {
     const helped = [...page.matchAll(/^# HELP (\S+) .*\.$/gm)].map(([, name = '']) => name)
     const typed = [...page.matchAll(/^# TYPE (\S+) /gm)].map(([, name = '']) => name)
     t.not(helped.length, 0)
@@ -58,7 +58,7 @@ t.test('a page of everything that the service can tell of', needsEtcd, async t =
     t.strictSame(told.sort(), helped.sort())
   })
 
-  t.test('calls, by what became of them', async t => {
+  t.test('counts calls by outcome', async t => {
     t.equal(sample('tool_calls_total{tool="list_topics",outcome="ok"}'), 1)
     t.equal(
       sample('tool_calls_total{tool="list_topics",outcome="denied"}'),
@@ -86,7 +86,7 @@ t.test('a page of everything that the service can tell of', needsEtcd, async t =
     t.equal(sample('tool_calls_in_flight'), 0)
   })
 
-  t.test('sign-ins that failed, and responses', async t => {
+  t.test('counts failed authentications, and responses', async t => {
     t.equal(sample('authentication_failures_total{reason="no_token"}'), 1)
     t.equal(sample('authentication_failures_total{reason="invalid_token"}'), 1)
     t.equal(sample('authentication_failures_total{reason="expired_token"}'), 0)
@@ -94,7 +94,7 @@ t.test('a page of everything that the service can tell of', needsEtcd, async t =
     t.equal(sample('http_responses_total{route="/mcp",status="200"}'), 4)
   })
 
-  t.test('audit, mirror, brokers, event loop, build', async t => {
+  t.test('covers audit, mirror, brokers, event loop and build', async t => {
     t.equal(sample('audit_sink_up{sink="file"}'), 1)
     t.equal(sample('audit_records_total{sink="file",state="written"}'), app.audit.state.sinks[0]?.written)
     t.ok((app.audit.state.sinks[0]?.written ?? 0) >= 8, 'the start, five calls, two failed sign-ins')
@@ -117,12 +117,12 @@ t.test('a page of everything that the service can tell of', needsEtcd, async t =
     t.equal(sample(`build_info{version="${packageJson.version}",node_version="${process.version}"}`), 1)
   })
 
-  t.test('holds nothing that a caller invents, and nobody', async t => {
+  t.test('contains nothing that a caller can choose, and no principals', async t => {
     t.notMatch(page, /no_such_tool|nobody-in-particular|static-token|audit\.jsonl/)
   })
 })
 
-t.test('the event loop\'s delay is that of the time since it was last asked for', async t => {
+t.test('the delay of the event loop is that since the previous scrape', async t => {
   const app = await buildTestApp(t, { KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0' })
   await app.ready()
   const max = async () =>
@@ -144,7 +144,7 @@ t.test('the event loop\'s delay is that of the time since it was last asked for'
   t.ok(seen < 0.2)
 })
 
-t.test('a call that goes on is in flight', async t => {
+t.test('a pending call is in flight', async t => {
   const app = await buildTestApp(t)
   const released = Promise.withResolvers<void>()
   app.tools.declare(tool({
@@ -167,7 +167,7 @@ t.test('a call that goes on is in flight', async t => {
   )
 })
 
-t.test('the mirror tells what etcd did, and nothing of a revision before it knows one', needsEtcd, async t => {
+t.test('the metrics of the mirror follow etcd, and have no revision before there is one', needsEtcd, async t => {
   const unsynced = await buildTestApp(t)
   await unsynced.ready()
   const { text } = await unsynced.telemetry.page()
@@ -189,7 +189,7 @@ t.test('the mirror tells what etcd did, and nothing of a revision before it know
   t.ok((await sample('resyncs_total') ?? 0) >= 1)
 })
 
-t.test('a record that no sink takes is missed and lost', async t => {
+t.test('a record that no sink accepts is missed and lost', async t => {
   const dir = t.testdir({ taken: 'no audit log\n' })
   const sinks = `file:${dir}/taken,file:${dir}/taken`
   const app = await buildTestApp(t, { KAFSCALE_MCP_AUDIT_SINKS: sinks })
@@ -210,7 +210,7 @@ t.test('a record that no sink takes is missed and lost', async t => {
   )
 })
 
-t.test('labels stay few, whatever rules a policy has', async t => {
+t.test('the number of labels is bounded, whatever rules a policy has', async t => {
   const app = await buildTestApp(t)
   await app.ready()
   const decision = (rule: string) => ({ kind: 'denied', rule, needs: '' } as const)
@@ -233,7 +233,7 @@ t.test('labels stay few, whatever rules a policy has', async t => {
   if (!needsPromtool) t.doesNotThrow(() => promtool(['check', 'metrics'], page))
 })
 
-t.test('why a sign-in failed is one of few words', async t => {
+t.test('the reasons of failed authentications are a fixed set', async t => {
   t.equal(authenticationFailure(new Unauthenticated('no bearer token was sent')), 'no_token')
   t.equal(authenticationFailure(new Unauthenticated('twice', 'invalid_request')), 'invalid_request')
   t.equal(authenticationFailure(new Unauthenticated('forged', 'invalid_token')), 'invalid_token')
@@ -242,7 +242,7 @@ t.test('why a sign-in failed is one of few words', async t => {
   t.equal(authenticationFailure(new TypeError('a defect')), 'internal')
 })
 
-t.test('several services in one process each count their own', async t => {
+t.test('several services in one process count separately', async t => {
   const [one, other] = [await buildTestApp(t), await buildTestApp(t)]
   await callTool(one, 'explain_access')
   await other.ready()
@@ -286,11 +286,11 @@ t.test('the listener of the metrics', async t => {
     t.equal((await fetch(new URL('/mcp', url), { method: 'POST', headers, body: JSON.stringify(payload) })).status, 404)
   })
 
-  t.test('is not the listener of /mcp', async t => {
+  t.test('does not serve /mcp', async t => {
     t.equal((await fetch(new URL('/metrics', await service.url))).status, 404)
   })
 
-  t.test('closes with the service, whatever somebody has begun', async t => {
+  t.test('closes with the service, even during a request', async t => {
     const { hostname, port } = new URL(url)
     const socket = connect(Number(port), hostname)
     await once(socket, 'connect')
@@ -306,7 +306,7 @@ t.test('the listener of the metrics', async t => {
   })
 })
 
-t.test('a port that is taken is a warning, and the service goes on', async t => {
+t.test('a port that is in use is a warning, and the service continues', async t => {
   const other = createServer().listen(0, '127.0.0.1')
   await once(other, 'listening')
   t.teardown(() => other.close())
@@ -318,7 +318,7 @@ t.test('a port that is taken is a warning, and the service goes on', async t => 
   t.equal(await service.exit, 0)
 })
 
-t.test('a service whose own address is the one of the metrics keeps it', async t => {
+t.test('if both addresses are the same, /mcp gets it', async t => {
   const port = await freePort(t)
   const address = `127.0.0.1:${port}`
   const service = startService(t, { KAFSCALE_MCP_HTTP_ADDR: address, KAFSCALE_MCP_TELEMETRY_ADDR: address })
@@ -338,7 +338,7 @@ t.test('off is off', async t => {
   t.notMatch(service.output.stderr, 'metrics are served')
 })
 
-t.test('a call is a line of the log at debug, with its request and trace, and none at info', async t => {
+t.test('a call is logged at debug, with its request and trace, and not at info', async t => {
   const trace = 'a'.repeat(32)
   for (const [level, lines] of [['debug', 1], ['info', 0]] as const) {
     const service = startService(t, { KAFSCALE_MCP_LOG_LEVEL: level })
@@ -363,7 +363,7 @@ t.test('a call is a line of the log at debug, with its request and trace, and no
     t.match(
       log.find(({ msg }) => msg === 'etcd lost'),
       { level: 40, endpoint: /^http:/, reason: /./ },
-      'what is lost is told of with its cause'
+      'the loss of etcd is logged with its cause'
     )
     const called = log.filter(({ tool }) => tool !== undefined)
     t.match(

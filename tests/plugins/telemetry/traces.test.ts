@@ -1,9 +1,7 @@
-/** Traces, as a collector gets them; and what becomes of a caller's trace where none are sent. */
-import { spawn } from 'node:child_process'
+/** Traces as a collector receives them, and the caller's trace context where none are sent. */
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { tracesAskedFor } from '../../../plugins/telemetry/otel.ts'
 import { callerContext, traceContext } from '../../../plugins/telemetry/trace-context.ts'
@@ -11,7 +9,10 @@ import { type CollectedSpan, startCollector } from '../../support/collector.ts'
 import { ROOT } from '../../support/paths.ts'
 import { scaled } from '../../support/run.ts'
 import { buildTestApp, callTool, legacy, modern, type Service, startService } from '../../support/service.ts'
+import { spawnClean } from '../../support/spawn.ts'
 import { waitFor } from '../../support/wait-for.ts'
+
+t.jobs = 3 // some of the time is waiting
 
 const ACT_BOUND_MS = 5_000
 const TOKEN = 'hunter2'.repeat(5)
@@ -19,7 +20,7 @@ const [TRACE, OTHER_TRACE] = ['0af7651916cd43dd8448eb211c80319c', '4bf92f3577b34
 const [SPAN, OTHER_SPAN] = ['b7ad6b7169203331', '00f067aa0ba902b7'] as const
 const parent = (trace: string, span: string, flags = '01') => `00-${trace}-${span}-${flags}`
 
-/** A broker's page that is none, at once. */
+/** A broker whose page has no metrics. */
 async function startBroker (t: Test): Promise<string> {
   const server = createServer((_, response) => response.end('no metrics\n')).listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -27,7 +28,7 @@ async function startBroker (t: Test): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/metrics`
 }
 
-/** A service that sends its traces, and records its calls on standard output. */
+/** A service that sends traces, and records calls on standard output. */
 async function traced (t: Test, more: Record<string, string> = {}) {
   const collector = await startCollector(t)
   const service = startService(t, {
@@ -62,7 +63,7 @@ async function send (
   return response.status
 }
 
-/** Waits until so many spans have come; a parent comes after its children. */
+/** Waits until this many spans have arrived; a parent arrives after its children. */
 async function arrived (spans: CollectedSpan[], count: number): Promise<CollectedSpan[]> {
   await waitFor(() => spans.length >= count || spans.map(({ name }) => name), ACT_BOUND_MS, `${count} spans`)
   return spans
@@ -73,7 +74,7 @@ const named = (spans: CollectedSpan[], name: string): CollectedSpan =>
 const lines = (output: string) => output.trim().split('\n').map(line => JSON.parse(line))
 const calls = ({ output }: Service) => lines(output.stdout).filter(({ event }) => event === 'tool_call')
 
-t.test('a call is a span between its caller and what it waits for', async t => {
+t.test('a call is a span between that of its caller and those of its own requests', async t => {
   const { service, spans } = await traced(t, { OTEL_RESOURCE_ATTRIBUTES: 'deployment.environment.name=test' })
   await send(service, modern('tools/call', { name: 'cluster_metrics', arguments: {} }), {
     traceparent: parent(TRACE, SPAN),
@@ -114,7 +115,7 @@ t.test('a call is a span between its caller and what it waits for', async t => {
   })
   t.ok(http.durationMs >= tool.durationMs - 1 && tool.durationMs >= scrape.durationMs && scrape.durationMs > 0)
 
-  t.test('and is found by its ids in the audit record and in the log', async t => {
+  t.test('whose IDs are in the audit record and in the log', async t => {
     const [call] = calls(service)
     t.match(call, {
       what: { tool: 'cluster_metrics' },
@@ -130,7 +131,7 @@ t.test('a call is a span between its caller and what it waits for', async t => {
   })
 })
 
-t.test('whose trace a call is of', async t => {
+t.test('the trace of a call', async t => {
   const { service, spans } = await traced(t)
   const call = async (meta: object, headers: Record<string, string>, form: typeof modern | typeof legacy = modern) => {
     spans.length = 0
@@ -146,7 +147,7 @@ t.test('whose trace a call is of', async t => {
   }
   const meta = { traceparent: parent(OTHER_TRACE, OTHER_SPAN), tracestate: 'agent=1' }
 
-  t.test('that of _meta, where the headers have none, in each way in which a call can come', async t => {
+  t.test('is that of _meta if the headers have none, in every form of a call', async t => {
     for (const [what, http] of Object.entries({
       plain: await call(meta, {}),
       legacy: await call(meta, {}, legacy),
@@ -157,7 +158,7 @@ t.test('whose trace a call is of', async t => {
       t.strictSame(http.links, [])
     }
   })
-  t.test('that of the headers, which a hop in between has written, with a link to the other', async t => {
+  t.test('is that of the headers, which a proxy has written, with a link to that of _meta', async t => {
     t.match(await call(meta, { traceparent: parent(TRACE, SPAN) }), {
       traceId: TRACE,
       parentSpanId: SPAN,
@@ -167,11 +168,11 @@ t.test('whose trace a call is of', async t => {
     t.match(http, { traceId: OTHER_TRACE, parentSpanId: SPAN })
     t.strictSame(http.links, [], 'and none within one trace')
   })
-  t.test('one of its own, where nobody says any', async t => {
+  t.test('is a new one if neither has one', async t => {
     t.match(await call({}, {}), { traceId: /^[0-9a-f]{32}$/, parentSpanId: '' })
     t.match(await call({ traceparent: 1 }, {}), { parentSpanId: '' })
   })
-  t.test('one that the caller does not sample is not sent, and on record all the same', async t => {
+  t.test('is recorded but not sent if the caller does not sample it', async t => {
     spans.length = 0
     service.output.stdout = ''
     await send(service, modern('tools/call', { name: 'explain_access', arguments: {} }), {
@@ -185,7 +186,7 @@ t.test('whose trace a call is of', async t => {
     await waitFor(() => calls(service).length === 2 || service.output.stdout, ACT_BOUND_MS, 'the records')
     t.equal(calls(service)[0].where.trace_id, OTHER_TRACE)
   })
-  t.test('each call of a batch is a span of the one request', async t => {
+  t.test('is the same for all calls of a batch', async t => {
     spans.length = 0
     const one = legacy('tools/call', { name: 'explain_access', arguments: {} })
     const payload = [one.payload, { ...one.payload, id: 2 }]
@@ -206,7 +207,7 @@ t.test('whose trace a call is of', async t => {
   })
 })
 
-t.test("spans tell nothing that is nobody's business", async t => {
+t.test('spans contain no secrets and no personal data', async t => {
   const { service, spans, bodies, authorization } = await traced(t, {
     OTEL_EXPORTER_OTLP_HEADERS: 'authorization=Bearer of-the-collector',
   })
@@ -227,23 +228,23 @@ t.test("spans tell nothing that is nobody's business", async t => {
     parentSpanId: SPAN,
     failed: false,
     attributes: { 'http.response.status_code': 401 },
-  }, 'a failed sign-in')
+  }, 'a failed authentication')
   t.match(lines(service.output.stdout).find(({ event }) => event === 'authentication_failure'), {
     where: { trace_id: TRACE },
   })
   service.process.kill('SIGTERM')
   t.equal(await service.exit, 0)
-  t.equal(spans.length, 3, 'no probe is traced')
+  t.equal(spans.length, 3, 'probes are not traced')
   const sent = Buffer.concat(bodies).toString('latin1')
   for (const hidden of [secret, TOKEN, 'access_token', 'static-token', 'hunter2', 'of-the-collector']) {
     t.notMatch(sent, hidden)
   }
-  t.equal(authorization(), 'Bearer of-the-collector', 'a collector may ask for a token of its own')
+  t.equal(authorization(), 'Bearer of-the-collector', 'a collector may require a token')
   t.notMatch(service.output.stderr, 'of-the-collector')
   t.notMatch(service.output.stderr, secret)
 })
 
-t.test('a request whose client has gone away is a span too', async t => {
+t.test('a request whose client has disconnected is a span too', async t => {
   const asked = Promise.withResolvers<void>()
   const broker = createServer(() => asked.resolve()).listen(0, '127.0.0.1')
   await once(broker, 'listening')
@@ -270,7 +271,7 @@ t.test('a request whose client has gone away is a span too', async t => {
   t.notOk(Object.hasOwn(spans[0]?.attributes ?? {}, 'http.response.status_code'))
 })
 
-t.test('what has not been sent yet is sent at the end', async t => {
+t.test('pending spans are sent at shutdown', async t => {
   const { service, spans } = await traced(t, { OTEL_BSP_SCHEDULE_DELAY: '600000' })
   await send(service, modern('tools/call', { name: 'explain_access', arguments: {} }))
   t.equal(spans.length, 0)
@@ -279,7 +280,7 @@ t.test('what has not been sent yet is sent at the end', async t => {
   t.equal(spans.length, 2)
 })
 
-t.test('a collector that takes nothing keeps no call and no end waiting, and is told of once', async t => {
+t.test('a failing collector delays neither calls nor the shutdown, and is logged once', async t => {
   const silent = createServer(() => {}).listen(0, '127.0.0.1')
   await once(silent, 'listening')
   t.teardown(() => {
@@ -310,7 +311,7 @@ t.test('a collector that takes nothing keeps no call and no end waiting, and is 
   }
 })
 
-t.test('several services in one process send each their own', async t => {
+t.test('several services in one process send their own spans', async t => {
   const { url, spans } = await startCollector(t)
   const variables = { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_BSP_SCHEDULE_DELAY: '20' }
   Object.assign(process.env, variables)
@@ -328,8 +329,8 @@ t.test('several services in one process send each their own', async t => {
   ])
 })
 
-t.test('where no traces are asked for', async t => {
-  t.test('a caller\'s trace is on record', async t => {
+t.test('without tracing', async t => {
+  t.test('the trace of the caller is recorded', async t => {
     const service = startService(t, { KAFSCALE_MCP_AUTH_TOKEN: TOKEN, KAFSCALE_MCP_AUDIT_SINKS: 'stdout' })
     const call = (meta: object) => modern('tools/call', { name: 'explain_access', arguments: {}, _meta: meta })
     await send(service, call({ traceparent: parent(OTHER_TRACE, OTHER_SPAN) }), { traceparent: parent(TRACE, SPAN) })
@@ -344,7 +345,7 @@ t.test('where no traces are asked for', async t => {
     })
   })
 
-  t.test('nothing of what sends them is loaded', async t => {
+  t.test('the modules that send spans are not loaded', async t => {
     const loads = async (env: Record<string, string>) => {
       const script = `
         import { createRequire } from 'node:module'
@@ -352,10 +353,9 @@ t.test('where no traces are asked for', async t => {
         const app = await buildApp()
         await app.close()
         const loaded = Object.keys(createRequire(import.meta.url).cache)
-        const sdk = /opentelemetry.(?:sdk|exporter|otlp|resources)/
-        process.stdout.write(loaded.filter(path => sdk.test(path)).length + '')
+        console.log(loaded.filter(path => /opentelemetry.(?:sdk|exporter|otlp|resources)/.test(path)).length)
       `
-      const child = spawn(process.execPath, ['--input-type=module', '--eval', script], {
+      const child = spawnClean(process.execPath, ['--input-type=module', '--eval', script], {
         cwd: ROOT,
         env: {
           KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1',
@@ -367,14 +367,17 @@ t.test('where no traces are asked for', async t => {
         stdio: ['ignore', 'pipe', 'inherit'],
       })
       t.teardown(() => child.kill('SIGKILL'))
-      return Number(await text(child.stdout))
+      let output = ''
+      child.stdout?.on('data', chunk => { output += chunk })
+      await once(child, 'close')
+      return Number(output)
     }
     t.equal(await loads({}), 0)
     t.ok(await loads({ OTEL_TRACES_EXPORTER: 'otlp' }) > 10)
   })
 })
 
-t.test('what asks for traces', async t => {
+t.test('the variables that enable tracing', async t => {
   const endpoint = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318' }
   const on = [
     endpoint,
@@ -408,10 +411,10 @@ t.test('what asks for traces', async t => {
   })
   const service = startService(t, { ...endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' })
   await service.url
-  t.match(service.output.stderr, /"level":40,.*OTEL_EXPORTER_OTLP_PROTOCOL is/, 'the log tells of it')
+  t.match(service.output.stderr, /"level":40,.*OTEL_EXPORTER_OTLP_PROTOCOL is/, 'it is logged')
 })
 
-t.test('what a trace context is', async t => {
+t.test('valid and invalid trace contexts', async t => {
   const context = { traceId: TRACE, spanId: SPAN, sampled: true, state: undefined }
   t.strictSame(traceContext({ traceparent: parent(TRACE, SPAN) }), context)
   t.strictSame(traceContext({ traceparent: parent(TRACE, SPAN, '02') }), { ...context, sampled: false })
