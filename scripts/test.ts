@@ -43,7 +43,8 @@ async function main (): Promise<void> {
       TAP_TIMEOUT: `${Math.ceil(FILE_TIMEOUT_S * Number(scale))}`,
     },
   })
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => tap.kill(signal))
+  process.on('SIGINT', () => {}) // the terminal sends it to tap as well
+  process.on('SIGTERM', () => tap.kill('SIGTERM'))
   tap.once('exit', code => {
     rmSync(folder, { recursive: true, force: true })
     process.exit(code ?? 1)

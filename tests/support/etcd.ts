@@ -79,7 +79,8 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
   const pems = tls === false ? undefined : certificates(dir)
   const flags = [
     '--unsafe-no-fsync', // data survives a crash of the process, though not of the machine
-    ...count === 1 ? ['--election-timeout', '500'] : [], // there are no peers to wait for
+    // Without peers to wait for, it elects itself and starts in a fifth of a second.
+    ...count === 1 ? ['--heartbeat-interval', '20', '--election-timeout', '100'] : [],
     ...auth ? ['--auth-token-ttl', `${authTokenTtlSeconds}`, '--bcrypt-cost', '4'] : [],
     ...pems ? ['--cert-file', pems.server.cert, '--key-file', pems.server.key] : [],
     ...pems && tls === 'mutual' ? ['--client-cert-auth', '--trusted-ca-file', pems.ca.cert] : [],
