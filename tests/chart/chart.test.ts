@@ -146,7 +146,7 @@ t.test('the smallest values render a complete installation', needsHelm, async t 
   t.match(podOf(objects).containers[0], {
     image: `ghcr.io/kafscale/kafscale-mcp:${packageJson.version}`,
     ports: [{ name: 'http', containerPort: 8090 }, { name: 'telemetry', containerPort: 9090 }],
-    resources: { requests: { cpu: '100m', memory: '256Mi' } },
+    resources: { requests: { cpu: '100m', memory: '256Mi' }, limits: { memory: '512Mi' } },
   })
   t.match(only(objects, 'Service', NAME).spec, { type: 'ClusterIP', ports: [{ port: 80, targetPort: 'http' }] })
 })
@@ -1001,6 +1001,26 @@ t.test('the NetworkPolicy', needsHelm, async t => {
     )
     t.match(policyOf(installation('jwks')).egress.at(-1), { ports: [{ port: 5353 }] })
   })
+})
+
+t.test('every container has a memory limit', needsHelm, async t => {
+  const MEBIBYTE = 2 ** 20
+  const mebibytes = (quantity?: string) => {
+    const [, number, unit] = /^(\d+)([MG])i$/.exec(quantity ?? '') ?? []
+    return Number(number) * (unit === 'G' ? 1_024 : 1)
+  }
+  for (const object of Object.values(objectsOf).flat().filter(({ kind }) => kind === 'Deployment' || kind === 'Pod')) {
+    const pod = (object.kind === 'Pod' ? object.spec : object.spec?.template.spec) as unknown as PodSpec
+    for (const { resources: { requests, limits } = {} } of pod.containers) {
+      t.ok(mebibytes(requests?.['memory']) <= mebibytes(limits?.['memory']), `${object.kind} ${object.metadata.name}`)
+    }
+  }
+  const limitOf = async (resources: Values | undefined) =>
+    podOf(await render(values({ resources }))).containers[0].resources?.limits?.['memory']
+  const PEAK_BYTES = 330e6
+  t.ok(mebibytes(await limitOf({})) * MEBIBYTE > 1.5 * PEAK_BYTES, 'it exceeds the measured peak by half')
+  t.equal(await limitOf({ limits: { memory: '2Gi' } }), '2Gi')
+  t.equal(await limitOf({ limits: { memory: null } }), undefined, 'it can be removed')
 })
 
 t.test('several replicas', needsHelm, async t => {
