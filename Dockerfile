@@ -1,5 +1,5 @@
 # The image contains Node.js, the service as JavaScript and its dependencies; no shell, no npm, no sources. Nothing is compiled
-# for a platform, so every build step runs on the builder's own.
+# for a platform, so every build step runs on the builder's own. A release pins the base images to their digests.
 
 FROM --platform=$BUILDPLATFORM node:24-trixie-slim AS dependencies
 WORKDIR /app

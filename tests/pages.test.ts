@@ -35,7 +35,7 @@ t.test('every code block is of a kind that a test covers', async t => {
   t.strictSame(install.kinds, ['sh compose', 'sh env none', 'sh etcd', 'sh image', 'sh look', 'sh package', 'sh start'])
   t.strictSame(configure.kinds, ['sh env none', 'sh env oidc', 'sh env token'])
   t.strictSame(connect.kinds, ['js sdk', 'json client', 'json oauth', 'sh client', 'sh curl', 'sh oauth'])
-  t.strictSame(upgrade.kinds, ['json fields'])
+  t.strictSame(upgrade.kinds, ['json fields', 'yaml chart'])
   t.strictSame(troubleshooting.kinds, ['sh env refused', 'sh run look', 'text sentence'])
 })
 

@@ -1,11 +1,12 @@
 /** The GitHub workflows: their permissions, the actions that they run, and what a release consists of. */
 import { spawnSync } from 'node:child_process'
-import { globSync, readFileSync } from 'node:fs'
+import { chmodSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../package.json' with { type: 'json' }
 import { ROOT } from './support/paths.ts'
+import { temporaryFolder } from './support/run.ts'
 
 interface Step { uses?: string, run?: string, with?: Record<string, unknown> }
 interface Job { permissions?: Record<string, string>, steps?: Step[], uses?: string, needs?: string }
@@ -70,6 +71,55 @@ t.test('a release is tested, its tag is its version, and its provenance is publi
     sbom: true,
     push: true,
   })
+})
+
+t.test('CI refuses dependencies with known vulnerabilities, before a release too', async t => {
+  const { jobs } = workflows.get('test.yaml') as Workflow
+  const runs = Object.values(jobs).flatMap(({ steps = [] }) => steps.map(({ run }) => run))
+  t.ok(runs.includes('npm audit --omit=dev --audit-level=high'))
+})
+
+t.test('a release builds on base images that are pinned to a digest', async t => {
+  const { steps = [] } = (workflows.get('release.yaml') as Workflow).jobs['image'] ?? {}
+  const pin = steps.findIndex(({ run }) => run?.includes('docker buildx imagetools inspect'))
+  const build = steps.findIndex(({ uses }) => uses?.startsWith('docker/build-push-action@'))
+  t.ok(steps.findIndex(({ uses }) => uses?.startsWith('docker/setup-buildx-action@')) < pin)
+  t.ok(pin !== -1 && pin < build)
+  t.match(steps[build]?.with, { context: '.', file: /^\$\{\{ runner\.temp \}\}\/Dockerfile$/ })
+
+  const DIGEST = `sha256:${'0123456789abcdef'.repeat(4)}`
+  /** Runs the step with a `docker` that prints this digest. Returns the FROM lines of the Dockerfile that is built. */
+  const pinned = (dockerfile: string, digest = DIGEST, status = 0) => {
+    const dir = temporaryFolder(t)
+    writeFileSync(join(dir, 'docker'), `#!/bin/sh\necho '${digest}'\nexit ${status}\n`)
+    chmodSync(join(dir, 'docker'), 0o755)
+    const folder = temporaryFolder(t)
+    writeFileSync(join(folder, 'Dockerfile'), dockerfile)
+    const env = { PATH: `${dir}:${process.env['PATH']}`, RUNNER_TEMP: dir }
+    const ended = spawnSync('bash', ['-eo', 'pipefail', '-c', steps[pin]?.run ?? ''], { cwd: folder, env })
+    if (ended.status !== 0) return 'failed'
+    return readFileSync(join(dir, 'Dockerfile'), 'utf8').split('\n').filter(line => line.startsWith('FROM '))
+  }
+  t.strictSame(pinned(readFileSync(join(ROOT, 'Dockerfile'), 'utf8')), [
+    `FROM --platform=$BUILDPLATFORM node:24-trixie-slim@${DIGEST} AS dependencies`,
+    'FROM dependencies AS build',
+    `FROM gcr.io/distroless/nodejs24-debian13:nonroot@${DIGEST}`,
+  ])
+  t.strictSame(
+    pinned('FROM node:24 AS a\nFROM node:24-slim AS node\nFROM node\nFROM alpine\nFROM node:24\n'),
+    [
+      `FROM node:24@${DIGEST} AS a`,
+      `FROM node:24-slim@${DIGEST} AS node`,
+      'FROM node',
+      `FROM alpine@${DIGEST}`,
+      `FROM node:24@${DIGEST}`,
+    ],
+    'also without a tag, with names that begin alike, and twice'
+  )
+  t.equal(pinned('FROM node:24\n', ''), 'failed', 'without a digest')
+  t.equal(pinned('FROM node:24\n', 'latest'), 'failed', 'with something else')
+  t.equal(pinned('FROM node:24\n', DIGEST, 1), 'failed', 'if the registry does not answer')
+  t.equal(pinned('# FROM node:24\n'), 'failed', 'without a base image')
 })
 
 t.test('a release from another tag or repository fails', async t => {

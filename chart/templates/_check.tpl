@@ -117,6 +117,20 @@
 {{- end -}}
 {{- end -}}
 
+{{- with $mcp.networkPolicy -}}
+{{- if and .enabled $mcp.ingress.enabled (not $mcp.ingress.controllerNamespace) (not .extraIngress) -}}
+{{- fail (print
+  "mcp.ingress.enabled is true, but mcp.ingress.controllerNamespace is empty, so the NetworkPolicy would admit no call "
+  "from the ingress controller: set the namespace of the controller's pods, such as ingress-nginx; if the controller "
+  "is no pod, admit its addresses in mcp.networkPolicy.extraIngress") -}}
+{{- end -}}
+{{- if and .enabled $mcp.telemetry.serviceMonitor.enabled (not (compact .metricsNamespaces)) (not .extraIngress) -}}
+{{- fail (print
+  "mcp.telemetry.serviceMonitor.enabled is true, but mcp.networkPolicy.metricsNamespaces is empty, so the "
+  "NetworkPolicy would admit no scrape: set Prometheus's namespace, such as monitoring") -}}
+{{- end -}}
+{{- end -}}
+
 {{- $folders := list $mcp.audit.mountPath -}}
 {{- range $mcp.extraVolumeMounts }}{{ $folders = append $folders .mountPath }}{{ end -}}
 {{- range $sink := $mcp.audit.sinks -}}

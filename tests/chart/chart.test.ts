@@ -28,6 +28,7 @@ import {
 } from '../support/chart.ts'
 import { mistakes } from '../support/chart-schemas.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
+import { readPage } from '../support/pages.ts'
 import { buildSyncedApp, buildTestApp, fill } from '../support/service.ts'
 import { settingsOf } from '../support/settings.ts'
 
@@ -145,7 +146,7 @@ t.test('the smallest values render a complete installation', needsHelm, async t 
   t.match(podOf(objects).containers[0], {
     image: `ghcr.io/kafscale/kafscale-mcp:${packageJson.version}`,
     ports: [{ name: 'http', containerPort: 8090 }, { name: 'telemetry', containerPort: 9090 }],
-    resources: { requests: { cpu: '100m', memory: '256Mi' } },
+    resources: { requests: { cpu: '100m', memory: '256Mi' }, limits: { memory: '512Mi' } },
   })
   t.match(only(objects, 'Service', NAME).spec, { type: 'ClusterIP', ports: [{ port: 80, targetPort: 'http' }] })
 })
@@ -302,6 +303,7 @@ const INSTALLATIONS: Record<string, Values> = {
     serviceAccount: { name: 'other', annotations: { role: 'arn' }, automountToken: true },
     ingress: {
       enabled: true,
+      controllerNamespace: 'ingress-nginx',
       className: 'nginx',
       annotations: { 'cert-manager.io/cluster-issuer': 'letsencrypt' },
       hosts: [{ host: 'mcp.example', paths: [{ path: '/' }] }],
@@ -321,8 +323,8 @@ const INSTALLATIONS: Record<string, Values> = {
     service: { type: 'LoadBalancer', port: 443, loadBalancerSourceRanges: ['10.0.0.0/8'] },
     autoscaling: { enabled: true, maxReplicas: 9 },
     networkPolicy: {
-      clientNamespaces: ['agents', 'ingress-nginx'],
-      metricsNamespaces: ['monitoring'],
+      clientNamespaces: ['agents', 'kafscale'],
+      metricsNamespaces: ['observability', 'observability'],
       extraIngress: [{ from: [{ ipBlock: { cidr: '10.0.0.0/8' } }], ports: [{ port: 8090 }] }],
       extraEgress: [{ ports: [{ port: 5353, protocol: 'UDP' }] }],
     },
@@ -595,7 +597,13 @@ t.test('a changed secret or policy in the values restarts the pods', needsHelm, 
 
 t.test('values that would be unauthenticated, unsafe or not start are refused', needsHelm, async t => {
   const oidc = { 'auth.token': '', 'auth.oidc.issuers': ['https://id.example'] }
-  const ingress = (more: object = {}) => ({ ingress: { enabled: true, ...more } })
+  const ingress = (more: object = {}) => ({ ingress: { enabled: true, controllerNamespace: 'ingress', ...more } })
+  const monitored = { 'telemetry.serviceMonitor.enabled': true }
+  const wildcard = {
+    controllerNamespace: '',
+    hosts: [{ host: 'a.example', paths: [{ path: '/' }] }],
+    tls: [{ secretName: 'tls', hosts: ['*.example'] }],
+  }
   const persistence = { 'audit.sinks': ['file:/var/log/kafscale-mcp/audit.jsonl'], 'audit.persistence.enabled': true }
   const refused: [what: string, values: Record<string, unknown>, message: RegExp][] = [
     ['no endpoints', { etcdEndpoints: [] }, /mcp\.etcdEndpoints is empty: set etcd's client URLs, such as/],
@@ -699,6 +707,21 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
       /a\.example in mcp\.ingress\.hosts has no TLS/,
     ],
     [
+      "an ingress without its controller's namespace",
+      ingress(wildcard),
+      /mcp\.ingress\.controllerNamespace is empty, .* set the namespace of the controller's pods, such as /,
+    ],
+    [
+      'an ingress with the namespaces of other clients only',
+      { ...ingress(wildcard), 'networkPolicy.clientNamespaces': ['agents'] },
+      /mcp\.ingress\.controllerNamespace is empty/,
+    ],
+    [
+      'a ServiceMonitor that the NetworkPolicy keeps out',
+      { ...monitored, 'networkPolicy.metricsNamespaces': [] },
+      /mcp\.networkPolicy\.metricsNamespaces is empty, .* set Prometheus's namespace, such as monitoring/,
+    ],
+    [
       'a load balancer without TLS',
       { 'service.type': 'LoadBalancer' },
       /mcp\.service\.type is LoadBalancer without TLS/,
@@ -770,6 +793,18 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
     ['a load balancer without TLS, allowed by both values', {
       service: { type: 'LoadBalancer', allowPlainHTTP: true },
       'auth.allowTokensInClear': true,
+    }],
+    ["an ingress without its controller's namespace, but without a NetworkPolicy", {
+      ...ingress(wildcard),
+      'networkPolicy.enabled': false,
+    }],
+    ['an ingress whose controller is no pod', {
+      ...ingress(wildcard),
+      'networkPolicy.extraIngress': [{ from: [{ ipBlock: { cidr: '130.211.0.0/22' } }] }],
+    }],
+    ['a ServiceMonitor without a NetworkPolicy', {
+      ...monitored,
+      networkPolicy: { enabled: false, metricsNamespaces: [] },
     }],
     ['one replica with a ReadWriteOnce volume', persistence],
     ['oidc where static tokens are not allowed', { ...oidc, 'auth.allowStaticToken': false }],
@@ -856,8 +891,13 @@ t.test('the schema has exactly the keys of values.yaml', async t => {
 })
 
 t.test('the NetworkPolicy', needsHelm, async t => {
+  interface Peer {
+    namespaceSelector?: { matchExpressions?: { key: string, operator: string, values: string[] }[] }
+    podSelector?: object
+    ipBlock?: object
+  }
   interface Rule {
-    from?: object[]
+    from?: Peer[]
     ports: { port: number, protocol?: string }[]
   }
   const policyOf = (objects: Manifest[]) =>
@@ -879,27 +919,58 @@ t.test('the NetworkPolicy', needsHelm, async t => {
     t.strictSame(installation('file').filter(({ kind }) => kind === 'NetworkPolicy'), [])
   })
 
-  t.test('admits the pods of all or of the listed namespaces, and the test pod', async t => {
-    const [calls, scrapes] = policyOf(installation('least')).ingress
-    t.match([calls, scrapes], [{ from: [{ namespaceSelector: {} }], ports: [{ port: 8090 }] }, {
-      from: [{ namespaceSelector: {} }],
-      ports: [{ port: 9090 }],
-    }])
-    const named = (...values: string[]) => ({
-      namespaceSelector: { matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator: 'In', values }] },
-    })
-    const [namedCalls, namedScrapes, more] = policyOf(installation('jwks')).ingress
-    t.strictSame(namedCalls?.from?.[0], named('agents', 'ingress-nginx'))
-    t.strictSame(namedScrapes, { from: [named('monitoring')], ports: [{ port: 9090 }] })
-    t.match(more, { from: [{ ipBlock: { cidr: '10.0.0.0/8' } }] })
-    const { matchLabels } =
-      (namedCalls?.from?.[1] as { podSelector: { matchLabels: Record<string, string> } }).podSelector
-    t.match(only(installation('oidc'), 'Pod').metadata.labels, matchLabels, 'the test pod is admitted')
-    t.notMatch(
-      only(installation('oidc'), 'Pod').metadata.labels,
-      (policyOf(installation('oidc')).podSelector as { matchLabels: object }).matchLabels,
-      'the policy does not apply to the test pod'
+  /** Whether the policy admits the pods of a namespace at a port. */
+  const admits = (objects: Manifest[], namespace: string, port: number): boolean =>
+    policyOf(objects).ingress.some(({ from, ports }) =>
+      ports.some(admitted => admitted.port === port) &&
+      // Without a peer, a rule admits everyone.
+      (!from?.length || from.some(peer => selects(peer, namespace)))
     )
+  const selects = ({ namespaceSelector, podSelector, ipBlock }: Peer, namespace: string): boolean => {
+    t.equal(podSelector, undefined, 'every pod of an admitted namespace is admitted')
+    if (ipBlock) return false
+    return namespaceSelector?.matchExpressions?.every(({ key, operator, values }) =>
+      key === 'kubernetes.io/metadata.name' && operator === 'In' && values.includes(namespace)
+    ) ?? true
+  }
+  const admitted = (objects: Manifest[], port: number) =>
+    ['kafscale-mcp', 'kafscale', 'agents', 'ingress-nginx', 'monitoring', 'observability', 'default', 'kube-system']
+      .filter(namespace => admits(objects, namespace, port))
+
+  t.test("admits calls from the release's and its own namespace and from those that are named only", async t => {
+    t.strictSame(admitted(installation('least'), 8090), ['kafscale-mcp', 'kafscale'])
+    t.strictSame(admitted(await render(LEAST, { namespace: 'kafscale-mcp' }), 8090), ['kafscale-mcp'])
+    t.strictSame(admitted(installation('jwks'), 8090), ['kafscale-mcp', 'kafscale', 'agents'])
+    t.strictSame(admitted(installation('oidc'), 8090), ['kafscale-mcp', 'kafscale', 'ingress-nginx'])
+    t.match(policyOf(installation('jwks')).ingress[2], { from: [{ ipBlock: { cidr: '10.0.0.0/8' } }] })
+    const unused = await render(values({ 'ingress.controllerNamespace': 'ingress-nginx' }))
+    t.strictSame(admitted(unused, 8090), ['kafscale-mcp', 'kafscale'], 'no controller without an Ingress')
+  })
+
+  t.test('admits scrapes from the namespaces for monitoring only', async t => {
+    t.strictSame(admitted(installation('least'), 9090), ['monitoring'])
+    t.strictSame(admitted(installation('jwks'), 9090), ['observability'])
+    for (const metricsNamespaces of [[], ['']]) {
+      t.strictSame(admitted(await render(values({ networkPolicy: { metricsNamespaces } })), 9090), [])
+    }
+    t.strictSame(admitted(await render(values({ 'telemetry.addr': 'off' })), 9090), [])
+  })
+
+  t.test('admits whom the values in docs/upgrade.md name', async t => {
+    const { mcp } = parse(readPage('upgrade.md').block('yaml chart')) as { mcp: Values }
+    const objects = await render({ ...LEAST, ...mcp })
+    t.strictSame(admitted(objects, 8090), ['kafscale-mcp', 'kafscale', 'agents', 'ingress-nginx'])
+    t.strictSame(admitted(objects, 9090), ['observability'])
+    const { controllerNamespace, ...ingress } = mcp['ingress'] as Values
+    t.match(await refusal({ ...LEAST, ...mcp, ingress }), /mcp\.ingress\.controllerNamespace is empty/)
+  })
+
+  t.test('admits the pod of helm test, and does not apply to it', async t => {
+    for (const objects of [installation('least'), installation('oidc')]) {
+      const { metadata } = only(objects, 'Pod')
+      t.ok(admits(objects, metadata.namespace ?? '', 8090))
+      t.notMatch(metadata.labels, (policyOf(objects).podSelector as { matchLabels: object }).matchLabels)
+    }
   })
 
   t.test('allows DNS and the ports of the configured URLs', async t => {
@@ -930,6 +1001,26 @@ t.test('the NetworkPolicy', needsHelm, async t => {
     )
     t.match(policyOf(installation('jwks')).egress.at(-1), { ports: [{ port: 5353 }] })
   })
+})
+
+t.test('every container has a memory limit', needsHelm, async t => {
+  const MEBIBYTE = 2 ** 20
+  const mebibytes = (quantity?: string) => {
+    const [, number, unit] = /^(\d+)([MG])i$/.exec(quantity ?? '') ?? []
+    return Number(number) * (unit === 'G' ? 1_024 : 1)
+  }
+  for (const object of Object.values(objectsOf).flat().filter(({ kind }) => kind === 'Deployment' || kind === 'Pod')) {
+    const pod = (object.kind === 'Pod' ? object.spec : object.spec?.template.spec) as unknown as PodSpec
+    for (const { resources: { requests, limits } = {} } of pod.containers) {
+      t.ok(mebibytes(requests?.['memory']) <= mebibytes(limits?.['memory']), `${object.kind} ${object.metadata.name}`)
+    }
+  }
+  const limitOf = async (resources: Values | undefined) =>
+    podOf(await render(values({ resources }))).containers[0].resources?.limits?.['memory']
+  const PEAK_BYTES = 330e6
+  t.ok(mebibytes(await limitOf({})) * MEBIBYTE > 1.5 * PEAK_BYTES, 'it exceeds the measured peak by half')
+  t.equal(await limitOf({ limits: { memory: '2Gi' } }), '2Gi')
+  t.equal(await limitOf({ limits: { memory: null } }), undefined, 'it can be removed')
 })
 
 t.test('several replicas', needsHelm, async t => {
@@ -1091,6 +1182,7 @@ t.test('the ingress routes to the service, which accepts its host', needsHelm, a
 
   const ingress = {
     enabled: true,
+    controllerNamespace: 'ingress-nginx',
     hosts: [{ host: '*.example', paths: [{ path: '/' }] }],
     tls: [{ secretName: 'tls', hosts: ['*.example'] }],
   }
@@ -1243,6 +1335,7 @@ t.test('NOTES.txt', needsHelm, async t => {
     ),
     'it shows how to connect through a port-forward'
   )
+  t.match(least, /Pods of these namespaces can connect: kafscale-mcp, kafscale\. To admit\nothers, .*clientNamespaces/)
   t.match(least, /get secret prod-kafscale-mcp --output jsonpath='\{\.data\.auth-token\}' \| base64 --decode\n/)
   t.match(least, /WARNING: The token is a shared secret/)
   t.match(least, /If the namespace exists before\nthe installation, .* set mcp\.namespace\.create to false/)
@@ -1262,7 +1355,7 @@ t.test('NOTES.txt', needsHelm, async t => {
   t.notMatch(jwks, / test prod/)
   t.match(
     await notes(t, values({ 'service.type': 'LoadBalancer', 'tls.existingSecret': 'tls' })),
-    /WARNING: The NetworkPolicy admits traffic from pods only/
+    /WARNING: The NetworkPolicy admits calls from pods only/
   )
 })
 

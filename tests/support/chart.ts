@@ -34,6 +34,7 @@ interface Volume {
 export interface Container {
   image: string
   command?: string[]
+  resources?: { requests?: Record<string, string>, limits?: Record<string, string> }
   env: { name: string, value?: string, valueFrom?: { secretKeyRef?: { name: string, key: string } } }[]
   volumeMounts?: { name: string, mountPath: string, subPathExpr?: string, readOnly?: boolean }[]
 }
