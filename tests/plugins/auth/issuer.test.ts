@@ -107,6 +107,8 @@ t.test('what an introspection must contain', async t => {
   }
   t.equal(await status(good), 'accepted')
   t.equal(await status({ ...good, nbf: now() + 20 }), 'accepted', 'within the leeway')
+  t.equal(await status({ ...good, token_type: 'Bearer', token_use: 'access_token' }), 'accepted')
+  t.equal(await status({ ...good, typ: 'Bearer', nonce: 'n' }), 'accepted')
   const refused: [object, RegExp][] = [
     [{ ...good, active: false }, /not active/],
     [{ ...good, iss: 'https://other.example' }, /another issuer/],
@@ -119,6 +121,14 @@ t.test('what an introspection must contain', async t => {
     [{ ...good, nbf: now() + 60 }, /not valid yet/],
     [{ ...good, sub: undefined }, /no subject/],
     [{ ...good, exp: now() + 3_700 }, /valid for longer/],
+    [{ ...good, token_type: 'refresh_token' }, /is a refresh token/],
+    [{ ...good, token_type: 'Bearer', token_use: 'refresh_token', aud: undefined }, /is a refresh token/],
+    [{ ...good, typ: 'Offline' }, /is a refresh token/],
+    [{ ...good, token_use: 'id' }, /is an ID token/],
+    [{ ...good, nonce: 'n' }, /is an ID token/],
+    [{ ...good, at_hash: 'h', typ: 'Bearer' }, /is an ID token/],
+    [{ ...good, events: {} }, /is a security event token/],
+    [{ ...good, token_type: ['Bearer'] }, /is not a string/],
   ]
   for (const [introspection, message] of refused) {
     t.match(await status(introspection), message, JSON.stringify(introspection))
