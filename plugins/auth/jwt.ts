@@ -8,6 +8,7 @@ import {
 } from 'jose'
 import { Unauthenticated, Unverifiable } from '../../errors.ts'
 import { requireAccessToken } from './access-token.ts'
+import { requireCanonical } from './spelling.ts'
 
 /** Asymmetric algorithms only. With a symmetric one, everyone who can verify a token could sign one. */
 const ALGORITHMS = [
@@ -28,8 +29,8 @@ export interface Expectations {
 export interface Claims extends JWTPayload { sub: string, exp: number, iat: number }
 
 /**
- * Verifies a JWT access token: the signature with a key of the issuer (never one that the token contains or points to),
- * algorithm, kind, issuer, audience, times, lifetime and subject.
+ * Verifies a JWT access token: its spelling, the signature with a key of the issuer (never one that the token contains
+ * or points to), algorithm, kind, issuer, audience, times, lifetime and subject.
  * @throws {Unauthenticated}, or {Unverifiable} when the key cannot be fetched
  */
 export async function verifyJwt (
@@ -37,6 +38,7 @@ export async function verifyJwt (
   key: JWTVerifyGetKey,
   { issuer, audience, maxLifetimeMs }: Expectations
 ): Promise<Claims> {
+  requireCanonical(token, 3)
   const { payload, protectedHeader: { typ } } = await jwtVerify(token, key, {
     algorithms: ALGORITHMS,
     issuer,

@@ -314,6 +314,57 @@ t.test('only an access token is accepted', async t => {
   }
 })
 
+t.test('a token has one spelling, and one token_id', async t => {
+  const client = { introspection: { clientId: SERVICE.id, clientSecret: new Secret(SERVICE.secret) } }
+  const { provider, url } = await startBoth(t, client)
+  const { jti, ...claims } = claimsFor(provider, url)
+  const introspections = () => provider.requests.filter(path => path === '/token/introspection').length
+  // Of the lengths modulo 3, every one: the last character of each part has unused bits or none.
+  for (const filler of ['', 'x', 'xx']) {
+    const token = await provider.sign({ ...claims, filler })
+    const { status, principal: { tokenId } } = await ask(url, token)
+    t.equal(status, 200)
+    const parts = token.split('.')
+    for (const [index, part] of parts.entries()) {
+      const last = part.slice(-1)
+      const respelled = [
+        `${part}=`,
+        `${part}==`,
+        `${part}!`,
+        `${part}A`,
+        part.replaceAll('-', '+').replaceAll('_', '/'),
+        ...['A', 'B', 'C', 'D', 'E', 'I', 'Q', 'g', 'w', '8', 'M', 'Y', 'Z', 'b'].map(next =>
+          part.slice(0, -1) + next),
+        `${part.slice(0, 4)}=${part.slice(4)}`,
+        `${part.slice(0, 4)}*${part.slice(4)}`,
+      ].filter(other => other !== part)
+      for (const other of respelled) {
+        const before = introspections()
+        const answer = await ask(url, parts.toSpliced(index, 1, other).join('.'))
+        t.equal(answer.status, 401, `part ${index}, which ends with ${last}, as ${other.slice(-6)}`)
+        if (Buffer.from(other, 'base64url').equals(Buffer.from(part, 'base64url'))) {
+          t.match(answer.message, /not a JWT in its only spelling/)
+          t.equal(introspections(), before, 'the issuer, which may read it leniently, is not asked')
+        }
+      }
+    }
+    for (const other of [`${token}.`, `.${token}`, token.replace('.', '..')]) {
+      t.match(await ask(url, other), { status: 401, message: /not a JWT in its only spelling/ })
+    }
+
+    // The order of P-256: (r, n − s) is a signature too.
+    const n = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
+    const signature = Buffer.from(parts[2] as string, 'base64url')
+    const s = n - BigInt(`0x${signature.toString('hex', 32)}`)
+    const twin = Buffer.concat([signature.subarray(0, 32), Buffer.from(s.toString(16).padStart(64, '0'), 'hex')])
+    const answer = await ask(url, parts.toSpliced(2, 1, twin.toString('base64url')).join('.'))
+    t.equal(answer.status, 200)
+    t.equal(answer.principal.tokenId, tokenId, 'a second signature changes nothing')
+  }
+  const encrypted = Buffer.from('{"alg":"dir","enc":"A256GCM"}').toString('base64url')
+  t.match(await ask(url, `${encrypted}..AAAA.AAAA=.AAAA`), { status: 401, message: /not a JWT in its only spelling/ })
+})
+
 t.test('a new key is found, and a withdrawn key is no longer accepted', async t => {
   const { provider, url } = await startBoth(t)
   const move = travel(t)
