@@ -7,6 +7,7 @@ import { setImmediate } from 'node:timers/promises'
 import type { FastifyError, FastifyInstance, InjectOptions, LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { describeError, ERRORS } from '../errors.ts'
+import { NOT_ACCESS_TOKENS } from '../plugins/auth/access-token.ts'
 import { REASONS } from '../plugins/metadata.ts'
 import { authority } from './support/authorization.ts'
 import { readPage } from './support/pages.ts'
@@ -172,6 +173,11 @@ t.test('reasons and log messages occur in the source', async t => {
 
 t.test('every reason is listed', async t => {
   t.strictSame(page.rows('reason').map(([reason = '']) => reason.slice(1, -1)).sort(), Object.values(REASONS).sort())
+})
+
+t.test('every kind of token that is not an access token is listed', async t => {
+  const text = sections.get('UNAUTHENTICATED')?.replace(/\s+/g, ' ')
+  for (const reason of Object.values(NOT_ACCESS_TOKENS)) t.ok(text?.includes(`\`${reason}\`:`), reason)
 })
 
 t.test('the commands work', async t => {

@@ -12,6 +12,7 @@ import { checkIntrospected, type Claims, type Expectations, LEEWAY_S, verifyJwt 
 import { keysFromFile } from './keys-file.ts'
 import { ANONYMOUS, type AuthMethod, type Principal, principalOf, STATIC_TOKEN } from './principal.ts'
 import { resourceUrl } from './resource.ts'
+import { fingerprint, formOf, requireCanonical } from './spelling.ts'
 import { VerifiedTokens } from './verified-tokens.ts'
 
 declare module 'fastify' {
@@ -151,7 +152,7 @@ function remembering (
       return tokens.get(digest) ?? await tokens.verify(digest, async () => {
         // A token that was accepted before is not held up by failed sign-ins from the same address.
         const { claims, untilMs } = await verify(token, tokens.hasAccepted(digest) ? unthrottled : throttle)
-        return { principal: principalOf(withoutToken(claims, token), method, digest), untilMs }
+        return { principal: principalOf(withoutToken(claims, token), method, fingerprint(token)), untilMs }
       })
     },
     forgetTokens: () => { current = new VerifiedTokens() },
@@ -163,11 +164,17 @@ function withoutToken (claims: Claims, token: string): Claims {
   return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== token)) as Claims
 }
 
-/** The unverified `iss` of a JWT, null when it has none; undefined when the token is not a JWT. */
+/**
+ * The unverified `iss` of a signed JWT, null when it has none; undefined for every other token.
+ * @throws {Unauthenticated}
+ */
 function claimedIssuer (token: string): string | null | undefined {
+  const form = formOf(token)
+  if (form !== 'opaque') requireCanonical(token, form === 'signed' ? 3 : 5)
+  if (form !== 'signed') return undefined
   try {
     return decodeJwt(token).iss ?? null
   } catch {
-    return undefined
+    return null
   }
 }

@@ -9,9 +9,11 @@ import {
   type Configuration,
   discovery,
   None,
+  ResponseBodyError,
   tokenIntrospection,
+  WWWAuthenticateChallengeError,
 } from 'openid-client'
-import { Unverifiable } from '../../errors.ts'
+import { Unauthenticated, Unverifiable } from '../../errors.ts'
 import { isConfidential } from '../../lib/address.ts'
 import { quote } from '../../lib/printable.ts'
 
@@ -22,8 +24,12 @@ const KEYS_MAX_AGE_MS = 300_000
 const UNKNOWN_KEY_INTERVAL_MS = 30_000
 const FIRST_RETRY_MS = 1_000
 const MAX_RETRY_MS = 30_000
-/** After a failed introspection, the issuer is not asked again for this long. */
+/** After an introspection without an answer, the issuer is not asked again for this long. */
 const INTROSPECTION_PAUSE_MS = 1_000
+/** Of opaque tokens, which issuers keep short. Longer ones would be answered with an error of the issuer's server. */
+const MAX_OPAQUE_LENGTH = 8_192
+/** Statuses below 500 that are about the service, its credentials or its rate, and not about the token. */
+const ABOUT_THE_SERVICE = new Set([401, 403, 407, 408, 429])
 
 interface Options {
   /** The client that introspects opaque tokens. */
@@ -47,7 +53,7 @@ export class Issuer {
   #refreshing: Promise<void> | undefined
   #refreshedAtMs = -Infinity
   #reachable: boolean | undefined
-  #introspectionFailedAtMs = -Infinity
+  #unansweredAtMs = -Infinity
 
   constructor (identifier: string, options: Options) {
     this.identifier = identifier
@@ -77,21 +83,36 @@ export class Issuer {
 
   /**
    * The claims of an opaque token, from the issuer; undefined when the token is not active or the issuer has no
-   * introspection endpoint.
-   * @throws {Unverifiable} when the issuer does not answer
+   * introspection endpoint. Only silence of the issuer holds up other tokens: an answer may be about this one.
+   * @throws {Unauthenticated} when the token is too long, or the issuer's answer to it is an error or malformed
+   * @throws {Unverifiable} when the issuer does not answer, or refuses the service
    */
   async introspect (token: string): Promise<JWTPayload | undefined> {
+    if (token.length > MAX_OPAQUE_LENGTH) {
+      throw new Unauthenticated(
+        `the token is longer than the accepted ${MAX_OPAQUE_LENGTH} characters`,
+        'invalid_token'
+      )
+    }
     const { server } = await this.#known()
     if (server.serverMetadata().introspection_endpoint === undefined) return undefined
-    if (performance.now() - this.#introspectionFailedAtMs < INTROSPECTION_PAUSE_MS) {
+    if (performance.now() - this.#unansweredAtMs < INTROSPECTION_PAUSE_MS) {
       throw new Unverifiable('its issuer does not answer')
     }
     try {
       const { active, ...claims } = await tokenIntrospection(server, token, { token_type_hint: 'access_token' })
       return active ? claims as JWTPayload : undefined
     } catch (error) {
-      this.#introspectionFailedAtMs = performance.now()
-      this.#options.log.warn({ issuer: this.identifier, reason: reasonOf(error) }, 'a token could not be introspected')
+      const status = statusOf(error)
+      const aboutToken = status !== undefined && !ABOUT_THE_SERVICE.has(status) &&
+        (status < 300 || (status >= 400 && status < 500))
+      this.#options.log[aboutToken ? 'info' : 'warn'](
+        { issuer: this.identifier, status, reason: reasonOf(error) },
+        'a token could not be introspected'
+      )
+      if (aboutToken) throw new Unauthenticated('the token is not understood by its issuer', 'invalid_token')
+      if (status !== undefined) throw new Unverifiable('its issuer answers with an error')
+      this.#unansweredAtMs = performance.now()
       throw new Unverifiable('its issuer does not answer')
     }
   }
@@ -173,6 +194,17 @@ function clientSecret (secret: string): ClientAuth {
     const methods = as.introspection_endpoint_auth_methods_supported ?? as.token_endpoint_auth_methods_supported
     return (methods?.includes('client_secret_basic') ?? true ? basic : post)(as, ...rest)
   }
+}
+
+/** The HTTP status of the answer that an error is about; undefined when there was none, or not all of it. */
+function statusOf (error: unknown): number | undefined {
+  if (error instanceof ResponseBodyError || error instanceof WWWAuthenticateChallengeError) return error.status
+  for (let each = error; each instanceof Error; each = each.cause) {
+    // What `fetch` throws: no connection, or a timeout.
+    if (each instanceof TypeError || each instanceof DOMException) return undefined
+    if (each.cause instanceof Response) return each.cause.status
+  }
+  return 200
 }
 
 /** Why a request failed, without the request and the response, which contain secrets. */

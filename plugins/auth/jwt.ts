@@ -1,13 +1,19 @@
-import { errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions } from 'jose'
+import {
+  decodeProtectedHeader,
+  errors,
+  type JWTPayload,
+  jwtVerify,
+  type JWTVerifyGetKey,
+  type JWTVerifyOptions,
+} from 'jose'
 import { Unauthenticated, Unverifiable } from '../../errors.ts'
+import { requireAccessToken } from './access-token.ts'
+import { requireCanonical } from './spelling.ts'
 
 /** Asymmetric algorithms only. With a symmetric one, everyone who can verify a token could sign one. */
 const ALGORITHMS = [
   'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519',
 ] satisfies JWTVerifyOptions['algorithms']
-
-/** Types of access tokens: that of RFC 9068, and those in use before it. ID tokens and logout tokens have others. */
-const TYPES = new Set(['at+jwt', 'application/at+jwt', 'jwt', 'application/jwt'])
 
 /** How far the clocks of issuer and service may differ. */
 export const LEEWAY_S = 30
@@ -23,8 +29,8 @@ export interface Expectations {
 export interface Claims extends JWTPayload { sub: string, exp: number, iat: number }
 
 /**
- * Verifies a JWT access token: the signature with a key of the issuer (never one that the token contains or points to),
- * algorithm, type, issuer, audience, times, lifetime and subject.
+ * Verifies a JWT access token: its spelling, the signature with a key of the issuer (never one that the token contains
+ * or points to), algorithm, kind, issuer, audience, times, lifetime and subject.
  * @throws {Unauthenticated}, or {Unverifiable} when the key cannot be fetched
  */
 export async function verifyJwt (
@@ -32,6 +38,7 @@ export async function verifyJwt (
   key: JWTVerifyGetKey,
   { issuer, audience, maxLifetimeMs }: Expectations
 ): Promise<Claims> {
+  requireCanonical(token, 3)
   const { payload, protectedHeader: { typ } } = await jwtVerify(token, key, {
     algorithms: ALGORITHMS,
     issuer,
@@ -42,11 +49,15 @@ export async function verifyJwt (
     requiredClaims: ['sub', 'exp'],
     currentDate: new Date(),
   }).catch((error: unknown) => {
+    // The signature is valid. What the token is explains more than which of its claims does not fit.
+    if (error instanceof errors.JWTClaimValidationFailed || error instanceof errors.JWTExpired) {
+      requireAccessToken(error.payload, decodeProtectedHeader(token).typ)
+    }
     throw error instanceof Unauthenticated || error instanceof Unverifiable
       ? error
       : new Unauthenticated(reasonOf(error), 'invalid_token', error instanceof errors.JWTExpired)
   })
-  if (typ !== undefined && !TYPES.has(String(typ).toLowerCase())) throw invalid('the token is not an access token')
+  requireAccessToken(payload, typ)
   return checkLifetime(payload, maxLifetimeMs)
 }
 
@@ -59,6 +70,7 @@ export function checkIntrospected (
   claims: JWTPayload,
   { issuer, audience, maxLifetimeMs }: Expectations
 ): Claims {
+  requireAccessToken(claims)
   const nowS = Math.floor(Date.now() / 1_000)
   const { iss = issuer, aud, exp, nbf = 0, iat } = claims
   if (iss !== issuer) throw invalid(CLAIM_REASONS.iss)

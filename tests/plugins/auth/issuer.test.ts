@@ -7,16 +7,19 @@ import { exportJWK, SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { Secret } from '../../../plugins/config/secret.ts'
 import { ask, oidc, startAuthApp } from '../../support/auth.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 const now = () => Math.floor(Date.now() / 1_000)
 
 /** Starts an issuer with the given metadata, discovery path and introspection answer, and a service that trusts it. */
 async function startIssuer (
   t: Test,
-  { metadata = {}, discovery = '/.well-known/openid-configuration', introspection }: {
+  { metadata = {}, discovery = '/.well-known/openid-configuration', introspection, answerIntrospection }: {
     metadata?: object
     discovery?: string
     introspection?: object
+    /** Responds to introspections in place of `introspection`. */
+    answerIntrospection?: (response: ServerResponse, body: string) => unknown
   } = {}
 ) {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519')
@@ -33,7 +36,10 @@ async function startIssuer (
   }
   const server = createServer(async (request: IncomingMessage, response: ServerResponse) => {
     const body = (await request.toArray()).join('')
-    if (request.url === '/introspect') asked.push({ authorization: request.headers.authorization, body })
+    if (request.url === '/introspect') {
+      asked.push({ authorization: request.headers.authorization, body })
+      if (answerIntrospection) return answerIntrospection(response, body)
+    }
     const answer = answers[String(request.url)]?.()
     response.writeHead(answer ? 200 : 404, { 'content-type': 'application/json' }).end(JSON.stringify(answer ?? {}))
   })
@@ -107,6 +113,8 @@ t.test('what an introspection must contain', async t => {
   }
   t.equal(await status(good), 'accepted')
   t.equal(await status({ ...good, nbf: now() + 20 }), 'accepted', 'within the leeway')
+  t.equal(await status({ ...good, token_type: 'Bearer', token_use: 'access_token' }), 'accepted')
+  t.equal(await status({ ...good, typ: 'Bearer', nonce: 'n' }), 'accepted')
   const refused: [object, RegExp][] = [
     [{ ...good, active: false }, /not active/],
     [{ ...good, iss: 'https://other.example' }, /another issuer/],
@@ -119,6 +127,14 @@ t.test('what an introspection must contain', async t => {
     [{ ...good, nbf: now() + 60 }, /not valid yet/],
     [{ ...good, sub: undefined }, /no subject/],
     [{ ...good, exp: now() + 3_700 }, /valid for longer/],
+    [{ ...good, token_type: 'refresh_token' }, /is a refresh token/],
+    [{ ...good, token_type: 'Bearer', token_use: 'refresh_token', aud: undefined }, /is a refresh token/],
+    [{ ...good, typ: 'Offline' }, /is a refresh token/],
+    [{ ...good, token_use: 'id' }, /is an ID token/],
+    [{ ...good, nonce: 'n' }, /is an ID token/],
+    [{ ...good, at_hash: 'h', typ: 'Bearer' }, /is an ID token/],
+    [{ ...good, events: {} }, /is a security event token/],
+    [{ ...good, token_type: ['Bearer'] }, /is not a string/],
   ]
   for (const [introspection, message] of refused) {
     t.match(await status(introspection), message, JSON.stringify(introspection))
@@ -128,4 +144,70 @@ t.test('what an introspection must contain', async t => {
 t.test('without an introspection endpoint opaque tokens are refused', async t => {
   const { url } = await startIssuer(t, { metadata: { introspection_endpoint: undefined } })
   t.match(await ask(url, 'opaque'), { status: 401, message: /not active/ })
+})
+
+t.test('an error about one token holds up no other', async t => {
+  let answer: (response: ServerResponse) => unknown
+  const valid = { active: true, sub: 'alice', aud: 'us', exp: now() + 60, iat: now() }
+  const { url, asked, log } = await startIssuer(t, {
+    answerIntrospection (response, body) {
+      if (!body.includes('token=bad')) response.setHeader('content-type', 'application/json').end(JSON.stringify(valid))
+      else answer(response)
+    },
+  })
+  const json = { 'content-type': 'application/json' }
+  const notUnderstood = { status: 401, message: /the token is not understood by its issuer/, challenge: /_token"/ }
+  const anError = { status: 503, message: /its issuer answers with an error/, challenge: null }
+  const cases: [what: string, answer: (response: ServerResponse) => unknown, expected: object][] = [
+    ['400', response => response.writeHead(400, json).end('{"error":"invalid_request"}'), notUnderstood],
+    ['400 with a challenge', response => response.writeHead(400, { 'www-authenticate': 'Basic' }).end(), notUnderstood],
+    ['404', response => response.writeHead(404).end(), notUnderstood],
+    ['413 in HTML', response => response.writeHead(413, { 'content-type': 'text/html' }).end('<p>'), notUnderstood],
+    ['422', response => response.writeHead(422, json).end('{'), notUnderstood],
+    ['no JSON', response => response.writeHead(200, json).end('{'), notUnderstood],
+    ['no object', response => response.writeHead(200, json).end('[]'), notUnderstood],
+    ['HTML', response => response.writeHead(200, { 'content-type': 'text/html' }).end('<p>'), notUnderstood],
+    ['no active', response => response.writeHead(200, json).end('{}'), notUnderstood],
+    ['active as text', response => response.writeHead(200, json).end('{"active":"true"}'), notUnderstood],
+    ['201', response => response.writeHead(201, json).end('{"active":true}'), notUnderstood],
+    ['302', response => response.writeHead(302, { location: '/' }).end(), anError],
+    ['401', response => response.writeHead(401, { 'www-authenticate': 'Basic' }).end(), anError],
+    ['403', response => response.writeHead(403, json).end('{"error":"access_denied"}'), anError],
+    ['429', response => response.writeHead(429).end(), anError],
+    ['500', response => response.writeHead(500, json).end('{"error":"x"}'), anError],
+    ['503', response => response.writeHead(503).end(), anError],
+  ]
+  for (const [index, [what, respond, expected]] of cases.entries()) {
+    answer = respond
+    t.match(await ask(url, `bad-${index}`), expected, what)
+    t.equal((await ask(url, `good-${index}`)).status, 200, `a valid token after ${what}`)
+  }
+  t.equal(asked.length, 2 * cases.length)
+
+  for (
+    const [index, respond] of [
+      (response: ServerResponse) => response.destroy(),
+      (response: ServerResponse) => response.writeHead(200, { ...json, 'content-length': 9 }).write('{', () =>
+        response.destroy()),
+    ].entries()
+  ) {
+    answer = respond
+    const answered = asked.length
+    await waitFor(async () => {
+      const { status, message } = await ask(url, `bad-unanswered-${index}`)
+      t.match({ status, message }, { status: 503, message: /does not answer/ })
+      return asked.length > answered
+    }, 5_000, 'the issuer is asked')
+    t.match(await ask(url, `good-unanswered-${index}`), { status: 503, message: /its issuer does not answer/ })
+    t.equal(asked.length, answered + 1, 'the issuer is not asked for a second')
+  }
+  t.notMatch(log(), /bad-|good-/, 'tokens are not logged')
+})
+
+t.test('an opaque token of more than 8,192 characters never reaches the issuer', async t => {
+  const { url, asked } = await startIssuer(t, { introspection: inactive })
+  t.match(await ask(url, 'x'.repeat(8_192)), { status: 401, message: /not active/ })
+  t.match(await ask(url, 'x'.repeat(8_193)), { status: 401, message: /longer than the accepted 8192 characters/ })
+  t.match(await ask(url, 'x'.repeat(15_000)), { status: 401, message: /longer than the accepted 8192 characters/ })
+  t.equal(asked.length, 1)
 })

@@ -2,6 +2,7 @@ import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto'
 import { mock } from 'node:test'
 import { exportJWK, exportSPKI, type JWTHeaderParameters, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
 import t, { type Test } from 'tap'
+import { NOT_ACCESS_TOKENS } from '../../../plugins/auth/access-token.ts'
 import type { OidcConfig } from '../../../plugins/config/auth.ts'
 import { Secret } from '../../../plugins/config/secret.ts'
 import { ask, oidc, startAuthApp } from '../../support/auth.ts'
@@ -190,7 +191,7 @@ t.test('which tokens are refused, and why', async t => {
     ['an empty subject', provider.sign({ ...claims, sub: '' }), /no subject/],
     ['a subject that is not a string', provider.sign({ ...claims, sub: 7 as unknown as string }), /no subject/],
     ['an ID token', provider.sign({ ...claims, aud: AGENT.id }), /another resource/],
-    ['a logout token', provider.sign(claims, { typ: 'logout+jwt' }), /not an access token/],
+    ['a logout token', provider.sign(claims, { typ: 'logout+jwt' }), /is a logout token/],
     ['algorithm none', new UnsecuredJWT(claims).encode(), /not a JWT that can be verified|algorithm/],
     [
       'algorithm none with a signature',
@@ -248,6 +249,120 @@ t.test('which tokens are refused, and why', async t => {
   }
   t.equal(asked, 0, 'no key is fetched from a URL in the token')
   t.notOk(log().includes(payload) || log().includes(String(sub)), 'claims are not logged')
+})
+
+t.test('only an access token is accepted', async t => {
+  const { provider, url } = await startBoth(t)
+  const claims = claimsFor(provider, url)
+  const none = undefined as unknown as string
+  const outcome = async (more: JWTPayload, typ: unknown) => {
+    const { status, message } = await ask(url, await provider.sign({ ...claims, ...more }, { typ: typ as string }))
+    return status === 200 ? 'accepted' : message.replace(/^Not authenticated: |\.$/g, '')
+  }
+  const { id, refresh, logout, event, other, malformed } = NOT_ACCESS_TOKENS
+  const events = { 'http://schemas.openid.net/event/backchannel-logout': {} }
+  const rows: [reason: string, claims: JWTPayload, typ: unknown][] = [
+    ['accepted', { nonce: 'n' }, 'at+jwt'],
+    ['accepted', { nonce: 'n' }, 'application/at+JWT'],
+    ['accepted', { nonce: 'n', typ: 'Bearer' }, 'JWT'],
+    ['accepted', { nonce: 'n', typ: 'Bearer' }, none],
+    ['accepted', { token_use: 'access', token_type: 'Bearer', typ: 'DPoP' }, none],
+    ['accepted', { token_type: 'urn:ietf:params:oauth:token-type:access_token' }, 'JWT'],
+    [id, { nonce: 'n' }, 'JWT'],
+    [id, { nonce: '' }, none],
+    [id, { nonce: 'n', token_type: 'Bearer' }, none],
+    [id, { nonce: 'n', aud: AGENT.id }, 'JWT'],
+    [id, { at_hash: 'h' }, 'at+jwt'],
+    [id, { c_hash: 'h', typ: 'Bearer' }, 'JWT'],
+    [id, { s_hash: 'h' }, 'JWT'],
+    [id, { token_use: 'id' }, 'JWT'],
+    [id, { token_use: 'ID', exp: now() - 60 }, 'JWT'],
+    [id, { typ: 'ID' }, 'JWT'],
+    [id, { typ: 'Serialized-ID' }, 'at+jwt'],
+    [id, { token_type: 'urn:ietf:params:oauth:token-type:id_token' }, none],
+    [id, {}, 'id_token'],
+    [refresh, { typ: 'Refresh' }, 'JWT'],
+    [refresh, { typ: 'Offline' }, 'at+jwt'],
+    [refresh, { token_type: 'refresh' }, 'JWT'],
+    [refresh, { token_use: 'refresh_token' }, none],
+    [refresh, {}, 'rt+jwt'],
+    [logout, { typ: 'Logout' }, 'JWT'],
+    [logout, { events }, 'at+jwt'],
+    [logout, { events, exp: now() - 60 }, none],
+    [logout, {}, 'logout+jwt'],
+    [logout, {}, 'application/LOGOUT+jwt'],
+    [event, {}, 'secevent+jwt'],
+    [event, { events: { 'https://schemas.openid.net/secevent/caep/event-type/session-revoked': {} } }, 'JWT'],
+    [event, { events: null }, 'JWT'],
+    [other, { typ: 'reset-credentials' }, 'JWT'],
+    [other, { typ: '' }, 'JWT'],
+    [other, { token_use: 'client_assertion' }, none],
+    [other, { token_type: 'N_A' }, none],
+    [other, {}, 'dpop+jwt'],
+    [other, {}, 'Bearer'],
+    [other, {}, ''],
+    [malformed, {}, ['at+jwt']],
+    [malformed, {}, 7],
+    [malformed, {}, null],
+    [malformed, {}, { toString: 'at+jwt' }],
+    [malformed, { typ: ['Bearer'] }, 'at+jwt'],
+    [malformed, { token_use: null }, 'JWT'],
+    [malformed, { token_type: { access: true } }, none],
+  ]
+  for (const [reason, more, typ] of rows) {
+    t.equal(await outcome(more, typ), reason, JSON.stringify({ ...more, header: typ }))
+  }
+})
+
+t.test('a token has one spelling, and one token_id', async t => {
+  const client = { introspection: { clientId: SERVICE.id, clientSecret: new Secret(SERVICE.secret) } }
+  const { provider, url } = await startBoth(t, client)
+  const { jti, ...claims } = claimsFor(provider, url)
+  const introspections = () => provider.requests.filter(path => path === '/token/introspection').length
+  // Of the lengths modulo 3, every one: the last character of each part has unused bits or none.
+  for (const filler of ['', 'x', 'xx']) {
+    const token = await provider.sign({ ...claims, filler })
+    const { status, principal: { tokenId } } = await ask(url, token)
+    t.equal(status, 200)
+    const parts = token.split('.')
+    for (const [index, part] of parts.entries()) {
+      const last = part.slice(-1)
+      const respelled = [
+        `${part}=`,
+        `${part}==`,
+        `${part}!`,
+        `${part}A`,
+        part.replaceAll('-', '+').replaceAll('_', '/'),
+        ...['A', 'B', 'C', 'D', 'E', 'I', 'Q', 'g', 'w', '8', 'M', 'Y', 'Z', 'b'].map(next =>
+          part.slice(0, -1) + next),
+        `${part.slice(0, 4)}=${part.slice(4)}`,
+        `${part.slice(0, 4)}*${part.slice(4)}`,
+      ].filter(other => other !== part)
+      for (const other of respelled) {
+        const before = introspections()
+        const answer = await ask(url, parts.toSpliced(index, 1, other).join('.'))
+        t.equal(answer.status, 401, `part ${index}, which ends with ${last}, as ${other.slice(-6)}`)
+        if (Buffer.from(other, 'base64url').equals(Buffer.from(part, 'base64url'))) {
+          t.match(answer.message, /not a JWT in its only spelling/)
+          t.equal(introspections(), before, 'the issuer, which may read it leniently, is not asked')
+        }
+      }
+    }
+    for (const other of [`${token}.`, `.${token}`, token.replace('.', '..')]) {
+      t.match(await ask(url, other), { status: 401, message: /not a JWT in its only spelling/ })
+    }
+
+    // The order of P-256: (r, n − s) is a signature too.
+    const n = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
+    const signature = Buffer.from(parts[2] as string, 'base64url')
+    const s = n - BigInt(`0x${signature.toString('hex', 32)}`)
+    const twin = Buffer.concat([signature.subarray(0, 32), Buffer.from(s.toString(16).padStart(64, '0'), 'hex')])
+    const answer = await ask(url, parts.toSpliced(2, 1, twin.toString('base64url')).join('.'))
+    t.equal(answer.status, 200)
+    t.equal(answer.principal.tokenId, tokenId, 'a second signature changes nothing')
+  }
+  const encrypted = Buffer.from('{"alg":"dir","enc":"A256GCM"}').toString('base64url')
+  t.match(await ask(url, `${encrypted}..AAAA.AAAA=.AAAA`), { status: 401, message: /not a JWT in its only spelling/ })
 })
 
 t.test('a new key is found, and a withdrawn key is no longer accepted', async t => {

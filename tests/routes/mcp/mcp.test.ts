@@ -370,3 +370,27 @@ t.test('a malformed Host that no browser can send is accepted', async t => {
     t.equal((await app.inject({ ...request, headers: { ...request.headers, host } })).statusCode, 200, host)
   }
 })
+
+t.test('a second Host cannot get past a proxy that checks one', async t => {
+  for (const env of [{}, { KAFSCALE_MCP_ALLOWED_HOSTS: 'localhost' }]) {
+    const app = await buildTestApp(t, env)
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const { headers, payload } = modern('tools/list')
+    const answer = async (path: string, ...hosts: string[]) => {
+      const request = httpRequest(app.listeningOrigin + path, {
+        method: 'POST',
+        agent: false,
+        headers: [...Object.entries(headers).flat(), ...hosts] as unknown as Record<string, string>,
+      })
+      request.end(JSON.stringify(payload))
+      const [response] = await once(request, 'response')
+      return { status: response.statusCode, body: await json(response) }
+    }
+    t.match(await answer('/mcp', 'Host', 'localhost'), { status: 200 })
+    const refused = { status: 400, body: { error: { message: /^Invalid Host: the request has more than one Host/ } } }
+    t.match(await answer('/mcp', 'Host', 'localhost', 'Host', 'evil.example'), refused)
+    t.match(await answer('/mcp', 'Host', 'evil.example', 'hOST', 'localhost'), refused)
+    t.match(await answer('/mcp', 'Host', 'localhost', 'host', 'localhost'), refused, 'even if both are equal')
+    t.match(await answer('/mcp', 'Host', 'localhost', 'host', ''), refused)
+  }
+})
