@@ -61,19 +61,16 @@ t.test('an answer is returned twice, as a value and as compact JSON text', async
   })
 })
 
-t.test('invisible characters are escaped in the text and unchanged in the value', async t => {
+t.test('unseen characters are escaped in the text and unchanged in the value', async t => {
   const app = await buildTestApp(t)
-  const invisible = '\u0000\u001f\u007f\u0080\u009f\u00ad\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufeff'
-  app.tools.declare(tool({ answer: () => ({ [invisible]: invisible, visible: 'é☃😀"\\' }) }))
+  const unseen = '\u0000\u001f\u007f\u0080\u009f\u00ad\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufe0f\ufeff\ufff9'
+  app.tools.declare(tool({ answer: () => ({ [unseen]: unseen, visible: 'é☃😀"\\' }) }))
   const { content: [{ text } = { text: '' }], structuredContent } = await call(app)
-  t.equal(
-    text,
-    '{"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff":' +
-      '"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff",' +
-      '"visible":"é☃😀\\"\\\\"}'
-  )
+  const escaped = '\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufe0f' +
+    '\\ufeff\\ufff9'
+  t.equal(text, `{"${escaped}":"${escaped}","visible":"é☃😀\\"\\\\"}`)
   t.strictSame(JSON.parse(text), structuredContent)
-  t.strictSame(structuredContent, { [invisible]: invisible, visible: 'é☃😀"\\' })
+  t.strictSame(structuredContent, { [unseen]: unseen, visible: 'é☃😀"\\' })
 })
 
 t.test('input that does not match the schema is rejected, with every mistake', async t => {
