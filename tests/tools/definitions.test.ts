@@ -444,33 +444,48 @@ t.test('text over 4 KB that is not a name is truncated, with a note', needsEtcd,
   for (const { metadata } of offsets) t.ok(Buffer.byteLength(metadata) <= 4096)
 })
 
-t.test('the error about an answer of 4 MB or more names a limit that fits', needsEtcd, async t => {
+t.test('the error about an answer of 1 MB or more names a limit that fits, whatever the names', needsEtcd, async t => {
   const etcd = await startEtcd(t)
-  const partitions = Array.from({ length: 1_000 }, (_, partition) => partition)
+  const names = Array.from({ length: 100 }, (_, index) => `${index}${'\u200b'.repeat(3_000)}`)
+  const [first = ''] = names
+  const members = new Map(names.map(name => [name, {
+    clientId: name,
+    clientHost: '',
+    heartbeatAtMs: now,
+    assignments: new Map(),
+    subscriptions: [],
+    sessionTimeoutMs: 10_000,
+  }]))
   await fill(etcd, [
-    snapshot([topic('orders', partitions.length)]),
-    ...partitions.map(partition => commit('g', 'orders', partition, 0, 'x'.repeat(5_000))),
+    snapshot(names.map(name => topic(name, 2))),
+    group(first, { members: new Map([...members].slice(0, 70)) }),
+    ...names.flatMap(name => [
+      nextOffset(name, 0, 5),
+      nextOffset(name, 1, 5),
+      commit(first, name, 0, 0),
+      commit(name, first, 1, 0),
+    ]),
   ])
   const app = await buildSyncedApp(t, etcd)
-  for (const call of [callTool, callTool2025]) {
-    const { isError, content, structuredContent, _meta } = await call(app, 'fetch_offsets', {
-      group_id: 'g',
-      limit: 1_000,
-    })
-    t.strictSame({ isError, structuredContent, error: _meta?.['kafscale-mcp/error'] }, {
-      isError: true,
-      structuredContent: undefined,
-      error: { code: 'RESULT_TOO_LARGE', retryable: false },
-    })
-    const limit = Number(
-      /^RESULT_TOO_LARGE: The answer would be 4 MB or more\. Call again with limit (\d+), which fits\.$/.exec(
-        content[0]?.text ?? ''
-      )?.[1]
-    )
-    t.ok(limit > 900, `limit ${limit}`)
-    t.match(await call(app, 'fetch_offsets', { group_id: 'g', limit }), {
-      structuredContent: { offsets: { length: limit }, total: 1_000 },
-    })
+  for (const name of PAGED) {
+    const input = ['describe_group', 'fetch_offsets'].includes(name) ? { group_id: first } : {}
+    for (const call of [callTool, callTool2025]) {
+      const { isError, content, structuredContent, _meta } = await call(app, name, { ...input, limit: 1_000 })
+      t.strictSame({ isError, structuredContent, error: _meta?.['kafscale-mcp/error'] }, {
+        isError: true,
+        structuredContent: undefined,
+        error: { code: 'RESULT_TOO_LARGE', retryable: false },
+      }, name)
+      const limit = Number(
+        /^RESULT_TOO_LARGE: The answer would be 1 MB or more \(.*\)\. Call again with limit (\d+), which fits\.$/.exec(
+          content[0]?.text ?? ''
+        )?.[1]
+      )
+      t.ok(limit > 10, `${name}: limit ${limit}`)
+      t.notOk((await call(app, name, { ...input, limit })).isError, `${name}: limit ${limit} fits`)
+      const more = Math.ceil(limit * 1.1) + 2
+      t.ok((await call(app, name, { ...input, limit: more })).isError, `${name}: limit ${more} does not fit`)
+    }
   }
 })
 
