@@ -1,6 +1,9 @@
 /** The errors that callers and operators see, in one table. Internal errors are declared where they are thrown. */
 import createError, { FastifyError } from '@fastify/error'
 
+/** An answer must be smaller than this, as compact JSON, so that no answer occupies the service for long. */
+export const MAX_ANSWER_BYTES = 1024 * 1024
+
 interface ErrorEntry {
   /** HTTP status. A failed tool call still returns 200; its status here is for logs and documentation. */
   status: number
@@ -31,7 +34,11 @@ const TOOL_ERRORS = {
     message: 'Consumer group %s does not exist: it has no members and no committed offsets. ' +
       'Call list_groups for the groups that exist.',
   },
-  RESULT_TOO_LARGE: { status: 413, retryable: false, message: 'The answer would be 4 MB or more. %s' },
+  RESULT_TOO_LARGE: {
+    status: 413,
+    retryable: false,
+    message: `The answer would be ${MAX_ANSWER_BYTES / 1024 ** 2} MB or more (a batch shares this limit). %s`,
+  },
   METADATA_UNAVAILABLE: {
     status: 503,
     retryable: true,

@@ -51,6 +51,7 @@ export default defineTool({
     }),
     ...paged,
   }),
+  rows: { list: 'topics' },
   errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   async answer (host, query, context) {
     const metrics = host.brokerMetrics.configured ? await host.brokerMetrics.scrape().catch(() => undefined) : undefined

@@ -57,6 +57,7 @@ export default defineTool({
     total: means(integer, 'Partitions with a known lag that match the filters, on all pages'),
     next_cursor: paged.next_cursor,
   }),
+  rows: { list: 'lag', per: { list: 'groups', field: 'group_id' } },
   errors: ['METADATA_UNAVAILABLE', 'GROUP_NOT_FOUND', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()

@@ -44,6 +44,7 @@ export default defineTool({
     })),
     ...paged,
   }),
+  rows: { list: 'configs' },
   errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()

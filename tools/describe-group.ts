@@ -55,6 +55,7 @@ export default defineTool({
     })),
     ...paged,
   }),
+  rows: { list: 'members' },
   errors: ['METADATA_UNAVAILABLE', 'GROUP_NOT_FOUND', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()

@@ -48,6 +48,7 @@ export default defineTool({
     total: means(integer, 'Partitions on all pages; a topic without partitions counts as one'),
     next_cursor: paged.next_cursor,
   }),
+  rows: { list: 'topics', nested: 'partitions' },
   errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()

@@ -38,6 +38,7 @@ export default defineTool({
     unknown_topics: means(list(text), 'Given topics that do not exist and have no rows here'),
     ...paged,
   }),
+  rows: { list: 'offsets' },
   errors: ['METADATA_UNAVAILABLE', 'GROUP_NOT_FOUND', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()

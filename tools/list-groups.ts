@@ -38,6 +38,7 @@ export default defineTool({
     })),
     ...paged,
   }),
+  rows: { list: 'groups' },
   errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()

@@ -23,6 +23,7 @@ export default defineTool({
   operation: 'observe',
   input: input({ pattern, ...page }),
   output: object({ ...observed, topics: list(topicSummary), ...paged }),
+  rows: { list: 'topics' },
   errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()

@@ -20,10 +20,22 @@ export interface Tool<Input extends TObject = TObject, Output extends TObject = 
   operation: Operation
   input: Input
   output: Output
+  /** Required if the input has a `limit`. */
+  rows?: Rows
   /** What the tool can fail with besides {@link COMMON_ERRORS}. */
   errors?: readonly ToolErrorCode[]
   /** Returns the answer, or throws one of the tool errors in `errors.ts`. */
   answer: (host: Host, input: Static<Input>, context: CallContext) => Static<Output> | Promise<Static<Output>>
+}
+
+/** Where the rows are that `limit` counts, as names of fields of the answer. */
+export interface Rows {
+  /** The list of the rows. */
+  list: string
+  /** A list in each item of the list, whose items are the rows instead. An item without any is a row itself. */
+  nested?: string
+  /** A list with one further item for each value that a field has on the page. */
+  per?: { list: string, field: string }
 }
 
 /** What every tool can fail with. */
@@ -69,6 +81,8 @@ export interface Caller {
   mcpClient: string | null
   requestId: string | null
   traceId: string | null
+  /** The number of calls in the same request, if that is a batch: they share the limit of an answer's size. */
+  batchSize?: number
 }
 
 /** A tool's result as MCP carries it. */

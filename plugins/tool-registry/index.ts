@@ -2,22 +2,23 @@ import { Ajv, type ValidateFunction } from 'ajv'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import {
-  ConfigError, describeError, Internal, isToolError, MetadataUnavailable, PermissionDenied, ResultTooLarge
+  ConfigError, describeError, Internal, isToolError, MAX_ANSWER_BYTES, MetadataUnavailable, PermissionDenied,
+  ResultTooLarge
 } from '../../errors.ts'
 import { VisibleMirror } from '../../kafscale/visible-mirror.ts'
-import { escapeUnprintable, quote } from '../../lib/printable.ts'
+import { quote } from '../../lib/printable.ts'
 import type { CallContext, Caller, Host, Tool, ToolResult } from '../../tools/tool.ts'
 import type { Principal } from '../auth/principal.ts'
 import type { Decision } from '../rbac/decide.ts'
+import { answerJson, fittingLimit } from './answer.ts'
 import { validInput } from './input.ts'
 import { recordOf } from './record.ts'
+import { Turns } from './turns.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { tools: Tools }
 }
 
-/** An answer must be smaller than this, as compact JSON. The message of `RESULT_TOO_LARGE` says 4 MB. */
-const MAX_ANSWER_BYTES = 4 * 1024 * 1024
 /** How much of the name of a tool that does not exist is recorded. */
 const MAX_NAME_LENGTH = 128
 
@@ -64,6 +65,7 @@ export default fp(async function toolRegistry (app) {
   const entries = new Map<string, Entry>()
   const known: string[] = []
   const host = hostOf(app, entries)
+  const turns = new Turns()
 
   app.decorate<Tools>('tools', {
     known,
@@ -125,10 +127,11 @@ export default fp(async function toolRegistry (app) {
     announce: () => Promise<void>
   ): Promise<ToolResult> {
     try {
+      await turns.next()
       const valid = validInput(tool, validate, input)
       if (decision.kind === 'denied') throw new PermissionDenied(tool.name, decision.needs)
       if (tool.operation === 'mutate') await announce()
-      return await run(tool, valid, contextOf(tool, caller.principal, signal))
+      return await run(tool, valid, contextOf(tool, caller.principal, signal), caller.batchSize ?? 1)
     } catch (error) {
       return failure(error, tool.name, caller)
     }
@@ -149,27 +152,21 @@ export default fp(async function toolRegistry (app) {
     }
   }
 
-  async function run (tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<ToolResult> {
-    const answer = await tool.answer(host, input, context)
-    const text = answerText(answer)
-    if (Buffer.byteLength(text) >= MAX_ANSWER_BYTES) {
-      throw new ResultTooLarge(await smallerLimit(tool, input, context))
+  async function run (
+    tool: Tool,
+    input: Record<string, unknown>,
+    context: CallContext,
+    batchSize: number
+  ): Promise<ToolResult> {
+    const maxBytes = MAX_ANSWER_BYTES / batchSize
+    let answer = tool.answer(host, input, context)
+    if (answer instanceof Promise) {
+      answer = await answer
+      await turns.next()
     }
+    const text = answerJson(answer, maxBytes)
+    if (text === undefined) throw new ResultTooLarge(smallerLimit(tool, answer, maxBytes))
     return { content: [{ type: 'text', text }], structuredContent: answer }
-  }
-
-  /** What to do about an answer that is too large. Searches for the largest limit whose answer fits. */
-  async function smallerLimit (tool: Tool, input: Record<string, unknown>, context: CallContext): Promise<string> {
-    if (!Object.hasOwn(tool.input.properties, 'limit')) return 'This tool has no pages, so ask an operator.'
-    let fits = 0
-    let tooLarge = Number(input.limit ?? 100)
-    while (tooLarge - fits > 1) {
-      const limit = (fits + tooLarge) >> 1
-      const text = answerText(await tool.answer(host, { ...input, limit }, context))
-      if (Buffer.byteLength(text) < MAX_ANSWER_BYTES) fits = limit
-      else tooLarge = limit
-    }
-    return fits > 0 ? `Call again with limit ${fits}, which fits.` : 'Even one row does not fit, so ask for less.'
   }
 
   function failure (error: unknown, tool: string, { requestId, traceId }: Caller): ToolResult {
@@ -225,6 +222,9 @@ function definitionOf ({ name, title, description, input, output, operation }: T
   }
 }
 
-function answerText (answer: Record<string, unknown>): string {
-  return escapeUnprintable(JSON.stringify(answer))
+/** What to do about an answer that is too large. */
+function smallerLimit ({ rows, output }: Tool, answer: Record<string, unknown>, maxBytes: number): string {
+  if (!rows) return 'This tool has no pages, so ask an operator.'
+  const limit = fittingLimit(answer, rows, Object.hasOwn(output.properties, 'next_cursor'), maxBytes)
+  return limit > 0 ? `Call again with limit ${limit}, which fits.` : 'Even one row does not fit, so ask for less.'
 }

@@ -178,6 +178,7 @@ function callerOf (request: FastifyRequest, message: unknown): Caller {
     mcpClient: typeof name === 'string' ? typeof version === 'string' ? `${name} ${version}` : name : null,
     requestId: request.id,
     traceId: traceIdOf(request.headers, message),
+    batchSize: Math.max(1, callsIn(message).length),
   }
 }
 

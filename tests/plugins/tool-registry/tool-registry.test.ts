@@ -9,6 +9,7 @@ import {
   Internal,
   InvalidArgument,
   InvalidCursor,
+  MAX_ANSWER_BYTES,
   MetadataUnavailable,
   MetricsNotConfigured,
   MetricsUnavailable,
@@ -21,7 +22,7 @@ import type { Environment } from '../../../plugins/config/read.ts'
 import type { Caller, ToolResult } from '../../../tools/tool.ts'
 import { buildTestApp, CALLER, tool } from '../../support/service.ts'
 
-const MAX_ANSWER_BYTES = 4 * 1024 * 1024
+const TOO_LARGE = 'The answer would be 1 MB or more (a batch shares this limit).'
 const limit = Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 }))
 
 async function call (app: FastifyInstance, input?: unknown, name = 'test', caller = CALLER): Promise<ToolResult> {
@@ -61,19 +62,16 @@ t.test('an answer is returned twice, as a value and as compact JSON text', async
   })
 })
 
-t.test('invisible characters are escaped in the text and unchanged in the value', async t => {
+t.test('unseen characters are escaped in the text and unchanged in the value', async t => {
   const app = await buildTestApp(t)
-  const invisible = '\u0000\u001f\u007f\u0080\u009f\u00ad\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufeff'
-  app.tools.declare(tool({ answer: () => ({ [invisible]: invisible, visible: 'é☃😀"\\' }) }))
+  const unseen = '\u0000\u001f\u007f\u0080\u009f\u00ad\u061c\u200b\u200f\u2028\u202e\u2060\u2069\ufe0f\ufeff\ufff9'
+  app.tools.declare(tool({ answer: () => ({ [unseen]: unseen, visible: 'é☃😀"\\' }) }))
   const { content: [{ text } = { text: '' }], structuredContent } = await call(app)
-  t.equal(
-    text,
-    '{"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff":' +
-      '"\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufeff",' +
-      '"visible":"é☃😀\\"\\\\"}'
-  )
+  const escaped = '\\u0000\\u001f\\u007f\\u0080\\u009f\\u00ad\\u061c\\u200b\\u200f\\u2028\\u202e\\u2060\\u2069\\ufe0f' +
+    '\\ufeff\\ufff9'
+  t.equal(text, `{"${escaped}":"${escaped}","visible":"é☃😀\\"\\\\"}`)
   t.strictSame(JSON.parse(text), structuredContent)
-  t.strictSame(structuredContent, { [invisible]: invisible, visible: 'é☃😀"\\' })
+  t.strictSame(structuredContent, { [unseen]: unseen, visible: 'é☃😀"\\' })
 })
 
 t.test('input that does not match the schema is rejected, with every mistake', async t => {
@@ -215,7 +213,7 @@ t.test('an error says whether and when to retry', async t => {
   )
 })
 
-t.test('an answer of 4 MB is too large, but one byte less is not', async t => {
+t.test('an answer of 1 MB is too large, but one byte less is not', async t => {
   const app = await buildTestApp(t)
   let bytes = MAX_ANSWER_BYTES - 1
   app.tools.declare(tool({ answer: () => ({ text: 'x'.repeat(bytes - '{"text":""}'.length) }) }))
@@ -223,7 +221,7 @@ t.test('an answer of 4 MB is too large, but one byte less is not', async t => {
   bytes++
   t.strictSame(
     await call(app),
-    failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. This tool has no pages, so ask an operator.')
+    failure('RESULT_TOO_LARGE', `${TOO_LARGE} This tool has no pages, so ask an operator.`)
   )
 })
 
@@ -234,6 +232,7 @@ t.test('the error about an answer that is too large names a limit that fits', as
     let calls = 0
     app.tools.declare(tool({
       properties: { limit },
+      rows: { list: 'rows' },
       answer: (_, { limit = 100 }) => {
         calls++
         return { rows: sizes.slice(0, Number(limit)).map(size => 'x'.repeat(size)) }
@@ -244,7 +243,7 @@ t.test('the error about an answer that is too large names a limit that fits', as
   const named = async (input: object) => {
     const text = (await call(app, input)).content[0]?.text ?? ''
     return Number(
-      /^RESULT_TOO_LARGE: The answer would be 4 MB or more\. Call again with limit (\d+), which fits\.$/.exec(text)
+      /^RESULT_TOO_LARGE: .* Call again with limit (\d+), which fits\.$/.exec(text)
         ?.[1] ?? text
     )
   }
@@ -253,9 +252,9 @@ t.test('the error about an answer that is too large names a limit that fits', as
   t.test('and is close to the largest such limit', async t => {
     for (const [sizes, input] of [
       [rows(1_000, 5_000), { limit: 1_000 }],
-      [rows(1_000, 5_000), { limit: 850 }],
+      [rows(1_000, 5_000), { limit: 250 }],
       [rows(200, 50_000), {}],
-      [[...rows(10, 4_000), ...rows(10, 1_000_000)], {}],
+      [[...rows(10, 4_000), ...rows(10, 300_000)], {}],
       [[MAX_ANSWER_BYTES - 1_000, 1_000, 1], {}],
     ] as const) {
       declareRows(sizes as number[])
@@ -270,19 +269,49 @@ t.test('the error about an answer that is too large names a limit that fits', as
     }
   })
 
-  t.test('and is found without trying every limit', async t => {
+  t.test('and is computed from the rows of the answer, without another', async t => {
     const { calls } = declareRows(rows(100, Math.ceil(MAX_ANSWER_BYTES / 100)))
     await named({ limit: 1_000 })
-    t.ok(calls() <= 12, `${calls()} calls`)
+    t.equal(calls(), 1)
+  })
+
+  t.test('and takes no more work than an answer that fits', async t => {
+    let serialized = 0
+    const row = { toJSON: () => { serialized++; return 'x'.repeat(MAX_ANSWER_BYTES / 16) } }
+    app.tools.declare(tool({
+      properties: { limit },
+      rows: { list: 'rows' },
+      answer: () => ({ rows: new Array(1_000).fill(row) }),
+    }))
+    t.equal(await named({}), 15)
+    t.ok(serialized <= 2 * 16 + 8, `${serialized} rows were serialized`)
   })
 
   t.test('unless even one row does not fit', async t => {
     declareRows([MAX_ANSWER_BYTES, 1])
     t.match(
       await call(app, {}),
-      failure('RESULT_TOO_LARGE', 'The answer would be 4 MB or more. Even one row does not fit, so ask for less.')
+      failure('RESULT_TOO_LARGE', `${TOO_LARGE} Even one row does not fit, so ask for less.`)
     )
   })
+})
+
+t.test('calls that arrive together leave the event loop in between', async t => {
+  const app = await buildTestApp(t)
+  let turn = 0
+  const count = () => { turn++; counting = setImmediate(count) }
+  let counting = setImmediate(count)
+  t.teardown(() => clearImmediate(counting))
+  const turns: number[] = []
+  app.tools.declare(tool({
+    answer: () => {
+      turns.push(turn)
+      for (const start = performance.now(); performance.now() - start < 11;);
+      return {}
+    },
+  }))
+  await Promise.all(Array.from({ length: 10 }, () => call(app)))
+  t.equal(new Set(turns).size, 10, `turns ${turns}`)
 })
 
 t.test('tools are listed by name, regardless of the order of their declarations', async t => {

@@ -283,6 +283,23 @@ t.test('an unknown tool is a protocol error, which escapes invisible characters 
   t.equal(error.message, `Tool "\\u202e\\u0085\\n${x(125)}" does not exist. Call tools/list for those that do.`)
 })
 
+t.test('the calls of a batch share the limit of an answer', async t => {
+  const app = await buildTestApp(t)
+  app.tools.declare(tool({ answer: () => ({ text: 'x'.repeat(200_000) }) }))
+  const batch = async (size: number) => {
+    const { headers, payload } = legacy('tools/call', { name: 'test' })
+    const messages = Array.from({ length: size }, (_, id) => ({ ...payload, id }))
+    const response = await app.inject({
+      ...legacy('ping'),
+      headers: { ...headers, 'mcp-protocol-version': '2025-03-26' },
+      payload: JSON.stringify(messages),
+    })
+    return (response.json() as { result: { isError?: true } }[]).filter(({ result }) => !result.isError).length
+  }
+  t.equal(await batch(5), 5)
+  t.equal(await batch(6), 0)
+})
+
 t.test('callers may use the same id at the same time', async t => {
   const app = await buildTestApp(t)
   const { calls, release } = declareWaitingTool(app)
