@@ -65,8 +65,8 @@ t.test('brokers are scraped together, and one that fails costs only itself', asy
   t.match(brokers, [
     { nodeId: null, address: good, state: 'ok', page: { goroutines: 39 } },
     { address: html, state: 'invalid', error: 'kafscale_admin_requests_total is missing' },
-    { address: moved, state: 'invalid', error: 'it answered HTTP 302' },
-    { address: broken, state: 'invalid', error: 'it answered HTTP 500' },
+    { address: moved, state: 'invalid', error: 'it did not answer with a metrics page' },
+    { address: broken, state: 'invalid', error: 'it did not answer with a metrics page' },
     { address: large, state: 'invalid', error: 'it is larger than 8 MB' },
     { address: cut, state: 'unreachable' },
     { address: gone, state: 'unreachable', error: 'ECONNREFUSED' },
@@ -139,6 +139,7 @@ t.test('placeholders make a URL of each broker of the snapshot', needsEtcd, asyn
   const app = await build(t, {
     ...etcd.env,
     KAFSCALE_MCP_BROKER_METRICS_URL: `http://{host}:${port}/{node_id}/metrics`,
+    KAFSCALE_MCP_METRICS_ALLOWED_HOSTS: '127.0.0.0/8, ::1',
   })
   await app.ready()
   await waitFor(() => app.metadata.state === 'synced', 5000, 'the mirror to sync')
