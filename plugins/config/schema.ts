@@ -236,8 +236,8 @@ export const ConfigSchema = {
   },
   rateLimit: {
     name: 'RATE_LIMIT',
-    meaning: 'Requests per minute per principal. 0: no limit',
-    default: '0',
+    meaning: 'Requests per minute per principal. 0: no limit, which is the default without authentication',
+    default: '1200',
     parse: wholeNumber(),
   },
   addressRateLimit: {

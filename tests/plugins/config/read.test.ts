@@ -214,6 +214,8 @@ t.test('what each variable accepts', async t => {
     [{ AUDIT_FAIL_MODE: 'open' }, 'auditFailMode', 'open'],
     [{ AUDIT_REDACT: 'pin, iban' }, 'auditRedact', ['pin', 'iban']],
     [{ RATE_LIMIT: '600' }, 'rateLimit', 600],
+    [{ AUTH_TOKEN: 'x'.repeat(32) }, 'rateLimit', 1_200],
+    [{ RATE_LIMIT: '0', AUTH_TOKEN: 'x'.repeat(32) }, 'rateLimit', 0],
     [{ ADDRESS_RATE_LIMIT: '6000' }, 'addressRateLimit', 6_000],
     [{ MAX_CONCURRENT_CALLS: '0' }, 'maxConcurrentCalls', 0],
     [{ ADDRESS_MAX_CONCURRENT_CALLS: '128' }, 'addressMaxConcurrentCalls', 128],
