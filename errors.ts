@@ -187,3 +187,15 @@ export class UsageError extends Error {
 export class CompactedError extends Error {
   override name = 'CompactedError'
 }
+
+/** The address of a broker's host, which the snapshot names, is not one that the service connects to. */
+export class HostRefusedError extends Error {
+  override name = 'HostRefusedError'
+
+  constructor () {
+    super(
+      'its host is a loopback, link-local, multicast or other special address: an operator can allow it in ' +
+        'KAFSCALE_MCP_METRICS_ALLOWED_HOSTS'
+    )
+  }
+}

@@ -59,6 +59,7 @@ export function everythingOn (t: Teardown): Record<'audited' | 'everything', Var
         KAFSCALE_MCP_AUTH_MODE: 'jwks',
         KAFSCALE_MCP_AUTH_JWKS_FILE: jwksFile,
         KAFSCALE_MCP_AUTH_JWKS_ISSUER: ISSUER,
+        KAFSCALE_MCP_RATE_LIMIT: '0',
         KAFSCALE_MCP_PUBLIC_URL: BASE_URL,
         KAFSCALE_MCP_POLICY_FILE: policyFile,
       },

@@ -1,5 +1,9 @@
+import { get, type IncomingMessage, type RequestOptions } from 'node:http'
+import { get as getTls } from 'node:https'
+import { isIPv6, type LookupFunction } from 'node:net'
+import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
-import { MetadataUnavailable, MetricsNotConfigured } from '../errors.ts'
+import { HostRefusedError, MetadataUnavailable, MetricsNotConfigured } from '../errors.ts'
 import {
   aggregate,
   type BrokerPage,
@@ -8,12 +12,19 @@ import {
   parseBrokerPage,
 } from '../kafscale/broker-metrics.ts'
 import type { Broker } from '../kafscale/records.ts'
+import { type BrokerHosts, brokerHosts, isHost } from './broker-hosts.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { brokerMetrics: BrokerMetrics }
 }
 
 const SCRAPE_TIMEOUT_MS = 3_000
+/** Scrapes at once. */
+const MAX_SCRAPES = 32
+/** The brokers after these are left out. The description of `brokers_omitted` repeats this number. */
+const MAX_BROKERS = 1_000
+/** No scrape starts later than this after the first, so that all of them end within 10 s. */
+const LATEST_START_MS = 7_000
 const MAX_PAGE_BYTES = 8 * 1024 * 1024
 
 /** The result for one broker. `nodeId` is `null` when the URL template does not name the broker. */
@@ -26,6 +37,8 @@ export interface MetricsSnapshot {
   scrapedAt: Date
   ageMs: number
   brokers: readonly BrokerResult[]
+  /** Brokers that were not scraped, because there are too many. */
+  omitted: number
   /** The figures of the cluster; `undefined` when no broker returned a valid page. */
   whole: Figures | undefined
 }
@@ -35,7 +48,8 @@ export interface BrokerMetrics {
   /** The outcome of the last scrape. */
   readonly state: 'not_configured' | 'not_scraped' | 'ok' | 'partial' | 'unavailable'
   /**
-   * The brokers' figures, at most `METRICS_MAX_AGE` old: callers within that time share one scrape. Takes at most 3 s.
+   * The brokers' figures, at most `METRICS_MAX_AGE` old: callers within that time share one scrape. Takes at most 3 s
+   * for 32 brokers, and at most 10 s for any number.
    * A broker that does not answer does not affect the others.
    * @throws {MetricsNotConfigured}
    * @throws {MetadataUnavailable} when a URL has a placeholder and the brokers are not known
@@ -44,10 +58,12 @@ export interface BrokerMetrics {
 }
 
 export default fp(async function brokerMetrics (app) {
-  const { brokerMetricsUrl: templates, metricsMaxAgeMs } = app.config
+  const { brokerMetricsUrl: templates, metricsMaxAgeMs, metricsAllowedHosts } = app.config
+  const hosts = brokerHosts(metricsAllowedHosts)
   const closing = new AbortController()
   let last: { atMs: number, snapshot: Promise<Omit<MetricsSnapshot, 'ageMs'>> } | undefined
   let running = false
+  let warned = false
   let state: BrokerMetrics['state'] = templates ? 'not_scraped' : 'not_configured'
 
   app.decorate<BrokerMetrics>('brokerMetrics', {
@@ -56,15 +72,23 @@ export default fp(async function brokerMetrics (app) {
     async scrape () {
       if (!templates) throw new MetricsNotConfigured()
       if (!last || (!running && performance.now() - last.atMs >= metricsMaxAgeMs)) {
-        const targets = templates.flatMap(template => expand(template, brokers))
+        const targets = templates.flatMap(template => expand(template, brokers, hosts))
         running = true
         last = {
           atMs: performance.now(),
-          snapshot: scrapeAll(targets, target => app.telemetry.scrape(target, () => scrapeOne(target, closing.signal))),
+          snapshot: scrapeAll(
+            targets,
+            target => app.telemetry.scrape(target, () => scrapeOne(target, closing.signal, app.log))
+          ),
         }
-        void last.snapshot.then(({ brokers, whole }) => {
+        void last.snapshot.then(({ brokers, omitted, whole }) => {
           running = false
-          state = !whole ? 'unavailable' : brokers.every(broker => broker.state === 'ok') ? 'ok' : 'partial'
+          const complete = omitted === 0 && brokers.every(broker => broker.state === 'ok')
+          state = !whole ? 'unavailable' : complete ? 'ok' : 'partial'
+          if (omitted > 0 && !warned) {
+            warned = true
+            app.log.warn({ scraped: brokers.length, omitted }, 'too many brokers: some are not scraped')
+          }
         })
       }
       const { atMs, snapshot } = last
@@ -83,59 +107,109 @@ export default fp(async function brokerMetrics (app) {
   }
 }, { name: 'broker-metrics', dependencies: ['config', 'telemetry', 'metadata'] })
 
-interface Target { nodeId: number | null, address: string, url: URL | undefined }
+interface Target {
+  nodeId: number | null
+  address: string
+  /** What to scrape, or why there is nothing to scrape. */
+  url: URL | string
+  /** For a host from the snapshot: resolves its name. A host that the operator wrote is used as it is. */
+  lookup?: LookupFunction
+}
 
 /** One target per broker if the template has a placeholder, otherwise a single target whose broker is unknown. */
-function expand (template: string, brokers: () => readonly Broker[]): Target[] {
+function expand (template: string, brokers: () => readonly Broker[], hosts: BrokerHosts): Target[] {
   if (!/\{host\}|\{node_id\}/.test(template)) {
     return [{ nodeId: null, address: new URL(template).host, url: new URL(template) }]
   }
-  return brokers().map(({ nodeId, host }) => {
-    // The host comes from the cluster: it must not inject a path, a port or credentials.
-    const name = /^[\w.-]+$/.test(host) ? host : /^[0-9a-f:.]+$/i.test(host) ? `[${host}]` : ''
-    const url = name === '' && template.includes('{host}')
-      ? null
-      : URL.parse(template.replaceAll('{host}', name).replaceAll('{node_id}', String(nodeId)))
-    return { nodeId, address: url?.host ?? `broker ${nodeId}`, url: url ?? undefined }
+  const isHostOfBroker = /^\w+:\/\/[^/?#:]*\{/.test(template)
+  return brokers().map(({ nodeId, host }): Target => {
+    const url = urlOf(template, nodeId, host)
+    if (!url) return { nodeId, address: `broker ${nodeId}`, url: 'the host in the snapshot is not a host name' }
+    try {
+      if (template.includes('{host}')) hosts.check(host)
+      // A URL also takes other spellings for an address, and `{node_id}` can be one.
+      if (isHostOfBroker) hosts.check(url.hostname.replace(/^\[|\]$/g, ''))
+    } catch (error) {
+      return { nodeId, address: url.host, url: (error as Error).message }
+    }
+    return { nodeId, address: url.host, url, ...isHostOfBroker && { lookup: hosts.lookup } }
   })
 }
 
+/** The host comes from the cluster: it must not inject a path, a port or credentials. */
+function urlOf (template: string, nodeId: number, host: string): URL | null {
+  if (template.includes('{host}') && !isHost(host)) return null
+  const name = isIPv6(host) ? `[${host}]` : host
+  return URL.parse(template.replaceAll('{host}', name).replaceAll('{node_id}', String(nodeId)))
+}
+
+/** Scrapes the targets in their order, so many at once that the service keeps answering. */
 async function scrapeAll (
   targets: Target[],
   scrape: (target: Target) => Promise<BrokerResult>
 ): Promise<Omit<MetricsSnapshot, 'ageMs'>> {
   const scrapedAt = new Date()
-  const brokers = await Promise.all(targets.map(scrape))
+  const latestMs = performance.now() + LATEST_START_MS
+  const brokers: BrokerResult[] = []
+  const scraped = targets.slice(0, MAX_BROKERS)
+  const waiting = scraped.entries()
+  // All workers take from the same iterator.
+  const work = async () => {
+    for (const [index, target] of waiting) {
+      brokers[index] = performance.now() < latestMs ? await scrape(target) : notScraped(target)
+    }
+  }
+  await Promise.all(Array.from({ length: MAX_SCRAPES }, work))
   const pages = brokers.flatMap(broker => broker.state === 'ok' ? [broker.page] : [])
-  return { scrapedAt, brokers, whole: pages.length > 0 ? aggregate(pages) : undefined }
+  const omitted = targets.length - scraped.length
+  return { scrapedAt, brokers, omitted, whole: pages.length > 0 ? aggregate(pages) : undefined }
 }
 
-async function scrapeOne ({ nodeId, address, url }: Target, closing: AbortSignal): Promise<BrokerResult> {
-  if (!url) return { nodeId, address, state: 'invalid', error: 'the host in the snapshot is not a host name' }
+function notScraped ({ nodeId, address }: Target): BrokerResult {
+  return { nodeId, address, state: 'unreachable', error: 'not scraped: other brokers took too long to answer' }
+}
+
+async function scrapeOne (
+  { nodeId, address, url, lookup }: Target,
+  closing: AbortSignal,
+  log: FastifyBaseLogger
+): Promise<BrokerResult> {
+  if (typeof url === 'string') return { nodeId, address, state: 'invalid', error: url }
   const timeout = AbortSignal.timeout(SCRAPE_TIMEOUT_MS)
   try {
-    const page = await download(url, AbortSignal.any([timeout, closing]))
+    const page = await download(url, { signal: AbortSignal.any([timeout, closing]), ...lookup && { lookup } }, log)
     return { nodeId, address, state: 'ok', page: parseBrokerPage(page) }
   } catch (error) {
-    if (error instanceof InvalidPageError) return { nodeId, address, state: 'invalid', error: error.message }
-    const { cause, message } = error as Error & { cause?: { code?: string } }
-    const why = timeout.aborted ? `no answer within ${SCRAPE_TIMEOUT_MS / 1000} s` : cause?.code ?? message
+    if (error instanceof InvalidPageError || error instanceof HostRefusedError) {
+      return { nodeId, address, state: 'invalid', error: error.message }
+    }
+    const { code, message } = error as NodeJS.ErrnoException
+    const why = timeout.aborted ? `no answer within ${SCRAPE_TIMEOUT_MS / 1000} s` : code ?? message
     return { nodeId, address, state: 'unreachable', error: why }
   }
 }
 
-async function download (url: URL, signal: AbortSignal): Promise<string> {
-  const response = await fetch(url, { signal, redirect: 'manual', headers: { accept: 'text/plain' } })
-  if (response.status !== 200) {
-    await response.body?.cancel()
-    throw new InvalidPageError(`it answered HTTP ${response.status}`)
+/** Each page has a connection of its own: one that is reused could lead to an address that `lookup` did not return. */
+async function download (url: URL, options: RequestOptions, log: FastifyBaseLogger): Promise<string> {
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    const request = url.protocol === 'https:' ? getTls : get
+    request(url, { ...options, agent: false, headers: { accept: 'text/plain' } }, resolve).on('error', reject)
+  })
+  try {
+    // Callers must not learn what a host that is not a broker answers.
+    if (response.statusCode !== 200) {
+      log.debug({ address: url.host, statusCode: response.statusCode }, 'not a metrics page')
+      throw new InvalidPageError('it did not answer with a metrics page')
+    }
+    const chunks: Uint8Array[] = []
+    let bytes = 0
+    for await (const chunk of response as AsyncIterable<Uint8Array>) {
+      bytes += chunk.length
+      if (bytes > MAX_PAGE_BYTES) throw new InvalidPageError(`it is larger than ${MAX_PAGE_BYTES / 1024 / 1024} MB`)
+      chunks.push(chunk)
+    }
+    return Buffer.concat(chunks).toString()
+  } finally {
+    response.destroy()
   }
-  const chunks: Uint8Array[] = []
-  let bytes = 0
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.length
-    if (bytes > MAX_PAGE_BYTES) throw new InvalidPageError(`it is larger than ${MAX_PAGE_BYTES / 1024 / 1024} MB`)
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString()
 }

@@ -4,6 +4,9 @@ import { figures, figuresSchema, runtime, runtimeSchema } from './shared/metrics
 import { flag, input, integer, integerOrNull, list, means, object, text, words } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
+/** The brokers whose failures the error names. */
+const MAX_REASONS = 20
+
 export default defineTool({
   name: 'cluster_metrics',
   title: 'Broker metrics',
@@ -17,6 +20,7 @@ export default defineTool({
     observed_at: means(text, 'When the metrics pages of the brokers were scraped'),
     ...figuresSchema,
     partial: means(flag, 'Whether a broker is missing from the figures of the cluster'),
+    brokers_omitted: means(integer, 'Brokers after the first 1,000, which are not scraped'),
     age_ms: means(integer, 'Time since the scrape; calls within `KAFSCALE_MCP_METRICS_MAX_AGE` share one'),
     brokers: list(object({
       node_id: means(integerOrNull, '`null` if the configured URL has no placeholder that identifies the broker'),
@@ -29,17 +33,19 @@ export default defineTool({
   }),
   errors: ['METADATA_UNAVAILABLE', 'METRICS_NOT_CONFIGURED', 'METRICS_UNAVAILABLE'],
   async answer (host, _, { seesEverything }) {
-    const { scrapedAt, ageMs, brokers, whole } = await host.brokerMetrics.scrape()
+    const { scrapedAt, ageMs, brokers, omitted, whole } = await host.brokerMetrics.scrape()
     if (!whole) {
-      const each = brokers.map(broker =>
+      const each = brokers.slice(0, MAX_REASONS).map(broker =>
         `${broker.address} ${broker.state}${broker.state === 'ok' ? '' : ` (${broker.error})`}`
       )
+      if (brokers.length > each.length) each.push(`and ${brokers.length - each.length} more`)
       throw new MetricsUnavailable(each.join(', ') || 'the snapshot lists no broker')
     }
     return {
       observed_at: scrapedAt.toISOString(),
       ...figures(whole, seesEverything),
-      partial: brokers.some(({ state }) => state !== 'ok'),
+      partial: omitted > 0 || brokers.some(({ state }) => state !== 'ok'),
+      brokers_omitted: omitted,
       age_ms: ageMs,
       brokers: brokers.map(broker => {
         const page = broker.state === 'ok' ? broker.page : undefined

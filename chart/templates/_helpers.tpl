@@ -172,6 +172,7 @@ is doubled.
   "ETCD_ENDPOINTS" $mcp.etcdEndpoints
   "ETCD_USERNAME" $mcp.etcd.username
   "BROKER_METRICS_URL" $mcp.metrics.brokerMetricsURL
+  "METRICS_ALLOWED_HOSTS" $mcp.metrics.allowedHosts
   "METRICS_MAX_AGE" $mcp.metrics.maxAge
   "MAX_STALENESS" $mcp.maxStaleness
   "VERIFY_INTERVAL" $mcp.verifyInterval

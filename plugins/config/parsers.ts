@@ -86,6 +86,15 @@ export function parseHost (text: string): string {
   return hostname
 }
 
+/** A glob of host names or addresses in lower case, or a range of addresses. */
+export function parseHostPattern (text: string): string {
+  if (text.includes('/')) return parseCidr(text)
+  if (!/^[\w.*?:-]+$/.test(text)) {
+    throw new Error('globs of host names or addresses such as *.local, or ranges such as 127.0.0.0/8')
+  }
+  return text.toLowerCase()
+}
+
 export function parseOrigin (text: string): string {
   const url = parseUrl(text, 'origins such as https://app.example or http://localhost:3000')
   if (url.origin !== text.toLowerCase().replace(/\/$/, '')) throw new Error('origins: scheme, host and port only')

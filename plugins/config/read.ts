@@ -63,10 +63,12 @@ export function readConfig (env: Environment = process.env): Config {
     tlsClientCaFile: clientCaFile,
     ...others
   } = settings
+  // Without authentication, every caller is on this machine, so only a limit that is set applies.
+  const rateLimit = mode === 'none' && !env[variableOf('rateLimit')] ? 0 : settings.rateLimit
   const tls = certFile !== undefined && keyFile !== undefined ? { certFile, keyFile, clientCaFile } : undefined
   const { tracing, warnings: tracingWarnings } = tracesAskedFor(env)
   const warnings = [...variableWarnings(env), ...authWarnings(mode, settings), ...tracingWarnings]
-  return Object.freeze({ ...others, auth, tls, tracing, warnings })
+  return Object.freeze({ ...others, rateLimit, auth, tls, tracing, warnings })
 }
 
 /** Parses each setting by itself. `unparsed` has those with a mistake, which are absent from `parsed`. */

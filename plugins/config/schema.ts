@@ -8,6 +8,7 @@ import {
   parseCidr,
   parseEndpoint,
   parseHost,
+  parseHostPattern,
   parseIssuer,
   parseList,
   parseMetricsUrl,
@@ -82,6 +83,12 @@ export const ConfigSchema = {
     meaning: 'Broker metrics URLs, comma-separated; {host} and {node_id} expand per broker. ' +
       'auto: http://{host}:9093/metrics',
     parse: listOf(parseMetricsUrl),
+  },
+  metricsAllowedHosts: {
+    name: 'METRICS_ALLOWED_HOSTS',
+    meaning: 'Loopback, link-local and other special hosts that the snapshot may name as brokers, comma-separated: ' +
+      'globs or CIDRs. Unset: none',
+    parse: listOf(parseHostPattern),
   },
   metricsMaxAgeMs: {
     name: 'METRICS_MAX_AGE',
@@ -229,8 +236,8 @@ export const ConfigSchema = {
   },
   rateLimit: {
     name: 'RATE_LIMIT',
-    meaning: 'Requests per minute per principal. 0: no limit',
-    default: '0',
+    meaning: 'Requests per minute per principal. 0: no limit, which is the default without authentication',
+    default: '1200',
     parse: wholeNumber(),
   },
   addressRateLimit: {

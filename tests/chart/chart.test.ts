@@ -205,6 +205,7 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
     'http://{host}:9093/metrics',
     'http://other:9/metrics',
   ]],
+  metricsAllowedHosts: [{ 'metrics.allowedHosts': ['*.local', '127.0.0.0/8'] }, ['*.local', '127.0.0.0/8']],
   metricsMaxAgeMs: [{ 'metrics.maxAge': '3s' }, 3_000],
   maxStalenessMs: [{ maxStaleness: '7m' }, 420_000],
   verifyIntervalMs: [{ verifyInterval: '0' }, 0],

@@ -57,8 +57,8 @@ t.test('brokers are scraped together, and one that fails affects no other', asyn
   t.match(brokers, [
     { nodeId: null, address: good, state: 'ok', page: { goroutines: 39 } },
     { address: html, state: 'invalid', error: 'kafscale_admin_requests_total is missing' },
-    { address: moved, state: 'invalid', error: 'it answered HTTP 302' },
-    { address: broken, state: 'invalid', error: 'it answered HTTP 500' },
+    { address: moved, state: 'invalid', error: 'it did not answer with a metrics page' },
+    { address: broken, state: 'invalid', error: 'it did not answer with a metrics page' },
     { address: large, state: 'invalid', error: 'it is larger than 8 MB' },
     { address: cut, state: 'unreachable' },
     { address: gone, state: 'unreachable', error: 'ECONNREFUSED' },
@@ -131,6 +131,7 @@ t.test('placeholders stand for each broker of the snapshot', needsEtcd, async t 
   const app = await buildTestApp(t, {
     ...etcd.env,
     KAFSCALE_MCP_BROKER_METRICS_URL: `http://{host}:${port}/{node_id}/metrics`,
+    KAFSCALE_MCP_METRICS_ALLOWED_HOSTS: '127.0.0.0/8, ::1',
   })
   await app.ready()
   await waitFor(() => app.metadata.state === 'synced', 5000, 'the mirror to sync')
@@ -142,4 +143,48 @@ t.test('placeholders stand for each broker of the snapshot', needsEtcd, async t 
     { nodeId: 9, address: `[::1]:${port}`, state: 'unreachable' },
   ])
   t.strictSame(paths.sort(), ['/0/metrics', '/7/metrics'])
+})
+
+t.test('at most 32 brokers are scraped at once, and at most 1,000 in all', needsEtcd, async t => {
+  const [snapshotted, extra] = [1_000, 200]
+  let [requests, inFlight, most] = [0, 0, 0]
+  const held: (() => void)[] = []
+  const address = await serve(t, (request, response) => {
+    const first = requests++ === 0
+    most = Math.max(most, ++inFlight)
+    const answer = () => {
+      inFlight--
+      if (first) text(page)(request, response)
+      else response.writeHead(404).end()
+    }
+    // The first 32 are held, so that others start too if nothing bounds them.
+    if (requests <= 32) held.push(answer)
+    else setImmediate(answer)
+  })
+  const [host, port] = address.split(':') as [string, string]
+  const etcd = await startEtcd(t)
+  const Brokers = Array.from({ length: snapshotted + extra }, (_, NodeID) => ({ NodeID, Host: host }))
+  await etcd.client.put('/kafscale/metadata/snapshot').value(JSON.stringify({ Brokers }))
+  const app = await build(t, {
+    ...etcd.env,
+    KAFSCALE_MCP_BROKER_METRICS_URL: `http://{host}:${port}/metrics`,
+    KAFSCALE_MCP_METRICS_ALLOWED_HOSTS: host,
+    KAFSCALE_MCP_METRICS_MAX_AGE: '0',
+    KAFSCALE_MCP_AUDIT_SINKS: 'none',
+  })
+  await app.ready()
+  await waitFor(() => app.metadata.state === 'synced', 5000, 'the mirror to sync')
+  const warnings = t.capture(app.log, 'warn')
+  const scrape = app.brokerMetrics.scrape()
+  await waitFor(() => held.length === 32 || held.length, 2000, '32 scrapes')
+  for (const answer of held) answer()
+  const { brokers, omitted } = await scrape
+  t.equal(most, 32)
+  t.strictSame([requests, brokers.length, omitted], [snapshotted, snapshotted, extra])
+  t.strictSame(brokers.map(({ nodeId }) => nodeId), Brokers.slice(0, snapshotted).map(({ NodeID }) => NodeID))
+  t.equal(app.brokerMetrics.state, 'partial')
+  await app.brokerMetrics.scrape()
+  t.strictSame(warnings().map(({ args }) => args), [
+    [{ scraped: snapshotted, omitted: extra }, 'too many brokers: some are not scraped'],
+  ], 'once')
 })

@@ -286,6 +286,18 @@ t.test('without authentication addresses are not limited: every caller is on thi
   for (const call of calls) t.equal((await call).statusCode, 200)
 })
 
+t.test('a principal may send 1,200 requests in a minute by default, and any number without authentication', async t => {
+  const { alice, bob, ask, status } = await start(t, {})
+  for (let sent = 0; sent < 1_200; sent++) if (await status(alice) !== 200) t.fail(`request ${sent} is refused`)
+  refused(t, await ask(alice), '1200 in a minute')
+  t.equal(await status(bob), 200)
+
+  const app = await buildTestApp(t)
+  for (let sent = 0; sent < 1_201; sent++) {
+    if ((await app.inject(legacy('ping'))).statusCode !== 200) t.fail(`request ${sent} is refused`)
+  }
+})
+
 t.test('each call of a batch counts', async t => {
   const batch = (calls: number) => {
     const { payload, ...request } = legacy('tools/call', { name: 'list_topics', arguments: {} })

@@ -49,6 +49,7 @@ t.test('the answer has the figures of the cluster and of each broker', needsEtcd
   t.match(metrics, {
     s3_state: 'healthy',
     partial: false,
+    brokers_omitted: 0,
     consumer_lag_max: Number,
     authz_denied_total: 0,
     admin_error_rate: 0,

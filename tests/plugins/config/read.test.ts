@@ -62,6 +62,7 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
     etcdCertFile: undefined,
     etcdKeyFile: undefined,
     brokerMetricsUrl: undefined,
+    metricsAllowedHosts: undefined,
     metricsMaxAgeMs: 2_000,
     maxStalenessMs: 300_000,
     verifyIntervalMs: 600_000,
@@ -145,6 +146,11 @@ t.test('what each variable accepts', async t => {
     [{ BROKER_METRICS_URL: 'http://broker-{node_id}.{host}/' }, 'brokerMetricsUrl', [
       'http://broker-{node_id}.{host}/',
     ]],
+    [{ METRICS_ALLOWED_HOSTS: '*.Local, 127.0.0.0/8,fe80::*' }, 'metricsAllowedHosts', [
+      '*.local',
+      '127.0.0.0/8',
+      'fe80::*',
+    ]],
     [{ METRICS_MAX_AGE: '500ms' }, 'metricsMaxAgeMs', 500],
     [{ METRICS_MAX_AGE: '0' }, 'metricsMaxAgeMs', 0],
     [{ MAX_STALENESS: '1h30m' }, 'maxStalenessMs', 5_400_000],
@@ -208,6 +214,8 @@ t.test('what each variable accepts', async t => {
     [{ AUDIT_FAIL_MODE: 'open' }, 'auditFailMode', 'open'],
     [{ AUDIT_REDACT: 'pin, iban' }, 'auditRedact', ['pin', 'iban']],
     [{ RATE_LIMIT: '600' }, 'rateLimit', 600],
+    [{ AUTH_TOKEN: 'x'.repeat(32) }, 'rateLimit', 1_200],
+    [{ RATE_LIMIT: '0', AUTH_TOKEN: 'x'.repeat(32) }, 'rateLimit', 0],
     [{ ADDRESS_RATE_LIMIT: '6000' }, 'addressRateLimit', 6_000],
     [{ MAX_CONCURRENT_CALLS: '0' }, 'maxConcurrentCalls', 0],
     [{ ADDRESS_MAX_CONCURRENT_CALLS: '128' }, 'addressMaxConcurrentCalls', 128],
@@ -307,6 +315,15 @@ t.test('what each variable refuses, in one line with its name, its value and wha
     [
       { BROKER_METRICS_URL: 'http://{hots}:9093/' },
       'KAFSCALE_MCP_BROKER_METRICS_URL is "http://{hots}:9093/": expected no placeholders other than {host} and {node_id}',
+    ],
+    [
+      { METRICS_ALLOWED_HOSTS: 'a b' },
+      'KAFSCALE_MCP_METRICS_ALLOWED_HOSTS is "a b": expected globs of host names or addresses such as *.local, ' +
+        'or ranges such as 127.0.0.0/8',
+    ],
+    [
+      { METRICS_ALLOWED_HOSTS: '::1/129' },
+      'KAFSCALE_MCP_METRICS_ALLOWED_HOSTS is "::1/129": expected addresses or ranges such as 10.0.0.1 or 10.0.0.0/8',
     ],
     [{ AUTH_MODE: 'None' }, 'KAFSCALE_MCP_AUTH_MODE is "None": expected one of oidc, jwks, token, none'],
     [
