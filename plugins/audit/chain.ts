@@ -35,6 +35,16 @@ export interface Gap {
   set_aside?: string
 }
 
+/** Where a run of the service found the end of the chain, in its first checkpoint. */
+export interface Continuation {
+  /** The file that ended there; 0 when there was none. */
+  file: number
+  sequence: number
+  hash: string
+  /** Whether the run before it had closed the log; `null` when the log began. */
+  closed: boolean | null
+}
+
 /** Vouches for every record before it. */
 export interface Checkpoint {
   /** The file ends here. */
@@ -159,6 +169,23 @@ export function gapOf (record: ChainRecord): Pick<Gap, 'records' | 'reason'> {
 export function tornLineOf (record: ChainRecord): Pick<TornLine, 'bytes' | 'set_aside'> {
   const { bytes, set_aside: aside } = membersOf(record['torn'])
   return { bytes: Number(bytes), set_aside: String(aside) }
+}
+
+/** What the first checkpoint of a run states about the end that it found. */
+export function continuationOf (record: ChainRecord): Continuation | undefined {
+  if (record['continues'] === undefined) return
+  const { file, sequence, hash, closed } = membersOf(record['continues'])
+  return {
+    file: Number(file),
+    sequence: Number(sequence),
+    hash: String(hash),
+    closed: typeof closed === 'boolean' ? closed : null,
+  }
+}
+
+/** Whether a run of the service ended with this record, rather than only a file. */
+export function endsRun (record: ChainRecord): boolean {
+  return record.event === 'checkpoint' && record['ends_run'] === true
 }
 
 /**

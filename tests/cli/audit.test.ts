@@ -42,11 +42,11 @@ t.test('verify: 0 and what is known about an intact log', async t => {
   const { path, publicKeyFile } = await writeLog(t)
   const { code, stdout, stderr } = await run('verify', path)
   t.equal(code, 0)
-  t.match(stdout, 'audit.jsonl: file 1, records 1 to 7 on 7 lines, closed\n')
+  t.match(stdout, 'audit.jsonl: file 1, records 1 to 8 on 8 lines, closed\n')
   t.match(stdout, /Signed by key [0-9a-f]{64}: compare it, or pass --public-key\.\n/)
-  t.ok(stdout.endsWith('\nintact: records 1 to 7\n'))
+  t.ok(stdout.endsWith('\nintact: records 1 to 8\n'))
   t.equal(stderr, '')
-  t.match(await run('verify', '--public-key', publicKeyFile, '--expect-sequence', '7', path), {
+  t.match(await run('verify', '--public-key', publicKeyFile, '--expect-sequence', '8', path), {
     code: 0,
     stdout: 'which is trusted',
   })
@@ -58,17 +58,17 @@ t.test('verify: 1 with file and line for an altered log', async t => {
   t.match(await run('verify', '--public-key', other.publicKeyFile, path), {
     code: 1,
     stdout: '',
-    stderr: /audit\.jsonl:7: altered: the checkpoint is signed by another key/,
+    stderr: /audit\.jsonl:2: altered: the checkpoint is signed by another key/,
   })
-  t.match(await run('verify', '--expect-sequence', '8', path), {
+  t.match(await run('verify', '--expect-sequence', '9', path), {
     code: 1,
-    stderr: /audit\.jsonl:7: altered: the log ends with record 7, but record 8 is expected/,
+    stderr: /audit\.jsonl:8: altered: the log ends with record 8, but record 9 is expected/,
   })
   writeFileSync(path, readFileSync(path, 'utf8').replace('"limit":3', '"limit":4'))
   t.match(await run('verify', path), {
     code: 1,
     stdout: '',
-    stderr: /audit\.jsonl:3: altered: the record was changed\n/,
+    stderr: /audit\.jsonl:4: altered: the record was changed\n/,
   })
 })
 
@@ -98,11 +98,11 @@ t.test('show: a table in which no record can pass for another line', async t => 
   const { code, stdout } = await run('show', path)
   t.equal(code, 0)
   const lines = stdout.trimEnd().split('\n')
-  t.equal(lines.length, 8)
+  t.equal(lines.length, 9)
   t.match(lines[0], /^TIME +SEQUENCE +EVENT +WHO +TOOL +OUTCOME +CODE +MS +RULE +ON$/)
-  t.match(lines[3], / tool_call +alice +list_topics +ok +- +1\.5 +observer +orders$/)
-  t.match(lines[4], / bob\\u001b\[2J\\u000aline +list_groups +denied +PERMISSION_DENIED /)
-  t.match(lines[5], / authentication_failure ×7 /)
+  t.match(lines[4], / tool_call +alice +list_topics +ok +- +1\.5 +observer +orders$/)
+  t.match(lines[5], / bob\\u001b\[2J\\u000aline +list_groups +denied +PERMISSION_DENIED /)
+  t.match(lines[6], / authentication_failure ×7 /)
   t.notMatch(stdout, '\u001b')
 })
 
@@ -114,7 +114,7 @@ t.test('show: names too large to record appear as their digest', async t => {
   await app.close()
   const { code, stdout } = await run('show', path)
   t.equal(code, 0)
-  t.match(stdout.split('\n')[3], / \{"bytes":\d+,"sha256":"[0-9a-f]{64}"\} billing$/)
+  t.match(stdout.split('\n')[4], / \{"bytes":\d+,"sha256":"[0-9a-f]{64}"\} billing$/)
 })
 
 t.test('show: filtered by who, tool, event, outcome and time, as JSON', async t => {
@@ -124,14 +124,14 @@ t.test('show: filtered by who, tool, event, outcome and time, as JSON', async t 
   const records = recordsOf(path)
   const sequences = async (...filter: string[]) => (await shown(...filter)).map(({ sequence }) => sequence)
   t.strictSame(await shown(), records)
-  t.strictSame(await sequences('--who', 'alice'), [3])
-  t.strictSame(await sequences('--who', 'agent'), [3, 4], 'a client id')
-  t.strictSame(await sequences('--tool', 'list_groups'), [4])
-  t.strictSame(await sequences('--event', 'start'), [2])
-  t.strictSame(await sequences('--outcome', 'denied'), [4, 5])
+  t.strictSame(await sequences('--who', 'alice'), [4])
+  t.strictSame(await sequences('--who', 'agent'), [4, 5], 'a client id')
+  t.strictSame(await sequences('--tool', 'list_groups'), [5])
+  t.strictSame(await sequences('--event', 'start'), [3])
+  t.strictSame(await sequences('--outcome', 'denied'), [5, 6])
   t.strictSame(await sequences('--outcome', 'denied', '--who', 'alice'), [])
   t.strictSame(await sequences('--since', '2100-01-01'), [])
-  t.strictSame(await sequences('--until', '2100-01-01T00:00:00Z', '--tool', 'list_topics'), [3])
+  t.strictSame(await sequences('--until', '2100-01-01T00:00:00Z', '--tool', 'list_topics'), [4])
 })
 
 t.test('show: a line that is not a record is reported', async t => {
@@ -140,6 +140,6 @@ t.test('show: a line that is not a record is reported', async t => {
   t.match(await run('show', path, '--who', 'alice'), {
     code: 1,
     stdout: 'list_topics',
-    stderr: /audit\.jsonl:8: not a valid record: run audit verify/,
+    stderr: /audit\.jsonl:9: not a valid record: run audit verify/,
   })
 })

@@ -102,8 +102,9 @@ export function recordsOf (path: string): LogRecord[] {
   })
 }
 
+/** Without the checkpoints that begin runs, of which every run of the service has one. */
 export function events (path: string): string[] {
-  return recordsOf(path).map(({ event }) => event)
+  return recordsOf(path).filter(record => !('continues' in record)).map(({ event }) => event)
 }
 
 /** Writes a signing key and its public key to PEM files. */

@@ -35,7 +35,7 @@ export class ChainWriter {
     const draft = this.#checkpoints.draft(end)
     preface(draft, opened, missed)
     queue.fill(draft)
-    if (closing) draft.seal({ closing })
+    if (closing) draft.seal({ endsRun: true })
     else this.#checkpoints.sealIfDue(draft)
     if (draft.text === '') return
 
@@ -53,14 +53,14 @@ export class ChainWriter {
   async #rotate (opened: Opened): Promise<Opened> {
     const { file, end } = opened.position
     const draft = this.#checkpoints.draft(end)
-    draft.seal({ closing: true, found: opened.unsealed === true })
+    draft.seal({ closing: true, found: opened.unsealed === true, continues: opened.continues })
     await this.#medium.append(draft.text)
     this.#position = { file, end: draft.end }
     this.#checkpoints.appended(draft)
     this.#syncer.schedule()
     await this.#syncer.flush()
     await this.#medium.rotate?.(file).catch((error: Error) => this.#status.rotationFailed(error))
-    return { ...opened, unsealed: false, ...await this.#medium.open(this.#position) }
+    return { ...opened, unsealed: false, continues: undefined, ...await this.#medium.open(this.#position) }
   }
 }
 
@@ -69,12 +69,13 @@ export class ChainWriter {
  */
 function preface (
   draft: Draft,
-  { position: { file, end }, begins, unsealed, torn, gap }: Opened,
+  { position: { file, end }, begins, continues, unsealed, torn, gap }: Opened,
   missed: MissedRecords | undefined
 ): void {
-  // Sealed at once: repeated crashes then leave no more records without a checkpoint than a single one.
-  if (unsealed && !begins) draft.seal({ found: true })
   if (begins) draft.note(header(file + 1, end))
+  // Sealed at once: no call is answered before its run has stated where it began, and repeated crashes leave no more
+  // records without a checkpoint than a single one.
+  if (continues) draft.seal({ found: unsealed === true && !begins, continues })
   if (torn) draft.note({ event: 'torn_line', torn })
   if (gap) draft.note({ event: 'gap', gap: { since: null, ...gap } })
   if (missed) draft.note({ event: 'gap', gap: missed })

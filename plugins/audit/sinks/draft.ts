@@ -1,6 +1,25 @@
 import type { KeyObject } from 'node:crypto'
-import { type Body, chain, type ChainNote, checkpoint, CHECKPOINT_RECORDS, type End } from '../chain.ts'
+import {
+  type Body,
+  chain,
+  type ChainNote,
+  checkpoint,
+  CHECKPOINT_RECORDS,
+  type Continuation,
+  type End,
+} from '../chain.ts'
 import { REPLICA } from '../replica.ts'
+
+interface Seal {
+  /** The file ends here. */
+  closing?: boolean
+  /** The run of the service ends here, and so does the file. */
+  endsRun?: boolean
+  /** Covers records of an earlier run: its signer found them rather than wrote them. */
+  found?: boolean
+  /** The first checkpoint of a run: where it found the end of the chain. */
+  continues?: Continuation | undefined
+}
 
 /** Lines to append to a chain in one go. Until that has succeeded, a draft can be dropped without a trace. */
 export class Draft {
@@ -28,12 +47,10 @@ export class Draft {
     this.#append({ ...note, ...stamp() })
   }
 
-  /**
-   * Adds a checkpoint. With `found` it covers records of an earlier run, and states that its signer found them rather
-   * than wrote them.
-   */
-  seal ({ closing = false, found = false } = {}): void {
-    this.#append(checkpoint(this.end, { ...stamp(), ...found && { found } }, closing, this.#key))
+  /** Adds a checkpoint. */
+  seal ({ endsRun = false, closing = endsRun, found = false, continues }: Seal = {}): void {
+    const states = { ...found && { found }, ...continues && { continues }, ...endsRun && { ends_run: true } }
+    this.#append(checkpoint(this.end, { ...stamp(), ...states }, closing, this.#key))
     this.unsealed = 0
   }
 

@@ -1,7 +1,7 @@
 import { constants, type Stats } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { BEGINNING, type ChainRecord, headerOf, parseRecord, sha256 } from '../chain.ts'
+import { BEGINNING, type ChainRecord, type Continuation, endsRun, headerOf, parseRecord, sha256 } from '../chain.ts'
 import type { ChainPosition, Medium, Opened } from './medium.ts'
 
 /** Far more than a record takes: no value in one is over 8 KB. */
@@ -15,10 +15,12 @@ export interface FileOptions {
   now?: () => Date
 }
 
+interface LastLine { record: ChainRecord, position: ChainPosition }
+
 /** The end of a file that an earlier run left. */
 interface Tail {
   /** The last valid line; absent when even the first line of the file is torn. */
-  last?: { record: ChainRecord, position: ChainPosition }
+  last?: LastLine
   /** The size of the file up to the end of that line. */
   goodBytes: number
   /** Everything after it. */
@@ -49,7 +51,7 @@ export class FileMedium implements Medium {
   /** The file system that the folder was on at first: the log must not go to the mount point of a missing volume. */
   #device: number | undefined
   /** What opening the file revealed, until the chain records it. */
-  #found: Pick<Opened, 'torn' | 'gap' | 'unsealed'> = {}
+  #found: Pick<Opened, 'torn' | 'gap' | 'unsealed' | 'continues'> = {}
   /** A failed batch that may have left bytes in the file. */
   #failedBatch: Buffer | undefined
 
@@ -176,8 +178,12 @@ export class FileMedium implements Medium {
             reason: 'the previous file was moved or removed while the service was writing to it',
           }
         }
-        return position ?? await this.#lastRotated() ?? { file: 0, end: BEGINNING }
+        if (position) return position
+        const rotated = await this.#lastRotated()
+        this.#found.continues = continuation(rotated)
+        return rotated?.position ?? { file: 0, end: BEGINNING }
       }
+      if (!position) this.#found.continues = continuation(last)
       this.#day = last.record.time.slice(0, 10)
       if (!known && last.record.event !== 'checkpoint') this.#found.unsealed = true
       return last.position
@@ -225,7 +231,7 @@ export class FileMedium implements Medium {
   }
 
   /** Where the newest rotated file ends: a crash may have come before its successor was created. */
-  async #lastRotated (): Promise<ChainPosition | undefined> {
+  async #lastRotated (): Promise<LastLine | undefined> {
     const name = basename(this.#path)
     const numbered = (await readdir(dirname(this.#path)))
       .map(entry => ({
@@ -240,11 +246,18 @@ export class FileMedium implements Medium {
     if (!newest) return
     const handle = await open(join(dirname(this.#path), newest.entry))
     try {
-      return (await readTail(handle, (await handle.stat()).size)).last?.position
+      return (await readTail(handle, (await handle.stat()).size)).last
     } finally {
       await handle.close()
     }
   }
+}
+
+/** What a run continues from when it finds this line at the end of the chain. */
+function continuation (last: LastLine | undefined): Continuation {
+  if (!last) return { file: 0, ...BEGINNING, closed: null }
+  const { record, position: { file, end } } = last
+  return { file, ...end, closed: endsRun(record) }
 }
 
 /** Whether the last line is the one at this position, with nothing after it. */

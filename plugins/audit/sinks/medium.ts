@@ -1,4 +1,4 @@
-import type { End, Gap, TornLine } from '../chain.ts'
+import type { Continuation, End, Gap, TornLine } from '../chain.ts'
 
 /** Where a chain ends: the number of its current file (or of a process's one stream), and the last line in it. */
 export interface ChainPosition { file: number, end: End }
@@ -9,6 +9,8 @@ export interface Opened {
   position: ChainPosition
   /** The file or stream is empty, so a header comes first. */
   begins: boolean
+  /** Where this process found the end of a chain that outlives it, until it has recorded that. */
+  continues?: Continuation | undefined
   /** An earlier run left records after its last checkpoint. */
   unsealed?: boolean
   /** The file is large or old enough to be rotated. */

@@ -4,7 +4,10 @@ import {
   type Checkpoint,
   CHECKPOINT_RECORDS,
   checkpointOf,
+  type Continuation,
+  continuationOf,
   type End,
+  endsRun,
   gapOf,
   headerOf,
   isOfChain,
@@ -14,6 +17,9 @@ import {
 } from '../chain.ts'
 import { type Line, linesOf } from '../lines.ts'
 import * as problems from './problems.ts'
+
+/** Where a run of the service began, and the end that it found. */
+export interface Run { line: number, time: string, continues: Continuation }
 
 /** A file without a problem of its own: its place among the others, and how far it can be trusted. */
 export interface FileReport {
@@ -27,6 +33,8 @@ export interface FileReport {
   records: number
   /** It ends with a closing checkpoint. */
   closed: boolean
+  /** That checkpoint ends a run of the service, not only the file. */
+  endsRun: boolean
   /** Line and sequence number of the last signed checkpoint, which vouches for everything before it. */
   signedLines: number
   signedSequence: number
@@ -34,6 +42,8 @@ export interface FileReport {
   unsigned: number
   /** Digests of the keys that signed. */
   signers: Set<string>
+  /** The runs of the service that began in this file. */
+  runs: Run[]
   /** Irregularities that the service itself recorded. */
   notes: string[]
 }
@@ -117,11 +127,13 @@ class FileCheck {
       lines: 1,
       records: 0,
       closed: false,
+      endsRun: false,
       signedLines: 0,
       signedSequence: 0,
       checkpoints: 0,
       unsigned: 0,
       signers: new Set(),
+      runs: [],
       notes: [],
     }
   }
@@ -139,8 +151,11 @@ class FileCheck {
     report.end = { hash, sequence: record.sequence }
     report.lines = number
     report.closed = checkpoint?.closing === true
+    report.endsRun = endsRun(record)
     const note = noteOf(record, this.#sealedSequence)
     if (note !== undefined) report.notes.push(`${this.#path}:${number}: ${note}`)
+    const continues = checkpoint && continuationOf(record)
+    if (continues) report.runs.push({ line: number, time: record.time, continues })
     const problem = checkpoint ? this.#seal(line, checkpoint, report) : this.#count(record, report)
     if (problem !== undefined) return this.#problem(number, problem)
   }

@@ -1,15 +1,28 @@
-import type { FileReport } from './file.ts'
+import { quote } from '../../../lib/printable.ts'
+import type { FileReport, Run } from './file.ts'
 
 /** The reports of a log with at least one file. */
 type LogReport = readonly [FileReport, ...FileReport[]]
 
-/** A line about a file, and one for each irregularity that the service recorded in it. */
-export function describe ({ path, number, before, end, lines, closed, notes }: FileReport): string[] {
+/** A line about a file, and one for each run that began in it and each irregularity that the service recorded in it. */
+export function describe ({ path, number, before, end, lines, closed, runs, notes }: FileReport): string[] {
   const state = closed ? 'closed' : 'open: it does not end with a closing checkpoint'
   return [
     `${path}: file ${number}, records ${before.sequence + 1} to ${end.sequence} on ${lines} lines, ${state}`,
+    ...runs.map(run => `${path}:${run.line}: ${describeRun(run)}`),
     ...notes,
   ]
+}
+
+/** What a run continued from, and who vouches that nothing came after it. */
+function describeRun ({ time, continues: { file, sequence, closed } }: Run): string {
+  const began = `a run of the service began at ${quote(time)}`
+  if (closed === null) return `${began}, with a new log. Nothing outside the files vouches that there was none before`
+  const end = closed
+    ? 'where the run before it had closed the log'
+    : 'but the run before it has no closing record: it crashed, or its last records were removed'
+  return `${began}. It continues after record ${sequence} of file ${file}, ${end}. ` +
+    `Nothing outside the files vouches that record ${sequence} was the last`
 }
 
 /**
@@ -29,6 +42,12 @@ export function summarize (reports: LogReport, trusted: boolean): string[] {
   }
   if (!last.closed) {
     lines.push('The end is open: only a later file or --expect-sequence can show whether records were cut off there.')
+  }
+  if (last.closed && !last.endsRun) {
+    lines.push(
+      `File ${last.number} was closed to begin file ${last.number + 1}, which was not given. If it does not exist, ` +
+        'it was removed, or the service crashed before it could begin it.'
+    )
   }
   lines.push(`intact: records ${first.before.sequence + 1} to ${last.end.sequence}`)
   return lines

@@ -80,7 +80,7 @@ t.test('a record has every field, and no other', async t => {
     when: { ...given.when, duration_ms: 12.346 },
     where: { ...given.where, replica: hostname() },
     schema: 1,
-    sequence: 3,
+    sequence: 4,
     prev: sha256(before),
     time: record.time,
   })
@@ -90,7 +90,7 @@ t.test('start and stop are recorded, and so is a missing signing key', async t =
   const { app, path } = await buildWithFile(t)
   await app.close()
   t.strictSame(events(path), ['header', 'start', 'stop', 'checkpoint'])
-  t.match(recordsOf(path)[1], { warning: /not signed/, outcome: 'ok', who: null, what: null })
+  t.match(recordsOf(path)[2], { event: 'start', warning: /not signed/, outcome: 'ok', who: null, what: null })
 })
 
 t.test('a signing key signs the checkpoints', async t => {
@@ -98,7 +98,7 @@ t.test('a signing key signs the checkpoints', async t => {
   const { keyFile, publicKey } = signingKey(dir)
   const { app, path } = await buildWithFile(t, { auditSigningKeyFile: keyFile }, dir)
   await app.close()
-  t.equal(recordsOf(path)[1]?.warning, null)
+  t.equal(recordsOf(path)[2]?.warning, null)
   const { exitCode, findings } = await verifyFiles([path], { publicKeys: [publicKey] })
   t.equal(exitCode, 0, findings.join('\n'))
 })

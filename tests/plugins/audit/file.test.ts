@@ -90,7 +90,7 @@ t.test('records of one batch keep their order', async t => {
   )
   t.strictSame(
     records.flatMap(({ event, sequence }) => event === 'checkpoint' ? [sequence] : []),
-    [1_001, 2_002],
+    [2, 1_003, 2_004],
     'a checkpoint every 1,000 records'
   )
   await sink.close()
@@ -181,7 +181,7 @@ t.test('a name that is taken prevents the rotation, not the records', async t =>
 })
 
 t.test('records that a crash left without a checkpoint are sealed at the next start, and verify says so', async t => {
-  const found = /:3: records 2 to 2 had no checkpoint when the service started/
+  const found = /:4: records 3 to 3 had no checkpoint when the service started/
   const crashed = async (name: string) => {
     const path = logIn(t)
     const sink = fileSink(path)
@@ -201,7 +201,7 @@ t.test('records that a crash left without a checkpoint are sealed at the next st
     const sink = fileSink(path)
     await writeAll(sink, 2)
     await sink.close()
-    t.strictSame(events(path), ['header', 'tool_call', 'checkpoint', 'tool_call', 'tool_call', 'checkpoint'])
+    t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'tool_call', 'checkpoint'])
     const { exitCode, findings } = await verdict(path)
     t.equal(exitCode, 0, findings.join('\n'))
     t.match(findings.join('\n'), found)
@@ -240,7 +240,7 @@ t.test('records that a crash left without a checkpoint are sealed at the next st
     await next.close()
     t.match(
       (await verdict(path)).findings.join('\n'),
-      ':5: records 4 to 4 had no checkpoint when the service started: a crash leaves such records, ' +
+      ':6: records 5 to 5 had no checkpoint when the service started: a crash leaves such records, ' +
         'and so does anyone who adds or removes records while the service is down'
     )
   })
@@ -350,14 +350,14 @@ t.test('records cut off while the service runs are detected', async t => {
   const sink = fileSink(path)
   await writeAll(sink, 5)
   const lines = readFileSync(path, 'utf8').split('\n')
-  truncateSync(path, lines.slice(0, 3).join('\n').length + 1)
+  truncateSync(path, lines.slice(0, 4).join('\n').length + 1)
   await writeAll(sink, 1)
   await sink.close()
   const aside = alteredOf(path)
   t.strictSame(events(aside), ['header', 'tool_call', 'tool_call'])
   t.strictSame(events(path), ['header', 'gap', 'tool_call', 'checkpoint'])
   t.match(recordsOf(path)[1], { gap: { records: 3, reason: /records written earlier are missing from it/ } })
-  t.match(await verifyFiles([aside, path]), { exitCode: 1, problems: [{ path: aside, line: 3, what: /cut off/ }] })
+  t.match(await verifyFiles([aside, path]), { exitCode: 1, problems: [{ path: aside, line: 4, what: /cut off/ }] })
 })
 
 t.test('a file that somebody else writes to is set aside, and the chain continues from its own last line', async t => {
@@ -382,7 +382,7 @@ t.test('a file that somebody else writes to is set aside, and the chain continue
     t.equal(readFileSync(aside, 'utf8'), altered, what)
     t.strictSame(events(path), ['header', 'gap', 'tool_call', 'checkpoint'], what)
     t.match(recordsOf(path)[0], {
-      file: { number: 2, previous_hash: sha256(lines.at(-1) ?? ''), previous_sequence: 4 },
+      file: { number: 2, previous_hash: sha256(lines.at(-1) ?? ''), previous_sequence: 5 },
     })
     t.match(recordsOf(path)[1], { gap: { records: null, reason: /altered/, set_aside: basename(aside) } })
     t.equal((await verifyFiles([aside, path])).exitCode, 1, what)
@@ -404,7 +404,7 @@ t.test('without its folder a file accepts nothing, and the chain records how muc
   t.strictSame(sink.state, { kind: 'file', state: 'ok', written: 3, missed: 2, gaps: 1 })
   await sink.close()
   t.strictSame(events(path), ['header', 'tool_call', 'tool_call', 'gap', 'tool_call', 'checkpoint'])
-  t.match(recordsOf(path)[3], { gap: { records: 2, reason: 'stat: ENOENT' } })
+  t.match(recordsOf(path)[4], { gap: { records: 2, reason: 'stat: ENOENT' } })
   await intact(t, path)
 })
 

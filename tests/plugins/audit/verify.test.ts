@@ -67,7 +67,7 @@ t.test('an untouched log is intact', async t => {
   t.ok(log.length > 2)
   const { exitCode, findings } = await verdictOf(dir, log.map(textOf))
   t.equal(exitCode, 0)
-  t.match(findings, ['file-1: file 1, records 1 to', 'file-2: file 2'])
+  t.match(findings.filter(finding => /^file-\d: /.test(finding)), ['file-1: file 1, records 1 to', 'file-2: file 2'])
   t.match(findings.at(-1), /^intact: records 1 to \d+$/)
   t.match(findings.join('\n'), 'The checkpoints are unsigned')
   t.equal((await verdictOf(dir, log.toReversed().map(textOf))).exitCode, 0, 'in any order of the files')
