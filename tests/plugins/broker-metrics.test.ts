@@ -165,7 +165,7 @@ t.test('at most 32 brokers are scraped at once, and at most 1,000 in all', needs
   const etcd = await startEtcd(t)
   const Brokers = Array.from({ length: snapshotted + extra }, (_, NodeID) => ({ NodeID, Host: host }))
   await etcd.client.put('/kafscale/metadata/snapshot').value(JSON.stringify({ Brokers }))
-  const app = await build(t, {
+  const app = await buildTestApp(t, {
     ...etcd.env,
     KAFSCALE_MCP_BROKER_METRICS_URL: `http://{host}:${port}/metrics`,
     KAFSCALE_MCP_METRICS_ALLOWED_HOSTS: host,
