@@ -43,7 +43,7 @@ const TOOL_ERRORS = {
     status: 503,
     retryable: true,
     retryAfterMs: 2_000,
-    message: 'The cluster metadata is not available: %s. Call again in a few seconds; operators find more at /healthz.',
+    message: 'The cluster metadata is not available: %s. Call again in a few seconds; operators can find the reason at /healthz.',
   },
   METRICS_NOT_CONFIGURED: {
     status: 501,
@@ -61,23 +61,17 @@ const TOOL_ERRORS = {
     retryable: false,
     message: 'You are not allowed to call %s. It requires %s. Call explain_access to see what you may call.',
   },
-  RATE_LIMITED: {
-    status: 429,
-    retryable: true,
-    retryAfterMs: 1_000,
-    message: 'Too many calls: %s. Wait for those in progress, then call again.',
-  },
   AUDIT_UNAVAILABLE: {
     status: 503,
     retryable: true,
     retryAfterMs: 5_000,
     message: 'The call cannot be recorded in the audit log, so it is not answered. ' +
-      'Call again in a few seconds; operators find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz.',
   },
   INTERNAL: {
     status: 500,
     retryable: true,
-    message: 'The service failed to answer. Call again; if it fails again, operators find the reason in the log.',
+    message: 'The service failed to answer. Call again; if it fails again, operators can find the reason in the log.',
   },
 } as const satisfies Record<string, ErrorEntry>
 
@@ -90,6 +84,12 @@ const HTTP_ERRORS = {
     retryable: true,
     retryAfterMs: 5_000,
     message: 'The token cannot be verified now: %s. Try again in a few seconds.',
+  },
+  RATE_LIMITED: {
+    status: 429,
+    retryable: true,
+    retryAfterMs: 1_000,
+    message: 'Too many requests: %s. Wait as long as Retry-After says, then try again.',
   },
   INSUFFICIENT_SCOPE: { status: 403, retryable: false, message: 'The token lacks a scope. The call requires: %s.' },
   NOT_AUDITOR: { status: 403, retryable: false, message: 'Reading the audit records requires the role auditor.' },

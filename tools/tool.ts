@@ -40,7 +40,7 @@ export interface Rows {
 
 /** What every tool can fail with. */
 export const COMMON_ERRORS = [
-  'INVALID_ARGUMENT', 'PERMISSION_DENIED', 'RATE_LIMITED', 'RESULT_TOO_LARGE', 'AUDIT_UNAVAILABLE', 'INTERNAL'
+  'INVALID_ARGUMENT', 'PERMISSION_DENIED', 'RESULT_TOO_LARGE', 'AUDIT_UNAVAILABLE', 'INTERNAL'
 ] as const satisfies readonly ToolErrorCode[]
 
 /** What tools can use of the service. Gives no access to etcd, requests, secrets or the unfiltered mirror. */

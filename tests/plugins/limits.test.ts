@@ -102,7 +102,7 @@ const tooMany = (what: string) => ({
     id: null,
     error: {
       code: -32600,
-      message: `Too many calls: more than ${what}. Wait for those in progress, then call again.`,
+      message: `Too many requests: more than ${what}. Wait as long as Retry-After says, then try again.`,
     },
   },
 })

@@ -151,7 +151,7 @@ t.test('a failure states its code, what happened and what to do', async t => {
     failure(
       'METADATA_UNAVAILABLE',
       'The cluster metadata is not available: etcd has not answered yet. ' +
-      'Call again in a few seconds; operators find more at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz.',
       { retryable: true, retry_after_ms: 2_000 }
     )
   )
@@ -161,7 +161,7 @@ t.test('an unexpected error reveals nothing to the caller', async t => {
   const app = await buildTestApp(t)
   const internal = failure(
     'INTERNAL',
-    'The service failed to answer. Call again; if it fails again, operators find the reason in the log.',
+    'The service failed to answer. Call again; if it fails again, operators can find the reason in the log.',
     { retryable: true }
   )
   const secret = Object.assign(new Error('connect http://root:hunter2@etcd:2379 /etc/passwd'), { code: 'ECONNREFUSED' })
@@ -512,7 +512,7 @@ t.test('a call that cannot be recorded is not answered', async t => {
     failure(
       'AUDIT_UNAVAILABLE',
       'The call cannot be recorded in the audit log, so it is not answered. ' +
-      'Call again in a few seconds; operators find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz.',
       { retryable: true, retry_after_ms: 5_000 }
     )
   )
