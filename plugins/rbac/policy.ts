@@ -1,32 +1,39 @@
 import { type Static, Type } from '@sinclair/typebox'
-import { Ajv } from 'ajv'
+import { Ajv, type ErrorObject } from 'ajv'
 import { type Document, isNode, LineCounter, parseDocument, visit } from 'yaml'
 import { PolicyError } from '../../errors.ts'
+import { escapeUnprintable, quote } from '../../lib/printable.ts'
 
-const glob = Type.String({ minLength: 1, maxLength: 256 })
+/** A character that can be seen, or a space. */
+const PRINTABLE = '(?:(?![\\p{Default_Ignorable_Code_Point}\\u2800])[\\p{L}\\p{M}\\p{N}\\p{P}\\p{S} ])'
+const printable = { pattern: `^${PRINTABLE}*$` }
+/** Ajv checks only the values of keys that match. `.` does not match a line break. */
+const roleName = Type.String({ pattern: `^${PRINTABLE}{1,256}$` })
+
+const glob = Type.String({ ...printable, minLength: 1, maxLength: 256 })
 const globs = Type.Optional(Type.Array(glob))
 
 /** What a rule covers. An absent list means everything, but a deny rule with `topics` or `groups` covers only those. */
 const RuleSchema = Type.Object({
   operations: Type.Optional(Type.Array(Type.Unsafe<'observe' | 'mutate'>({ enum: ['observe', 'mutate'] }))),
-  tools: Type.Optional(Type.Array(Type.String())),
+  tools: Type.Optional(Type.Array(Type.String(printable))),
   topics: globs,
   groups: globs,
   environments: globs,
 }, { additionalProperties: false, minProperties: 1 })
 
 const PolicySchema = Type.Object({
-  roles: Type.Optional(Type.Record(Type.String(), Type.Object({
+  roles: Type.Optional(Type.Record(roleName, Type.Object({
     allow: Type.Optional(Type.Array(RuleSchema)),
     deny: Type.Optional(Type.Array(RuleSchema)),
-  }, { additionalProperties: false }))),
+  }, { additionalProperties: false }), { additionalProperties: false })),
   bindings: Type.Array(Type.Object({
-    role: Type.String(),
+    role: Type.String(printable),
     /** The name of a claim or a dotted path to it. */
-    claim: Type.String({ minLength: 1 }),
-    value: Type.String(),
+    claim: Type.String({ ...printable, minLength: 1 }),
+    value: Type.String(printable),
     /** Limits the binding to tokens of this issuer. */
-    issuer: Type.Optional(Type.String()),
+    issuer: Type.Optional(Type.String(printable)),
   }, { additionalProperties: false })),
 }, { additionalProperties: false })
 
@@ -51,6 +58,9 @@ export const NO_POLICY: Policy = { roles: PREDEFINED, bindings: null }
 
 const validate = new Ajv({ allErrors: true, allowUnionTypes: true }).compile(PolicySchema)
 
+/** Only what JSON has too: a set, a merge key or a key that is not a string would hide keys from the schema. */
+const AS_JSON = { schema: 'core', merge: false, resolveKnownTags: false, stringKeys: true } as const
+
 /**
  * Parses a policy in YAML or JSON.
  * @param tools the names of tools that rules may contain
@@ -58,7 +68,7 @@ const validate = new Ajv({ allErrors: true, allowUnionTypes: true }).compile(Pol
  */
 export function parsePolicy (text: string, tools: readonly string[]): Policy {
   const lines = new LineCounter()
-  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false })
+  const document = parseDocument(text, { ...AS_JSON, lineCounter: lines, uniqueKeys: true, prettyErrors: false })
   const at = (path: readonly (string | number)[]): number => {
     for (let depth = path.length; depth > 0; depth--) {
       const node = document.getIn(path.slice(0, depth), true)
@@ -67,29 +77,36 @@ export function parsePolicy (text: string, tools: readonly string[]): Policy {
     return 1
   }
   const mistakes = [
-    ...document.errors.map(({ pos: [offset], message }) => ({ offset, message })),
+    ...[...document.errors, ...document.warnings].map(({ pos: [offset], message }) => ({ offset, message })),
     ...unknownAliases(document),
   ].map(({ offset, message }) => ({ line: lines.linePos(offset).line, message }))
   const content: unknown = mistakes.length > 0 ? undefined : contentOf(document)
   if (mistakes.length === 0 && !validate(content)) {
-    for (const { instancePath, message, params } of validate.errors ?? []) {
-      const path = instancePath.split('/').slice(1).map(part => part.replaceAll('~1', '/').replaceAll('~0', '~'))
-      const name = params.additionalProperty ?? params.missingProperty
-      mistakes.push({
-        line: at(path),
-        message: `${path.join('.') || 'the policy'} ${message}${name === undefined ? '' : ` (${name})`}`,
-      })
+    for (const error of validate.errors ?? []) {
+      const path = error.instancePath.split('/').slice(1).map(part => part.replaceAll('~1', '/').replaceAll('~0', '~'))
+      mistakes.push({ line: at(path), message: `${path.join('.') || 'the policy'} ${expected(error)}` })
     }
   }
   if (mistakes.length === 0) mistakes.push(...unknownNames(content as Static<typeof PolicySchema>, tools, at))
   if (mistakes.length > 0) {
     throw new PolicyError(
-      mistakes.sort((a, b) => a.line - b.line).map(({ line, message }) => `line ${line}: ${message}`).join('\n')
+      mistakes.sort((a, b) => a.line - b.line)
+        .map(({ line, message }) => escapeUnprintable(`line ${line}: ${message}`)).join('\n')
     )
   }
   const { roles = {}, bindings } = content as Static<typeof PolicySchema>
   const own = Object.entries(roles).map(([name, { allow = [], deny = [] }]): [string, Role] => [name, { allow, deny }])
   return { roles: new Map([...PREDEFINED, ...own]), bindings }
+}
+
+/** What the schema expects, with the name of the property that it is about. */
+function expected ({ keyword, instancePath, message = '', params }: ErrorObject): string {
+  if (keyword === 'pattern') return 'must consist of printable characters'
+  if (keyword === 'additionalProperties' && instancePath === '/roles') {
+    return `must have names of 1 to 256 printable characters: ${quote(params['additionalProperty'])} is not one`
+  }
+  const name: unknown = params['additionalProperty'] ?? params['missingProperty']
+  return name === undefined ? message : `${message} (${String(name)})`
 }
 
 /** The document as a value; `undefined`, which is not a valid policy, when aliases expand too far. */

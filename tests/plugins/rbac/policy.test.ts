@@ -42,3 +42,57 @@ t.test('all mistakes are reported at once, in the order of their lines', async t
   const lines = mistakes('roles:\n  a: { allow: 5 }\n  b: { deny: 6 }\nbindings: 7\n').split('\n')
   t.strictSame(lines.map(line => line.split(':')[0]), ['line 2', 'line 3', 'line 4'])
 })
+
+t.test('a key that the policy does not know is refused, whatever hides it', async t => {
+  const rule = '{ topcs: [orders] }'
+  for (
+    const text of [
+      `roles: { "a\\nb": { allow: [${rule}] } }\nbindings: []`,
+      `roles: { "a\\u2028b": { allow: [${rule}] } }\nbindings: []`,
+      'roles: { "a\\nb": { alow: [] } }\nbindings: []',
+      'roles: { "a\\nb": 5 }\nbindings: []',
+      'roles: { a: !!set { alow } }\nbindings: []',
+      'roles: !!omap [{ a: { alow: [] } }]\nbindings: []',
+      'roles: !!map { a: !x { alow: [] } }\nbindings: []',
+      '%YAML 1.1\n---\nroles: { a: !!set { alow } }\nbindings: []',
+      '%YAML 1.1\n---\nroles: { a: { <<: { allow: [] } } }\nbindings: []',
+      'roles: { a: { !!merge <<: { allow: [] } } }\nbindings: []',
+      'roles: { a: { <<: { allow: [] } } }\nbindings: []',
+      'roles: { a: { __proto__: { allow: [] } } }\nbindings: []',
+      'roles: { a: { ? [allow] : [] } }\nbindings: []',
+      'roles: { a: { "allow ": [] } }\nbindings: []',
+      '{ bindings: [], "": 1 }',
+      '{ bindings: [{ role: observer, claim: sub, value: x, isuer: y }] }',
+    ]
+  ) t.not(mistakes(text), 'none', text)
+  t.match(
+    mistakes('roles:\n  "a\\nb":\n    allow: [{ topcs: [orders] }]\nbindings: []\n'),
+    /^line 2: roles must have names of 1 to 256 printable characters: "a\\nb" is not one$/
+  )
+  t.match(mistakes('roles: { 1: {}, "1": { deny: [] } }\nbindings: []'), /^line 1: Map keys must be unique$/)
+  t.match(mistakes('roles: !x {}\nbindings: []'), /^line 1: Unresolved tag: !x$/)
+})
+
+t.test('names are printable', async t => {
+  const policies = (name: string) => [
+    { roles: { [name]: {} }, bindings: [] },
+    { bindings: [{ role: 'observer', claim: name, value: 'x' }] },
+    { bindings: [{ role: 'observer', claim: 'sub', value: name }] },
+    { bindings: [{ role: 'observer', claim: 'sub', value: 'x', issuer: name }] },
+    ...['topics', 'groups', 'environments'].map(list =>
+      ({ roles: { a: { deny: [{ [list]: [name] }] } }, bindings: [] })
+    ),
+  ].map(policy => JSON.stringify(policy))
+  for (const name of ['orders-reader', 'Team Orders', 'größe', '読者', 'a*?.b/c:d', '🙂', 'true', '__proto__']) {
+    for (const text of policies(name)) t.equal(mistakes(text), 'none', text)
+  }
+  const hidden = '\n\t\0\x7f\u00a0\u00ad\u034f\u200b\u2028\u202e\u2800\u3164\ue000\ufe0f\ufeff\ufff9\u{e0041}\ud800'
+  for (const character of hidden) {
+    for (const text of policies(`a${character}b`)) {
+      t.match(mistakes(text), /printable characters/, `U+${character.codePointAt(0)?.toString(16)}`)
+      t.notMatch(mistakes(text), /[\p{Cc}\u200b\u2028\u202e]/u, 'and so is the message')
+    }
+  }
+  t.match(mistakes('roles: { "": {} }\nbindings: []'), /printable characters: "" is not one/)
+  t.match(mistakes(`roles: { ${'a'.repeat(257)}: {} }\nbindings: []`), /of 1 to 256 printable/)
+})
