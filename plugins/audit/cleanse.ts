@@ -2,12 +2,15 @@ import type { AuditEntry } from './record.ts'
 import { shrink } from './redact.ts'
 import { REPLICA } from './replica.ts'
 
+/** Real tools have shorter names; a caller can make up any. */
+const MAX_TOOL_NAME = 256
+
 /** The parts of an entry that can contain secrets or large values, without them. */
 type Cleansed = Record<'arguments' | 'resources' | 'diff' | 'warning' | 'where' | 'who', unknown>
 
 /**
- * An entry as it is recorded: without secrets and large values, and with the replica. Returns a promise only when a
- * value may be large.
+ * An entry as it is recorded: without secrets and large values, so that it takes at most 16 KB, and with the replica.
+ * Returns a promise only when a value may be large.
  */
 export function cleanse (entry: AuditEntry, redact: (value: unknown) => unknown): AuditEntry | Promise<AuditEntry> {
   const { what, where, who, diff, warning } = entry
@@ -33,7 +36,7 @@ function merge (entry: AuditEntry, { arguments: args, resources, diff, warning, 
   const { what, when } = entry
   return {
     ...entry,
-    what: what && { ...what, arguments: args, resources },
+    what: what && { ...what, tool: what.tool?.slice(0, MAX_TOOL_NAME) ?? null, arguments: args, resources },
     when: { ...when, duration_ms: Math.round(when.duration_ms * 1_000) / 1_000 },
     where: { ...where as AuditEntry['where'], replica: REPLICA },
     who,

@@ -2,7 +2,7 @@
 import { canonical } from './chain.ts'
 
 /** A value whose canonical JSON is larger is replaced by its size and digest. */
-const MAX_VALUE_BYTES = 8 * 1024
+const MAX_VALUE_BYTES = 2 * 1024
 /** Deeper than any valid input, and shallow enough for recursion. */
 const MAX_DEPTH = 64
 
@@ -72,7 +72,7 @@ function plain (name: string): string {
 }
 
 /**
- * Replaces every part of a value that is over 8 KB as canonical JSON, innermost first, by `{bytes, sha256}` of that
+ * Replaces every part of a value that is over 2 KB as canonical JSON, innermost first, by `{bytes, sha256}` of that
  * JSON. Returns a small value itself, and a promise only for one that may be large: its digest is computed off the
  * event loop.
  */

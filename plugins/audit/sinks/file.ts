@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path'
 import { BEGINNING, type ChainRecord, type Continuation, endsRun, headerOf, parseRecord, sha256 } from '../chain.ts'
 import type { ChainPosition, Medium, Opened } from './medium.ts'
 
-/** Far more than a record takes: no value in one is over 8 KB. */
+/** Far more than a record takes, which is at most 16 KB. */
 const TAIL_BYTES = 1024 * 1024
 const DEFAULT_MAX_BYTES = 100 * 1024 * 1024
 const ROTATION_RETRY_MS = 60_000

@@ -1,6 +1,8 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { canonical, sha256 } from '../../../plugins/audit/chain.ts'
+import { cleanse } from '../../../plugins/audit/cleanse.ts'
+import { ownEntry } from '../../../plugins/audit/record.ts'
 import { redactor, shrink } from '../../../plugins/audit/redact.ts'
 import { holds } from '../../support/property.ts'
 
@@ -75,16 +77,16 @@ t.test('nesting deeper than any input is cut off', async t => {
   t.notMatch(text, 'bottom')
 })
 
-t.test('a value over 8 KB is replaced by its size and digest', async t => {
-  const large = 'x'.repeat(8 * 1024)
+t.test('a value over 2 KB is replaced by its size and digest', async t => {
+  const large = 'x'.repeat(2 * 1024)
   const replaced = (value: unknown) => ({
     bytes: Buffer.byteLength(canonical(value)),
     sha256: sha256(canonical(value)),
   })
   t.strictSame(await shrink({ a: large, b: 1 }), { a: replaced(large), b: 1 })
   t.strictSame(
-    await shrink({ a: 'x'.repeat(8 * 1024 - 100), b: 1 }),
-    { a: 'x'.repeat(8 * 1024 - 100), b: 1 },
+    await shrink({ a: 'x'.repeat(2 * 1024 - 100), b: 1 }),
+    { a: 'x'.repeat(2 * 1024 - 100), b: 1 },
     'a smaller one is kept'
   )
   const many = Array.from({ length: 2_000 }, (_, index) => `topic-${index}`)
@@ -96,7 +98,7 @@ t.test('a value over 8 KB is replaced by its size and digest', async t => {
   t.strictSame(await shrink([large]), [replaced(large)])
   const wide = Object.fromEntries(many.map(name => [name, 1]))
   t.strictSame(await shrink(wide), replaced(wide))
-  t.strictSame(await shrink('ä'.repeat(4_096)), replaced('ä'.repeat(4_096)), 'the size is in bytes, not characters')
+  t.strictSame(await shrink('ä'.repeat(1_024)), replaced('ä'.repeat(1_024)), 'the size is in bytes, not characters')
 })
 
 t.test('a small value is returned at once, and no value stays large', async t => {
@@ -106,7 +108,7 @@ t.test('a small value is returned at once, and no value stays large', async t =>
     fc.assert(
       fc.asyncProperty(fc.jsonValue({ maxDepth: 4 }), fc.integer({ min: 1, max: 5_000 }), async (value, repeat) => {
         const text = canonical(await shrink({ value, pad: 'ab'.repeat(repeat) }))
-        return Buffer.byteLength(text) <= 8 * 1024
+        return Buffer.byteLength(text) <= 2 * 1024
       }),
       { numRuns: 100 }
     )
@@ -118,4 +120,35 @@ t.test('a small value is returned at once, and no value stays large', async t =>
     value => canonical(redactor()(redactor()(value))) === canonical(redactor()(value)),
     100
   )
+})
+
+t.test('a record takes at most 16 KB, whatever the caller sends', async t => {
+  for (const text of ['x', '\u0001', 'ä', '\ud800', '"']) {
+    for (const length of [300, 330, 1_000, 2_000, 2_046, 100_000]) {
+      const long = text.repeat(length)
+      const entry = await cleanse({
+        ...ownEntry('tool_call', long),
+        who: {
+          subject: long,
+          issuer: long,
+          client_id: long,
+          roles: [long],
+          method: 'jwks',
+          token_id: long,
+          client_certificate: long,
+        },
+        what: { tool: long, operation: null, arguments: { long, [long]: [long] }, resources: { topics: [long, long] } },
+        where: {
+          remote_address: '192.0.2.1',
+          user_agent: long,
+          mcp_client: long,
+          request_id: long,
+          trace_id: long,
+        },
+        diff: [long],
+      }, redactor())
+      const bytes = Buffer.byteLength(canonical(entry))
+      t.ok(bytes < 15 * 1024, `${length} × ${JSON.stringify(text)}: ${bytes}`)
+    }
+  }
 })
