@@ -10,9 +10,10 @@ import { type RecordFilter, recordMatches, table } from '../plugins/audit/show.t
 import { verifyFiles } from '../plugins/audit/verify/index.ts'
 
 const USAGE = `Usage:
-  kafscale-mcp audit verify FILE... [--public-key PEM_FILE]... [--expect-sequence N]
+  kafscale-mcp audit verify FILE... [--public-key PEM_FILE]... [--expect-sequence N] [--heads HEADS_FILE]...
       Checks whether records were changed, removed, inserted, reordered or cut off. FILEs are those of one log, in any
-      order. Exit codes: 0 intact, 1 altered (with file and line), 2 unreadable.
+      order. HEADS_FILEs contain signed heads that were kept elsewhere, such as lines of the service's log: records that
+      they vouch for must be there. Exit codes: 0 intact, 1 altered (with file and line), 2 unreadable.
   kafscale-mcp audit show FILE... [--who SUBJECT] [--tool NAME] [--event EVENT] [--outcome ok|error|denied]
                                   [--since TIME] [--until TIME] [--json]
       Prints the records as a table, or as one JSON object per line. TIME is RFC 3339, or a date.
@@ -45,14 +46,19 @@ async function verify (args: string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
-    options: { 'public-key': { type: 'string', multiple: true }, 'expect-sequence': { type: 'string' } },
+    options: {
+      'public-key': { type: 'string', multiple: true },
+      'expect-sequence': { type: 'string' },
+      heads: { type: 'string', multiple: true },
+    },
   })
-  const { 'public-key': keyFiles, 'expect-sequence': expected } = values
+  const { 'public-key': keyFiles, 'expect-sequence': expected, heads: headFiles } = values
   if (expected !== undefined && !/^[0-9]{1,15}$/.test(expected)) {
     throw new UsageError(`--expect-sequence is ${quote(expected)}: expected a number`)
   }
   const { exitCode, findings } = await verifyFiles(filesOf(positionals), {
     ...keyFiles && { publicKeys: await Promise.all(keyFiles.map(path => readFile(path, 'utf8'))) },
+    ...headFiles && { headFiles },
     ...expected !== undefined && { expectSequence: Number(expected) },
   })
   const output = findings.map(finding => `${escapeUnprintable(finding)}\n`).join('')

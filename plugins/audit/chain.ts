@@ -1,6 +1,6 @@
 /** The hash chain that makes an audit log tamper-evident: writing lines and reading them back. Pure. */
 import { isUtf8 } from 'node:buffer'
-import { createPublicKey, hash, type KeyObject, sign, verify } from 'node:crypto'
+import { createPublicKey, hash, type KeyObject, randomBytes, sign, verify } from 'node:crypto'
 
 /** Version of the record format. */
 const SCHEMA = 1
@@ -59,7 +59,7 @@ export interface Checkpoint {
 
 /** What a chain states about itself, apart from checkpoints. */
 export type ChainNote =
-  | { event: 'header', file: FileHeader }
+  | { event: 'header', file: FileHeader, log?: string | undefined }
   | { event: 'torn_line', torn: TornLine }
   | { event: 'gap', gap: Gap }
 
@@ -106,9 +106,9 @@ export function chain ({ hash: prev, sequence }: End, body: Body): { line: strin
   return { line, end: { hash: sha256(line), sequence: sequence + 1 } }
 }
 
-/** The first record of a file. */
-export function header (number: number, { hash, sequence }: End): ChainNote {
-  return { event: 'header', file: { number, previous_hash: hash, previous_sequence: sequence } }
+/** The first record of a file. `log` tells the log that the file belongs to from all others. */
+export function header (number: number, { hash, sequence }: End, log?: string): ChainNote {
+  return { event: 'header', file: { number, previous_hash: hash, previous_sequence: sequence }, log }
 }
 
 /** A checkpoint to append after `end`; unsigned without a key. */
@@ -181,6 +181,21 @@ export function continuationOf (record: ChainRecord): Continuation | undefined {
     hash: String(hash),
     closed: typeof closed === 'boolean' ? closed : null,
   }
+}
+
+/** The instance of the service that wrote a record of the chain. */
+export function replicaOf (record: ChainRecord): unknown {
+  return membersOf(record['where'])['replica']
+}
+
+/** The log that a header or a checkpoint belongs to; `undefined` when it is not part of a file. */
+export function logOf ({ log }: ChainRecord): string | undefined {
+  return typeof log === 'string' && /^[0-9a-f]{16}-[0-9a-f]{32}$/.test(log) ? log : undefined
+}
+
+/** Names a new log that is kept at `path`: the same place begins with the same 16 digits. */
+export function newLog (path: string): string {
+  return `${sha256(path).slice(0, 16)}-${randomBytes(16).toString('hex')}`
 }
 
 /** Whether a run of the service ended with this record, rather than only a file. */

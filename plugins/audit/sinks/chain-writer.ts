@@ -2,7 +2,7 @@ import { header } from '../chain.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import type { Draft } from './draft.ts'
 import type { ChainPosition, Medium, Opened } from './medium.ts'
-import type { RecordQueue } from './record-queue.ts'
+import type { PendingRecord, RecordQueue } from './record-queue.ts'
 import type { MissedRecords, SinkStatus } from './sink-status.ts'
 import type { Syncer } from './syncer.ts'
 
@@ -12,9 +12,18 @@ export class ChainWriter {
   readonly #checkpoints: Checkpoints
   readonly #syncer: Syncer
   readonly #status: SinkStatus
+  readonly #onHead: (line: string) => void
   #position: ChainPosition | undefined
 
-  constructor (medium: Medium, checkpoints: Checkpoints, syncer: Syncer, status: SinkStatus) {
+  /** @param onHead is called with each checkpoint of a log in files that ends a batch, once it is durable */
+  constructor (
+    medium: Medium,
+    checkpoints: Checkpoints,
+    syncer: Syncer,
+    status: SinkStatus,
+    onHead: (line: string) => void
+  ) {
+    this.#onHead = onHead
     this.#medium = medium
     this.#checkpoints = checkpoints
     this.#syncer = syncer
@@ -30,9 +39,9 @@ export class ChainWriter {
     this.#position = opened.position
     if (opened.due && this.#medium.rotate) opened = await this.#rotate(opened)
 
-    const { position: { file, end }, begins, torn, gap } = opened
+    const { position, position: { file, end, log }, begins, torn, gap } = opened
     const missed = this.#status.unrecordedGap
-    const draft = this.#checkpoints.draft(end)
+    const draft = this.#checkpoints.draft(end, log)
     preface(draft, opened, missed)
     queue.fill(draft)
     if (closing) draft.seal({ endsRun: true })
@@ -40,24 +49,37 @@ export class ChainWriter {
     if (draft.text === '') return
 
     await this.#medium.append(draft.text)
-    this.#position = { file: begins ? file + 1 : file, end: draft.end }
+    this.#position = { ...position, file: begins ? file + 1 : file, end: draft.end }
     this.#checkpoints.appended(draft)
     if (missed) this.#status.gapRecorded(missed)
     if (torn ?? gap) this.#status.damageRecorded(opened)
     const records = queue.takeAppended()
     this.#status.accepted(records.length)
-    this.#syncer.settle(records)
+    this.#syncer.settle([...records, ...this.#headOf(draft, log)])
+  }
+
+  /** The draft's last checkpoint, which is published once it is durable: never before the log is sure to have it. */
+  #headOf ({ head }: Draft, log: string | undefined): PendingRecord[] {
+    if (head === undefined || log === undefined) return []
+    return [{
+      body: { event: 'checkpoint' },
+      durable: true,
+      sinceMs: performance.now(),
+      line: head,
+      resolve: () => this.#onHead(head),
+      reject: () => {},
+    }]
   }
 
   /** Closes the file with a checkpoint and sets it aside. If that fails, the chain continues in the same file. */
   async #rotate (opened: Opened): Promise<Opened> {
-    const { file, end } = opened.position
-    const draft = this.#checkpoints.draft(end)
+    const { file, end, log } = opened.position
+    const draft = this.#checkpoints.draft(end, log)
     draft.seal({ closing: true, found: opened.unsealed === true, continues: opened.continues })
     await this.#medium.append(draft.text)
-    this.#position = { file, end: draft.end }
+    this.#position = { ...opened.position, end: draft.end }
     this.#checkpoints.appended(draft)
-    this.#syncer.schedule()
+    this.#syncer.settle(this.#headOf(draft, log))
     await this.#syncer.flush()
     await this.#medium.rotate?.(file).catch((error: Error) => this.#status.rotationFailed(error))
     return { ...opened, unsealed: false, continues: undefined, ...await this.#medium.open(this.#position) }
@@ -69,10 +91,10 @@ export class ChainWriter {
  */
 function preface (
   draft: Draft,
-  { position: { file, end }, begins, continues, unsealed, torn, gap }: Opened,
+  { position: { file, end, log }, begins, continues, unsealed, torn, gap }: Opened,
   missed: MissedRecords | undefined
 ): void {
-  if (begins) draft.note(header(file + 1, end))
+  if (begins) draft.note(header(file + 1, end, log))
   // Sealed at once: no call is answered before its run has stated where it began, and repeated crashes leave no more
   // records without a checkpoint than a single one.
   if (continues) draft.seal({ found: unsealed === true && !begins, continues })

@@ -22,8 +22,8 @@ export class Checkpoints {
     return this.#due
   }
 
-  draft (end: End): Draft {
-    return new Draft(end, this.#unsealed, this.#key)
+  draft (end: End, log?: string): Draft {
+    return new Draft(end, this.#unsealed, this.#key, log)
   }
 
   /** Adds the checkpoint that is due, unless everything in the draft has one already. */

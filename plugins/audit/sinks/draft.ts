@@ -24,14 +24,19 @@ interface Seal {
 /** Lines to append to a chain in one go. Until that has succeeded, a draft can be dropped without a trace. */
 export class Draft {
   readonly #key: KeyObject | undefined
+  readonly #log: string | undefined
   /** The end of the chain with these lines. */
   end: End
   /** Records after the last checkpoint. */
   unsealed: number
   text = ''
+  /** The line of the last checkpoint in it. */
+  head: string | undefined
 
-  constructor (end: End, unsealed: number, key: KeyObject | undefined) {
+  /** @param log the log that the chain belongs to, if it is kept in files */
+  constructor (end: End, unsealed: number, key: KeyObject | undefined, log?: string) {
     this.#key = key
+    this.#log = log
     this.end = end
     this.unsealed = unsealed
   }
@@ -49,8 +54,13 @@ export class Draft {
 
   /** Adds a checkpoint. */
   seal ({ endsRun = false, closing = endsRun, found = false, continues }: Seal = {}): void {
-    const states = { ...found && { found }, ...continues && { continues }, ...endsRun && { ends_run: true } }
-    this.#append(checkpoint(this.end, { ...stamp(), ...states }, closing, this.#key))
+    const states = {
+      log: this.#log,
+      ...found && { found },
+      ...continues && { continues },
+      ...endsRun && { ends_run: true },
+    }
+    this.head = this.#append(checkpoint(this.end, { ...stamp(), ...states }, closing, this.#key))
     this.unsealed = 0
   }
 

@@ -1,7 +1,17 @@
 import { constants, type Stats } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, stat, writeFile } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
-import { BEGINNING, type ChainRecord, type Continuation, endsRun, headerOf, parseRecord, sha256 } from '../chain.ts'
+import { basename, dirname, join, resolve } from 'node:path'
+import {
+  BEGINNING,
+  type ChainRecord,
+  type Continuation,
+  endsRun,
+  headerOf,
+  logOf,
+  newLog,
+  parseRecord,
+  sha256,
+} from '../chain.ts'
 import type { ChainPosition, Medium, Opened } from './medium.ts'
 
 /** Far more than a record takes, which is at most 16 KB. */
@@ -181,7 +191,7 @@ export class FileMedium implements Medium {
         if (position) return position
         const rotated = await this.#lastRotated()
         this.#found.continues = continuation(rotated)
-        return rotated?.position ?? { file: 0, end: BEGINNING }
+        return rotated?.position ?? { file: 0, end: BEGINNING, log: newLog(resolve(this.#path)) }
       }
       if (!position) this.#found.continues = continuation(last)
       this.#day = last.record.time.slice(0, 10)
@@ -272,8 +282,10 @@ async function readTail (handle: FileHandle, size: number): Promise<Tail> {
   if (firstEnd < 0 && head.subarray(0, FIRST_BYTES.length).equals(FIRST_BYTES.subarray(0, head.length))) {
     return { goodBytes: 0, rest: head }
   }
-  const number = firstEnd < 0 ? undefined : headerOf(parseRecord(head.subarray(0, firstEnd)))?.number
-  if (number === undefined) throw new Error('the file is not an audit log: move it away')
+  const first = firstEnd < 0 ? undefined : parseRecord(head.subarray(0, firstEnd))
+  const number = headerOf(first)?.number
+  const log = first && logOf(first)
+  if (number === undefined || log === undefined) throw new Error('the file is not an audit log: move it away')
   const start = Math.max(0, size - TAIL_BYTES)
   const tail = await read(handle, start, size - start)
   for (let end = tail.lastIndexOf('\n'); end >= 0;) {
@@ -281,7 +293,7 @@ async function readTail (handle: FileHandle, size: number): Promise<Tail> {
     const line = tail.subarray(before + 1, end)
     const record = before >= 0 || start === 0 ? parseRecord(line) : undefined
     if (record) {
-      const position = { file: number, end: { hash: sha256(line), sequence: record.sequence } }
+      const position = { file: number, end: { hash: sha256(line), sequence: record.sequence }, log }
       return { last: { record, position }, goodBytes: start + end + 1, rest: tail.subarray(end + 1) }
     }
     end = before

@@ -1,7 +1,14 @@
 import type { Continuation, End, Gap, TornLine } from '../chain.ts'
 
-/** Where a chain ends: the number of its current file (or of a process's one stream), and the last line in it. */
-export interface ChainPosition { file: number, end: End }
+/** Where a chain ends. */
+export interface ChainPosition {
+  /** The number of its current file, or of a process's one stream. */
+  file: number
+  /** The last line in it. */
+  end: End
+  /** Names a log that is kept in files, and so outlives the process. */
+  log?: string
+}
 
 /** The state in which a medium was opened. */
 export interface Opened {

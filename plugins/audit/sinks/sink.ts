@@ -35,7 +35,8 @@ export class Sink {
     this.#status = new SinkStatus(medium.kind, log)
     this.#checkpoints = new Checkpoints(key, () => this.#wake())
     this.#syncer = new Syncer(medium, error => this.#status.failed(error))
-    this.#writer = new ChainWriter(medium, this.#checkpoints, this.#syncer, this.#status)
+    const onHead = (head: string) => log.info({ head }, 'the audit log was sealed')
+    this.#writer = new ChainWriter(medium, this.#checkpoints, this.#syncer, this.#status, onHead)
   }
 
   get state (): SinkState {

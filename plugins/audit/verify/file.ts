@@ -11,7 +11,9 @@ import {
   gapOf,
   headerOf,
   isOfChain,
+  logOf,
   parseRecord,
+  replicaOf,
   sha256,
   tornLineOf,
 } from '../chain.ts'
@@ -31,6 +33,12 @@ export interface FileReport {
   lines: number
   /** Without those of the chain itself. */
   records: number
+  /** Names the log that the file is part of. */
+  log: string | undefined
+  /** The instances of the service that sealed it. */
+  replicas: Set<unknown>
+  /** The hashes of the records that something outside the files vouches for. */
+  hashes: Map<number, string>
   /** It ends with a closing checkpoint. */
   closed: boolean
   /** That checkpoint ends a run of the service, not only the file. */
@@ -52,13 +60,15 @@ export interface FileReport {
  * Verifies one file by itself, up to its first problem: nothing after that has a valid line to be compared with.
  * @param trusted digests of the keys of which one must have signed each checkpoint; without it, any signature or none
  * will do
+ * @param sequences the records whose hashes the report needs
  * @throws when the file cannot be read
  */
 export async function verifyFile (
   path: string,
-  trusted: readonly string[] | undefined
+  trusted: readonly string[] | undefined,
+  sequences: ReadonlySet<number> = new Set()
 ): Promise<FileReport | problems.Problem> {
-  const check = new FileCheck(path, trusted)
+  const check = new FileCheck(path, trusted, sequences)
   for await (const line of linesOf(path)) {
     const problem = check.next(read(line))
     if (problem) return problem
@@ -83,6 +93,7 @@ function read ({ number, bytes, torn }: Line): ValidLine | InvalidLine {
 class FileCheck {
   readonly #path: string
   readonly #trusted: readonly string[] | undefined
+  readonly #sequences: ReadonlySet<number>
   /** Of the lines so far, from the header on. */
   #report: FileReport | undefined
   /** A record that does not fit the one before it. The next line tells which of the two was changed. */
@@ -91,8 +102,9 @@ class FileCheck {
   #unsealed = 0
   #sealedSequence = 0
 
-  constructor (path: string, trusted: readonly string[] | undefined) {
+  constructor (path: string, trusted: readonly string[] | undefined, sequences: ReadonlySet<number>) {
     this.#path = path
+    this.#sequences = sequences
     this.#trusted = trusted
   }
 
@@ -124,6 +136,9 @@ class FileCheck {
       ...header,
       path: this.#path,
       end: { hash, sequence: record.sequence },
+      log: logOf(record),
+      replicas: new Set(),
+      hashes: new Map(),
       lines: 1,
       records: 0,
       closed: false,
@@ -149,12 +164,14 @@ class FileCheck {
       return
     }
     report.end = { hash, sequence: record.sequence }
+    if (this.#sequences.has(record.sequence)) report.hashes.set(record.sequence, hash)
     report.lines = number
     report.closed = checkpoint?.closing === true
     report.endsRun = endsRun(record)
     const note = noteOf(record, this.#sealedSequence)
     if (note !== undefined) report.notes.push(`${this.#path}:${number}: ${note}`)
     const continues = checkpoint && continuationOf(record)
+    if (checkpoint) report.replicas.add(replicaOf(record))
     if (continues) report.runs.push({ line: number, time: record.time, continues })
     const problem = checkpoint ? this.#seal(line, checkpoint, report) : this.#count(record, report)
     if (problem !== undefined) return this.#problem(number, problem)

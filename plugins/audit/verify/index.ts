@@ -2,7 +2,8 @@
 import { createPublicKey } from 'node:crypto'
 import { sha256 } from '../chain.ts'
 import { type FileReport, verifyFile } from './file.ts'
-import { findCutOff, findMisplaced, findNeverSigned } from './log.ts'
+import { readHeads } from './heads.ts'
+import { findCutOff, findMisplaced, findMissing, findNeverSigned } from './log.ts'
 import type { Problem } from './problems.ts'
 import { describe, summarize } from './summary.ts'
 
@@ -14,6 +15,8 @@ export interface VerifyOptions {
   publicKeys?: readonly string[]
   /** Sequence number of a record that is known to have been written: a log that ends before it was cut off. */
   expectSequence?: number
+  /** Files with signed heads, which vouch for the log from outside it. */
+  headFiles?: readonly string[]
 }
 
 export interface Verdict {
@@ -26,12 +29,13 @@ export interface Verdict {
 
 /**
  * Verifies the files of one chain, given in any order. Anyone who can write the files can forge an unsigned chain as a
- * whole; the findings say so. Not detected: records cut off at an open end, and a change to the last record of an open
- * file, since nothing follows it. Never rejects: files and keys that cannot be read are part of the verdict.
+ * whole; the findings say so. Not detected: a change to the last record of an open file, since nothing follows it; and
+ * without heads, records cut off at an open end or before a run. Never rejects: files and keys that cannot be read are
+ * part of the verdict.
  */
 export async function verifyFiles (
   paths: readonly string[],
-  { publicKeys, expectSequence }: VerifyOptions = {}
+  { publicKeys, expectSequence, headFiles = [] }: VerifyOptions = {}
 ): Promise<Verdict> {
   let trusted: string[] | undefined
   try {
@@ -40,29 +44,39 @@ export async function verifyFiles (
     return { exitCode: 2, findings: [`the public key cannot be read: ${(error as Error).message}`], problems: [] }
   }
 
-  const { reports, problems, skipped, unreadable } = await verifyEach(paths, trusted)
+  const outside = await readHeads(headFiles, trusted)
+  const { heads } = outside
+  const sequences = new Set(heads.map(({ sequence }) => sequence))
+  const { reports, problems, skipped, unreadable } = await verifyEach(paths, trusted, sequences)
+  skipped.push(...outside.skipped)
+  unreadable.push(...outside.unreadable)
   if (problems.length === 0 && unreadable.length === 0) {
     const problem = findMisplaced(reports) ??
       (trusted && findNeverSigned(reports)) ??
-      (expectSequence === undefined ? undefined : findCutOff(reports, expectSequence))
+      (expectSequence === undefined ? undefined : findCutOff(reports, expectSequence)) ??
+      findMissing(reports, heads)
     if (problem) problems.push(problem)
   }
 
   const findings = [
     ...skipped,
     ...unreadable,
-    ...reports.flatMap(describe),
+    ...reports.flatMap(report => describe(report, heads)),
     ...problems.map(({ path, line, what }) => `${path}:${line}: altered: ${what}`),
   ]
   if (problems.length > 0) return { exitCode: 1, findings, problems }
   const [first, ...others] = reports
   if (!first || unreadable.length > 0) return { exitCode: 2, findings, problems }
-  findings.push(...summarize([first, ...others], trusted !== undefined))
+  findings.push(...summarize([first, ...others], trusted !== undefined, heads))
   return { exitCode: 0, findings, problems }
 }
 
 /** Verifies each file by itself. Reports are in the order of the files' numbers. */
-async function verifyEach (paths: readonly string[], trusted: readonly string[] | undefined) {
+async function verifyEach (
+  paths: readonly string[],
+  trusted: readonly string[] | undefined,
+  sequences: ReadonlySet<number>
+) {
   const reports: FileReport[] = []
   const problems: Problem[] = []
   const skipped: string[] = []
@@ -73,7 +87,7 @@ async function verifyEach (paths: readonly string[], trusted: readonly string[] 
       continue
     }
     try {
-      const found = await verifyFile(path, trusted)
+      const found = await verifyFile(path, trusted, sequences)
       if ('what' in found) problems.push(found)
       else reports.push(found)
     } catch (error) {

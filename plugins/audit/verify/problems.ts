@@ -1,3 +1,5 @@
+import { quote } from '../../../lib/printable.ts'
+
 /** A place in a log that is not as the service wrote it. */
 export interface Problem { path: string, line: number, what: string }
 
@@ -34,6 +36,10 @@ export function sameNumber (number: number, other: string): string {
   return `this is file ${number}, and so is ${other}`
 }
 
+export function otherLog (before: string): string {
+  return `the file belongs to another log than ${before}`
+}
+
 export function filesMissing (number: number, before: string, beforeNumber: number): string {
   return `this is file ${number}, but the one before it, ${before}, is file ${beforeNumber}: ` +
     'the files between them are missing'
@@ -59,4 +65,27 @@ export function neverSigned (records: number): string {
 
 export function logCutOff (sequence: number, expected: number): string {
   return `the log ends with record ${sequence}, but record ${expected} is expected: its end was cut off`
+}
+
+// --- Between the files and signed heads
+
+interface HeadName { path: string, sequence: number, time: string }
+
+export function behindHead (sequence: number, head: HeadName): string {
+  return `the log ends with record ${sequence}, but ${named(head)} vouches for record ${head.sequence}: ` +
+    `${head.sequence - sequence} records are missing`
+}
+
+export function besideHead (head: HeadName, count: number): string {
+  return `this is not the record that ${named(head)} vouches for, and so for ${count} heads: the log was set back to ` +
+    'an earlier end and continued from there, and the records written before that are missing'
+}
+
+export function logReplaced (head: HeadName): string {
+  return `${named(head)} vouches for record ${head.sequence} of another log in the same place, written by the same ` +
+    'instance: that log was removed, or its files were not given'
+}
+
+function named ({ path, time }: HeadName): string {
+  return `the head of ${quote(time)} in ${path}`
 }

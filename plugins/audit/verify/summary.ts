@@ -1,47 +1,64 @@
 import { quote } from '../../../lib/printable.ts'
 import type { FileReport, Run } from './file.ts'
+import type { Head } from './heads.ts'
 
 /** The reports of a log with at least one file. */
 type LogReport = readonly [FileReport, ...FileReport[]]
 
 /** A line about a file, and one for each run that began in it and each irregularity that the service recorded in it. */
-export function describe ({ path, number, before, end, lines, closed, runs, notes }: FileReport): string[] {
+export function describe (
+  { path, number, before, end, lines, closed, log, runs, notes }: FileReport,
+  heads: readonly Head[]
+): string[] {
+  const ours = heads.filter(head => head.log === log)
   const state = closed ? 'closed' : 'open: it does not end with a closing checkpoint'
   return [
     `${path}: file ${number}, records ${before.sequence + 1} to ${end.sequence} on ${lines} lines, ${state}`,
-    ...runs.map(run => `${path}:${run.line}: ${describeRun(run)}`),
+    ...runs.map(run => `${path}:${run.line}: ${describeRun(run, ours)}`),
     ...notes,
   ]
 }
 
 /** What a run continued from, and who vouches that nothing came after it. */
-function describeRun ({ time, continues: { file, sequence, closed } }: Run): string {
+function describeRun ({ time, continues: { file, sequence, hash, closed } }: Run, heads: readonly Head[]): string {
   const began = `a run of the service began at ${quote(time)}`
   if (closed === null) return `${began}, with a new log. Nothing outside the files vouches that there was none before`
   const end = closed
     ? 'where the run before it had closed the log'
     : 'but the run before it has no closing record: it crashed, or its last records were removed'
-  return `${began}. It continues after record ${sequence} of file ${file}, ${end}. ` +
-    `Nothing outside the files vouches that record ${sequence} was the last`
+  const continued = `${began}. It continues after record ${sequence} of file ${file}, ${end}. `
+  const before = heads.findLast(head => head.sequence <= sequence)
+  if (!before) return `${continued}Nothing outside the files vouches that record ${sequence} was the last`
+  if (before.hash === hash && before.endsRun) {
+    return `${continued}${nameOf(before)} vouches that record ${sequence} was the last`
+  }
+  return `${continued}${nameOf(before)} vouches for the records up to ` +
+    `${before.sequence}; nothing outside the files vouches that no other came after record ${sequence}`
+}
+
+function nameOf ({ path, time }: Head): string {
+  return `The head of ${quote(time)} in ${path}`
 }
 
 /**
  * What can be said about a log without problems, and what cannot.
  * @param trusted each checkpoint was signed with one of the keys that the caller trusts
  */
-export function summarize (reports: LogReport, trusted: boolean): string[] {
+export function summarize (reports: LogReport, trusted: boolean, heads: readonly Head[]): string[] {
   const [first] = reports
   const last = reports.at(-1) ?? first
   const lines: string[] = []
   if (first.number > 1) {
     lines.push(`The log goes further back: it is intact from file ${first.number} on; earlier files were not given.`)
   }
-  lines.push(...summarizeSignatures(reports, trusted))
+  lines.push(...summarizeSignatures(reports, trusted), ...summarizeHeads(reports, heads))
   if (reports.every(({ checkpoints }) => checkpoints === 0)) {
     lines.push('There is no checkpoint yet: only the chain itself vouches for the records.')
   }
   if (!last.closed) {
-    lines.push('The end is open: only a later file or --expect-sequence can show whether records were cut off there.')
+    lines.push(
+      'The end is open: only a later file, --heads or --expect-sequence can show whether records were cut off there.'
+    )
   }
   if (last.closed && !last.endsRun) {
     lines.push(
@@ -50,6 +67,28 @@ export function summarize (reports: LogReport, trusted: boolean): string[] {
     )
   }
   lines.push(`intact: records ${first.before.sequence + 1} to ${last.end.sequence}`)
+  return lines
+}
+
+/** How far heads vouch for the log, and which of them are about something else. */
+function summarizeHeads ([first, ...others]: LogReport, heads: readonly Head[]): string[] {
+  const lines: string[] = []
+  const ours = heads.filter(({ log }) => log === first.log)
+  const early = ours.filter(({ sequence }) => sequence <= first.before.sequence).length
+  const newest = ours.at(-1)
+  if (newest && newest.sequence > first.before.sequence) {
+    const end = (others.at(-1) ?? first).end.sequence
+    lines.push(
+      `${ours.length - early} heads vouch for the records up to ${newest.sequence}` +
+        `${newest.sequence < end ? `, and for none of the ${end - newest.sequence} after it` : ''}.`
+    )
+  }
+  if (early > 0) lines.push(`${early} heads are about records before the files that were given.`)
+  const foreign = heads.length - ours.length
+  if (foreign > 0) {
+    const logs = new Set(heads.flatMap(({ log }) => log === first.log ? [] : log)).size
+    lines.push(`${foreign} heads are about ${logs} other logs, which were not given. This log is ${first.log}.`)
+  }
   return lines
 }
 

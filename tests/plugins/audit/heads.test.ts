@@ -1,0 +1,132 @@
+import { createPrivateKey } from 'node:crypto'
+import { copyFileSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import Fastify from 'fastify'
+import t, { type Test } from 'tap'
+import { FileMedium, type FileOptions } from '../../../plugins/audit/sinks/file.ts'
+import { Sink } from '../../../plugins/audit/sinks/sink.ts'
+import { verifyFiles } from '../../../plugins/audit/verify/index.ts'
+import { body, recordsOf, signingKey } from '../../support/audit.ts'
+
+/** A signed log, and the service's log with its heads. */
+function setUp (t: Test) {
+  const dir = t.testdir({ logs: {} })
+  const { keyFile, publicKey } = signingKey(dir)
+  const path = join(dir, 'logs', 'audit.jsonl')
+  const serviceLog: string[] = []
+  const key = createPrivateKey(readFileSync(keyFile, 'utf8'))
+  const { log } = Fastify({ logger: { level: 'info', stream: { write: line => serviceLog.push(line) } } })
+  const excerpt = join(dir, 'service.log')
+
+  /** One run of the service. */
+  async function run (count: number, options: FileOptions = {}, at = path) {
+    const sink = new Sink(new FileMedium(at, options), { key, log })
+    for (let written = 0; written < count; written++) await sink.write(body(), false)
+    await sink.close()
+  }
+  /** The verdict on the files at `path`, with these lines of the service's log. */
+  async function verdict (lines = serviceLog) {
+    writeFileSync(excerpt, lines.join(''))
+    const files = readdirSync(dirname(path)).map(name => join(dirname(path), name))
+    const { exitCode, findings, problems } = await verifyFiles(files, { publicKeys: [publicKey], headFiles: [excerpt] })
+    return { exitCode, text: findings.join('\n'), what: problems.map(({ what }) => what).join('\n'), problems }
+  }
+  return { dir, path, serviceLog, run, verdict, excerpt, publicKey, log }
+}
+
+t.test('each checkpoint is in the service\'s log, and vouches for the end of each run', async t => {
+  const { path, run, verdict, serviceLog } = setUp(t)
+  await run(3)
+  const { sequence } = recordsOf(path).at(-1)!
+  await run(3)
+  const lines = readFileSync(path, 'utf8').split('\n')
+  const heads = serviceLog.map(line => JSON.parse(line))
+  t.match(heads.at(-1), { level: 30, msg: 'the audit log was sealed', head: lines.at(-2) })
+  const { exitCode, text } = await verdict()
+  t.equal(exitCode, 0, text)
+  t.match(text, /The head of ".+" in .+service\.log vouches that record \d+ was the last/)
+  t.match(text, /\d heads vouch for the records up to \d+\./)
+  t.match(
+    (await verdict(serviceLog.filter(line => JSON.parse(JSON.parse(line).head).sequence < sequence))).text,
+    `nothing outside the files vouches that no other came after record ${sequence}`
+  )
+  const prefixed = serviceLog.map(line => `2026-11-27T18:00:00Z stderr F ${line}`)
+  t.match((await verdict(['{"other":"line"}\n', ...prefixed])).text, 'heads vouch', 'as a container runtime keeps it')
+})
+
+t.test('records that are gone are found by the heads', async t => {
+  t.test('an older copy that was continued', async t => {
+    const { dir, path, run, verdict } = setUp(t)
+    await run(3)
+    copyFileSync(path, join(dir, 'copy'))
+    const { sequence } = recordsOf(path).at(-1)!
+    await run(30)
+    copyFileSync(join(dir, 'copy'), path)
+    t.match(await verdict(), { exitCode: 1, what: /^the log ends with record \d+, but .* \d+ records are missing$/ })
+    await run(40)
+    const verdictNow = await verdict()
+    t.match(verdictNow, { exitCode: 1, what: /the log was set back to an earlier end and continued from there/ })
+    t.ok(Number(verdictNow.problems[0]?.line) > sequence)
+  })
+
+  t.test('a file that was cut off at a checkpoint', async t => {
+    const { path, run, verdict } = setUp(t)
+    await run(1_010)
+    const lines = readFileSync(path, 'utf8').split('\n')
+    const at = recordsOf(path).findLastIndex(({ event, ends_run: ends }) => event === 'checkpoint' && ends !== true)
+    truncateSync(path, Buffer.byteLength(lines.slice(0, at + 1).join('\n')) + 1)
+    await run(3)
+    await run(20)
+    t.match(await verdict(), { exitCode: 1 })
+  })
+
+  t.test('the current file, with a rotated one left', async t => {
+    const { path, run, verdict } = setUp(t)
+    await run(30, { maxBytes: 10_000 })
+    rmSync(path)
+    t.match(await verdict(), { exitCode: 1, what: /records are missing/ }, 'also when it was only left out')
+    await run(40)
+    t.match(await verdict(), { exitCode: 1, what: /set back/ })
+  })
+
+  t.test('the whole log', async t => {
+    const { path, run, verdict } = setUp(t)
+    await run(30)
+    rmSync(path)
+    await run(40)
+    t.match(await verdict(), { exitCode: 1, what: /of another log in the same place, written by the same instance/ })
+  })
+})
+
+t.test('a log that is open, or ended in a crash, is not called incomplete', async t => {
+  const { dir, path, run, verdict, serviceLog } = setUp(t)
+  await run(1_010)
+  const lines = readFileSync(path, 'utf8').split('\n')
+  // Without the last checkpoint and its head, as a crash leaves it.
+  serviceLog.pop()
+  writeFileSync(path, `${lines.slice(0, -2).join('\n')}\n`)
+  t.match(await verdict(), { exitCode: 0, text: /and for none of the 10 after it/ })
+  await run(3)
+  t.match(await verdict(), { exitCode: 0, text: /has no closing record.*vouches for the records up to/ })
+  t.ok(dir)
+})
+
+t.test('heads that cannot vouch for the log are left out, and said to be', async t => {
+  const { dir, path, run, verdict, serviceLog, excerpt, log } = setUp(t)
+  await run(3)
+  const genuine = [...serviceLog]
+  serviceLog.length = 0
+  await run(3, {}, join(dir, 'other.jsonl'))
+  t.match(await verdict([...genuine, ...serviceLog]), { exitCode: 0, text: /heads are about 1 other logs/ })
+  const forger = createPrivateKey(readFileSync(signingKey(dir, 'forger').keyFile, 'utf8'))
+  copyFileSync(path, join(dir, 'forged'))
+  serviceLog.length = 0
+  const sink = new Sink(new FileMedium(join(dir, 'forged')), { key: forger, log })
+  await sink.write(body(), false)
+  await sink.close()
+  t.match(await verdict([...genuine, ...serviceLog]), { exitCode: 0, text: /skipped: .* is not signed with a/ })
+  const changed = serviceLog.map(line => line.replace('\\"sequence\\":', '\\"sequence\\":9'))
+  t.match(await verdict([...genuine, ...changed]), { exitCode: 0, text: /skipped: the checkpoint was changed/ })
+  t.match(await verdict(['no heads']), { exitCode: 2, text: `${excerpt}: there is no head in it` })
+  t.match(await verifyFiles([path], { headFiles: [join(dir, 'missing')] }), { exitCode: 2 })
+})
