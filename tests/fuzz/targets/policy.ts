@@ -89,8 +89,8 @@ function isSound ({ roles, bindings }: Policy): boolean {
 /** YAML with what JSON does not have: tags, anchors, merge keys, directives, other keys than strings. */
 const fragments = [
   'roles:', 'bindings: []', '\n', '  ', ' ', 'a:', 'allow:', '- ', '{', '}', '[', ']', ', ', 'topics: [x]',
-  'topcs: [x]', '!!set ', '!!omap ', '!!merge ', '!x ', '&a ', '*a', '<<: ', '? ', ': ', '%YAML 1.1\n---\n', '---\n', '"a\\nb": ',
-  '1: ', 'null: ', '~', '| ', '> ', '#', '"', "'", '\t',
+  'topcs: [x]', '!!set ', '!!omap ', '!!merge ', '!x ', '&a ', '*a', '<<: ', '? ', ': ', '%YAML 1.1\n---\n', '---\n',
+  '"a\\nb": ', '1: ', 'null: ', '~', '| ', '> ', '#', '"', "'", '\t',
 ]
 const yaml = fc.array(fc.constantFrom(...fragments), { maxLength: 30 }).map(parts => parts.join(''))
 
