@@ -1,5 +1,5 @@
 import { constants, type Stats } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, rename, stat, writeFile } from 'node:fs/promises'
+import { type FileHandle, lstat, mkdir, open, readdir, rename, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import {
   BEGINNING,
@@ -152,15 +152,13 @@ export class FileMedium implements Medium {
       throw new Error('the volume is gone')
     }
 
-    const handle = await open(
+    const handle = await openOwn(
       this.#path,
-      constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK,
-      0o600
+      constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK
     )
     try {
       const stats = await handle.stat()
       if (!stats.isFile()) throw new Error('not a regular file')
-      await handle.chmod(0o600)
       const size = await this.#removeFailedBatch(handle, stats)
       const known = position && position.end.sequence > 0 ? position : undefined
       const orAltered = (error: NodeJS.ErrnoException): Tail => {
@@ -174,6 +172,8 @@ export class FileMedium implements Medium {
         await handle.close()
         return await this.#reopen(position)
       }
+      // Only now is the file known to be a log of the service: nothing about another one may change.
+      await handle.chmod(0o600)
       if (tail && tail.rest.length > 0) await this.#setAsideTorn(handle, tail)
       if (!tail) await syncFolder(this.#path)
       this.#device = dev
@@ -254,7 +254,7 @@ export class FileMedium implements Medium {
       .sort((a, b) => b.number - a.number)
     const [newest] = numbered
     if (!newest) return
-    const handle = await open(join(dirname(this.#path), newest.entry))
+    const handle = await openOwn(join(dirname(this.#path), newest.entry), constants.O_RDONLY | constants.O_NONBLOCK)
     try {
       return (await readTail(handle, (await handle.stat()).size)).last
     } finally {
@@ -306,9 +306,23 @@ async function read (handle: FileHandle, position: number, length: number): Prom
   return buffer.subarray(0, bytesRead)
 }
 
+/** Opens a file, but not what a symbolic link at its path points to, which may belong to somebody else. */
+async function openOwn (path: string, flags: number): Promise<FileHandle> {
+  try {
+    return await open(path, flags | constants.O_NOFOLLOW, 0o600)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ELOOP') throw error
+    throw new Error(
+      'the file is a symbolic link, which could lead to the file of somebody else: ' +
+        'remove it, or name the file itself in KAFSCALE_MCP_AUDIT_SINKS'
+    )
+  }
+}
+
+/** Of a symbolic link itself, not of what it points to. */
 async function statOf (path: string): Promise<Stats | undefined> {
   try {
-    return await stat(path)
+    return await lstat(path)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
     throw error

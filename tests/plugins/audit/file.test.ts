@@ -11,6 +11,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -304,12 +305,59 @@ t.test('a file whose first line is torn is started again', async t => {
 t.test('a file that is not an audit log is left alone', async t => {
   for (const content of ['root:x:0:0\n', 'root:x:0:0', '{"event":"header"}\n']) {
     const path = join(t.testdir({ passwd: content }), 'passwd')
+    chmodSync(path, 0o644)
     const sink = fileSink(path)
     await t.rejects(sink.write(body(), false), { message: 'the file is not an audit log: move it away' })
     t.match(sink.state, { state: 'failed', reason: 'the file is not an audit log: move it away', missed: 1 })
     await sink.close()
     t.equal(readFileSync(path, 'utf8'), content)
+    t.equal(statSync(path).mode & 0o777, 0o644)
   }
+})
+
+t.test('a symbolic link is not followed', async t => {
+  const link = /^the file is a symbolic link, .*: remove it, or name the file itself in KAFSCALE_MCP_AUDIT_SINKS$/
+  const refused = async (path: string) => {
+    const sink = fileSink(path)
+    await t.rejects(sink.write(body(), false), { message: link })
+    t.match(sink.state, { state: 'failed', reason: link })
+    await sink.close()
+  }
+
+  t.test('to a log, to another file, to an empty file or to none', async t => {
+    const dir = t.testdir({ passwd: 'root:x:0:0\n', empty: '' })
+    await fileSink(join(dir, 'log')).close()
+    for (const target of ['log', 'passwd', 'empty', 'missing']) {
+      const file = join(dir, target)
+      const before = existsSync(file) ? readFileSync(file, 'utf8') : undefined
+      if (before !== undefined) chmodSync(file, 0o644)
+      symlinkSync(file, join(dir, `link-to-${target}`))
+      await refused(join(dir, `link-to-${target}`))
+      t.equal(existsSync(file), before !== undefined, 'nothing is created')
+      if (before === undefined) continue
+      t.equal(readFileSync(file, 'utf8'), before)
+      t.equal(statSync(file).mode & 0o777, 0o644)
+    }
+  })
+
+  t.test('in the place of a rotated file', async t => {
+    const dir = t.testdir()
+    await fileSink(join(dir, 'log')).close()
+    symlinkSync(join(dir, 'log'), join(dir, 'audit.jsonl.2026-07-28.000001'))
+    await refused(join(dir, 'audit.jsonl'))
+  })
+
+  t.test('that replaces the file while the service runs, even with a link to the same file', async t => {
+    const path = logIn(t)
+    const sink = fileSink(path)
+    await writeAll(sink, 1)
+    const before = readFileSync(path, 'utf8')
+    renameSync(path, `${path}.moved`)
+    symlinkSync(`${path}.moved`, path)
+    await t.rejects(sink.write(body(), false), { message: link })
+    await sink.close()
+    t.equal(readFileSync(`${path}.moved`, 'utf8'), before)
+  })
 })
 
 t.test('a device or a folder cannot be a log', async t => {
