@@ -86,7 +86,7 @@ t.test('what is said of defaults is so', async t => {
   })
 })
 
-t.test('the example of the policy reads as its table says', needsEtcd, async t => {
+t.test('the example of the policy reads as its table says', needsEtcd(), async t => {
   const issuer = 'https://id.example/realms/main'
   const { env, token, policyFile } = await authority(t, issuer)
   const etcd = await startEtcd(t)

@@ -108,7 +108,7 @@ t.test('what is to be set starts the service in the mode that is said, without a
   t.match(warnings, [/SESSION_TIMEOUT has no effect/, /shared secret/])
 })
 
-t.test('the etcd user that is made can read what the service reads, and nothing else', needsEtcd, async t => {
+t.test('the etcd user that is made can read what the service reads, and nothing else', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const ETCDCTL = { ETCDCTL_API: '3', ETCDCTL_ENDPOINTS: etcd.endpoints[0] as string }
   // The program comes with etcd's client, which the tests need for nothing else.
@@ -146,7 +146,7 @@ t.test('the container is given nothing but what the service knows', async t => {
   t.strictSame(install.block('sh compose').trim().split('\n').slice(1), compose.map(line => line.slice(4)))
 })
 
-t.test('a service with data', needsEtcd, async t => {
+t.test('a service with data', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const dir = t.testdir({})

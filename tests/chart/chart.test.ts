@@ -98,7 +98,7 @@ function configOf (t: Test, objects: Manifest[], existing = EXISTING): Config & 
 const variable = (object: Manifest, name: string) =>
   object.spec?.template.spec.containers[0].env.find(variable => variable.name === name)?.value
 
-t.test('while it is disabled nothing at all is rendered', needsHelm, async t => {
+t.test('while it is disabled nothing at all is rendered', needsHelm(), async t => {
   t.strictSame(await render({}), [])
   const everything = {
     enabled: false,
@@ -114,7 +114,7 @@ t.test('while it is disabled nothing at all is rendered', needsHelm, async t => 
   t.match(await notes(t, {}), /^kafscale-mcp is switched off/)
 })
 
-t.test('four lines are enough', needsHelm, async t => {
+t.test('four lines are enough', needsHelm(), async t => {
   const objects = await render(LEAST)
   t.strictSame(objects.map(({ kind, metadata: { name, namespace } }) => `${kind} ${namespace ?? '-'}/${name}`).sort(), [
     'Deployment kafscale-mcp/prod-kafscale-mcp',
@@ -144,7 +144,7 @@ t.test('four lines are enough', needsHelm, async t => {
   t.match(only(objects, 'Service', NAME).spec, { type: 'ClusterIP', ports: [{ port: 80, targetPort: 'http' }] })
 })
 
-t.test('the values of the KafScale chart are taken as they are', needsHelm, async t => {
+t.test('the values of the KafScale chart are taken as they are', needsHelm(), async t => {
   const [mcp, beside] = [
     parse(`
     enabled: true
@@ -244,7 +244,7 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
   sessionTimeout: [{ sessionTimeout: '30m' }, 1_800_000],
 }
 
-t.test('every setting of the service can be set from values, and reaches it', needsHelm, async t => {
+t.test('every setting of the service can be set from values, and reaches it', needsHelm(), async t => {
   const keys = Object.keys(ConfigSchema) as Key[]
   const usual = configOf(t, await render(LEAST))
   const reached = new Set<Key>()
@@ -267,7 +267,7 @@ t.test('every setting of the service can be set from values, and reaches it', ne
   t.strictSame([...reached].sort(), keys.sort())
 })
 
-t.test('what is not set is as the service has it by default', needsHelm, async t => {
+t.test('what is not set is as the service has it by default', needsHelm(), async t => {
   const deployment = only(await render(LEAST), 'Deployment')
   for (const { name, ...setting } of Object.values(ConfigSchema)) {
     if (!('default' in setting) || ['HTTP_ADDR', 'TELEMETRY_ADDR'].includes(name)) continue
@@ -347,7 +347,7 @@ const INSTALLATIONS: Record<string, Values> = {
 EXISTING['Secret/jwks'] = EXISTING['ConfigMap/jwks'] ?? {}
 
 const objectsOf: Record<string, Manifest[]> = {}
-if (needsHelm.skip === false) {
+if (needsHelm().skip === false) {
   for (const [name, mcp] of Object.entries(INSTALLATIONS)) objectsOf[name] = await render(mcp)
 }
 const installation = (name: keyof typeof INSTALLATIONS) => objectsOf[name] as Manifest[]
@@ -355,7 +355,7 @@ const installation = (name: keyof typeof INSTALLATIONS) => objectsOf[name] as Ma
 /** Kinds of the Prometheus operator, whose schemas Kubernetes does not have. */
 const OPERATORS = ['ServiceMonitor', 'PrometheusRule']
 
-t.test('every object is one that Kubernetes takes', needsHelm, async t => {
+t.test('every object is one that Kubernetes takes', needsHelm(), async t => {
   const all = Object.values(objectsOf).flat()
   for (const object of all.filter(({ kind }) => !OPERATORS.includes(kind))) {
     t.strictSame(mistakes(object), [], `${object.kind} ${object.metadata.name}`)
@@ -373,7 +373,7 @@ t.test('every object is one that Kubernetes takes', needsHelm, async t => {
   )
 })
 
-t.test('every object is in the namespace, has the labels of its release and a name of its own', needsHelm, async t => {
+t.test('every object is in the namespace, has the labels of its release and a name of its own', needsHelm(), async t => {
   for (const objects of Object.values(objectsOf)) {
     const namespaced = objects.filter(({ kind }) => kind !== 'Namespace')
     t.strictSame([...new Set(namespaced.map(({ metadata }) => metadata.namespace))], ['kafscale-mcp'])
@@ -390,14 +390,14 @@ t.test('every object is in the namespace, has the labels of its release and a na
   t.equal(new Set(long.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).size, long.length)
 })
 
-t.test('the pods of each start', needsHelm, async t => {
+t.test('the pods of each start', needsHelm(), async t => {
   for (const [name, objects] of Object.entries(objectsOf)) {
     const { authMode } = configOf(t, objects)
     t.equal(authMode, ['oidc', 'jwks'].includes(name) ? name : 'token', name)
   }
 })
 
-t.test('pods are as restricted as Kubernetes knows', needsHelm, async t => {
+t.test('pods are as restricted as Kubernetes knows', needsHelm(), async t => {
   for (const object of Object.values(objectsOf).flat().filter(({ kind }) => kind === 'Deployment' || kind === 'Pod')) {
     const pod = (object.kind === 'Pod' ? object.spec : object.spec?.template.spec) as unknown as PodSpec
     t.match(pod, {
@@ -422,7 +422,7 @@ t.test('pods are as restricted as Kubernetes knows', needsHelm, async t => {
   })
 })
 
-t.test('no ServiceAccount token is mounted unless asked for', needsHelm, async t => {
+t.test('no ServiceAccount token is mounted unless asked for', needsHelm(), async t => {
   t.match(podOf(installation('least')), { automountServiceAccountToken: false, serviceAccountName: NAME })
   t.match(only(installation('least'), 'ServiceAccount'), { automountServiceAccountToken: false })
   t.match(podOf(installation('oidc')), { automountServiceAccountToken: true, serviceAccountName: 'other' })
@@ -433,7 +433,7 @@ t.test('no ServiceAccount token is mounted unless asked for', needsHelm, async t
   )
 })
 
-t.test('a namespace is created once', needsHelm, async t => {
+t.test('a namespace is created once', needsHelm(), async t => {
   t.match(
     only(installation('least'), 'Namespace').metadata.annotations,
     { 'helm.sh/resource-policy': 'keep' },
@@ -447,7 +447,7 @@ t.test('a namespace is created once', needsHelm, async t => {
   )
 })
 
-t.test('secrets', needsHelm, async t => {
+t.test('secrets', needsHelm(), async t => {
   const given = {
     'auth.token': '',
     'auth.oidc': { issuers: ['https://id.example'], clientId: 'id', clientSecret: 'of-the-client' },
@@ -504,7 +504,7 @@ t.test('secrets', needsHelm, async t => {
   })
 })
 
-t.test('a text is what it is, whatever is in it', needsHelm, async t => {
+t.test('a text is what it is, whatever is in it', needsHelm(), async t => {
   const odd = '"\' yes: {{ .Release.Name }} # $(HOME) $$ \\n é & <b> %d'
   const lines = `${odd}\n- ${odd}`
   const config = configOf(
@@ -546,7 +546,7 @@ t.test('a text is what it is, whatever is in it', needsHelm, async t => {
   t.equal(variable(only(objects, 'Deployment'), 'ODD'), lines)
 })
 
-t.test('a policy of the values is what the service reads', needsHelm, async t => {
+t.test('a policy of the values is what the service reads', needsHelm(), async t => {
   const policy = {
     roles: {
       'orders-reader': {
@@ -566,7 +566,7 @@ t.test('a policy of the values is what the service reads', needsHelm, async t =>
   )
 })
 
-t.test('what changes in a Secret or policy of the values rolls the pods', needsHelm, async t => {
+t.test('what changes in a Secret or policy of the values rolls the pods', needsHelm(), async t => {
   const annotations = async (paths: Record<string, unknown>) =>
     only(await render(values(paths)), 'Deployment').spec?.template.metadata.annotations ?? {}
   const usual = await annotations({})
@@ -578,7 +578,7 @@ t.test('what changes in a Secret or policy of the values rolls the pods', needsH
   t.strictSame(await annotations({ replicaCount: 2 }), usual, 'nothing else does')
 })
 
-t.test('nothing is rendered that would be open, unsafe, or not start', needsHelm, async t => {
+t.test('nothing is rendered that would be open, unsafe, or not start', needsHelm(), async t => {
   const oidc = { 'auth.token': '', 'auth.oidc.issuers': ['https://id.example'] }
   const ingress = (more: object = {}) => ({ ingress: { enabled: true, ...more } })
   const persistence = { 'audit.sinks': ['file:/var/log/kafscale-mcp/audit.jsonl'], 'audit.persistence.enabled': true }
@@ -744,7 +744,7 @@ t.test('nothing is rendered that would be open, unsafe, or not start', needsHelm
   for (const [what, paths] of allowed) t.doesNotThrow(configOf.bind(null, t, await render(values(paths))), what)
 })
 
-t.test('values.schema.json', needsHelm, async t => {
+t.test('values.schema.json', needsHelm(), async t => {
   const wrong: [values: Record<string, unknown>, where: string][] = [
     [{ unknown: 1 }, '/mcp'],
     [{ 'auth.tokens': 'x' }, '/mcp/auth'],
@@ -817,7 +817,7 @@ t.test('the schema knows the keys of values.yaml and no others', async t => {
   t.ok(keysOf(JSON.parse(read('values.schema.json')) as Schema, parse(read('values.yaml')), '').length > 100)
 })
 
-t.test('the NetworkPolicy', needsHelm, async t => {
+t.test('the NetworkPolicy', needsHelm(), async t => {
   interface Rule {
     from?: object[]
     ports: { port: number, protocol?: string }[]
@@ -894,7 +894,7 @@ t.test('the NetworkPolicy', needsHelm, async t => {
   })
 })
 
-t.test('more than one replica', needsHelm, async t => {
+t.test('more than one replica', needsHelm(), async t => {
   const deploymentOf = (objects: Manifest[]) => only(objects, 'Deployment').spec
   t.test('has a PodDisruptionBudget, is spread, and is replaced one after the other', async t => {
     t.match(only(installation('oidc'), 'PodDisruptionBudget').spec, {
@@ -939,7 +939,7 @@ t.test('more than one replica', needsHelm, async t => {
   })
 })
 
-t.test('labels by which pods are found are theirs', needsHelm, async t => {
+t.test('labels by which pods are found are theirs', needsHelm(), async t => {
   for (const objects of Object.values(objectsOf)) {
     const { spec } = only(objects, 'Deployment')
     const { labels } = spec?.template.metadata ?? {}
@@ -952,7 +952,7 @@ t.test('labels by which pods are found are theirs', needsHelm, async t => {
   })
 })
 
-t.test('audit files', needsHelm, async t => {
+t.test('audit files', needsHelm(), async t => {
   const sinks = { 'audit.sinks': ['stdout', 'file:/var/log/kafscale-mcp/audit.jsonl'] }
   const auditOf = (objects: Manifest[]) => {
     const { volumes, containers: [{ volumeMounts }] } = podOf(objects)
@@ -1002,7 +1002,7 @@ t.test('audit files', needsHelm, async t => {
   t.strictSame(claimed.filter(({ kind }) => kind === 'PersistentVolumeClaim'), [])
 })
 
-t.test('probes ask what they are for', needsHelm, async t => {
+t.test('probes ask what they are for', needsHelm(), async t => {
   const [container] = podOf(installation('least')).containers
   t.match(container, {
     livenessProbe: { httpGet: { path: '/healthz', port: 'http', scheme: 'HTTP' } },
@@ -1025,7 +1025,7 @@ t.test('probes ask what they are for', needsHelm, async t => {
   t.notMatch(podOf(installation('file')).containers[0], { lifecycle: {} })
 })
 
-t.test('the ingress leads to the service, and its host is one that the service answers to', needsHelm, async t => {
+t.test('the ingress leads to the service, and its host is one that the service answers to', needsHelm(), async t => {
   t.match(only(installation('oidc'), 'Ingress'), {
     metadata: { annotations: { 'cert-manager.io/cluster-issuer': 'letsencrypt' } },
     spec: {
@@ -1067,7 +1067,7 @@ t.test('the ingress leads to the service, and its host is one that the service a
   t.equal(configOf(t, known).allowedHosts?.at(-1), '[fd00::1]')
 })
 
-t.test('telemetry', needsHelm, async t => {
+t.test('telemetry', needsHelm(), async t => {
   t.test('has a Service of its own, which the ServiceMonitor finds', async t => {
     const service = only(installation('oidc'), 'Service', `${NAME}-telemetry`)
     const { metadata, spec, apiVersion } = only(installation('oidc'), 'ServiceMonitor')
@@ -1105,7 +1105,7 @@ t.test('telemetry', needsHelm, async t => {
   })
 })
 
-t.test('helm test', needsHelm, async t => {
+t.test('helm test', needsHelm(), async t => {
   const SNAPSHOT = [{ key: '/kafscale/metadata/snapshot', value: '{"Brokers":[],"Topics":[]}' }]
   /** Runs what the pod of the test runs, against a service that is elsewhere. Gives what it says, and its exit code where it fails. */
   const run = async (t: Test, objects: Manifest[], url: string, existing: Existing = {}): Promise<string> => {
@@ -1140,7 +1140,7 @@ t.test('helm test', needsHelm, async t => {
     )
   })
 
-  t.test('passes where the service answers, and fails where it does not', needsEtcd, async t => {
+  t.test('passes where the service answers, and fails where it does not', needsEtcd(), async t => {
     const etcd = await startEtcd(t)
     await fill(etcd, SNAPSHOT)
     const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_AUTH_TOKEN: TOKEN, ...recorded(t) })
@@ -1177,7 +1177,7 @@ t.test('helm test', needsHelm, async t => {
     )
   })
 
-  t.test('takes the certificate of the service and no other', needsEtcd, async t => {
+  t.test('takes the certificate of the service and no other', needsEtcd(), async t => {
     const objects = await render(values({ 'tls.existingSecret': 'tls', allowedHosts: ['localhost'] }))
     const dir = t.testdir({ 'tls.crt': certificate, 'tls.key': key })
     const etcd = await startEtcd(t)
@@ -1195,7 +1195,7 @@ t.test('helm test', needsHelm, async t => {
   })
 })
 
-t.test('what is told to who installs', needsHelm, async t => {
+t.test('what is told to who installs', needsHelm(), async t => {
   const least = await notes(t, LEAST)
   t.ok(least.includes(`  http://${NAME}.kafscale-mcp.svc/mcp\n`), 'where to connect')
   t.match(
@@ -1237,7 +1237,7 @@ t.test('the README', async t => {
   }, 'of which none is left out')
   for (const [, path = ''] of readme.matchAll(/\]\((?!https?:|#)([^)#]+)/g)) t.ok(existsSync(join(CHART, path)), path)
 
-  t.test('shows values with which the service starts', needsHelm, async t => {
+  t.test('shows values with which the service starts', needsHelm(), async t => {
     const blocks = [...readme.matchAll(/^```yaml\n([^]*?)^```$/gm)].map(([, text = '']) =>
       parse(text.replace('<bearer-token>', TOKEN)).mcp as Values
     )
@@ -1251,7 +1251,7 @@ t.test('the README', async t => {
   })
 })
 
-t.test('the chart is of the version of the service, and Helm finds nothing to say', needsHelm, async t => {
+t.test('the chart is of the version of the service, and Helm finds nothing to say', needsHelm(), async t => {
   const chart = parse(read('Chart.yaml'))
   t.match([chart.version, chart.appVersion], [packageJson.version, packageJson.version])
   const { stdout } = await promisify(execFile)(helm, ['lint', '--strict', CHART])

@@ -112,7 +112,7 @@ t.test('without URLs nothing is scraped', async t => {
   t.equal(app.brokerMetrics.configured, false)
 })
 
-t.test('placeholders stand for each broker of the snapshot', needsEtcd, async t => {
+t.test('placeholders stand for each broker of the snapshot', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const paths: string[] = []
   const address = await serve(t, (request, response) => {

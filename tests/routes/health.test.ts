@@ -40,7 +40,7 @@ t.test('before the first load it is alive, not ready, and says why without an ad
   t.notMatch(JSON.stringify([health, ready]), /127\.0\.0\.1/)
 })
 
-t.test('over a running etcd', needsEtcd, async t => {
+t.test('over a running etcd', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [...recordedKeyspace(), { key: '/kafscale/topics/broken/partitions/0/next_offset', value: 'many' }])
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '2500ms' })

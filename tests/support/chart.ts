@@ -14,10 +14,9 @@ export const CHART = join(ROOT, 'chart')
 
 export { helm }
 
-/** For tap: skips tests where there is no Helm. */
-export const needsHelm = {
-  skip: existsSync(helm) ? false : 'there is no Helm: npm run test:setup -- --all builds it with Go',
-}
+/** Options of a test that needs Helm: it is skipped where there is none. */
+export const needsHelm = () =>
+  ({ skip: existsSync(helm) ? false : 'there is no Helm: npm run test:setup -- --all builds it with Go' })
 
 /** Values, usually those below `mcp`. */
 export type Values = { readonly [key: string]: unknown }

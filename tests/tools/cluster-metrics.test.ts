@@ -43,7 +43,7 @@ async function build (t: Test, pages: (string | undefined)[]) {
   }
 }
 
-t.test('the whole is told from its parts, and each part beside it', needsEtcd, async t => {
+t.test('the whole is told from its parts, and each part beside it', needsEtcd(), async t => {
   const { app } = await build(t, [pageOf(0, 20_000), pageOf(1, 20_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, {
@@ -63,7 +63,7 @@ t.test('the whole is told from its parts, and each part beside it', needsEtcd, a
   t.ok(brokers.every(({ goroutines, uptime_seconds: uptime }) => Number(goroutines) > 0 && Number(uptime) > 0))
 })
 
-t.test('after an S3 outage one broker\'s page is not the cluster\'s', needsEtcd, async t => {
+t.test('after an S3 outage one broker\'s page is not the cluster\'s', needsEtcd(), async t => {
   const { app } = await build(t, [pageOf(0, 130_000), pageOf(1, 130_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, { s3_state: 'unavailable', brokers: [{ s3_state: 'healthy' }, { s3_state: 'unavailable' }] })
@@ -75,7 +75,7 @@ t.test('after an S3 outage one broker\'s page is not the cluster\'s', needsEtcd,
   })
 })
 
-t.test('a broker that does not answer is named, and its figures are unknown', needsEtcd, async t => {
+t.test('a broker that does not answer is named, and its figures are unknown', needsEtcd(), async t => {
   const { app, address } = await build(t, [undefined, pageOf(1, 20_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, { partial: true, s3_state: 'healthy' })
@@ -90,7 +90,7 @@ t.test('a broker that does not answer is named, and its figures are unknown', ne
   })
 })
 
-t.test('without samples there are no quantiles, without requests no error rate', needsEtcd, async t => {
+t.test('without samples there are no quantiles, without requests no error rate', needsEtcd(), async t => {
   const idle = pageOf(1, 20_000).split('\n').filter(line => !line.startsWith('kafscale_admin_'))
     .map(line => /^kafscale_produce_latency_ms_(bucket|count)/.test(line) ? line.replace(/\d+$/, '0') : line).join('\n')
   const { app } = await build(t, [idle])
@@ -103,7 +103,7 @@ t.test('without samples there are no quantiles, without requests no error rate',
   })
 })
 
-t.test('when no broker answers the tool fails and names each; the status answers without them', needsEtcd, async t => {
+t.test('when no broker answers the tool fails and names each; the status answers without them', needsEtcd(), async t => {
   const { app, address } = await build(t, [undefined, '<html></html>\n'])
   const { isError, content: [{ text } = { text: '' }] } = await callTool(app, 'cluster_metrics')
   t.equal(isError, true)
@@ -116,7 +116,7 @@ t.test('when no broker answers the tool fails and names each; the status answers
   t.equal((await app.inject('/healthz')).json().dependencies.brokers.state, 'unavailable')
 })
 
-t.test('a cluster without brokers has none to ask', needsEtcd, async t => {
+t.test('a cluster without brokers has none to ask', needsEtcd(), async t => {
   const { app } = await build(t, [])
   t.match(
     (await callTool(app, 'cluster_metrics')).content[0]?.text,
@@ -124,7 +124,7 @@ t.test('a cluster without brokers has none to ask', needsEtcd, async t => {
   )
 })
 
-t.test('brokers of a snapshot that can not be decoded are not known', needsEtcd, async t => {
+t.test('brokers of a snapshot that can not be decoded are not known', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: '{' }])
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })

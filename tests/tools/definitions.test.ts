@@ -175,7 +175,7 @@ t.test('ten tools, in a fixed order, each as a client needs it', async t => {
   })
 })
 
-t.test('the recorded cluster', needsEtcd, async t => {
+t.test('the recorded cluster', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const app = await buildSyncedApp(t, etcd)
@@ -239,7 +239,7 @@ function withoutTimes (answer: Record<string, unknown>): unknown {
   return JSON.parse(JSON.stringify(answer, (name, value) => /observed_at|age_ms/.test(name) ? undefined : value))
 }
 
-t.test("what the cluster's users have named as they like", needsEtcd, async t => {
+t.test("what the cluster's users have named as they like", needsEtcd(), async t => {
   const names = [
     '__proto__',
     'constructor',
@@ -387,7 +387,7 @@ t.test("what the cluster's users have named as they like", needsEtcd, async t =>
   })
 })
 
-t.test('text that is no name is cut over 4 KB, and says so', needsEtcd, async t => {
+t.test('text that is no name is cut over 4 KB, and says so', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const texts = ['x'.repeat(4096), 'x'.repeat(4097), 'é'.repeat(2048), `x${'é'.repeat(2048)}`, '😀'.repeat(5_000)]
   await fill(etcd, [
@@ -414,7 +414,7 @@ t.test('text that is no name is cut over 4 KB, and says so', needsEtcd, async t 
   for (const { metadata } of offsets) t.ok(Buffer.byteLength(metadata) <= 4096)
 })
 
-t.test('an answer of 4 MB or more names a limit that fits', needsEtcd, async t => {
+t.test('an answer of 4 MB or more names a limit that fits', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const partitions = Array.from({ length: 1_000 }, (_, partition) => partition)
   await fill(etcd, [
@@ -444,7 +444,7 @@ t.test('an answer of 4 MB or more names a limit that fits', needsEtcd, async t =
   }
 })
 
-t.test('pages', needsEtcd, async t => {
+t.test('pages', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const topics = Array.from({ length: 5 }, (_, index) => `topic-${index}`)
   const groups = Array.from({ length: 5 }, (_, index) => `group-${index}`)

@@ -267,7 +267,7 @@ async function checkAnswers (
 /** The first of the wrong answers, a line for each. */
 const report = (wrong: string[]): string => wrong.slice(0, 20).join('\n')
 
-t.test('answers are what a range read at their revision says', needsEtcd, async t => {
+t.test('answers are what a range read at their revision says', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const { client } = etcd
   const watching = await buildSyncedApp(t, etcd)

@@ -19,16 +19,15 @@ async function startBoth (t: Test, config: object = {}) {
 const claimsFor = ({ issuer }: IdentityProvider, url: string): JWTPayload =>
   ({ iss: issuer, aud: url, sub: ACCOUNT, iat: now(), exp: now() + 600, scope: SCOPE, jti: randomUUID() })
 
-/** The clocks that tell a token's time and how long ago something was, moved on. */
+/** Stops the clocks of tokens and of durations. The returned function moves them on. */
 function travel (t: Test) {
   mock.timers.enable({ apis: ['Date'], now: Date.now() })
-  const since = performance.now.bind(performance)
-  let ahead = 0
-  t.intercept(performance, 'now', { value: () => since() + ahead })
+  let nowMs = performance.now()
+  t.intercept(performance, 'now', { value: () => nowMs })
   t.teardown(() => mock.timers.reset())
   return (ms: number) => {
     mock.timers.setTime(Date.now() + ms)
-    ahead += ms
+    nowMs += ms
   }
 }
 

@@ -27,7 +27,7 @@ t.jobs = 3 // most of the time is waiting
 
 const CUT_MS = 15_000
 
-t.test('a network that refuses connections for 15 s', needsEtcd, async t => {
+t.test('a network that refuses connections for 15 s', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -46,7 +46,7 @@ t.test('a network that refuses connections for 15 s', needsEtcd, async t => {
   t.strictSame(await caller.stop(), [])
 })
 
-t.test('a network that is silent for 15 s: connections stay open, and nothing arrives', needsEtcd, async t => {
+t.test('a network that is silent for 15 s: connections stay open, and nothing arrives', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -72,7 +72,7 @@ t.test('a network that is silent for 15 s: connections stay open, and nothing ar
   t.strictSame(await caller.stop(), [])
 })
 
-t.test('etcd paused', needsEtcd, async t => {
+t.test('etcd paused', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const { app, caller } = await buildAskedApp(t, etcd)
@@ -90,7 +90,7 @@ t.test('etcd paused', needsEtcd, async t => {
 })
 
 for (const version of etcdVersions) {
-  t.test(`etcd ${version} killed and started again`, needsEtcd, async t => {
+  t.test(`etcd ${version} killed and started again`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     const { app, caller } = await buildAskedApp(t, etcd)
@@ -119,7 +119,7 @@ for (const version of etcdVersions) {
     t.strictSame(await caller.stop(), [])
   })
 
-  t.test(`etcd ${version} compacted past the mirror's revision while it was unreachable`, needsEtcd, async t => {
+  t.test(`etcd ${version} compacted past the mirror's revision while it was unreachable`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -144,7 +144,7 @@ for (const version of etcdVersions) {
     t.strictSame(await caller.stop(), [])
   })
 
-  t.test(`etcd ${version} tells a watch that its revision is compacted`, needsEtcd, async t => {
+  t.test(`etcd ${version} tells a watch that its revision is compacted`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     await etcd.compact()
@@ -188,7 +188,7 @@ t.test('an etcd that accepts connections and never answers', async t => {
   t.equal(app.metadata.state, 'unavailable')
 })
 
-t.test('etcd absent at start', needsEtcd, async t => {
+t.test('etcd absent at start', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   for (
@@ -233,7 +233,7 @@ t.test('etcd absent at start', needsEtcd, async t => {
   }
 })
 
-t.test('/readyz', needsEtcd, async t => {
+t.test('/readyz', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const strict = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '4s' })

@@ -268,7 +268,7 @@ async function replace (etcd: Etcd, keys: { key: string, value: string | Buffer 
   await fill(etcd, keys)
 }
 
-t.test('what is hidden is not there, in any answer', needsEtcd, async t => {
+t.test('what is hidden is not there, in any answer', needsEtcd(), async t => {
   const from = random(7)
   const { env, token, policyFile } = await authority(t)
   const roles = new Map(Array.from({ length: 24 }, (_, index) => [`role-${index}`, anyRole(from)]))
@@ -327,7 +327,7 @@ t.test('what is hidden is not there, in any answer', needsEtcd, async t => {
   t.ok(hiding > 60, `${hiding} tools had something to hide`)
 })
 
-t.test('the example of the documentation', needsEtcd, async t => {
+t.test('the example of the documentation', needsEtcd(), async t => {
   const { env, token, policyFile } = await authority(t)
   const etcd = await startEtcd(t)
   const offset = JSON.stringify({ offset: 10, metadata: '', committed_at: '2026-07-16T08:51:40Z' })
@@ -471,7 +471,7 @@ bindings:
   })
 })
 
-t.test('the largest lag of all groups is for those who see them all', needsEtcd, async t => {
+t.test('the largest lag of all groups is for those who see them all', needsEtcd(), async t => {
   const page = readFileSync(join(ROOT, 'bench/broker-page.txt'))
   const server = createServer((_, response) => response.end(page)).listen(0, '127.0.0.1')
   t.teardown(() => server.close())

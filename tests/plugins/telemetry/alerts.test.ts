@@ -39,7 +39,7 @@ const expressions = dashboards.flatMap(({ panels }) =>
 
 // --- References
 
-t.test('every metric of an alert or a dashboard exists', needsEtcd, async t => {
+t.test('every metric of an alert or a dashboard exists', needsEtcd(), async t => {
   const app = await experienced(t)
   const names = new Set([...samples((await app.telemetry.page()).text).keys()].map(sample => sample.split('{')[0]))
   const asked = (text: string) => [...new Set(text.match(/kafscale_mcp_\w+/g))]
@@ -115,7 +115,7 @@ t.test('dashboards use a variable as data source, and their panels do not overla
   }
 })
 
-t.test('rules and expressions pass promtool', needsPromtool, async t => {
+t.test('rules and expressions pass promtool', needsPromtool(), async t => {
   t.doesNotThrow(() => promtool(['check', 'rules', alertsFile]))
   const file = join(t.testdir(), 'expressions.yaml')
   const write = (list: string[]) =>
@@ -280,7 +280,7 @@ const failures: { what: string, series: Series, alert: string, by: number, notYe
   },
 ]
 
-t.test('what fires', needsPromtool, async t => {
+t.test('what fires', needsPromtool(), async t => {
   t.test('nothing, while the service is healthy', async t => {
     for (const minute of [1, 20, 65, 119]) firing(t, HEALTHY, minute, [])
   })
@@ -299,13 +299,13 @@ t.test('what fires', needsPromtool, async t => {
   )
 })
 
-t.test('a constant rate of failed authentications is no rise', needsPromtool, async t => {
+t.test('a constant rate of failed authentications is no rise', needsPromtool(), async t => {
   const day = 24 * 60
   const steady = { 'authentication_failures_total{reason="invalid_token"}': `0+60x${day + 60}` }
   firing(t, steady, day + 30, [])
 })
 
-t.test('the series of these tests exist', needsEtcd, async t => {
+t.test('the series of these tests exist', needsEtcd(), async t => {
   const app = await experienced(t)
   const page = [...samples((await app.telemetry.page()).text).keys()]
   const shape = (name: string) =>

@@ -35,13 +35,13 @@ async function metricsUrl ({ output, url }: Service): Promise<string> {
   return served.exec(output.stderr)?.[1] ?? ''
 }
 
-t.test('a page with every metric', needsEtcd, async t => {
+t.test('a page with every metric', needsEtcd(), async t => {
   const app = await experienced(t)
   const { text: page, contentType } = await app.telemetry.page()
   const sample = (name: string) => samples(page).get(`kafscale_mcp_${name}`)
   t.match(contentType, /^text\/plain; version=0\.0\.4/)
 
-  t.test('passes promtool', needsPromtool, async t => {
+  t.test('passes promtool', needsPromtool(), async t => {
     t.doesNotThrow(() => promtool(['check', 'metrics'], page))
     t.throws(() => promtool(['check', 'metrics'], page.replaceAll('_total', '')), 'promtool finds mistakes')
   })
@@ -167,7 +167,7 @@ t.test('a pending call is in flight', async t => {
   )
 })
 
-t.test('the metrics of the mirror follow etcd, and have no revision before there is one', needsEtcd, async t => {
+t.test('the metrics of the mirror follow etcd, and have no revision before there is one', needsEtcd(), async t => {
   const unsynced = await buildTestApp(t)
   await unsynced.ready()
   const { text } = await unsynced.telemetry.page()
