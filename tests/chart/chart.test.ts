@@ -16,6 +16,7 @@ import {
   helm,
   LEAST,
   type Manifest,
+  needsHelm,
   notes,
   only,
   podOf,
@@ -23,7 +24,6 @@ import {
   refusal,
   render,
   type Values,
-  needsHelm,
 } from '../support/chart.ts'
 import { mistakes } from '../support/chart-schemas.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'

@@ -18,7 +18,9 @@ export type EtcdVersion = '3.4' | '3.6'
 /** The versions to test with: the machine's own (Debian's is 3.4) always, 3.6 where it could be built. */
 export const etcdVersions: readonly EtcdVersion[] = existsSync(etcd36) ? ['3.4', '3.6'] : ['3.4']
 
-/** Options of a test that needs etcd: it is skipped where there is none. `scripts/test-setup.ts` tells how to get one. */
+/**
+ * Options of a test that needs etcd: it is skipped where there is none. `scripts/test-setup.ts` tells how to get one.
+ */
 export const needsEtcd = () => ({ skip: exists('etcd') ? false : 'there is no etcd' })
 
 export interface EtcdOptions {
