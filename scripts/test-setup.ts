@@ -120,6 +120,6 @@ async function build (name: string, target: string, folder: string, main: string
 
 function testsWithEtcd (): number {
   return globSync('tests/**/*.test.ts', { cwd: ROOT })
-    .map(path => readFileSync(join(ROOT, path), 'utf8').match(/needsEtcd, /g)?.length ?? 0)
+    .map(path => readFileSync(join(ROOT, path), 'utf8').match(/needsEtcd\(\)/g)?.length ?? 0)
     .reduce((sum, count) => sum + count, 0)
 }

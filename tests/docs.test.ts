@@ -94,7 +94,7 @@ t.test('the defaults are those on the page', async t => {
   })
 })
 
-t.test('the example policy has the effects in its table', needsEtcd, async t => {
+t.test('the example policy has the effects in its table', needsEtcd(), async t => {
   const issuer = 'https://id.example/realms/main'
   const { env, token, policyFile } = await authority(t, issuer)
   const etcd = await startEtcd(t)

@@ -38,7 +38,7 @@ t.test('the index lists every example and links to files that exist', async t =>
   }
 })
 
-t.test('compose-oidc', needsEtcd, async t => {
+t.test('compose-oidc', needsEtcd(), async t => {
   interface ComposeService {
     ports?: string[]
     volumes?: string[]
@@ -167,7 +167,7 @@ async function tokenLikeKeycloak (idp: IdentityProvider, audience: string, claim
   }, { typ: 'JWT' })
 }
 
-t.test('helm-production', needsHelm, async t => {
+t.test('helm-production', needsHelm(), async t => {
   const { mcp } = parse(read('helm-production/values.yaml')) as { mcp: Values }
   const objects = await render(mcp, { namespace: 'kafscale-mcp' })
 
@@ -256,7 +256,7 @@ function referencedBy (objects: Manifest[]): [kind: string, name: string, keys: 
     .map(({ kind, name, keys }) => [kind.toLowerCase(), name, keys])
 }
 
-t.test('agent', needsEtcd, async t => {
+t.test('agent', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const url = await ready(startService(t, etcd.env))

@@ -62,7 +62,7 @@ async function closesAndExits (t: Test, { process, output }: Service): Promise<v
   t.strictSame(await exit, [0, null])
 }
 
-t.test('the process ends by itself once the service is closed', needsEtcd, async t => {
+t.test('the process ends by itself once the service is closed', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const endpoint = etcd.endpoints[0] as string

@@ -85,7 +85,7 @@ t.test('it starts the launcher', async t => {
   t.strictSame(ofImage('CMD'), [])
 })
 
-t.test('it answers as uid 10001 from folders that it cannot write to', needsEtcd, async t => {
+t.test('it answers as uid 10001 from folders that it cannot write to', needsEtcd(), async t => {
   const root = temporaryFolder(t)
   await follow('image', root, buildContext(t))
   const [workdir = ''] = ofImage('WORKDIR')
@@ -197,7 +197,7 @@ t.test('docker-compose.yaml starts an etcd and the service, on loopback only', a
     t.ok(etcd.command?.includes('--advertise-client-urls=http://etcd:2379'))
   })
 
-  t.test('with flags that etcd knows', needsEtcd, async t => {
+  t.test('with flags that etcd knows', needsEtcd(), async t => {
     const help = await run('sh', ['-c', 'etcd --help 2>&1'], { cwd: ROOT, env: { ETCD_UNSUPPORTED_ARCH: 'arm64' } })
     const [, ...flags] = etcd.command ?? []
     for (const flag of flags) t.match(help, new RegExp(`^ +${flag.split('=')[0]}\\b`, 'm'))

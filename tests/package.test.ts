@@ -55,7 +55,7 @@ t.test('no dependency needs to run a script during installation', async t => {
   )
 })
 
-t.test('it answers from a real etcd', needsEtcd, async t => {
+t.test('it answers from a real etcd', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [{
     key: '/kafscale/metadata/snapshot',

@@ -115,7 +115,7 @@ t.test('each configuration selects the mode in its info string, without warnings
   t.match(warnings, [/SESSION_TIMEOUT has no effect/, /shared secret/])
 })
 
-t.test('the etcd user can read /kafscale/ and nothing else', needsEtcd, async t => {
+t.test('the etcd user can read /kafscale/ and nothing else', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const ETCDCTL = { ETCDCTL_API: '3', ETCDCTL_ENDPOINTS: etcd.endpoints[0] as string }
   // No other test needs etcdctl, so it may be missing.
@@ -153,7 +153,7 @@ t.test('the container commands set only variables that the service knows', async
   t.strictSame(install.block('sh compose').trim().split('\n').slice(1), compose.map(line => line.slice(4)))
 })
 
-t.test('with a running service', needsEtcd, async t => {
+t.test('with a running service', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const dir = t.testdir({})

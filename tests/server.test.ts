@@ -161,7 +161,7 @@ t.test('without authentication, auditing can be turned off', async t => {
   t.equal(service.output.stdout, '')
 })
 
-t.test('it is ready once it has loaded the metadata', needsEtcd, async t => {
+t.test('it is ready once it has loaded the metadata', needsEtcd(), async t => {
   const { env, client } = await startEtcd(t)
   await client.put('/kafscale/topics/orders/partitions/0/next_offset').value('5')
   const url = await startService(t, env).url
@@ -338,7 +338,7 @@ t.test('a second signal ends it at once', async t => {
   })
 })
 
-t.test('nothing keeps the process running once its app is closed', needsEtcd, async t => {
+t.test('nothing keeps the process running once its app is closed', needsEtcd(), async t => {
   const { env } = await startEtcd(t)
   const { env: metrics, release, asked } = await slowBroker(t)
   const script = `

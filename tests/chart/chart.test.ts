@@ -105,7 +105,7 @@ function configOf (
 const variable = (object: Manifest, name: string) =>
   object.spec?.template.spec.containers[0].env.find(variable => variable.name === name)?.value
 
-t.test('a disabled chart renders nothing', needsHelm, async t => {
+t.test('a disabled chart renders nothing', needsHelm(), async t => {
   t.strictSame(await render({}), [])
   const everything = {
     enabled: false,
@@ -121,7 +121,7 @@ t.test('a disabled chart renders nothing', needsHelm, async t => {
   t.match(await notes(t, {}), /^kafscale-mcp is disabled, so nothing was installed/)
 })
 
-t.test('the smallest values render a complete installation', needsHelm, async t => {
+t.test('the smallest values render a complete installation', needsHelm(), async t => {
   const objects = await render(LEAST)
   t.strictSame(objects.map(({ kind, metadata: { name, namespace } }) => `${kind} ${namespace ?? '-'}/${name}`).sort(), [
     'Deployment kafscale-mcp/prod-kafscale-mcp',
@@ -151,7 +151,7 @@ t.test('the smallest values render a complete installation', needsHelm, async t 
   t.match(only(objects, 'Service', NAME).spec, { type: 'ClusterIP', ports: [{ port: 80, targetPort: 'http' }] })
 })
 
-t.test('the values of the KafScale chart are accepted unchanged', needsHelm, async t => {
+t.test('the values of the KafScale chart are accepted unchanged', needsHelm(), async t => {
   const [mcp, beside] = [
     parse(`
     enabled: true
@@ -259,7 +259,7 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
   sessionTimeoutMs: [{ sessionTimeout: '30m' }, 1_800_000],
 }
 
-t.test('every setting of the service can be set in the values', needsHelm, async t => {
+t.test('every setting of the service can be set in the values', needsHelm(), async t => {
   const keys = Object.keys(ConfigSchema) as Key[]
   const usual = configOf(t, await render(LEAST))
   const reached = new Set<Key>()
@@ -282,7 +282,7 @@ t.test('every setting of the service can be set in the values', needsHelm, async
   t.strictSame([...reached].sort(), keys.sort())
 })
 
-t.test('the defaults of the values match those of the service', needsHelm, async t => {
+t.test('the defaults of the values match those of the service', needsHelm(), async t => {
   const deployment = only(await render(LEAST), 'Deployment')
   for (const { name, ...setting } of Object.values(ConfigSchema)) {
     if (!('default' in setting) || ['HTTP_ADDR', 'TELEMETRY_ADDR'].includes(name)) continue
@@ -363,7 +363,7 @@ const INSTALLATIONS: Record<string, Values> = {
 EXISTING['Secret/jwks'] = EXISTING['ConfigMap/jwks'] ?? {}
 
 const objectsOf: Record<string, Manifest[]> = {}
-if (needsHelm.skip === false) {
+if (needsHelm().skip === false) {
   for (const [name, mcp] of Object.entries(INSTALLATIONS)) objectsOf[name] = await render(mcp)
 }
 const installation = (name: keyof typeof INSTALLATIONS) => objectsOf[name] as Manifest[]
@@ -371,7 +371,7 @@ const installation = (name: keyof typeof INSTALLATIONS) => objectsOf[name] as Ma
 /** Kinds of the Prometheus Operator, which the Kubernetes schemas do not contain. */
 const OPERATORS = ['ServiceMonitor', 'PrometheusRule']
 
-t.test('every object is valid', needsHelm, async t => {
+t.test('every object is valid', needsHelm(), async t => {
   const all = Object.values(objectsOf).flat()
   for (const object of all.filter(({ kind }) => !OPERATORS.includes(kind))) {
     t.strictSame(mistakes(object), [], `${object.kind} ${object.metadata.name}`)
@@ -391,7 +391,7 @@ t.test('every object is valid', needsHelm, async t => {
   )
 })
 
-t.test('every object is in the namespace and has the labels of the release and a unique name', needsHelm, async t => {
+t.test('every object is in the namespace and has the labels of the release and a unique name', needsHelm(), async t => {
   for (const objects of Object.values(objectsOf)) {
     const namespaced = objects.filter(({ kind }) => kind !== 'Namespace')
     t.strictSame([...new Set(namespaced.map(({ metadata }) => metadata.namespace))], ['kafscale-mcp'])
@@ -408,14 +408,14 @@ t.test('every object is in the namespace and has the labels of the release and a
   t.equal(new Set(long.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).size, long.length)
 })
 
-t.test('the pods of every installation start', needsHelm, async t => {
+t.test('the pods of every installation start', needsHelm(), async t => {
   for (const [name, objects] of Object.entries(objectsOf)) {
     const { authMode } = configOf(t, objects)
     t.equal(authMode, ['oidc', 'jwks'].includes(name) ? name : 'token', name)
   }
 })
 
-t.test('pods comply with the restricted Pod Security Standard', needsHelm, async t => {
+t.test('pods comply with the restricted Pod Security Standard', needsHelm(), async t => {
   for (const object of Object.values(objectsOf).flat().filter(({ kind }) => kind === 'Deployment' || kind === 'Pod')) {
     const pod = (object.kind === 'Pod' ? object.spec : object.spec?.template.spec) as unknown as PodSpec
     t.match(pod, {
@@ -440,7 +440,7 @@ t.test('pods comply with the restricted Pod Security Standard', needsHelm, async
   })
 })
 
-t.test('no ServiceAccount token is mounted unless requested', needsHelm, async t => {
+t.test('no ServiceAccount token is mounted unless requested', needsHelm(), async t => {
   t.match(podOf(installation('least')), { automountServiceAccountToken: false, serviceAccountName: NAME })
   t.match(only(installation('least'), 'ServiceAccount'), { automountServiceAccountToken: false })
   t.match(podOf(installation('oidc')), { automountServiceAccountToken: true, serviceAccountName: 'other' })
@@ -451,7 +451,7 @@ t.test('no ServiceAccount token is mounted unless requested', needsHelm, async t
   )
 })
 
-t.test('the namespace is created only if it does not exist', needsHelm, async t => {
+t.test('the namespace is created only if it does not exist', needsHelm(), async t => {
   t.match(
     only(installation('least'), 'Namespace').metadata.annotations,
     { 'helm.sh/resource-policy': 'keep' },
@@ -465,7 +465,7 @@ t.test('the namespace is created only if it does not exist', needsHelm, async t 
   )
 })
 
-t.test('secrets', needsHelm, async t => {
+t.test('secrets', needsHelm(), async t => {
   const given = {
     'auth.token': '',
     'auth.oidc': { issuers: ['https://id.example'], clientId: 'id', clientSecret: 'of-the-client' },
@@ -522,7 +522,7 @@ t.test('secrets', needsHelm, async t => {
   })
 })
 
-t.test('text with special characters arrives unchanged', needsHelm, async t => {
+t.test('text with special characters arrives unchanged', needsHelm(), async t => {
   const odd = '"\' yes: {{ .Release.Name }} # $(HOME) $$ \\n é & <b> %d'
   const lines = `${odd}\n- ${odd}`
   const config = configOf(
@@ -564,7 +564,7 @@ t.test('text with special characters arrives unchanged', needsHelm, async t => {
   t.equal(variable(only(objects, 'Deployment'), 'ODD'), lines)
 })
 
-t.test('the service reads the policy of the values', needsHelm, async t => {
+t.test('the service reads the policy of the values', needsHelm(), async t => {
   const policy = {
     roles: {
       'orders-reader': {
@@ -584,7 +584,7 @@ t.test('the service reads the policy of the values', needsHelm, async t => {
   )
 })
 
-t.test('a changed secret or policy in the values restarts the pods', needsHelm, async t => {
+t.test('a changed secret or policy in the values restarts the pods', needsHelm(), async t => {
   const annotations = async (paths: Record<string, unknown>) =>
     only(await render(values(paths)), 'Deployment').spec?.template.metadata.annotations ?? {}
   const usual = await annotations({})
@@ -596,7 +596,7 @@ t.test('a changed secret or policy in the values restarts the pods', needsHelm, 
   t.strictSame(await annotations({ replicaCount: 2 }), usual, 'other changes do not affect the checksums')
 })
 
-t.test('values that would be unauthenticated, unsafe or not start are refused', needsHelm, async t => {
+t.test('values that would be unauthenticated, unsafe or not start are refused', needsHelm(), async t => {
   const oidc = { 'auth.token': '', 'auth.oidc.issuers': ['https://id.example'] }
   const ingress = (more: object = {}) => ({ ingress: { enabled: true, controllerNamespace: 'ingress', ...more } })
   const monitored = { 'telemetry.serviceMonitor.enabled': true }
@@ -818,7 +818,7 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
   for (const [what, paths] of allowed) t.doesNotThrow(configOf.bind(null, t, await render(values(paths))), what)
 })
 
-t.test('values.schema.json refuses unknown and invalid values', needsHelm, async t => {
+t.test('values.schema.json refuses unknown and invalid values', needsHelm(), async t => {
   const wrong: [values: Record<string, unknown>, where: string][] = [
     [{ unknown: 1 }, '/mcp'],
     [{ 'auth.tokens': 'x' }, '/mcp/auth'],
@@ -891,7 +891,7 @@ t.test('the schema has exactly the keys of values.yaml', async t => {
   t.ok(keysOf(JSON.parse(read('values.schema.json')) as Schema, parse(read('values.yaml')), '').length > 100)
 })
 
-t.test('the NetworkPolicy', needsHelm, async t => {
+t.test('the NetworkPolicy', needsHelm(), async t => {
   interface Peer {
     namespaceSelector?: { matchExpressions?: { key: string, operator: string, values: string[] }[] }
     podSelector?: object
@@ -1004,7 +1004,7 @@ t.test('the NetworkPolicy', needsHelm, async t => {
   })
 })
 
-t.test('every container has a memory limit', needsHelm, async t => {
+t.test('every container has a memory limit', needsHelm(), async t => {
   const MEBIBYTE = 2 ** 20
   const mebibytes = (quantity?: string) => {
     const [, number, unit] = /^(\d+)([MG])i$/.exec(quantity ?? '') ?? []
@@ -1024,7 +1024,7 @@ t.test('every container has a memory limit', needsHelm, async t => {
   t.equal(await limitOf({ limits: { memory: null } }), undefined, 'it can be removed')
 })
 
-t.test('several replicas', needsHelm, async t => {
+t.test('several replicas', needsHelm(), async t => {
   const deploymentOf = (objects: Manifest[]) => only(objects, 'Deployment').spec
   t.test('have a PodDisruptionBudget, are spread, and are replaced one by one', async t => {
     t.match(only(installation('oidc'), 'PodDisruptionBudget').spec, {
@@ -1069,7 +1069,7 @@ t.test('several replicas', needsHelm, async t => {
   })
 })
 
-t.test('selectors match the labels of the pods', needsHelm, async t => {
+t.test('selectors match the labels of the pods', needsHelm(), async t => {
   for (const objects of Object.values(objectsOf)) {
     const { spec } = only(objects, 'Deployment')
     const { labels } = spec?.template.metadata ?? {}
@@ -1082,7 +1082,7 @@ t.test('selectors match the labels of the pods', needsHelm, async t => {
   })
 })
 
-t.test('audit files are on a volume', needsHelm, async t => {
+t.test('audit files are on a volume', needsHelm(), async t => {
   const sinks = { 'audit.sinks': ['stdout', 'file:/var/log/kafscale-mcp/audit.jsonl'] }
   const auditOf = (objects: Manifest[]) => {
     const { volumes, containers: [{ volumeMounts }] } = podOf(objects)
@@ -1132,7 +1132,7 @@ t.test('audit files are on a volume', needsHelm, async t => {
   t.strictSame(claimed.filter(({ kind }) => kind === 'PersistentVolumeClaim'), [])
 })
 
-t.test('probes use the health endpoints', needsHelm, async t => {
+t.test('probes use the health endpoints', needsHelm(), async t => {
   const [container] = podOf(installation('least')).containers
   t.match(container, {
     livenessProbe: { httpGet: { path: '/healthz', port: 'http', scheme: 'HTTP' } },
@@ -1155,7 +1155,7 @@ t.test('probes use the health endpoints', needsHelm, async t => {
   t.notMatch(podOf(installation('file')).containers[0], { lifecycle: {} })
 })
 
-t.test('the ingress routes to the service, which accepts its host', needsHelm, async t => {
+t.test('the ingress routes to the service, which accepts its host', needsHelm(), async t => {
   t.match(only(installation('oidc'), 'Ingress'), {
     metadata: { annotations: { 'cert-manager.io/cluster-issuer': 'letsencrypt' } },
     spec: {
@@ -1198,7 +1198,7 @@ t.test('the ingress routes to the service, which accepts its host', needsHelm, a
   t.equal(configOf(t, known).allowedHosts?.at(-1), '[fd00::1]')
 })
 
-t.test('telemetry', needsHelm, async t => {
+t.test('telemetry', needsHelm(), async t => {
   t.test('has its own Service, which the ServiceMonitor selects', async t => {
     const service = only(installation('oidc'), 'Service', `${NAME}-telemetry`)
     const { metadata, spec, apiVersion } = only(installation('oidc'), 'ServiceMonitor')
@@ -1236,7 +1236,7 @@ t.test('telemetry', needsHelm, async t => {
   })
 })
 
-t.test('helm test', needsHelm, async t => {
+t.test('helm test', needsHelm(), async t => {
   const SNAPSHOT = [{ key: '/kafscale/metadata/snapshot', value: '{"Brokers":[],"Topics":[]}' }]
   /** Runs the test pod's command against another URL. Returns its output, and its exit code if it fails. */
   const run = async (t: Test, objects: Manifest[], url: string, existing: Existing = {}): Promise<string> => {
@@ -1271,7 +1271,7 @@ t.test('helm test', needsHelm, async t => {
     )
   })
 
-  t.test('passes if the service answers, and fails otherwise', needsEtcd, async t => {
+  t.test('passes if the service answers, and fails otherwise', needsEtcd(), async t => {
     const etcd = await startEtcd(t)
     await fill(etcd, SNAPSHOT)
     const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_AUTH_TOKEN: TOKEN, ...recorded(t) })
@@ -1308,7 +1308,7 @@ t.test('helm test', needsHelm, async t => {
     )
   })
 
-  t.test('accepts the certificate of the service only', needsEtcd, async t => {
+  t.test('accepts the certificate of the service only', needsEtcd(), async t => {
     const objects = await render(values({ 'tls.existingSecret': 'tls', allowedHosts: ['localhost'] }))
     const dir = t.testdir({ 'tls.crt': certificate, 'tls.key': key })
     const etcd = await startEtcd(t)
@@ -1326,7 +1326,7 @@ t.test('helm test', needsHelm, async t => {
   })
 })
 
-t.test('NOTES.txt', needsHelm, async t => {
+t.test('NOTES.txt', needsHelm(), async t => {
   const least = await notes(t, LEAST)
   t.ok(least.includes(`  http://${NAME}.kafscale-mcp.svc/mcp\n`), 'it shows the URL')
   t.ok(
@@ -1372,7 +1372,7 @@ t.test('the README', async t => {
   }, 'every value needs a comment')
   for (const [, path = ''] of readme.matchAll(/\]\((?!https?:|#)([^)#]+)/g)) t.ok(existsSync(join(CHART, path)), path)
 
-  t.test('shows values that start the service', needsHelm, async t => {
+  t.test('shows values that start the service', needsHelm(), async t => {
     const blocks = [...readme.matchAll(/^```yaml\n([^]*?)^```$/gm)].map(([, text = '']) =>
       parse(text.replace('<bearer-token>', TOKEN)).mcp as Values
     )
@@ -1386,7 +1386,7 @@ t.test('the README', async t => {
   })
 })
 
-t.test('the chart has the version of the service and passes helm lint', needsHelm, async t => {
+t.test('the chart has the version of the service and passes helm lint', needsHelm(), async t => {
   const chart = parse(read('Chart.yaml'))
   t.match([chart.version, chart.appVersion], [packageJson.version, packageJson.version])
   const { stdout } = await promisify(execFile)(helm, ['lint', '--strict', CHART])

@@ -74,7 +74,7 @@ async function target (t: Test) {
   return { port: (server.address() as AddressInfo).port, reached }
 }
 
-t.test('the snapshot cannot make the service connect to this machine', needsEtcd, async t => {
+t.test('the snapshot cannot make the service connect to this machine', needsEtcd(), async t => {
   const { port, reached } = await target(t)
   const etcd = await startEtcd(t)
   const hosts = [

@@ -112,7 +112,7 @@ t.test('without URLs nothing is scraped', async t => {
   t.equal(app.brokerMetrics.configured, false)
 })
 
-t.test('placeholders stand for each broker of the snapshot', needsEtcd, async t => {
+t.test('placeholders stand for each broker of the snapshot', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const paths: string[] = []
   const address = await serve(t, (request, response) => {
@@ -145,7 +145,7 @@ t.test('placeholders stand for each broker of the snapshot', needsEtcd, async t 
   t.strictSame(paths.sort(), ['/0/metrics', '/7/metrics'])
 })
 
-t.test('at most 32 brokers are scraped at once, and at most 1,000 in all', needsEtcd, async t => {
+t.test('at most 32 brokers are scraped at once, and at most 1,000 in all', needsEtcd(), async t => {
   const [snapshotted, extra] = [1_000, 200]
   let [requests, inFlight, most] = [0, 0, 0]
   const held: (() => void)[] = []

@@ -32,7 +32,7 @@ async function buildOver (t: Test, connections: (() => EtcdConnection)[], env: R
 
 const plain = grpc.credentials.createInsecure()
 
-t.test('writes during the load are neither lost nor applied twice', needsEtcd, async t => {
+t.test('writes during the load are neither lost nor applied twice', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(
     etcd,
@@ -58,7 +58,7 @@ t.test('writes during the load are neither lost nor applied twice', needsEtcd, a
   t.equal(app.metadata.counters.loads, 1)
 })
 
-t.test('a page that exceeds the message limit of 4 MB is requested again, smaller', needsEtcd, async t => {
+t.test('a page that exceeds the message limit of 4 MB is requested again, smaller', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const value = Buffer.alloc(300_000, 1)
   for (let index = 0; index < 40; index++) await etcd.client.put(`/kafscale/unknown/${index}`).value(value)
@@ -66,7 +66,7 @@ t.test('a page that exceeds the message limit of 4 MB is requested again, smalle
   t.equal(app.metadata.mirror?.modRevisions.size, 40)
 })
 
-t.test('an empty keyspace is a cluster without topics or groups', needsEtcd, async t => {
+t.test('an empty keyspace is a cluster without topics or groups', needsEtcd(), async t => {
   const app = await buildSyncedApp(t, await startEtcd(t))
   const { structuredContent: status } = await callTool(app, 'cluster_status')
   t.match(status, {
@@ -82,7 +82,7 @@ t.test('an empty keyspace is a cluster without topics or groups', needsEtcd, asy
   }
 })
 
-t.test('writes under other prefixes move the revision without making the mirror stale', needsEtcd, async t => {
+t.test('writes under other prefixes move the revision without making the mirror stale', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await etcd.client.put('/kafscale/metadata/snapshot').value('{}')
   const app = await buildSyncedApp(t, etcd)
@@ -99,7 +99,7 @@ t.test('writes under other prefixes move the revision without making the mirror 
 })
 
 // One after the other, because both capture standard error.
-t.test('what is logged', needsEtcd, async t => {
+t.test('what is logged', needsEtcd(), async t => {
   t.test('a value that can\'t be decoded is counted, and logged once with its key\'s name', async t => {
     const etcd = await startEtcd(t)
     const key = '/kafscale/group-leases/\u202egnp.exe'
@@ -154,7 +154,7 @@ t.test('what is logged', needsEtcd, async t => {
   })
 })
 
-t.test('a live probe beside a dead watch never reads as synced', needsEtcd, async t => {
+t.test('a live probe beside a dead watch never reads as synced', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await etcd.client.put('/kafscale/group-leases/a').value('1')
   const [endpoint] = etcd.endpoints as [string]
@@ -181,7 +181,7 @@ t.test('a live probe beside a dead watch never reads as synced', needsEtcd, asyn
   }
 })
 
-t.test('an etcd whose revision went backwards, as after a restore, is loaded again', needsEtcd, async t => {
+t.test('an etcd whose revision went backwards, as after a restore, is loaded again', needsEtcd(), async t => {
   const [old, restored] = [await startEtcd(t), await startEtcd(t)]
   for (let index = 0; index < 20; index++) await old.client.put(`/kafscale/group-leases/old${index}`).value('1')
   await restored.client.put('/kafscale/group-leases/restored').value('1')
@@ -202,7 +202,7 @@ t.test('an etcd whose revision went backwards, as after a restore, is loaded aga
   back.close()
 })
 
-t.test('a load whose revision is compacted meanwhile starts again', needsEtcd, async t => {
+t.test('a load whose revision is compacted meanwhile starts again', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(
     etcd,
@@ -231,7 +231,7 @@ t.test('a load whose revision is compacted meanwhile starts again', needsEtcd, a
   t.strictSame(app.metadata.mirror?.differences(await heldBy(etcd)), [])
 })
 
-t.test('a comparison that the watch has not caught up with is postponed', needsEtcd, async t => {
+t.test('a comparison that the watch has not caught up with is postponed', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await etcd.client.put('/kafscale/group-leases/a').value('1')
   const [endpoint] = etcd.endpoints as [string]
@@ -262,7 +262,7 @@ t.test('a comparison that the watch has not caught up with is postponed', needsE
   t.strictSame(app.metadata.mirror?.differences(await heldBy(etcd)), [])
 })
 
-t.test('a watch that etcd never confirms is abandoned', needsEtcd, async t => {
+t.test('a watch that etcd never confirms is abandoned', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const [endpoint] = etcd.endpoints as [string]
   const unconfirmed = new EtcdConnection(endpoint, plain, undefined)
@@ -274,7 +274,7 @@ t.test('a watch that etcd never confirms is abandoned', needsEtcd, async t => {
   t.equal(app.metadata.counters.loads, 2)
 })
 
-t.test('an error while events are applied ends the connection, not the service', needsEtcd, async t => {
+t.test('an error while events are applied ends the connection, not the service', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const [endpoint] = etcd.endpoints as [string]
   const connection = new EtcdConnection(endpoint, plain, undefined)

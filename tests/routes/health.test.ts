@@ -44,7 +44,7 @@ t.test('before the first load, it is alive but not ready, and the reason reveals
   t.notMatch(JSON.stringify([health, ready]), /127\.0\.0\.1/)
 })
 
-t.test('with a running etcd', needsEtcd, async t => {
+t.test('with a running etcd', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [...recordedKeyspace(), { key: '/kafscale/topics/broken/partitions/0/next_offset', value: 'many' }])
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '2500ms' })

@@ -15,9 +15,8 @@ export const CHART = join(ROOT, 'chart')
 export { helm }
 
 /** Options for tap: skips tests that need Helm if it isn't installed. */
-export const needsHelm = {
-  skip: existsSync(helm) ? false : 'Helm is not installed: npm run test:setup -- --all builds it with Go',
-}
+export const needsHelm = () =>
+  ({ skip: existsSync(helm) ? false : 'Helm is not installed: npm run test:setup -- --all builds it with Go' })
 
 /** Values of the chart, with or without the key `mcp`. */
 export type Values = { readonly [key: string]: unknown }

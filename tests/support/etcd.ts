@@ -18,8 +18,10 @@ export type EtcdVersion = '3.4' | '3.6'
 /** The versions to test with: the machine's own (Debian's is 3.4) always, 3.6 where it could be built. */
 export const etcdVersions: readonly EtcdVersion[] = existsSync(etcd36) ? ['3.4', '3.6'] : ['3.4']
 
-/** For tap: skips tests where there is no etcd. `scripts/test-setup.ts` counts them and tells how to get one. */
-export const needsEtcd = { skip: exists('etcd') ? false : 'there is no etcd' }
+/**
+ * Options of a test that needs etcd: it is skipped where there is none. `scripts/test-setup.ts` tells how to get one.
+ */
+export const needsEtcd = () => ({ skip: exists('etcd') ? false : 'there is no etcd' })
 
 export interface EtcdOptions {
   version?: EtcdVersion

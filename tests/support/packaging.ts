@@ -9,6 +9,8 @@ import { modern } from './service.ts'
 import { clean, spawnClean } from './spawn.ts'
 import { waitFor } from './wait-for.ts'
 
+import './programs.ts' // adds to the path
+
 /** The machine's path, where `node` is the one that runs the tests. */
 export const PATH = [dirname(process.execPath), process.env['PATH']].join(delimiter)
 const START_BOUND_MS = 20_000

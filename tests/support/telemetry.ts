@@ -60,8 +60,9 @@ export function samples (page: string): Map<string, number> {
   )
 }
 
-/** For tap: skips tests where there is no promtool. */
-export const needsPromtool = { skip: exists('promtool') ? false : 'there is no promtool: npm run test:setup -- --all' }
+/** Options of a test that needs promtool: it is skipped where there is none. */
+export const needsPromtool = () =>
+  ({ skip: exists('promtool') ? false : 'there is no promtool: npm run test:setup -- --all' })
 
 /** Runs promtool. @throws with its output unless it exits with 0 */
 export function promtool (args: string[], input = ''): void {

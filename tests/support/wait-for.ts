@@ -12,10 +12,10 @@ const POLL_MS = 20
  */
 export async function waitFor (check: () => unknown, boundMs: number, what: string): Promise<void> {
   const limitMs = scaled(boundMs)
-  const deadline = performance.now() + limitMs
+  const over = new AbortController()
   let seen: unknown
   const poll = async () => {
-    while (performance.now() < deadline) {
+    while (!over.signal.aborted) {
       try {
         seen = await check()
       } catch (error) {
@@ -26,7 +26,9 @@ export async function waitFor (check: () => unknown, boundMs: number, what: stri
     }
     return false
   }
-  if (!await Promise.race([poll(), setTimeout(limitMs, false, { ref: false })])) {
+  const seenInTime = await Promise.race([poll(), setTimeout(limitMs, false, { ref: false })])
+  over.abort()
+  if (!seenInTime) {
     throw new Error(`${what}: not within ${limitMs} ms; last seen: ${inspect(seen)}`)
   }
 }

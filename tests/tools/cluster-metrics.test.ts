@@ -43,7 +43,7 @@ async function build (t: Test, pages: (string | undefined)[]) {
   }
 }
 
-t.test('the answer has the figures of the cluster and of each broker', needsEtcd, async t => {
+t.test('the answer has the figures of the cluster and of each broker', needsEtcd(), async t => {
   const { app } = await build(t, [pageOf(0, 20_000), pageOf(1, 20_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, {
@@ -64,7 +64,7 @@ t.test('the answer has the figures of the cluster and of each broker', needsEtcd
   t.ok(brokers.every(({ goroutines, uptime_seconds: uptime }) => Number(goroutines) > 0 && Number(uptime) > 0))
 })
 
-t.test('the S3 state of the cluster is the worst state of a broker', needsEtcd, async t => {
+t.test('the S3 state of the cluster is the worst state of a broker', needsEtcd(), async t => {
   const { app } = await build(t, [pageOf(0, 130_000), pageOf(1, 130_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, { s3_state: 'unavailable', brokers: [{ s3_state: 'healthy' }, { s3_state: 'unavailable' }] })
@@ -76,7 +76,7 @@ t.test('the S3 state of the cluster is the worst state of a broker', needsEtcd, 
   })
 })
 
-t.test('a broker that does not answer is listed, with unknown figures', needsEtcd, async t => {
+t.test('a broker that does not answer is listed, with unknown figures', needsEtcd(), async t => {
   const { app, address } = await build(t, [undefined, pageOf(1, 20_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')
   t.match(metrics, { partial: true, s3_state: 'healthy' })
@@ -91,7 +91,7 @@ t.test('a broker that does not answer is listed, with unknown figures', needsEtc
   })
 })
 
-t.test('without samples there are no quantiles, and without requests no error rate', needsEtcd, async t => {
+t.test('without samples there are no quantiles, and without requests no error rate', needsEtcd(), async t => {
   const idle = pageOf(1, 20_000).split('\n').filter(line => !line.startsWith('kafscale_admin_'))
     .map(line => /^kafscale_produce_latency_ms_(bucket|count)/.test(line) ? line.replace(/\d+$/, '0') : line).join('\n')
   const { app } = await build(t, [idle])
@@ -104,7 +104,7 @@ t.test('without samples there are no quantiles, and without requests no error ra
   })
 })
 
-t.test('if no broker answers, cluster_metrics fails and names each, but cluster_status answers', needsEtcd, async t => {
+t.test('if no broker answers, cluster_metrics fails and names each, but cluster_status answers', needsEtcd(), async t => {
   const { app, address } = await build(t, [undefined, '<html></html>\n'])
   const { isError, content: [{ text } = { text: '' }] } = await callTool(app, 'cluster_metrics')
   t.equal(isError, true)
@@ -117,7 +117,7 @@ t.test('if no broker answers, cluster_metrics fails and names each, but cluster_
   t.equal((await app.inject('/healthz')).json().dependencies.brokers.state, 'unavailable')
 })
 
-t.test('cluster_metrics fails for a cluster without brokers', needsEtcd, async t => {
+t.test('cluster_metrics fails for a cluster without brokers', needsEtcd(), async t => {
   const { app } = await build(t, [])
   t.match(
     (await callTool(app, 'cluster_metrics')).content[0]?.text,
@@ -125,7 +125,7 @@ t.test('cluster_metrics fails for a cluster without brokers', needsEtcd, async t
   )
 })
 
-t.test('if the snapshot cannot be decoded, the brokers are unknown', needsEtcd, async t => {
+t.test('if the snapshot cannot be decoded, the brokers are unknown', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: '{' }])
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })

@@ -186,7 +186,7 @@ t.test('clients get ten tools, in a fixed order', async t => {
   })
 })
 
-t.test('the recorded cluster', needsEtcd, async t => {
+t.test('the recorded cluster', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const app = await buildSyncedApp(t, etcd)
@@ -250,7 +250,7 @@ function withoutTimes (answer: Record<string, unknown>): unknown {
   return JSON.parse(JSON.stringify(answer, (name, value) => /observed_at|age_ms/.test(name) ? undefined : value))
 }
 
-t.test('text that users of the cluster have chosen', needsEtcd, async t => {
+t.test('text that users of the cluster have chosen', needsEtcd(), async t => {
   const names = [
     '__proto__',
     'constructor',
@@ -417,7 +417,7 @@ t.test('text that users of the cluster have chosen', needsEtcd, async t => {
   })
 })
 
-t.test('text over 4 KB that is not a name is truncated, with a note', needsEtcd, async t => {
+t.test('text over 4 KB that is not a name is truncated, with a note', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const texts = ['x'.repeat(4096), 'x'.repeat(4097), 'é'.repeat(2048), `x${'é'.repeat(2048)}`, '😀'.repeat(5_000)]
   await fill(etcd, [
@@ -444,7 +444,7 @@ t.test('text over 4 KB that is not a name is truncated, with a note', needsEtcd,
   for (const { metadata } of offsets) t.ok(Buffer.byteLength(metadata) <= 4096)
 })
 
-t.test('the error about an answer of 1 MB or more names a limit that fits, whatever the names', needsEtcd, async t => {
+t.test('the error about an answer of 1 MB or more names a limit that fits, whatever the names', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const names = Array.from({ length: 100 }, (_, index) => `${index}${'\u200b'.repeat(3_000)}`)
   const [first = ''] = names
@@ -489,7 +489,7 @@ t.test('the error about an answer of 1 MB or more names a limit that fits, whate
   }
 })
 
-t.test('pages', needsEtcd, async t => {
+t.test('pages', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const topics = Array.from({ length: 5 }, (_, index) => `topic-${index}`)
   const groups = Array.from({ length: 5 }, (_, index) => `group-${index}`)

@@ -17,7 +17,7 @@ t.test('docs/tools.md is up to date with the definitions', async t => {
   t.equal(readFileSync(join(ROOT, 'docs/tools.md'), 'utf8'), toolsPage(tools, examples), 'run npm run docs:tools')
 })
 
-t.test('each tool fails with the errors that its definition lists, and no others', needsEtcd, async t => {
+t.test('each tool fails with the errors that its definition lists, and no others', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const unsynced = await buildTestApp(t, { KAFSCALE_MCP_BROKER_METRICS_URL: 'auto' })

@@ -272,7 +272,7 @@ async function checkAnswers (
 /** The first wrong answers, one line each. */
 const report = (wrong: string[]): string => wrong.slice(0, 20).join('\n')
 
-t.test('answers match the oracle for a range read at the same revision', needsEtcd, async t => {
+t.test('answers match the oracle for a range read at the same revision', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const { client } = etcd
   const watching = await buildSyncedApp(t, etcd)

@@ -38,7 +38,7 @@ function serviceClient (t: Test, { env }: Etcd, endpoint = env['KAFSCALE_MCP_ETC
 }
 
 for (const version of etcdVersions) {
-  t.test(`etcd ${version}`, needsEtcd, async t => {
+  t.test(`etcd ${version}`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version })
     const { client } = etcd
     await client.put('/kafscale/a').value('1')
@@ -81,7 +81,7 @@ for (const version of etcdVersions) {
     })
   })
 
-  t.test(`etcd ${version} with users`, needsEtcd, async t => {
+  t.test(`etcd ${version} with users`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version, auth: true })
     await etcd.client.put('/kafscale/a').value('1')
     await etcd.client.put('/other').value('1')
@@ -94,7 +94,7 @@ for (const version of etcdVersions) {
     t.equal(await client.get('/kafscale/a').string(), '2', 'after tokens are lost')
   })
 
-  t.test(`etcd ${version} over TLS`, needsEtcd, async t => {
+  t.test(`etcd ${version} over TLS`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version, tls: 'mutual' })
     await etcd.client.put('/kafscale/a').value('1')
     t.equal(await serviceClient(t, etcd).get('/kafscale/a').string(), '1')
@@ -103,7 +103,7 @@ for (const version of etcdVersions) {
   })
 }
 
-t.test('a cluster works without one of its members, which can rejoin', needsEtcd, async t => {
+t.test('a cluster works without one of its members, which can rejoin', needsEtcd(), async t => {
   const etcd = await startEtcd(t, { members: 3 })
   const { client, endpoints } = etcd
   t.equal(endpoints.length, 3)
@@ -116,7 +116,7 @@ t.test('a cluster works without one of its members, which can rejoin', needsEtcd
   t.equal(await serviceClient(t, etcd, endpoints[leader]).get('/kafscale/a').string(), '1')
 })
 
-t.test('an etcd ends with its test, even when it is paused', needsEtcd, async t => {
+t.test('an etcd ends with its test, even when it is paused', needsEtcd(), async t => {
   let left: Etcd | undefined
   await t.test('its test', async t => {
     left = await startEtcd(t)
@@ -128,7 +128,7 @@ t.test('an etcd ends with its test, even when it is paused', needsEtcd, async t 
   })
 })
 
-t.test('an etcd ends with the process of its test, even when that is killed', needsEtcd, async t => {
+t.test('an etcd ends with the process of its test, even when that is killed', needsEtcd(), async t => {
   const script = `
     import { startEtcd } from './tests/support/etcd.ts'
     console.log((await startEtcd({ teardown () {} })).endpoints[0])

@@ -42,7 +42,7 @@ async function probed (app: FastifyInstance, times = 2): Promise<void> {
 const startingAt = ({ endpoints }: Etcd, first: number) =>
   ({ KAFSCALE_MCP_ETCD_ENDPOINTS: [...endpoints.slice(first), ...endpoints.slice(0, first)].join(',') })
 
-t.test('a cluster of three', needsEtcd, async t => {
+t.test('a cluster of three', needsEtcd(), async t => {
   const etcd = await startEtcd(t, { members: 3 })
   await fillCluster(etcd)
   let generation = 0
@@ -127,7 +127,7 @@ t.test('a cluster of three', needsEtcd, async t => {
   })
 })
 
-t.test('a first endpoint that is cut off from its majority delays nothing', needsEtcd, async t => {
+t.test('a first endpoint that is cut off from its majority delays nothing', needsEtcd(), async t => {
   // One endpoint is a member that has lost the others; the other endpoint stands for the rest of its cluster.
   const [lonely, majority] = await Promise.all([startEtcd(t, { members: 3 }), startEtcd(t)])
   await fillCluster(majority)
@@ -140,7 +140,7 @@ t.test('a first endpoint that is cut off from its majority delays nothing', need
 })
 
 for (const version of etcdVersions) {
-  t.test(`etcd ${version} with authentication, as a user that can only read /kafscale/`, needsEtcd, async t => {
+  t.test(`etcd ${version} with authentication, as a user that can only read /kafscale/`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version, auth: true, authTokenTtlSeconds: 1 })
     await fillCluster(etcd)
     const { app, caller } = await buildAskedApp(t, etcd)
@@ -177,7 +177,7 @@ for (const version of etcdVersions) {
   })
 }
 
-t.test('credentials that etcd requires only later', needsEtcd, async t => {
+t.test('credentials that etcd requires only later', needsEtcd(), async t => {
   const etcd = await startEtcd(t, { auth: true })
   await fillCluster(etcd)
   await etcd.client.auth.authDisable()
@@ -195,7 +195,7 @@ t.test('credentials that etcd requires only later', needsEtcd, async t => {
   t.strictSame(await caller.stop(), [])
 })
 
-t.test('a wrong password', needsEtcd, async t => {
+t.test('a wrong password', needsEtcd(), async t => {
   const etcd = await startEtcd(t, { auth: true })
   await fillCluster(etcd)
   const password = 'wr0ng-Passw0rd'
@@ -259,7 +259,7 @@ async function neverSynced (t: Test, env: Record<string, string>): Promise<void>
   t.equal(app.metadata.state, 'unavailable')
 }
 
-t.test('TLS', needsEtcd, async t => {
+t.test('TLS', needsEtcd(), async t => {
   const etcd = await startEtcd(t, { tls: true })
   await fillCluster(etcd)
   await t.test('is used again after a restart', async t => await outlastsRestart(t, etcd))
@@ -274,7 +274,7 @@ t.test('TLS', needsEtcd, async t => {
   })
 })
 
-t.test('mutual TLS', needsEtcd, async t => {
+t.test('mutual TLS', needsEtcd(), async t => {
   const etcd = await startEtcd(t, { tls: 'mutual' })
   await fillCluster(etcd)
   await t.test('is used again after a restart', async t => await outlastsRestart(t, etcd))

@@ -28,7 +28,7 @@ t.jobs = 3 // most of the time is waiting
 
 const CUT_MS = 15_000
 
-t.test('a network that refuses connections for 15 s', needsEtcd, async t => {
+t.test('a network that refuses connections for 15 s', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -47,7 +47,7 @@ t.test('a network that refuses connections for 15 s', needsEtcd, async t => {
   t.strictSame(await caller.stop(), [])
 })
 
-t.test('a network that is silent for 15 s: connections stay open, and nothing arrives', needsEtcd, async t => {
+t.test('a network that is silent for 15 s: connections stay open, and nothing arrives', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -73,7 +73,7 @@ t.test('a network that is silent for 15 s: connections stay open, and nothing ar
   t.strictSame(await caller.stop(), [])
 })
 
-t.test('etcd paused', needsEtcd, async t => {
+t.test('etcd paused', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const { app, caller } = await buildAskedApp(t, etcd)
@@ -91,7 +91,7 @@ t.test('etcd paused', needsEtcd, async t => {
 })
 
 for (const version of etcdVersions) {
-  t.test(`etcd ${version} killed and started again`, needsEtcd, async t => {
+  t.test(`etcd ${version} killed and started again`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     const { app, caller } = await buildAskedApp(t, etcd)
@@ -120,7 +120,7 @@ for (const version of etcdVersions) {
     t.strictSame(await caller.stop(), [])
   })
 
-  t.test(`etcd ${version} compacted past the mirror's revision while it was unreachable`, needsEtcd, async t => {
+  t.test(`etcd ${version} compacted past the mirror's revision while it was unreachable`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -145,7 +145,7 @@ for (const version of etcdVersions) {
     t.strictSame(await caller.stop(), [])
   })
 
-  t.test(`etcd ${version} tells a watch that its revision is compacted`, needsEtcd, async t => {
+  t.test(`etcd ${version} tells a watch that its revision is compacted`, needsEtcd(), async t => {
     const etcd = await startEtcd(t, { version })
     await fillCluster(etcd)
     await etcd.compact()
@@ -189,7 +189,7 @@ t.test('an etcd that accepts connections and never answers', async t => {
   t.equal(app.metadata.state, 'unavailable')
 })
 
-t.test('etcd absent at start', needsEtcd, async t => {
+t.test('etcd absent at start', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   for (
@@ -234,7 +234,7 @@ t.test('etcd absent at start', needsEtcd, async t => {
   }
 })
 
-t.test('/readyz', needsEtcd, async t => {
+t.test('/readyz', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fillCluster(etcd)
   const strict = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_MAX_STALENESS: '4s' })

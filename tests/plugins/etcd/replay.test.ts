@@ -138,7 +138,7 @@ async function askUntil (
   return { asked, failures }
 }
 
-t.test('the recording, one write at a time', needsEtcd, async t => {
+t.test('the recording, one write at a time', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const app = await buildSyncedApp(t, etcd)

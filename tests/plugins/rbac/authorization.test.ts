@@ -412,7 +412,7 @@ t.test('a call that reaches no tool is recorded too, once', async t => {
   }])
 })
 
-t.test('a call in progress is answered under the policy with which it started', needsEtcd, async t => {
+t.test('a call in progress is answered under the policy with which it started', needsEtcd(), async t => {
   const { env, token, policyFile, recorded } = await authority(t)
   const policy = (topic: string, bound: string) => ({
     roles: { team: { allow: [{ operations: ['observe'], topics: [topic] }] } },

@@ -296,7 +296,7 @@ async function replace (etcd: Etcd, keys: { key: string, value: string | Buffer 
   await fill(etcd, keys)
 }
 
-t.test('no answer contains a hidden name', needsEtcd, async t => {
+t.test('no answer contains a hidden name', needsEtcd(), async t => {
   const from = random(7)
   const { env, token, policyFile } = await authority(t)
   const roles = new Map(Array.from({ length: 24 }, (_, index) => [`role-${index}`, anyRole(from)]))
@@ -355,7 +355,7 @@ t.test('no answer contains a hidden name', needsEtcd, async t => {
   t.ok(hiding > 60, `in ${hiding} comparisons something was hidden`)
 })
 
-t.test('the example in the documentation', needsEtcd, async t => {
+t.test('the example in the documentation', needsEtcd(), async t => {
   const { env, token, policyFile } = await authority(t)
   const etcd = await startEtcd(t)
   const offset = JSON.stringify({ offset: 10, metadata: '', committed_at: '2026-07-16T08:51:40Z' })
@@ -514,7 +514,7 @@ bindings:
   })
 })
 
-t.test('only callers who see everything get the largest lag of all groups', needsEtcd, async t => {
+t.test('only callers who see everything get the largest lag of all groups', needsEtcd(), async t => {
   const page = readFileSync(join(ROOT, 'bench/broker-page.txt'))
   const server = createServer((_, response) => response.end(page)).listen(0, '127.0.0.1')
   t.teardown(() => server.close())

@@ -40,7 +40,7 @@ const expressions = dashboards.flatMap(({ panels }) =>
 
 // --- References between alerts, dashboards, metrics and the runbook
 
-t.test('alerts and dashboards use exported metrics', needsEtcd, async t => {
+t.test('alerts and dashboards use exported metrics', needsEtcd(), async t => {
   const app = await experienced(t)
   const names = new Set([...samples((await app.telemetry.page()).text).keys()].map(sample => sample.split('{')[0]))
   const asked = (text: string) => [...new Set(text.match(/kafscale_mcp_\w+/g))]
@@ -115,7 +115,7 @@ t.test('dashboards are portable, and their panels do not overlap', async t => {
   }
 })
 
-t.test('rules and expressions are valid', needsPromtool, async t => {
+t.test('rules and expressions are valid', needsPromtool(), async t => {
   t.doesNotThrow(() => promtool(['check', 'rules', alertsFile]))
   const file = join(t.testdir(), 'expressions.yaml')
   const write = (list: string[]) =>
@@ -280,7 +280,7 @@ const failures: { what: string, series: Series, alert: string, by: number, notYe
   },
 ]
 
-t.test('alerts', needsPromtool, async t => {
+t.test('alerts', needsPromtool(), async t => {
   t.test('do not fire while the service is healthy', async t => {
     for (const minute of [1, 20, 65, 119]) firing(t, HEALTHY, minute, [])
   })
@@ -299,13 +299,13 @@ t.test('alerts', needsPromtool, async t => {
   )
 })
 
-t.test('a steady rate of failed authentications does not fire an alert', needsPromtool, async t => {
+t.test('a steady rate of failed authentications does not fire an alert', needsPromtool(), async t => {
   const day = 24 * 60
   const steady = { 'authentication_failures_total{reason="invalid_token"}': `0+60x${day + 60}` }
   firing(t, steady, day + 30, [])
 })
 
-t.test('the service exports every series of these tests', needsEtcd, async t => {
+t.test('the service exports every series of these tests', needsEtcd(), async t => {
   const app = await experienced(t)
   const page = [...samples((await app.telemetry.page()).text).keys()]
   const shape = (name: string) =>

@@ -38,7 +38,7 @@ async function serveBrokerPage (t: Test): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/metrics`
 }
 
-t.test('clients of both generations', needsEtcd, async t => {
+t.test('clients of both generations', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   await fill(etcd, recordedKeyspace())
   const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: await serveBrokerPage(t) })
