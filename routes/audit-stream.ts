@@ -6,7 +6,9 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { NotAuditor } from '../errors.ts'
 import type { LiveEvent } from '../plugins/audit/live.ts'
+import { type AuditEntry, ownEntry } from '../plugins/audit/record.ts'
 import { recordMatches } from '../plugins/audit/show.ts'
+import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
 
 const HEARTBEAT_MS = 15_000
 /** How often each client is checked: it must still have the role, and be reading. */
@@ -23,6 +25,8 @@ const FilterQuery = Type.Object({
 }, { propertyNames: { enum: ['who', 'tool', 'event', 'outcome'] } })
 
 export interface AuditStreamOptions {
+  /** Who is asking, as their records name them. */
+  whoIs: (request: FastifyRequest) => AuditEntry['who']
   /** Whether the caller has the role `auditor` now. */
   mayRead: (request: FastifyRequest) => boolean | Promise<boolean>
 }
@@ -32,7 +36,7 @@ export interface AuditStreamOptions {
  * and `outcome` filter them. `Last-Event-ID` resumes after a record that is still in the buffer; the event `missed`
  * states how many records (`null`: unknown) left the buffer before the client could read them.
  */
-export default async function auditStream (app: FastifyInstance, { mayRead }: AuditStreamOptions) {
+export default async function auditStream (app: FastifyInstance, { mayRead, whoIs }: AuditStreamOptions) {
   const closing = new AbortController()
   app.addHook('preClose', async () => closing.abort())
   await app.register(fp(fastifySSE), { heartbeatInterval: HEARTBEAT_MS, serializer: String })
@@ -41,7 +45,10 @@ export default async function auditStream (app: FastifyInstance, { mayRead }: Au
     '/audit/stream',
     { sse: 'only', schema: { querystring: FilterQuery } },
     async (request, reply) => {
-      if (!await mayRead(request)) throw new NotAuditor()
+      const allowed = await mayRead(request)
+      // Before the first record is sent: who reads the log is part of it.
+      await app.audit.record(entryFor(request, allowed))
+      if (!allowed) throw new NotAuditor()
       const { sse, raw } = reply
       const ended = new AbortController()
       const signal = AbortSignal.any([closing.signal, ended.signal])
@@ -68,6 +75,26 @@ export default async function auditStream (app: FastifyInstance, { mayRead }: Au
       ).catch(() => {})
     }
   )
+
+  function entryFor (request: FastifyRequest, allowed: boolean): AuditEntry {
+    const entry = ownEntry('audit_stream', null)
+    const { code } = new NotAuditor()
+    return {
+      ...entry,
+      who: whoIs(request),
+      what: { tool: null, operation: null, arguments: request.query, resources: {} },
+      where: {
+        ...entry.where,
+        remote_address: request.ip,
+        user_agent: request.headers['user-agent'] ?? null,
+        request_id: request.id,
+        trace_id: traceIdOf(request.headers),
+      },
+      decision: allowed ? 'allowed' : 'denied',
+      outcome: allowed ? 'ok' : 'denied',
+      error_code: allowed ? null : code,
+    }
+  }
 
   async function mayStillRead (request: FastifyRequest): Promise<boolean> {
     try {

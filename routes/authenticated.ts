@@ -1,6 +1,6 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { RateLimited, Unauthenticated, Unverifiable } from '../errors.ts'
-import { type AuditEntry, ownEntry } from '../plugins/audit/record.ts'
+import { type AuditEntry, ownEntry, whoOf } from '../plugins/audit/record.ts'
 import { challenge } from '../plugins/auth/challenge.ts'
 import { SCOPES } from '../plugins/rbac/decide.ts'
 import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
@@ -30,7 +30,7 @@ export default async function authenticated (app: FastifyInstance) {
     })
   })
   await app.register(mcp)
-  await app.register(auditStream, { mayRead: isAuditor(app) })
+  await app.register(auditStream, { mayRead: isAuditor(app), whoIs: caller(app) })
 }
 
 const RECORDED_FAILURES = [Unauthenticated, Unverifiable, RateLimited]
@@ -66,6 +66,11 @@ function failureEntry (request: FastifyRequest, { code, message, statusCode = 50
     outcome: statusCode < 500 ? 'denied' : 'error',
     error_code: code,
   }
+}
+
+function caller (app: FastifyInstance) {
+  return ({ principal }: FastifyRequest): AuditEntry['who'] =>
+    principal && whoOf(principal, app.authorize.roles(principal))
 }
 
 /** Authenticates again, because a stream stays open while its token can expire and the policy can change. */

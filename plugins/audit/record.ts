@@ -1,9 +1,19 @@
-import type { AuthMethod } from '../auth/principal.ts'
+import type { AuthMethod, Principal } from '../auth/principal.ts'
 import type { Operation } from '../rbac/decide.ts'
 import type { ChainRecord } from './chain.ts'
 
-/** A tool call or what it is about to change, failed sign-ins, a read of the policy, the service's start and stop. */
-export type AuditEvent = 'tool_call' | 'intent' | 'authentication_failure' | 'policy_reload' | 'start' | 'stop'
+/**
+ * A tool call or what it is about to change, failed sign-ins, a request for the audit stream, a read of the policy, the
+ * service's start and stop.
+ */
+export type AuditEvent =
+  | 'tool_call'
+  | 'intent'
+  | 'authentication_failure'
+  | 'audit_stream'
+  | 'policy_reload'
+  | 'start'
+  | 'stop'
 
 /**
  * One event, as the part of the service where it happened reports it. The chain adds time, sequence, replica and hash.
@@ -52,6 +62,19 @@ export interface AuditEntry {
 
 /** A record of an event as it was read from a log. Nothing but its place in the chain has been checked. */
 export type LogRecord = ChainRecord & Partial<Omit<AuditEntry, 'event'>>
+
+/** A caller, as records name one. */
+export function whoOf (principal: Principal, roles: readonly string[]): NonNullable<AuditEntry['who']> {
+  return {
+    subject: principal.subject,
+    issuer: principal.issuer,
+    client_id: principal.clientId,
+    roles,
+    method: principal.method,
+    token_id: principal.tokenId,
+    client_certificate: principal.clientCertificate,
+  }
+}
 
 /** An entry for an event of the service itself, rather than of a caller. */
 export function ownEntry (event: AuditEvent, warning: string | null): AuditEntry {

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import type { Caller, ToolResult } from '../../tools/tool.ts'
-import type { AuditEntry } from '../audit/record.ts'
+import { type AuditEntry, whoOf } from '../audit/record.ts'
 import { REDACTED } from '../audit/redact.ts'
 import type { Decision, Operation } from '../rbac/decide.ts'
 
@@ -28,15 +28,7 @@ export function recordOf (
     const text = result?.content[0]?.text ?? ''
     return {
       event: result ? 'tool_call' : 'intent',
-      who: {
-        subject: principal.subject,
-        issuer: principal.issuer,
-        client_id: principal.clientId,
-        roles,
-        method: principal.method,
-        token_id: principal.tokenId,
-        client_certificate: principal.clientCertificate,
-      },
+      who: whoOf(principal, roles),
       what: {
         tool: tool.name,
         operation: tool.operation,

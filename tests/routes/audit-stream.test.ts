@@ -5,6 +5,7 @@ import { mock } from 'node:test'
 import { promisify } from 'node:util'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
+import { AuditUnavailable } from '../../errors.ts'
 import auditStream from '../../routes/audit-stream.ts'
 import { auditApp, entry, recordsOf } from '../support/audit.ts'
 import { waitFor } from '../support/wait-for.ts'
@@ -15,7 +16,7 @@ interface Message { id: string | undefined, event: string | undefined, data: str
 async function buildStream (t: Test, mayRead: (request: FastifyRequest) => boolean | Promise<boolean> = () => true) {
   const path = join(t.testdir(), 'audit.jsonl')
   const app = auditApp({ auditSinks: [{ kind: 'file', path }] })
-  app.register(auditStream, { mayRead })
+  app.register(auditStream, { mayRead, whoIs: () => entry().who })
   t.teardown(() => app.close())
   const url = await app.listen({ host: '127.0.0.1', port: 0 })
   return { app, path, url: `${url}/audit/stream` }
@@ -67,6 +68,32 @@ t.test('records are streamed as they are written', async t => {
   t.equal(new Set(messages.map(({ id }) => id)).size, 3)
 })
 
+t.test('who opens the stream, or tries to, is recorded first', async t => {
+  let isAuditor = true
+  const { app, path, url } = await buildStream(t, () => isAuditor)
+  const { response } = await open(t, `${url}?tool=list_topics`)
+  t.equal(response.statusCode, 200)
+  const opened = () => recordsOf(path).filter(({ event }) => event === 'audit_stream')
+  t.match(opened(), [{
+    who: { subject: 'alice' },
+    what: { arguments: { tool: 'list_topics' } },
+    where: { remote_address: '127.0.0.1' },
+    decision: 'allowed',
+    outcome: 'ok',
+    error_code: null,
+  }])
+  isAuditor = false
+  t.equal((await open(t, url)).response.statusCode, 403)
+  t.match(opened()[1], { decision: 'denied', outcome: 'denied', error_code: 'NOT_AUDITOR' })
+  await app.close()
+})
+
+t.test('nobody may read while that cannot be recorded', async t => {
+  const { app, url } = await buildStream(t)
+  app.audit.record = () => Promise.reject(new AuditUnavailable())
+  t.equal((await open(t, url)).response.statusCode, 503)
+})
+
 t.test('the query filters records', async t => {
   const { app, url } = await buildStream(t)
   const all = await open(t, url)
@@ -78,7 +105,7 @@ t.test('the query filters records', async t => {
   await app.audit.record(entry({ rule: 'bob ok', who: { ...entry().who!, subject: 'bob' } }))
   await app.audit.record(entry({ rule: 'groups', what: { ...entry().what!, tool: 'list_groups' } }))
   await app.audit.record(entry({ rule: 'failure', event: 'authentication_failure', who: null, what: null }))
-  await waitFor(() => all.messages.length === 5 || all.messages, 2_000, 'five records')
+  await waitFor(() => all.messages.length === 8 || all.messages, 2_000, 'five records, and three other readers')
   await waitFor(() => failures.messages.length === 1 || failures.messages, 2_000, 'one failure')
   t.strictSame([bob, tool, failures].map(({ messages }) => rules(messages)), [['bob'], ['groups'], ['failure']])
   t.equal((await open(t, `${url}?whom=bob`)).response.statusCode, 400)
@@ -113,8 +140,8 @@ t.test('a client resumes after the last record it has seen', async t => {
   await recordAll(app, 3, 5)
   const again = await open(t, url, { 'last-event-id': first.messages[0]?.id ?? '' })
   await recordAll(app, 6, 6)
-  await waitFor(() => again.messages.length === 5 || again.messages, 2_000, 'the rest')
-  t.strictSame(rules(again.messages), ['2', '3', '4', '5', '6'])
+  await waitFor(() => again.messages.length === 6 || again.messages, 2_000, 'the rest')
+  t.strictSame(rules(again.messages), ['2', '3', '4', '5', null, '6'], 'with the record of its own return')
 })
 
 t.test('a client that resumes too late is told how many records it missed', async t => {
@@ -125,8 +152,8 @@ t.test('a client that resumes too late is told how many records it missed', asyn
   await Promise.all(Array.from({ length: 1_010 }, (_, index) => app.audit.record(entry({ rule: `${index + 2}` }))))
   const late = await open(t, url, { 'last-event-id': first.messages[0]?.id ?? '' })
   await waitFor(() => late.messages.length === 1_001 || late.messages.length, 5_000, 'the buffer')
-  t.match(late.messages[0], { event: 'missed', data: '{"records":10}' })
-  t.equal(rules(late.messages)[1], '12')
+  t.match(late.messages[0], { event: 'missed', data: '{"records":11}' })
+  t.equal(rules(late.messages)[1], '13')
   for (const id of ['another-run', 'ab-1', '', first.messages[0]?.id?.replace(/\d+$/, '99999') ?? '']) {
     const stranger = await open(t, url, { 'last-event-id': id })
     await recordAll(app, 1, 1)
@@ -164,8 +191,8 @@ t.test('a client that does not read costs no memory and delays no other client',
   )
   t.equal(
     stuck.messages.filter(({ event }) => event === 'record').length + missed,
-    total,
-    'every record is received or counted'
+    total + 1,
+    'every record is received or counted, that of the other client included'
   )
   t.ok(missed > 0)
   stuck.response.pause()
