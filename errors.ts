@@ -98,6 +98,11 @@ const HTTP_ERRORS = {
     retryable: false,
     message: 'The request is nested deeper than 32 levels, or has a list or object of more than 10,000 items.',
   },
+  ID_TOO_LONG: {
+    status: 400,
+    retryable: false,
+    message: 'A JSON-RPC id has at most 256 characters. Send a shorter one.',
+  },
   BATCH_TOO_LONG: { status: 400, retryable: false, message: 'A batch has at most 10 messages.' },
 } as const satisfies Record<string, ErrorEntry>
 
@@ -127,6 +132,7 @@ export const Internal = define<[]>('INTERNAL')
 export const Unverifiable = define<[reason: string]>('UNVERIFIABLE')
 export const NotAuditor = define<[]>('NOT_AUDITOR')
 export const TooComplex = define<[]>('TOO_COMPLEX')
+export const IdTooLong = define<[]>('ID_TOO_LONG')
 export const BatchTooLong = define<[]>('BATCH_TOO_LONG')
 
 /** The error codes of RFC 6750 for authentication. A request without a token has none. */

@@ -7,7 +7,7 @@ import { ageMs } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { DEFAULT_LIMIT, firstAfter, readCursor, type RowPosition, writeCursor } from './shared/paging.ts'
 import {
-  input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed, page, paged,
+  input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, name, object, observed, page, paged,
   text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
@@ -24,8 +24,8 @@ export default defineTool({
     'including groups without members. Filter by group_id, topic or min_lag. groups: totals of the groups on the page.',
   operation: 'observe',
   input: input({
-    group_id: means(Type.Optional(Type.String()), 'Only this group'),
-    topic: means(Type.Optional(Type.String()), 'Only this topic'),
+    group_id: means(Type.Optional(name), 'Only this group'),
+    topic: means(Type.Optional(name), 'Only this topic'),
     min_lag: means(Type.Optional(Type.Unsafe<number | string>({
       type: ['integer', 'string'],
       pattern: '^-?[0-9]+$',

@@ -1,4 +1,3 @@
-import { Type } from '@sinclair/typebox'
 import { GroupNotFound } from '../errors.ts'
 import { compare, type GroupView, type MirrorView, totalLag } from '../kafscale/mirror.ts'
 import { quote } from '../lib/printable.ts'
@@ -6,8 +5,8 @@ import { ageMs, groupState, isStale } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut, flag, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed,
-  page, paged, text, textOrNull, time
+  cut, flag, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, name, object,
+  observed, page, paged, text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
@@ -25,7 +24,7 @@ export default defineTool({
     'One consumer group and its members: heartbeat age (ms), subscriptions, assigned partitions and their lag ' +
     '(records). Without members, the state is empty. For offsets by partition, use fetch_offsets.',
   operation: 'observe',
-  input: input({ group_id: Type.String(), ...page }),
+  input: input({ group_id: name, ...page }),
   output: object({
     ...observed,
     group_id: text,
@@ -86,10 +85,10 @@ export default defineTool({
         stale: isStale(member, observedAtMs),
         session_timeout_ms: member.sessionTimeoutMs,
         subscriptions: member.subscriptions.toSorted(compare),
-        assignments: [...member.assignments].sort(([a], [b]) => compare(a, b)).map(([name, partitions]) => {
-          const topic = mirror.topic(name)
+        assignments: [...member.assignments].sort(([a], [b]) => compare(a, b)).map(([topicName, partitions]) => {
+          const topic = mirror.topic(topicName)
           const commits = partitions.flatMap(partition => group.commitOn(topic?.partitions.get(partition)) ?? [])
-          return { topic: name, partitions, lag: int64OrNullJson(totalLag(commits)) }
+          return { topic: topicName, partitions, lag: int64OrNullJson(totalLag(commits)) }
         }),
       })),
       ...rest,

@@ -1,10 +1,9 @@
-import { Type } from '@sinclair/typebox'
 import { type Commit, compare, type GroupView, type MirrorView, type Partition } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut, input, int64OrNull, int64OrNullJson, integer, list, means, names, object, observed, page, paged, text,
+  cut, input, int64OrNull, int64OrNullJson, integer, list, means, name, names, object, observed, page, paged, text,
   textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
@@ -19,7 +18,7 @@ export default defineTool({
     'Committed offset, log end offset and lag (records) of a group by partition: for the given topics, or for all ' +
     'partitions that it has committed or is assigned. offset null: nothing committed; lag null: unknown.',
   operation: 'observe',
-  input: input({ group_id: Type.String(), topics: names, ...page }),
+  input: input({ group_id: name, topics: names, ...page }),
   output: object({
     ...observed,
     group_id: text,
@@ -57,14 +56,14 @@ export default defineTool({
     }))
     const seen = new Set(all.map(row => row.topic))
     // If the snapshot can't be decoded, nobody knows which topics exist.
-    const unknown = (mirror.snapshot ? asked ?? [] : []).filter(name => !seen.has(name) && !mirror.topic(name)?.info)
+    const unknown = (mirror.snapshot ? asked ?? [] : []).filter(topic => !seen.has(topic) && !mirror.topic(topic)?.info)
     return { ...observedAt(host, mirror), group_id: group.id, offsets, unknown_topics: unknown, ...rest }
   },
 })
 
 function rowsOf (mirror: MirrorView, group: GroupView, asked: string[] | undefined): Row[] {
-  const numbers = new Map<string, Set<number>>(asked?.map(name =>
-    [name, new Set(mirror.topic(name)?.info?.partitions.map(({ partition }) => partition))]))
+  const numbers = new Map<string, Set<number>>(asked?.map(topic =>
+    [topic, new Set(mirror.topic(topic)?.info?.partitions.map(({ partition }) => partition))]))
   const involve = (topic: string, partition: number) => {
     if (!asked && !numbers.has(topic)) numbers.set(topic, new Set())
     numbers.get(topic)?.add(partition)

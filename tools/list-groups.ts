@@ -19,7 +19,9 @@ export default defineTool({
     'partition, use consumer_lag.',
   operation: 'observe',
   input: input({
-    state: Type.Optional(Type.String({ description: 'stable, preparing_rebalance, completing_rebalance or empty' })),
+    state: Type.Optional(
+      Type.String({ maxLength: 256, description: 'stable, preparing_rebalance, completing_rebalance or empty' })
+    ),
     pattern,
     ...page,
   }),

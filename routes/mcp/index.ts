@@ -14,7 +14,7 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BatchTooLong, InsufficientScope, TooComplex } from '../../errors.ts'
+import { BatchTooLong, IdTooLong, InsufficientScope, TooComplex } from '../../errors.ts'
 import { escapeUnprintable } from '../../lib/printable.ts'
 import type { Principal } from '../../plugins/auth/principal.ts'
 import { NO_SCOPE, SCOPES } from '../../plugins/rbac/decide.ts'
@@ -26,6 +26,8 @@ import { authInfoOf, McpToolServer } from './server.ts'
 const MODERN = '2026-07-28'
 /** Only revision 2025-03-26 has batches. The message of `BATCH_TOO_LONG` repeats this number. */
 const MAX_BATCH = 10
+/** A reply repeats the id of its request. The message of `ID_TOO_LONG` repeats this number. */
+const MAX_ID_LENGTH = 256
 /** Requests with a single response in every revision. */
 const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
 
@@ -58,6 +60,7 @@ export default async function mcp (app: FastifyInstance) {
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
     const message = request.body?.json
     if (Array.isArray(message) && message.length > MAX_BATCH) throw new BatchTooLong()
+    if ([message].flat().some(hasLongId)) throw new IdTooLong()
     const caller = callerOf(request, message)
     // Each call in a batch counts towards the limits.
     for (let calls = callsIn(message).length; calls > 1; calls--) await app.limits.admit(request, reply)
@@ -159,6 +162,10 @@ async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller
 
 function callsIn (message: unknown): { params?: unknown }[] {
   return [message].flat().filter(isObject).filter(({ method }) => method === 'tools/call')
+}
+
+function hasLongId (message: unknown): boolean {
+  return isObject(message) && typeof message.id === 'string' && message.id.length > MAX_ID_LENGTH
 }
 
 function isObject (value: unknown): value is Record<string, unknown> {

@@ -41,15 +41,17 @@ export function input<T extends TProperties> (properties: T): TObject<T> {
   return Type.Object(properties, { additionalProperties: false })
 }
 
+/** The name of a topic or the id of a group, as an input. */
+export const name = Type.String({ maxLength: 1024 })
 export const names = means(
-  Type.Optional(Type.Array(Type.String(), { maxItems: 1000 })),
+  Type.Optional(Type.Array(name, { maxItems: 1000 })),
   'Names of topics; all topics if absent or empty'
 )
 export const pattern = Type.Optional(Type.String({ maxLength: 256, description: 'Glob (* and ?) for the whole name' }))
 /** The input of a paged tool. */
 export const page = {
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Rows per page, default 100' })),
-  cursor: Type.Optional(Type.String({ description: 'next_cursor of the previous page' })),
+  cursor: Type.Optional(Type.String({ maxLength: 65_536, description: 'next_cursor of the previous page' })),
 }
 
 /** In every answer from the mirror. */

@@ -283,6 +283,24 @@ t.test('an unknown tool is a protocol error, which escapes invisible characters 
   t.equal(error.message, `Tool "\\u202e\\u0085\\n${x(125)}" does not exist. Call tools/list for those that do.`)
 })
 
+t.test('an id of more than 256 characters is refused, and not repeated', async t => {
+  const app = await buildTestApp(t)
+  for (const form of Object.values(forms)) {
+    for (const method of ['tools/list', 'ping', 'nope']) {
+      const request = form(method)
+      const ask = async (payload: object) => await app.inject({ ...request, payload: JSON.stringify(payload) })
+      const tooLong = { ...request.payload, id: 'x'.repeat(257) }
+      for (const payload of [tooLong, [request.payload, tooLong]]) {
+        const response = await ask(payload)
+        t.equal(response.statusCode, 400)
+        t.match(response.json(), { id: null, error: { message: /^A JSON-RPC id has at most 256 characters/ } })
+      }
+      const id = 'x'.repeat(256)
+      t.notMatch((await ask({ ...request.payload, id })).body, /at most 256/)
+    }
+  }
+})
+
 t.test('the calls of a batch share the limit of an answer', async t => {
   const app = await buildTestApp(t)
   app.tools.declare(tool({ answer: () => ({ text: 'x'.repeat(200_000) }) }))
