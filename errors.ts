@@ -84,6 +84,13 @@ const HTTP_ERRORS = {
     retryAfterMs: 5_000,
     message: 'The token cannot be verified now: %s. Try again in a few seconds.',
   },
+  UNREAD_ANSWERS: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'The service holds more answers that clients have not read than KAFSCALE_MCP_TOTAL_MAX_UNREAD_BYTES ' +
+      'allows. Try again in a few seconds.',
+  },
   INSUFFICIENT_SCOPE: { status: 403, retryable: false, message: 'The token lacks a scope. The call requires: %s.' },
   NOT_AUDITOR: { status: 403, retryable: false, message: 'Reading the audit records requires the role auditor.' },
   TOO_COMPLEX: {
@@ -118,6 +125,7 @@ export const RateLimited = define<[limit: string]>('RATE_LIMITED')
 export const AuditUnavailable = define<[]>('AUDIT_UNAVAILABLE')
 export const Internal = define<[]>('INTERNAL')
 export const Unverifiable = define<[reason: string]>('UNVERIFIABLE')
+export const UnreadAnswers = define<[]>('UNREAD_ANSWERS')
 export const NotAuditor = define<[]>('NOT_AUDITOR')
 export const TooComplex = define<[]>('TOO_COMPLEX')
 export const BatchTooLong = define<[]>('BATCH_TOO_LONG')
