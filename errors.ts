@@ -43,7 +43,8 @@ const TOOL_ERRORS = {
     status: 503,
     retryable: true,
     retryAfterMs: 2_000,
-    message: 'The cluster metadata is not available: %s. Call again in a few seconds; operators can find the reason at /healthz.',
+    message: 'The cluster metadata is not available: %s. ' +
+      'Call again in a few seconds; operators can find the reason at /healthz.',
   },
   METRICS_NOT_CONFIGURED: {
     status: 501,
@@ -91,6 +92,13 @@ const HTTP_ERRORS = {
     retryAfterMs: 1_000,
     message: 'Too many requests: %s. Wait as long as Retry-After says, then try again.',
   },
+  UNREAD_ANSWERS: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'The service holds more answers that clients have not read than KAFSCALE_MCP_TOTAL_MAX_UNREAD_BYTES ' +
+      'allows. Try again in a few seconds.',
+  },
   INSUFFICIENT_SCOPE: { status: 403, retryable: false, message: 'The token lacks a scope. The call requires: %s.' },
   NOT_AUDITOR: { status: 403, retryable: false, message: 'Reading the audit records requires the role auditor.' },
   TOO_COMPLEX: {
@@ -130,6 +138,7 @@ export const RateLimited = define<[limit: string]>('RATE_LIMITED')
 export const AuditUnavailable = define<[]>('AUDIT_UNAVAILABLE')
 export const Internal = define<[]>('INTERNAL')
 export const Unverifiable = define<[reason: string]>('UNVERIFIABLE')
+export const UnreadAnswers = define<[]>('UNREAD_ANSWERS')
 export const NotAuditor = define<[]>('NOT_AUDITOR')
 export const TooComplex = define<[]>('TOO_COMPLEX')
 export const IdTooLong = define<[]>('ID_TOO_LONG')

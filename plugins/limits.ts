@@ -4,6 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { RateLimited } from '../errors.ts'
 import type { Principal } from './auth/principal.ts'
+import { limitUnread } from './unread.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { limits: Limits }
@@ -29,8 +30,8 @@ export interface Limits {
 }
 
 /**
- * Limits requests per minute, concurrent calls and failed sign-ins, by principal or by address. Under overload,
- * requests are answered with 503.
+ * Limits requests per minute, concurrent calls, unread answers and failed sign-ins, by principal or by address. Under
+ * overload, requests are answered with 503.
  */
 export default fp(async function limits (app) {
   const {
@@ -50,6 +51,7 @@ export default fp(async function limits (app) {
   // Without authentication, every caller is on this machine.
   const byAddress = auth.mode !== 'none'
   const admissions: Admit[] = [
+    limitUnread(app, principalOf),
     ...perMinute > 0 ? [minuteLimit(app, perMinute, principalOf)] : [],
     ...byAddress && addressRateLimit > 0 ? [minuteLimit(app, addressRateLimit, addressOf)] : [],
     ...maxConcurrentCalls > 0 ? [concurrencyLimit(maxConcurrentCalls, principalOf)] : [],

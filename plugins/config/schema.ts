@@ -282,6 +282,24 @@ export const ConfigSchema = {
     default: '30s',
     parse: text => Math.ceil(parseDuration(text)),
   },
+  responseTimeoutMs: {
+    name: 'RESPONSE_TIMEOUT',
+    meaning: 'How long a client may read nothing of an answer before its connection is closed. 0: no limit',
+    default: '30s',
+    parse: parseDuration,
+  },
+  maxUnreadBytes: {
+    name: 'MAX_UNREAD_BYTES',
+    meaning: 'Bytes of answers that one principal has not read yet, above which it gets 429. 0: no limit',
+    default: '16777216',
+    parse: wholeNumber(),
+  },
+  totalMaxUnreadBytes: {
+    name: 'TOTAL_MAX_UNREAD_BYTES',
+    meaning: 'Bytes of answers that all clients have not read yet, above which requests get 503. 0: no limit',
+    default: '67108864',
+    parse: wholeNumber(),
+  },
   telemetryAddr: {
     name: 'TELEMETRY_ADDR',
     meaning: 'Address that serves /metrics, without authentication: host:port, :port or [v6]:port. off: no /metrics',

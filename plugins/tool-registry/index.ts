@@ -51,7 +51,7 @@ export interface Tools {
   operation: (name: string) => Tool['operation'] | undefined
   /** What the principal may call, sorted by name. */
   list: (principal: Principal) => ToolDefinition[]
-  /** Calls a tool, which must exist. Rejects only when the tool does not exist: a failure is a result with `isError`. */
+  /** Calls a tool. Rejects only if it does not exist: a failure is a result with `isError`. */
   call: (name: string, input: unknown, caller: Caller, signal: AbortSignal) => Promise<ToolResult>
   /** Records a call that does not reach a tool. @throws {AuditUnavailable} */
   refuse: (call: RefusedCall, caller: Caller) => Promise<void>

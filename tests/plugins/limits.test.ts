@@ -298,6 +298,52 @@ t.test('a principal may send 1,200 requests in a minute by default, and any numb
   }
 })
 
+t.test('clients that never read are refused further answers, and then disconnected', async t => {
+  const service = async (env: Environment) => {
+    const app = await buildTestApp(t, { KAFSCALE_MCP_RESPONSE_TIMEOUT: '2s', ...env })
+    app.tools.declare(tool({ name: 'large', answer: () => ({ text: 'x'.repeat(1_900_000) }) }))
+    await app.listen({ host: '127.0.0.1', port: 0 })
+    return app
+  }
+  const { payload } = legacy('tools/call', { name: 'large', arguments: {} })
+  const body = JSON.stringify(payload)
+  const idle = async (t: Test, app: FastifyInstance, clients: number) => {
+    for (let client = 0; client < clients; client++) {
+      const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1').pause().on('error', () => {})
+      t.teardown(() => socket.destroy())
+      // The operating system's buffers take the first answers.
+      for (let request = 0; request < 4; request++) {
+        socket.write(`${HEAD}content-length: ${body.length}\r\n\r\n${body}`)
+      }
+    }
+  }
+  const connections = (app: FastifyInstance) =>
+    new Promise<number>((resolve, reject) => {
+      app.server.getConnections((error, count) => error ? reject(error) : resolve(count))
+    })
+  for (
+    const [setting, status, named] of [
+      ['KAFSCALE_MCP_MAX_UNREAD_BYTES', 429, /Too many calls: .* \(KAFSCALE_MCP_MAX_UNREAD_BYTES\)/],
+      ['KAFSCALE_MCP_TOTAL_MAX_UNREAD_BYTES', 503, /than KAFSCALE_MCP_TOTAL_MAX_UNREAD_BYTES allows/],
+    ] as const
+  ) {
+    await t.test(setting, async t => {
+      const app = await service({ [setting]: '4000000' })
+      await idle(t, app, 16)
+      await waitFor(async () => {
+        const { statusCode, body } = await app.inject(legacy('tools/call', { name: 'large', arguments: {} }))
+        return (statusCode === status && named.test(body)) || statusCode
+      }, ACT_BOUND_MS, 'refused')
+      t.equal((await app.inject('/healthz')).statusCode, 200)
+      await waitFor(async () => await connections(app) < 16, 5_000, 'those that hold answers are disconnected')
+      await waitFor(async () => {
+        const { statusCode } = await app.inject(legacy('tools/call', { name: 'large', arguments: {} }))
+        return statusCode === 200 || statusCode
+      }, ACT_BOUND_MS, 'served again: nothing is held any more')
+    })
+  }
+})
+
 t.test('each call of a batch counts', async t => {
   const batch = (calls: number) => {
     const { payload, ...request } = legacy('tools/call', { name: 'list_topics', arguments: {} })

@@ -104,7 +104,7 @@ t.test('without samples there are no quantiles, and without requests no error ra
   })
 })
 
-t.test('if no broker answers, cluster_metrics fails and names each, but cluster_status answers', needsEtcd(), async t => {
+t.test('if no broker answers, cluster_metrics fails and names each; cluster_status answers', needsEtcd(), async t => {
   const { app, address } = await build(t, [undefined, '<html></html>\n'])
   const { isError, content: [{ text } = { text: '' }] } = await callTool(app, 'cluster_metrics')
   t.equal(isError, true)
