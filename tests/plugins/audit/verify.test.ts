@@ -21,7 +21,7 @@ async function writeLog (
   const path = join(folder, 'audit.jsonl')
   const key = keyFile === undefined ? undefined : createPrivateKey(readFileSync(keyFile, 'utf8'))
   for (let run = 0; run < runs; run++) {
-    const sink = new Sink(new FileMedium(path, { maxBytes: 5_000 }), { key, log: silent })
+    const sink = new Sink(new FileMedium(path, { maxBytes: 5_600 }), { key, log: silent })
     for (let written = 0; written < records / runs; written++) {
       await sink.write(body({ rule: `rule ${run}.${written}` }), false)
     }
