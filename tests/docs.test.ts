@@ -81,7 +81,7 @@ t.test('the defaults are those on the page', async t => {
   })
   t.match(config, {
     auth: { maxTokenLifetimeMs: 3_600_000 },
-    rateLimit: 0,
+    rateLimit: 1_200,
     addressRateLimit: 0,
     maxConcurrentCalls: 64,
     addressMaxConcurrentCalls: 0,

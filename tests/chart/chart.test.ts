@@ -575,7 +575,7 @@ t.test('the service reads the policy of the values', needsHelm(), async t => {
         deny: [{ topics: ['orders-secret'] }],
       },
     },
-    bindings: [{ role: 'orders-reader', claim: 'groups', value: '"on": \n x' }],
+    bindings: [{ role: 'orders-reader', claim: 'groups', value: '"on": # x' }],
   }
   const objects = await render(values({ policy }))
   const { policyFile = '' } = configOf(t, objects)

@@ -300,8 +300,12 @@ t.test('a principal may send 1,200 requests in a minute by default, and any numb
 
 t.test('clients that never read are refused further answers, and then disconnected', async t => {
   const service = async (env: Environment) => {
-    const app = await buildTestApp(t, { KAFSCALE_MCP_RESPONSE_TIMEOUT: '2s', ...env })
-    app.tools.declare(tool({ name: 'large', answer: () => ({ text: 'x'.repeat(1_900_000) }) }))
+    const app = await buildTestApp(t, {
+      KAFSCALE_MCP_RESPONSE_TIMEOUT: '2s',
+      KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '0',
+      ...env,
+    })
+    app.tools.declare(tool({ name: 'large', answer: () => ({ text: 'x'.repeat(950_000) }) }))
     await app.listen({ host: '127.0.0.1', port: 0 })
     return app
   }
@@ -312,7 +316,7 @@ t.test('clients that never read are refused further answers, and then disconnect
       const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1').pause().on('error', () => {})
       t.teardown(() => socket.destroy())
       // The operating system's buffers take the first answers.
-      for (let request = 0; request < 4; request++) {
+      for (let request = 0; request < 8; request++) {
         socket.write(`${HEAD}content-length: ${body.length}\r\n\r\n${body}`)
       }
     }
@@ -323,7 +327,7 @@ t.test('clients that never read are refused further answers, and then disconnect
     })
   for (
     const [setting, status, named] of [
-      ['KAFSCALE_MCP_MAX_UNREAD_BYTES', 429, /Too many calls: .* \(KAFSCALE_MCP_MAX_UNREAD_BYTES\)/],
+      ['KAFSCALE_MCP_MAX_UNREAD_BYTES', 429, /Too many requests: .* \(KAFSCALE_MCP_MAX_UNREAD_BYTES\)/],
       ['KAFSCALE_MCP_TOTAL_MAX_UNREAD_BYTES', 503, /than KAFSCALE_MCP_TOTAL_MAX_UNREAD_BYTES allows/],
     ] as const
   ) {
