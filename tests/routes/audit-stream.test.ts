@@ -170,11 +170,16 @@ t.test('a client that does not read costs no memory and delays no other client',
   const stuck = await open(t, url)
   stuck.response.pause()
   const reading = await open(t, url)
-  const large = { a: 'x'.repeat(7_000), b: 'x'.repeat(900) }
-  const total = 3_000
+  const text = 'x'.repeat(1_800)
+  const large = {
+    diff: { a: text },
+    warning: text,
+    where: { remote_address: null, user_agent: text, mcp_client: null, request_id: null, trace_id: null },
+  }
+  const total = 4_500
   for (let sent = 0; sent < total; sent += 500) {
     await Promise.all(
-      Array.from({ length: 500 }, (_, index) => app.audit.record(entry({ rule: `${sent + index}`, diff: large })))
+      Array.from({ length: 500 }, (_, index) => app.audit.record(entry({ rule: `${sent + index}`, ...large })))
     )
     await waitFor(
       () => reading.messages.length === sent + 500 || reading.messages.length,
@@ -196,8 +201,8 @@ t.test('a client that does not read costs no memory and delays no other client',
   )
   t.ok(missed > 0)
   stuck.response.pause()
-  for (let sent = 0; sent < 1_500; sent += 500) {
-    await Promise.all(Array.from({ length: 500 }, () => app.audit.record(entry({ diff: large }))))
+  for (let sent = 0; sent < 2_500; sent += 500) {
+    await Promise.all(Array.from({ length: 500 }, () => app.audit.record(entry(large))))
   }
   for (let checks = 0; checks < 10; checks++) {
     mock.timers.tick(5_000)
