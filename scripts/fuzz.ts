@@ -4,7 +4,7 @@
  * `npm run fuzz -- --seed N TARGET` repeats a finding.
  */
 import { parseArgs } from 'node:util'
-import { loadTargets } from '../tests/fuzz/target.ts'
+import { loadTargets } from '../tests/support/fuzz/target.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -2,10 +2,12 @@
  * The internals of dependencies that the service relies on. Types and semantic versioning do not protect them, so each
  * has a test of the behavior that is relied on. A failing assertion says what the internal is for and what to do.
  */
-import { execFile } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { type AddressInfo, createServer, type Socket } from 'node:net'
+import { readFileSync } from 'node:fs'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import { connect as connectTls, createServer as createTlsServer } from 'node:tls'
 import { promisify } from 'node:util'
 import * as grpc from '@grpc/grpc-js'
 import type { JSONRPCRequest, MessageExtraInfo } from '@modelcontextprotocol/server'
@@ -160,3 +162,41 @@ t.test('Node.js: process.execve', { skip: process.platform === 'win32' && 'Windo
   const [pid = '', after] = stdout.split('\n')
   t.equal(after, `${pid},kept,--max-semi-space-size=8`, why)
 })
+
+t.test('Node.js: socket._handle', async t => {
+  const why =
+    'plugins/unread.ts reads bytesWritten and writeQueueSize of socket._handle to tell a client that reads slowly ' +
+    'from one that does not read. Without them, it would disconnect both. If this fails, find what counts the bytes ' +
+    'that the operating system has taken now.'
+  interface Handle { bytesWritten?: unknown, writeQueueSize?: unknown }
+  for (const secure of [false, true]) {
+    const { key, cert } = secure ? selfSigned(t) : {}
+    const server = secure ? createTlsServer({ key, cert }) : createServer()
+    server.listen(0, '127.0.0.1')
+    t.teardown(() => server.close())
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const client = secure ? connectTls({ port, rejectUnauthorized: false }) : connect({ port })
+    t.teardown(() => client.destroy())
+    const [socket] = await once(server, secure ? 'secureConnection' : 'connection') as [Socket]
+    t.teardown(() => socket.destroy())
+    const { _handle: handle } = socket as Socket & { _handle?: Handle }
+    client.pause()
+    while (socket.write(Buffer.alloc(1024 * 1024))); // until the operating system takes no more
+    const name = secure ? 'TLS' : 'TCP'
+    const taken = () => Number(handle?.bytesWritten) - Number(handle?.writeQueueSize)
+    t.ok(Number(handle?.writeQueueSize) > 0, `${name}: something waits. ${why}`)
+    const before = taken()
+    client.resume()
+    await waitFor(() => taken() > before || taken(), WAIT_MS, `${name}: the bytes taken grow. ${why}`)
+  }
+})
+
+function selfSigned (t: Test): { key: Buffer, cert: Buffer } {
+  const dir = t.testdir()
+  execFileSync('openssl', [
+    'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-days', '1',
+    '-subj', '/CN=test', '-keyout', `${dir}/key`, '-out', `${dir}/cert`,
+  ], { stdio: 'pipe' })
+  return { key: readFileSync(`${dir}/key`), cert: readFileSync(`${dir}/cert`) }
+}

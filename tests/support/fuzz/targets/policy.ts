@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { stringify } from 'yaml'
-import { PolicyError } from '../../../errors.ts'
-import { parsePolicy, type Policy } from '../../../plugins/rbac/policy.ts'
+import { PolicyError } from '../../../../errors.ts'
+import { parsePolicy, type Policy } from '../../../../plugins/rbac/policy.ts'
 import type { Target } from '../target.ts'
 
 const TOOLS = ['list_topics', 'describe_group']

@@ -1,9 +1,9 @@
 import { generateKeyPairSync } from 'node:crypto'
 import fc from 'fast-check'
 import { createLocalJWKSet, exportJWK, type JWTHeaderParameters, type JWTPayload, SignJWT } from 'jose'
-import { Unauthenticated } from '../../../errors.ts'
-import { type Claims, verifyJwt } from '../../../plugins/auth/jwt.ts'
-import { fingerprint } from '../../../plugins/auth/spelling.ts'
+import { Unauthenticated } from '../../../../errors.ts'
+import { type Claims, verifyJwt } from '../../../../plugins/auth/jwt.ts'
+import { fingerprint } from '../../../../plugins/auth/spelling.ts'
 import type { Target } from '../target.ts'
 
 const EXPECTED = { issuer: 'https://id.example', audience: 'us', maxLifetimeMs: 3_600_000 }

@@ -1,8 +1,8 @@
 /** Each parser withstands some generated inputs. `npm run fuzz` goes on for longer, with other seeds. */
 import { spawnSync } from 'node:child_process'
 import t from 'tap'
-import { ROOT } from '../support/paths.ts'
-import { loadTargets } from './target.ts'
+import { loadTargets } from './support/fuzz/target.ts'
+import { ROOT } from './support/paths.ts'
 
 /** Takes about ten seconds for a target. Always the same seeds, so that a failure is repeatable. */
 const SEEDS = Array.from({ length: 3 }, (_, index) => index + 1)
