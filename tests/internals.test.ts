@@ -165,8 +165,8 @@ t.test('Node.js: process.execve', { skip: process.platform === 'win32' && 'Windo
 
 t.test('Node.js: socket._handle', async t => {
   const why =
-    'plugins/unread.ts reads bytesWritten and writeQueueSize of socket._handle to tell a client that reads slowly ' +
-    'from one that does not read. Without them, it would disconnect both. If this fails, find what counts the bytes ' +
+    'plugins/limits/unread.ts reads bytesWritten and writeQueueSize of socket._handle to tell a client that reads ' +
+    'slowly from one that does not read. Without them, it would disconnect both. If this fails, find what counts the bytes ' +
     'that the operating system has taken now.'
   interface Handle { bytesWritten?: unknown, writeQueueSize?: unknown }
   for (const secure of [false, true]) {

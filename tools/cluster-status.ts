@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { MirrorView } from '../kafscale/mirror.ts'
-import type { MetricsSnapshot } from '../plugins/broker-metrics.ts'
+import type { MetricsSnapshot } from '../plugins/broker-metrics/index.ts'
 import { summarize, topicSummary } from './list-topics.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'

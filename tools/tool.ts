@@ -4,7 +4,7 @@ import fp from 'fastify-plugin'
 import type { ToolErrorCode } from '../errors.ts'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { Principal } from '../plugins/auth/principal.ts'
-import type { BrokerMetrics } from '../plugins/broker-metrics.ts'
+import type { BrokerMetrics } from '../plugins/broker-metrics/index.ts'
 import type { Metadata } from '../plugins/metadata.ts'
 import type { Decision, Operation } from '../plugins/rbac/decide.ts'
 

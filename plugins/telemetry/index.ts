@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Caller, ToolResult } from '../../tools/tool.ts'
-import type { BrokerResult } from '../broker-metrics.ts'
+import type { BrokerResult } from '../broker-metrics/index.ts'
 import type { Decision } from '../rbac/decide.ts'
 import { codeOf } from '../tool-registry/record.ts'
 import { authenticationFailure } from './authentication-failure.ts'

@@ -1,7 +1,7 @@
 /** Bounds what the service holds for clients that do not read their answers. */
 import { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { RateLimited, UnreadAnswers } from '../errors.ts'
+import { RateLimited, UnreadAnswers } from '../../errors.ts'
 
 /** A smaller answer is always sent: errors are such answers. */
 const SMALL_BYTES = 64 * 1024

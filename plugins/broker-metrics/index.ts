@@ -3,16 +3,16 @@ import { get as getTls } from 'node:https'
 import { isIPv6, type LookupFunction } from 'node:net'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
-import { HostRefusedError, MetadataUnavailable, MetricsNotConfigured } from '../errors.ts'
+import { HostRefusedError, MetadataUnavailable, MetricsNotConfigured } from '../../errors.ts'
 import {
   aggregate,
   type BrokerPage,
   type Figures,
   InvalidPageError,
   parseBrokerPage,
-} from '../kafscale/broker-metrics.ts'
-import type { Broker } from '../kafscale/records.ts'
-import { type BrokerHosts, brokerHosts, isHost } from './broker-hosts.ts'
+} from '../../kafscale/broker-metrics.ts'
+import type { Broker } from '../../kafscale/records.ts'
+import { type BrokerHosts, brokerHosts, isHost } from './hosts.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { brokerMetrics: BrokerMetrics }

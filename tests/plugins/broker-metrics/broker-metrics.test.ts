@@ -2,11 +2,11 @@ import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
-import { needsEtcd, startEtcd } from '../support/etcd.ts'
-import { recording } from '../support/paths.ts'
-import { scaled } from '../support/run.ts'
-import { buildTestApp } from '../support/service.ts'
-import { waitFor } from '../support/wait-for.ts'
+import { needsEtcd, startEtcd } from '../../support/etcd.ts'
+import { recording } from '../../support/paths.ts'
+import { scaled } from '../../support/run.ts'
+import { buildTestApp } from '../../support/service.ts'
+import { waitFor } from '../../support/wait-for.ts'
 
 const page = recording<{ body?: string }>('metrics.jsonl.gz')[9]?.body as string
 

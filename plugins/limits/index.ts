@@ -2,8 +2,8 @@ import rateLimit, { normalizeIP } from '@fastify/rate-limit'
 import underPressure from '@fastify/under-pressure'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { RateLimited } from '../errors.ts'
-import type { Principal } from './auth/principal.ts'
+import { RateLimited } from '../../errors.ts'
+import type { Principal } from '../auth/principal.ts'
 import { limitUnread } from './unread.ts'
 
 declare module 'fastify' {
