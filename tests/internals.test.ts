@@ -166,8 +166,8 @@ t.test('Node.js: process.execve', { skip: process.platform === 'win32' && 'Windo
 t.test('Node.js: socket._handle', async t => {
   const why =
     'plugins/limits/unread.ts reads bytesWritten and writeQueueSize of socket._handle to tell a client that reads ' +
-    'slowly from one that does not read. Without them, it would disconnect both. If this fails, find what counts the bytes ' +
-    'that the operating system has taken now.'
+    'slowly from one that does not read. Without them, it would disconnect both. If this fails, find what counts the ' +
+    'bytes that the operating system has taken now.'
   interface Handle { bytesWritten?: unknown, writeQueueSize?: unknown }
   for (const secure of [false, true]) {
     const { key, cert } = secure ? selfSigned(t) : {}
