@@ -1,13 +1,12 @@
 /** Any number of principals before the real service: the mode `jwks`, with tokens that are signed here. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
 import type { AuditEntry } from '../../plugins/audit/record.ts'
 import type { Environment } from '../../plugins/config/index.ts'
 import type { ToolDefinition, ToolResult } from '../../plugins/tool-registry/index.ts'
-import type { Teardown } from './etcd.ts'
+import { type Teardown, temporaryFolder } from './run.ts'
 import { type legacy, modern } from './service.ts'
 
 const PUBLIC_URL = 'https://kafscale-mcp.example'
@@ -26,8 +25,7 @@ export interface Authority {
 
 /** Keys, and a folder that the teardown of `t` removes. */
 export async function authority (t: Teardown, issuer = 'https://issuer.example'): Promise<Authority> {
-  const dir = mkdtempSync(join(tmpdir(), 'authority-'))
-  t.teardown(() => rmSync(dir, { recursive: true }))
+  const dir = temporaryFolder(t)
   const { publicKey, privateKey } = await generateKeyPair('EdDSA')
   writeFileSync(join(dir, 'jwks.json'), JSON.stringify({ keys: [{ ...await exportJWK(publicKey), kid: 'a' }] }))
   const records = join(dir, 'audit.jsonl')
