@@ -87,11 +87,13 @@ function closeOnSignal (close: () => Promise<void>, log: FastifyBaseLogger): voi
   const pid = exitWith()
   if (pid === undefined) return
   setInterval(() => {
-    if (!first && !isRunning(pid)) onSignal('SIGTERM')
+    if (first || isRunning(pid)) return
+    log.info({ pid }, 'the process of --exit-with has ended')
+    onSignal('SIGTERM')
   }, EXIT_WITH_INTERVAL_MS).unref()
 }
 
-/** The process of `--exit-with`: npm, where it has started the service. Windows' shell does not know npm's ID. */
+/** The process ID of `--exit-with`, if any: npm's, in `npm start`. The shell of Windows does not expand it. */
 function exitWith (): number | undefined {
   const index = process.argv.indexOf('--exit-with')
   const pid = Number(process.argv[index + 1])

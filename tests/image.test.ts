@@ -1,5 +1,5 @@
 /** The image, without a container engine: this follows the steps of the Dockerfile, and runs the result. */
-import { cpSync, existsSync, globSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, globSync, mkdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
@@ -220,10 +220,7 @@ async function follow (name: string, root: string, context: string): Promise<voi
       const names = paths.split(' ')
       const destination = join(cwd, names.pop() ?? '')
       for (const path of names) {
-        cpSync(join(origin, path), names.length > 1 ? join(destination, path) : destination, {
-          recursive: true,
-          verbatimSymlinks: true,
-        })
+        await copy(join(origin, path), names.length > 1 ? join(destination, path) : destination)
       }
     } else if (isInstall(instruction) && index < lastInstall) {
       // The next installation removes this one first.
@@ -234,6 +231,13 @@ async function follow (name: string, root: string, context: string): Promise<voi
       await run('sh', ['-ec', text], { cwd, env: { PATH } })
     }
   }
+}
+
+/** Copies a file, or the content of a folder. Node.js takes five times as long for the dependencies. */
+async function copy (from: string, to: string): Promise<void> {
+  const isFolder = statSync(from).isDirectory()
+  if (isFolder) mkdirSync(to, { recursive: true })
+  await run('cp', ['-RP', isFolder ? `${from}/.` : from, to], { cwd: ROOT })
 }
 
 /** The instructions of a stage and of the stages that it is based on. */

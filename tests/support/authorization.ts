@@ -1,6 +1,5 @@
 /** Principals of a real service in the mode `jwks`, with tokens signed by the test. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
@@ -8,7 +7,7 @@ import type { AuditEntry } from '../../plugins/audit/record.ts'
 import type { Environment } from '../../plugins/config/read.ts'
 import type { ToolDefinition } from '../../plugins/tool-registry/index.ts'
 import type { ToolResult } from '../../tools/tool.ts'
-import type { Teardown } from './etcd.ts'
+import { type Teardown, temporaryFolder } from './run.ts'
 import { type legacy, modern } from './service.ts'
 
 const PUBLIC_URL = 'https://kafscale-mcp.example'
@@ -27,8 +26,7 @@ export interface Authority {
 
 /** Creates keys in a folder that the teardown of `t` removes. */
 export async function authority (t: Teardown, issuer = 'https://issuer.example'): Promise<Authority> {
-  const dir = mkdtempSync(join(tmpdir(), 'authority-'))
-  t.teardown(() => rmSync(dir, { recursive: true }))
+  const dir = temporaryFolder(t)
   const { publicKey, privateKey } = await generateKeyPair('EdDSA')
   writeFileSync(join(dir, 'jwks.json'), JSON.stringify({ keys: [{ ...await exportJWK(publicKey), kid: 'a' }] }))
   const records = join(dir, 'audit.jsonl')
