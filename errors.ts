@@ -111,6 +111,11 @@ const HTTP_ERRORS = {
     retryable: false,
     message: 'A JSON-RPC id has at most 256 characters. Send a shorter one.',
   },
+  METHOD_TOO_LONG: {
+    status: 400,
+    retryable: false,
+    message: 'A JSON-RPC method has at most 256 characters.',
+  },
   BATCH_TOO_LONG: { status: 400, retryable: false, message: 'A batch has at most 10 messages.' },
 } as const satisfies Record<string, ErrorEntry>
 
@@ -142,6 +147,7 @@ export const UnreadAnswers = define<[]>('UNREAD_ANSWERS')
 export const NotAuditor = define<[]>('NOT_AUDITOR')
 export const TooComplex = define<[]>('TOO_COMPLEX')
 export const IdTooLong = define<[]>('ID_TOO_LONG')
+export const MethodTooLong = define<[]>('METHOD_TOO_LONG')
 export const BatchTooLong = define<[]>('BATCH_TOO_LONG')
 
 /** The error codes of RFC 6750 for authentication. A request without a token has none. */

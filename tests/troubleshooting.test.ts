@@ -119,6 +119,7 @@ t.test('every refused request gets the status and message of the table', async t
     app.inject(request(list, { 'mcp-protocol-version': '2020-01-01' })),
     app.inject(request(call, { 'mcp-name': 'list_groups' })),
     app.inject(request(list, {}, JSON.stringify({ ...list.payload as object, id: 'x'.repeat(257) }))),
+    app.inject(request(list, {}, JSON.stringify({ ...list.payload as object, method: 'x'.repeat(257) }))),
     app.inject(request(list, {}, JSON.stringify(Array(11).fill(list.payload)))),
     app.inject(request(list, {}, '['.repeat(40) + ']'.repeat(40))),
     app.inject(call),

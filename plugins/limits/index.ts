@@ -3,6 +3,7 @@ import underPressure from '@fastify/under-pressure'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { RateLimited } from '../../errors.ts'
+import { onceClosed } from '../../lib/once-closed.ts'
 import type { Principal } from '../auth/principal.ts'
 import { limitUnread } from './unread.ts'
 
@@ -92,7 +93,7 @@ function minuteLimit (app: FastifyInstance, max: number, keyGenerator: KeyOf) {
 
 function concurrencyLimit (max: number, keyOf: KeyOf): Admit {
   const takeSlot = slots(max, keyOf)
-  return (request, reply) => { reply.raw.once('close', takeSlot(request, reply)) }
+  return (request, reply) => onceClosed(request.raw, reply.raw, takeSlot(request, reply))
 }
 
 /** `max` slots for each key. */

@@ -2,13 +2,11 @@
 import { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { RateLimited, UnreadAnswers } from '../../errors.ts'
+import { onceClosed } from '../../lib/once-closed.ts'
 
 /** A smaller answer is always sent: errors are such answers. */
 const SMALL_BYTES = 64 * 1024
 const CHECK_INTERVAL_MS = 1_000
-
-/** What to call when a socket closes; one listener serves all requests on it. */
-const waitingFor = new WeakMap<object, Set<() => void>>()
 
 /** What the operating system has taken of a socket's data does not appear in Node.js's public API. */
 interface Handle { bytesWritten: number, writeQueueSize: number }
@@ -40,7 +38,7 @@ export function limitUnread (app: FastifyInstance, keyOf: (request: FastifyReque
     if (bytes > SMALL_BYTES) check(key, reply, bytes)
     total += bytes
     if (key !== undefined) unread.set(key, (unread.get(key) ?? 0) + bytes)
-    onceClosed(request, reply, () => {
+    onceClosed(request.raw, reply.raw, () => {
       total -= bytes
       if (key === undefined) return
       const left = (unread.get(key) ?? 0) - bytes
@@ -50,18 +48,6 @@ export function limitUnread (app: FastifyInstance, keyOf: (request: FastifyReque
   })
   if (responseTimeoutMs > 0) closeStalled(app, responseTimeoutMs)
   return (request: FastifyRequest, reply: FastifyReply): void => check(keyOf(request), reply, 1)
-}
-
-/** A response that waits for an earlier one on its connection emits no `close` when the connection closes. */
-function onceClosed ({ raw: { socket } }: FastifyRequest, { raw: response }: FastifyReply, done: () => void): void {
-  const waiting = waitingFor.get(socket) ?? new Set()
-  if (!waitingFor.has(socket)) {
-    waitingFor.set(socket, waiting)
-    socket.once('close', () => { for (const each of waiting) each() })
-  }
-  const once = () => { if (waiting.delete(once)) done() }
-  waiting.add(once)
-  response.once('close', once)
 }
 
 function closeStalled (app: FastifyInstance, timeoutMs: number): void {

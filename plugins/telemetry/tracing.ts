@@ -15,6 +15,7 @@ import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import { defaultResource, detectResources, envDetector, resourceFromAttributes } from '@opentelemetry/resources'
 import { BasicTracerProvider, BatchSpanProcessor, type SpanExporter } from '@opentelemetry/sdk-trace-node'
 import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { onceClosed } from '../../lib/once-closed.ts'
 import packageJson from '../../package.json' with { type: 'json' }
 import { activeSpan, metaOf, type TraceContext, traceContext } from './trace-context.ts'
 
@@ -54,7 +55,9 @@ export function startTracing (app: FastifyInstance): Traced {
 
   app.addHook('onRequest', (request, reply, done) => {
     // Also covers clients that disconnect before the response.
-    if (request.routeOptions.url === TRACED_ROUTE) reply.raw.once('close', () => endRequestSpan(request, reply))
+    if (request.routeOptions.url === TRACED_ROUTE) {
+      onceClosed(request.raw, reply.raw, () => endRequestSpan(request, reply))
+    }
     done()
   })
   // Starts the span after the body is read, with the time at which the request arrived.

@@ -14,7 +14,8 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BatchTooLong, IdTooLong, InsufficientScope, TooComplex } from '../../errors.ts'
+import { BatchTooLong, IdTooLong, InsufficientScope, MethodTooLong, TooComplex } from '../../errors.ts'
+import { onceClosed } from '../../lib/once-closed.ts'
 import { escapeUnprintable } from '../../lib/printable.ts'
 import type { Principal } from '../../plugins/auth/principal.ts'
 import { NO_SCOPE, SCOPES } from '../../plugins/rbac/decide.ts'
@@ -28,6 +29,8 @@ const MODERN = '2026-07-28'
 const MAX_BATCH = 10
 /** A reply repeats the id of its request. The message of `ID_TOO_LONG` repeats this number. */
 const MAX_ID_LENGTH = 256
+/** Far longer than any method of MCP. The message of `METHOD_TOO_LONG` repeats this number. */
+const MAX_METHOD_LENGTH = 256
 /** Requests with a single response in every revision. */
 const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
 
@@ -60,13 +63,14 @@ export default async function mcp (app: FastifyInstance) {
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
     const message = request.body?.json
     if (Array.isArray(message) && message.length > MAX_BATCH) throw new BatchTooLong()
-    if ([message].flat().some(hasLongId)) throw new IdTooLong()
+    if ([message].flat().some(message => isLongText(message, 'id', MAX_ID_LENGTH))) throw new IdTooLong()
+    if ([message].flat().some(message => isLongText(message, 'method', MAX_METHOD_LENGTH))) throw new MethodTooLong()
     const caller = callerOf(request, message)
     // Each call in a batch counts towards the limits.
     for (let calls = callsIn(message).length; calls > 1; calls--) await app.limits.admit(request, reply)
     await admitCalls(app, caller, message)
     const authInfo = authInfoOf(caller)
-    const signal = disconnectSignal(reply)
+    const signal = disconnectSignal(request, reply)
     if (isPlain(request, message)) {
       const { [PROTOCOL_VERSION_META_KEY]: revision } = message.params?._meta ?? {}
       const extra: MessageExtraInfo = {
@@ -164,8 +168,9 @@ function callsIn (message: unknown): { params?: unknown }[] {
   return [message].flat().filter(isObject).filter(({ method }) => method === 'tools/call')
 }
 
-function hasLongId (message: unknown): boolean {
-  return isObject(message) && typeof message.id === 'string' && message.id.length > MAX_ID_LENGTH
+function isLongText (message: unknown, member: 'id' | 'method', maxLength: number): boolean {
+  const text = isObject(message) ? message[member] : undefined
+  return typeof text === 'string' && text.length > maxLength
 }
 
 function isObject (value: unknown): value is Record<string, unknown> {
@@ -221,9 +226,9 @@ function parseJson (text: string): unknown {
 }
 
 /** Aborts if the client disconnects before it has received the response. */
-function disconnectSignal ({ raw: response }: FastifyReply): AbortSignal {
+function disconnectSignal ({ raw: request }: FastifyRequest, { raw: response }: FastifyReply): AbortSignal {
   const controller = new AbortController()
-  response.once('close', () => { if (!response.writableFinished) controller.abort() })
+  onceClosed(request, response, () => { if (!response.writableFinished) controller.abort() })
   return controller.signal
 }
 

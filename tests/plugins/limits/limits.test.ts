@@ -208,6 +208,23 @@ t.test('concurrent calls', async t => {
     socket.destroy()
     await waitFor(async () => (await app.inject(legacy('ping'))).statusCode === 200, ACT_BOUND_MS, 'admitted again')
   })
+
+  t.test('that wait for an earlier answer on their connection no longer count once it closes', async t => {
+    const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_CONCURRENT_CALLS: '3' })
+    const { underWay, release } = declareWaitingTool(app)
+    const socket = await open(t, app)
+    const body = JSON.stringify(legacy('tools/call', { name: 'wait', arguments: {} }).payload)
+    for (let call = 0; call < 3; call++) socket.write(`${HEAD}content-length: ${body.length}\r\n\r\n${body}`)
+    await underWay(3)
+    refused(t, await app.inject(legacy('ping')), '3 at once')
+    socket.destroy()
+    release()
+    await underWay(0)
+    const calls = Array.from({ length: 3 }, () => app.inject(legacy('tools/call', { name: 'wait' })))
+    await underWay(3)
+    release()
+    for (const call of calls) t.equal((await call).statusCode, 200)
+  })
 })
 
 t.test('failed sign-ins', async t => {

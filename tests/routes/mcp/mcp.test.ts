@@ -301,6 +301,23 @@ t.test('an id of more than 256 characters is refused, and not repeated', async t
   }
 })
 
+t.test('a method of more than 256 characters is refused, and not repeated', async t => {
+  const app = await buildTestApp(t)
+  for (const form of Object.values(forms)) {
+    const ask = async (method: string, inBatch: boolean) => {
+      const request = form('ping')
+      const payload = { ...request.payload, method }
+      return await app.inject({ ...request, payload: JSON.stringify(inBatch ? [request.payload, payload] : payload) })
+    }
+    for (const inBatch of [false, true]) {
+      const response = await ask('x'.repeat(257), inBatch)
+      t.equal(response.statusCode, 400)
+      t.match(response.json(), { id: null, error: { message: /^A JSON-RPC method has at most 256 characters/ } })
+    }
+    t.notMatch((await ask('x'.repeat(256), false)).body, /at most 256/)
+  }
+})
+
 t.test('the calls of a batch share the limit of an answer', async t => {
   const app = await buildTestApp(t)
   app.tools.declare(tool({ answer: () => ({ text: 'x'.repeat(200_000) }) }))
