@@ -104,7 +104,7 @@ const HTTP_ERRORS = {
   TOO_COMPLEX: {
     status: 400,
     retryable: false,
-    message: 'The request is nested deeper than 32 levels, or has a list or object of more than 10,000 items.',
+    message: 'The request is nested deeper than 32 levels, or has more than 20,000 values in its lists and objects.',
   },
   ID_TOO_LONG: {
     status: 400,

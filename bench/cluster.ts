@@ -6,8 +6,9 @@ import { join } from 'node:path'
 import { type Etcd, startEtcd, type Teardown } from '../tests/support/etcd.ts'
 import { type Entry, keyspace, progress } from './keyspace.ts'
 
-/** etcd's default limit. */
+/** etcd's default limits, with some room for the keys. */
 const MAX_TXN_OPS = 128
+const MAX_TXN_BYTES = 1_000_000
 /** Brokers renew their leases of 10 s. These outlive the benchmark, so they need no renewal. */
 const LEASE_TTL_SECONDS = 3_600
 const PACE_MS = 10
@@ -22,10 +23,10 @@ export interface Cluster {
   keys: number
 }
 
-export async function startCluster (t: Teardown): Promise<Cluster> {
+export async function startCluster (t: Teardown, contents: Iterable<Entry> = keyspace()): Promise<Cluster> {
   const etcd = await startEtcd(t)
   const { version } = await etcd.client.maintenance.status()
-  const keys = await fill(etcd)
+  const keys = await fill(etcd, [...contents])
   return {
     etcd,
     etcdVersion: version,
@@ -34,14 +35,16 @@ export async function startCluster (t: Teardown): Promise<Cluster> {
   }
 }
 
-async function fill ({ client }: Etcd): Promise<number> {
+async function fill ({ client }: Etcd, entries: readonly Entry[]): Promise<number> {
   const leases = new Map<string, string>()
-  const entries = [...keyspace()]
   for (const session of new Set(entries.map(entry => entry.session))) {
     if (session !== undefined) leases.set(session, (await client.leaseClient.leaseGrant({ TTL: LEASE_TTL_SECONDS })).ID)
   }
-  for (let from = 0; from < entries.length; from += MAX_TXN_OPS) {
-    const success = entries.slice(from, from + MAX_TXN_OPS).map(({ key, value, session = '' }) =>
+  for (let from = 0, to = 0; from < entries.length; from = to) {
+    let bytes = 0
+    do bytes += entries[to++]?.value.length ?? 0
+    while (to < entries.length && to - from < MAX_TXN_OPS && bytes + (entries[to]?.value.length ?? 0) <= MAX_TXN_BYTES)
+    const success = entries.slice(from, to).map(({ key, value, session = '' }) =>
       ({ request_put: { key: Buffer.from(key), value, lease: leases.get(session) ?? '0' } }))
     await client.kv.txn({ compare: [], success, failure: [] })
   }

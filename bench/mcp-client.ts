@@ -92,6 +92,11 @@ async function offers (write: WriteRequest): Promise<boolean> {
   }
 }
 
+/** A request of revision 2025-11-25, to a server without sessions. */
+export function legacyRequest (url: string): WriteRequest {
+  return (method, params) => jsonRequest(url, { 'mcp-protocol-version': LEGACY }, method, params)
+}
+
 async function initialize (url: string): Promise<WriteRequest> {
   const params = { protocolVersion: LEGACY, clientInfo: CLIENT_INFO, capabilities: {} }
   const { result, sessionId } = await exchange(jsonRequest(url, {}, 'initialize', params))

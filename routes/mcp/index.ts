@@ -14,13 +14,14 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BatchTooLong, IdTooLong, InsufficientScope, MethodTooLong, TooComplex } from '../../errors.ts'
+import { BatchTooLong, IdTooLong, InsufficientScope, MethodTooLong } from '../../errors.ts'
 import { onceClosed } from '../../lib/once-closed.ts'
 import { escapeUnprintable } from '../../lib/printable.ts'
 import type { Principal } from '../../plugins/auth/principal.ts'
 import { NO_SCOPE, SCOPES } from '../../plugins/rbac/decide.ts'
 import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import type { Caller } from '../../tools/tool.ts'
+import { type Body, parseBody } from './body.ts'
 import { ExchangeTransport } from './exchange.ts'
 import { authInfoOf, McpToolServer } from './server.ts'
 
@@ -33,9 +34,6 @@ const MAX_ID_LENGTH = 256
 const MAX_METHOD_LENGTH = 256
 /** Requests with a single response in every revision. */
 const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
-
-/** The body as received and as parsed; `json` is `undefined` if it is not valid JSON. */
-interface Body { text: string, json: unknown }
 
 /**
  * `POST /mcp`: MCP over streamable HTTP, revision 2026-07-28 and the 2025 revisions, without sessions.
@@ -54,11 +52,7 @@ export default async function mcp (app: FastifyInstance) {
   app.addHook('onClose', () => modern.close())
 
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser(
-    '*',
-    { parseAs: 'string' },
-    async (_: FastifyRequest, text: string) => ({ text, json: checkComplexity(parseJson(text)) })
-  )
+  app.addContentTypeParser('*', { parseAs: 'string' }, async (_: FastifyRequest, text: string) => parseBody(text))
 
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
     const message = request.body?.json
@@ -124,19 +118,6 @@ export default async function mcp (app: FastifyInstance) {
     await server.connect(transport)
     return await transport.handleRequest(webRequest, parsed)
   }
-}
-
-/** Limits that no valid MCP request exceeds. The message of `TOO_COMPLEX` repeats them. */
-const MAX_DEPTH = 32
-const MAX_ITEMS = 10_000
-
-/** @throws {TooComplex} if the JSON is nested too deeply or contains a list or object that is too long */
-function checkComplexity (json: unknown, depth = 0): unknown {
-  if (typeof json !== 'object' || json === null) return json
-  const items = Object.values(json)
-  if (depth > MAX_DEPTH || items.length > MAX_ITEMS) throw new TooComplex()
-  for (const item of items) checkComplexity(item, depth + 1)
-  return json
 }
 
 /**
@@ -214,15 +195,6 @@ function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSO
     !Object.keys(meta).some(key => key.startsWith('io.modelcontextprotocol/')) &&
     headers['mcp-session-id'] === undefined && accept.includes('application/json') &&
     accept.includes('text/event-stream')
-}
-
-/** Like the SDK, ignores a byte order mark. */
-function parseJson (text: string): unknown {
-  try {
-    return JSON.parse(text.replace(/^\ufeff/, ''))
-  } catch {
-    return undefined
-  }
 }
 
 /** Aborts if the client disconnects before it has received the response. */

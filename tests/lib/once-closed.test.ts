@@ -25,6 +25,19 @@ t.test('a response that has been sent is reported once, and no other', async t =
   t.strictSame(closed, [1, 1])
 })
 
+t.test('any number of callers wait with one listener', async t => {
+  const socket = new EventEmitter()
+  const response = new EventEmitter()
+  let closed = 0
+  for (let caller = 0; caller < 20; caller++) {
+    onceClosed({ socket } as unknown as IncomingMessage, response as unknown as ServerResponse, () => { closed++ })
+  }
+  t.equal(response.listenerCount('close'), 1)
+  t.equal(socket.listenerCount('close'), 1)
+  response.emit('close')
+  t.equal(closed, 20)
+})
+
 t.test('a connection that closes reports every response on it, even one that emits nothing', async t => {
   const { socket, responses, closed } = pipelined()
   responses[0].emit('close')

@@ -397,7 +397,7 @@ t.test('a body that is too large is refused, with or without a content length', 
   await waitFor(() => /^HTTP\/1\.1 413 /.test(answer.text) || answer.text, ACT_BOUND_MS, 'refused')
 })
 
-t.test('JSON that is nested too deeply, or has too long a list, is refused', async t => {
+t.test('JSON that is nested too deeply, or has too many values, is refused before it is parsed', async t => {
   const app = await buildTestApp(t)
   const { payload, ...request } = legacy('tools/call', { name: 'list_topics', arguments: {} })
   const ask = async (body: string) => {
@@ -406,7 +406,7 @@ t.test('JSON that is nested too deeply, or has too long a list, is refused', asy
     return {
       status: response.statusCode,
       answered: result !== undefined,
-      tooComplex: /nested deeper than 32 levels, or has a list or object of more than 10,000 items/.test(
+      tooComplex: /nested deeper than 32 levels, or has more than 20,000 values/.test(
         error?.message ?? ''
       ),
     }
@@ -420,13 +420,19 @@ t.test('JSON that is nested too deeply, or has too long a list, is refused', asy
   t.strictSame(await ask(withArgument(nested(30))), { status: 200, answered: true, tooComplex: false })
   t.strictSame(await ask(withArgument(nested(31))), refused)
   t.strictSame(await ask(withArgument(`{"a":${nested(30)}}`)), refused)
-  t.strictSame(await ask(withArgument(`[${items(10_000)}]`)), { status: 200, answered: true, tooComplex: false })
-  t.strictSame(await ask(withArgument(`[${items(10_001)}]`)), refused)
+  for (const text of ['['.repeat(40), '\\"'.repeat(40) + ','.repeat(30_000)]) {
+    t.strictSame(await ask(withArgument(JSON.stringify(text))), { status: 200, answered: true, tooComplex: false })
+  }
+  // The request has seven values of its own.
+  t.strictSame(await ask(withArgument(`[${items(19_993)}]`)), { status: 200, answered: true, tooComplex: false })
+  t.strictSame(await ask(withArgument(`[${items(19_994)}]`)), refused)
+  t.strictSame(await ask(withArgument(`[[${items(10_000)}],[${items(10_000)}]]`)), refused)
   t.strictSame(
-    await ask(withArgument(`{${Array.from({ length: 10_001 }, (_, index) => `"${index}":0`).join()}}`)),
+    await ask(withArgument(`{${Array.from({ length: 20_000 }, (_, index) => `"${index}":0`).join()}}`)),
     refused
   )
-  t.strictSame(await ask(`[${items(10_001)}]`), refused, 'a batch')
+  t.strictSame(await ask(`[${items(20_001)}]`), refused, 'a batch')
+  t.strictSame(await ask('['.repeat(1_000_000)), refused, 'what is not JSON at all')
   t.strictSame(await ask(nested(500_000)), refused)
 })
 
