@@ -2,9 +2,11 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { buildApp } from '../app.ts'
 
-const app = await buildApp({ env: process.env as Record<string, string> })
+const app = await buildApp({ env: { ...process.env as Record<string, string>, KAFSCALE_MCP_LOG_LEVEL: 'silent' } })
 const delays = monitorEventLoopDelay({ resolution: 1 })
-process.send?.(`${await app.listen({ host: '127.0.0.1', port: 0 })}/mcp`)
+const url = `${await app.listen({ host: '127.0.0.1', port: 0 })}/mcp`
+process.stderr.write(`${JSON.stringify({ msg: 'listening', url })}\n`)
+process.send?.(url)
 delays.enable()
 
 process.on('message', question => {

@@ -7,11 +7,12 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { random } from '../tests/support/generate.ts'
+import { type Call, ownCalls } from './calls.ts'
 import { startCluster } from './cluster.ts'
-import { NOTHING_ON } from './everything-on.ts'
+import { NOTHING_ON, UNBOUNDED } from './everything-on.ts'
 import { describe, hostileKeyspace, randomRecipe, type Recipe, requestOf, type Tool, vary } from './hostile-inputs.ts'
 import { type Entry, keyspace } from './keyspace.ts'
-import { legacyRequest, modernRequest } from './mcp-client.ts'
+import { connect, legacyRequest, modernRequest } from './mcp-client.ts'
 import { figures, LoadGenerator, measure, verify } from './measure.ts'
 import { startNode, V8_OPTIONS } from './processes.ts'
 
@@ -25,6 +26,11 @@ const REPEATS = 4
 const NEW_FRACTION = 0.25
 const SHOWN = 10
 const SYNC_BOUND_MS = 30_000
+
+/** How many calls one caller makes at once, and how long those of others may take meanwhile. */
+const GREEDY_CONNECTIONS = 64
+const OTHERS_BOUND_MS = 1_000
+const GREEDY_SECONDS = 10
 
 interface Found { recipe: Recipe, blockedMs: number, status: number }
 
@@ -50,6 +56,10 @@ try {
     }
     if (found.some(({ blockedMs }) => blockedMs > boundMs)) process.exitCode = 1
   }
+  for (const { label, p99Ms } of await measureOthers()) {
+    console.log(`p99 of others during ${GREEDY_CONNECTIONS} concurrent calls of ${label}: ${p99Ms.toFixed(0)} ms`)
+    if (p99Ms > OTHERS_BOUND_MS * BARE_PER_SECOND / perSecond) process.exitCode = 1
+  }
 } finally {
   for (const teardown of teardowns.reverse()) await teardown()
 }
@@ -70,12 +80,41 @@ async function measureBare (): Promise<number> {
   }
 }
 
+/** The p99 of a small call on one connection, while another caller keeps expensive calls in progress. */
+async function measureOthers (): Promise<{ label: string, p99Ms: number }[]> {
+  const [greedy, others] = [new LoadGenerator(), new LoadGenerator()]
+  t.teardown(() => [greedy, others].forEach(load => load.close()))
+  const { env } = await startCluster(t)
+  const service = await startNode([...V8_OPTIONS, 'bench/hostile-service.ts'], { ...env, ...NOTHING_ON, ...UNBOUNDED })
+  t.teardown(() => service.stop())
+  const { url } = service.listening
+  await synced(url)
+  const server = await connect(url)
+  const target = async (call: Call, connections: number) =>
+    ({ server: url, label: call.label, connections, verified: await verify(server, call) })
+  const small = await target({ ...call('list_topics'), input: { limit: 10 }, expectedRows: 10 }, 1)
+  const results = []
+  for (const tool of ['list_groups', 'consumer_lag', 'describe_configs']) {
+    const expensive = await target(call(tool), GREEDY_CONNECTIONS)
+    const busy = measure(greedy, expensive, GREEDY_SECONDS + 1, async () => 0)
+    const sample = await measure(others, small, GREEDY_SECONDS, async () => 0)
+    await busy
+    results.push({ label: expensive.label, p99Ms: figures([sample]).p99Ms })
+  }
+  return results
+}
+
+function call (tool: string): Call {
+  return ownCalls().find(call => call.tool === tool) as Call
+}
+
 /** Starts the service over a keyspace, and tries recipes on it for a time. */
 async function search (entries: Iterable<Entry>, ms: number) {
   const { env } = await startCluster(t, entries)
   const child = fork(join(import.meta.dirname, 'hostile-service.ts'), {
     execArgv: [...V8_OPTIONS],
-    env: { PATH: process.env.PATH, ...env, ...NOTHING_ON, KAFSCALE_MCP_LOG_LEVEL: 'silent' },
+    env: { PATH: process.env.PATH, ...env, ...NOTHING_ON },
+    stdio: ['ignore', 'inherit', 'ignore', 'ipc'],
   })
   t.teardown(() => child.disconnect())
   const [url] = await once(child, 'message') as [string]

@@ -1,6 +1,7 @@
 /** The hash chain that makes an audit log tamper-evident: writing lines and reading them back. Pure. */
 import { isUtf8 } from 'node:buffer'
 import { createPublicKey, hash, type KeyObject, randomBytes, sign, verify } from 'node:crypto'
+import { escapeUnprintable } from '../../lib/printable.ts'
 
 /** Version of the record format. */
 const SCHEMA = 1
@@ -74,19 +75,27 @@ const CHAIN_EVENTS: ReadonlySet<string> = new Set<ChainNote['event'] | 'checkpoi
 const NOT_PLAIN = /["\\\p{Cc}\p{Cs}]/u
 
 /**
+ * The one way to write a value as a line of a log: JSON by RFC 8785, with `\uXXXX` for characters that cannot be seen.
+ * The RFC writes these as they are, and then hidden text would stay hidden from whoever prints a log with `cat`.
+ */
+export function canonical (value: unknown): string {
+  return escapeUnprintable(rfc8785(value))
+}
+
+/**
  * JSON by RFC 8785, for values as `JSON.parse` returns them. Values outside I-JSON are converted: a lone surrogate to
  * U+FFFD, a bigint to its decimal text, NaN and infinities to `null`. A member that is `undefined` is left out.
  */
-export function canonical (value: unknown): string {
+function rfc8785 (value: unknown): string {
   if (typeof value === 'string') return quoted(value)
   if (typeof value === 'bigint') return `"${value}"`
   if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null'
-  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
+  if (Array.isArray(value)) return `[${value.map(rfc8785).join(',')}]`
   // sort() compares UTF-16 code units, as the RFC requires.
   let members = ''
   for (const key of Object.keys(value).sort()) {
     const member = (value as Record<string, unknown>)[key]
-    if (member !== undefined) members += `${members && ','}${quoted(key)}:${canonical(member)}`
+    if (member !== undefined) members += `${members && ','}${quoted(key)}:${rfc8785(member)}`
   }
   return `{${members}}`
 }

@@ -86,7 +86,8 @@ function read ({ number, bytes, torn }: Line): ValidLine | InvalidLine {
   const record = torn ? undefined : parseRecord(bytes)
   if (!record) return { number, problem: torn ? problems.TORN_LINE : problems.NOT_A_RECORD }
   const line = { number, hash: sha256(bytes), record }
-  return record.event === 'checkpoint' ? { ...line, ...checkpointOf(record) } : line
+  // A checkpoint whose event was changed must not pass for a record that needs no signature.
+  return record.event === 'checkpoint' || 'checkpoint' in record ? { ...line, ...checkpointOf(record) } : line
 }
 
 /** Judges the lines of a file, in order. */

@@ -18,7 +18,7 @@ import { holds, same } from '../../support/property.ts'
 const stamp = { time: '2026-07-28T00:00:00.000Z' }
 const read = (line: string) => parseRecord(Buffer.from(line)) as ChainRecord
 
-t.test('canonical JSON follows RFC 8785', async t => {
+t.test('canonical JSON follows RFC 8785, but shows what cannot be seen', async t => {
   // The examples of sections 3.2.2 and 3.2.3.
   const example = String.raw`{"numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
     "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/", "literals": [null, true, false]}`
@@ -28,7 +28,11 @@ t.test('canonical JSON follows RFC 8785', async t => {
       String.raw`"string":"€$\u000f\nA'B\"\\\\\"/"}`
   )
   const sorting = String.raw`{"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\ud83d\ude00": 5, "\u0080": 6, "\u00f6": 7}`
-  t.equal(canonical(JSON.parse(sorting)), '{"\\r":2,"1":4,"\u0080":6,"\u00f6":7,"\u20ac":1,"\u{1f600}":5,"\ufb33":3}')
+  t.equal(canonical(JSON.parse(sorting)), '{"\\r":2,"1":4,"\\u0080":6,"\u00f6":7,"\u20ac":1,"\u{1f600}":5,"\ufb33":3}')
+  t.equal(
+    canonical({ 'a\u200b': 'b\u202e\ufe0f\u{e0061}\u2028 \u00a0' }),
+    String.raw`{"a\u200b":"b\u202e\ufe0f\udb40\udc61\u2028 \u00a0"}`
+  )
   t.equal(canonical({ 10: 0, 9: 0, a: -0 }), '{"10":0,"9":0,"a":0}', 'names that look like numbers sort as text')
 })
 

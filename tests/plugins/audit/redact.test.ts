@@ -123,7 +123,7 @@ t.test('a small value is returned at once, and no value stays large', async t =>
 })
 
 t.test('a record takes at most 16 KB, whatever the caller sends', async t => {
-  for (const text of ['x', '\u0001', 'ä', '\ud800', '"']) {
+  for (const text of ['x', '\u0001', 'ä', '\ud800', '"', '\u200b', '\u{e0061}']) {
     for (const length of [300, 330, 1_000, 2_000, 2_046, 100_000]) {
       const long = text.repeat(length)
       const entry = await cleanse({

@@ -243,6 +243,12 @@ t.test('a problem has a file and a line', async t => {
     ['file-2:3'],
     'a changed hash'
   )
+  const renamed = (line: string) => canonical({ ...JSON.parse(line), event: 'checkpoints' })
+  t.strictSame(
+    await where(edit(log, 2, lines => lines.with(-1, renamed(lines.at(-1)!)))),
+    [`file-3:${log[2]!.length}`],
+    'the event of the last checkpoint'
+  )
   t.strictSame(await where(edit(log, 1, lines => lines.with(0, forge(lines[0]!)))), ['file-2:1'], 'a changed header')
   t.strictSame(await where(edit(log, 1, lines => lines.with(-2, forge(lines.at(-2)!)))), [
     `file-2:${log[1]!.length - 1}`,
