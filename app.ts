@@ -53,6 +53,8 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
     ...tlsServer ? { https: { ...tlsServer, ...server } } : { http: server },
     trustProxy: settings.trustedProxies ?? false,
     bodyLimit: settings.maxBodyBytes,
+    // A start waits up to 30 s for the lock of an audit file whose holder is gone.
+    pluginTimeout: 60_000,
     requestTimeout,
   })
 

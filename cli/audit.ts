@@ -7,6 +7,7 @@ import { parseRecord } from '../plugins/audit/chain.ts'
 import { linesOf } from '../plugins/audit/lines.ts'
 import type { LogRecord } from '../plugins/audit/record.ts'
 import { type RecordFilter, recordMatches, table } from '../plugins/audit/show.ts'
+import { sideFile } from '../plugins/audit/side-files.ts'
 import { verifyFiles } from '../plugins/audit/verify/index.ts'
 
 const USAGE = `Usage:
@@ -92,7 +93,7 @@ async function show (args: string[]): Promise<number> {
   }
   const selected: LogRecord[] = []
   let invalid = 0
-  for (const path of filesOf(positionals)) {
+  for (const path of filesOf(positionals).filter(file => sideFile(file) === undefined)) {
     for await (const { number, bytes, torn } of linesOf(path)) {
       const record = torn ? undefined : parseRecord(bytes) as LogRecord | undefined
       if (!record) {

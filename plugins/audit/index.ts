@@ -118,6 +118,7 @@ export default fp(async function audit (app) {
 
   let started = false
   app.addHook('onReady', async () => {
+    await Promise.all(sinks.map(sink => sink.prepare()))
     started = true
     const warning = key || sinks.length === 0 ? null : 'checkpoints are not signed: no signing key is set'
     await record(ownEntry('start', warning)).catch(() => {})

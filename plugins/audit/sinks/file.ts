@@ -1,6 +1,9 @@
 import { constants, type Stats } from 'node:fs'
-import { type FileHandle, lstat, mkdir, open, readdir, rename, stat, writeFile } from 'node:fs/promises'
+import { type FileHandle, mkdir, readdir, rename, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
+import type { FastifyBaseLogger } from 'fastify'
+import { ConfigError } from '../../../errors.ts'
+import { quote } from '../../../lib/printable.ts'
 import {
   BEGINNING,
   type ChainRecord,
@@ -12,17 +15,22 @@ import {
   parseRecord,
   sha256,
 } from '../chain.ts'
+import { FileLock, type Held } from './lock.ts'
 import type { ChainPosition, Medium, Opened } from './medium.ts'
+import { identity, openOwn, statOf, syncFolder } from './own-file.ts'
 
 /** Far more than a record takes, which is at most 16 KB. */
 const TAIL_BYTES = 1024 * 1024
 const DEFAULT_MAX_BYTES = 100 * 1024 * 1024
 const ROTATION_RETRY_MS = 60_000
+const SETTING = 'KAFSCALE_MCP_AUDIT_SINKS'
 
 export interface FileOptions {
   /** A file is rotated once it has this many bytes, and when the day (UTC) is over. */
   maxBytes?: number
   now?: () => Date
+  /** Names the host in the lock. */
+  host?: string | undefined
 }
 
 interface LastLine { record: ChainRecord, position: ChainPosition }
@@ -51,6 +59,7 @@ export class FileMedium implements Medium {
   readonly #path: string
   readonly #maxBytes: number
   readonly #now: () => Date
+  readonly #lock: FileLock
   #handle: FileHandle | undefined
   #identity = ''
   #bytes = 0
@@ -65,14 +74,34 @@ export class FileMedium implements Medium {
   /** A failed batch that may have left bytes in the file. */
   #failedBatch: Buffer | undefined
 
-  constructor (path: string, { maxBytes = DEFAULT_MAX_BYTES, now = () => new Date() }: FileOptions = {}) {
+  constructor (path: string, { maxBytes = DEFAULT_MAX_BYTES, now = () => new Date(), host }: FileOptions = {}) {
     this.#path = path
+    this.#lock = new FileLock(`${path}.lock`, host)
     this.#maxBytes = maxBytes
     this.#now = now
   }
 
+  /**
+   * Takes the lock of the file, if need be after waiting until the lock of a process that is gone has expired. Anything
+   * else that prevents writing shows with the first record.
+   * @throws {ConfigError} when another running process has the lock
+   */
+  async prepare (log: FastifyBaseLogger): Promise<void> {
+    const held = await this.#prepareFolder()
+      .then(() => this.#mayLock())
+      .then(may => may ? this.#lock.acquire(({ holder }) => log.warn({ holder }, WAITING)) : undefined)
+      .catch(() => undefined)
+    if (!held) return
+    throw new ConfigError(
+      `${SETTING} names ${quote(this.#path)}, to which another process of the service ${described(held)} writes: ` +
+        'stop that process, or give each process a file of its own'
+    )
+  }
+
   async open (position: ChainPosition | undefined): Promise<Opened> {
-    const at = this.#handle && position && await this.#isIntact() ? position : await this.#reopen(position)
+    const isIntact = this.#handle !== undefined && position !== undefined && await this.#isIntact()
+    if (isIntact) await this.#holdLock()
+    const at = isIntact ? position : await this.#reopen(position)
     const begins = this.#bytes === 0
     const due = !begins && (this.#bytes >= this.#maxBytes || this.#day !== this.#today()) &&
       performance.now() >= this.#rotateAfterMs
@@ -121,6 +150,32 @@ export class FileMedium implements Medium {
 
   async close (): Promise<void> {
     await this.#abandon()
+    await this.#lock.release()
+  }
+
+  /** @throws when another process has the lock, or has taken it over */
+  async #holdLock (): Promise<void> {
+    const held = await this.#lock.hold()
+    if (!held) return
+    await this.#abandon()
+    throw new Error(`another process of the service ${described(held)} has the lock of the file`)
+  }
+
+  /** Nothing is created next to a file that cannot be a log. */
+  async #mayLock (): Promise<boolean> {
+    const stats = await statOf(this.#path)
+    if (!stats) return true
+    if (!stats.isFile()) return false
+    const handle = await openOwn(this.#path, constants.O_RDONLY, SETTING)
+    try {
+      return beginsLog(await read(handle, 0, FIRST_BYTES.length))
+    } finally {
+      await handle.close()
+    }
+  }
+
+  async #prepareFolder (): Promise<void> {
+    if (this.#device === undefined) await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
   }
 
   #opened (): FileHandle {
@@ -145,17 +200,14 @@ export class FileMedium implements Medium {
 
   async #reopen (position: ChainPosition | undefined): Promise<ChainPosition> {
     await this.#abandon()
-    const folder = dirname(this.#path)
-    if (this.#device === undefined) await mkdir(folder, { recursive: true, mode: 0o700 })
-    const { dev } = await stat(folder)
+    await this.#prepareFolder()
+    const { dev } = await stat(dirname(this.#path))
     if (this.#device !== undefined && dev !== this.#device && !await statOf(this.#path)) {
       throw new Error('the volume is gone')
     }
 
-    const handle = await openOwn(
-      this.#path,
-      constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK
-    )
+    if (await this.#mayLock()) await this.#holdLock()
+    const handle = await openOwn(this.#path, constants.O_RDWR | constants.O_APPEND | constants.O_CREAT, SETTING)
     try {
       const stats = await handle.stat()
       if (!stats.isFile()) throw new Error('not a regular file')
@@ -254,13 +306,22 @@ export class FileMedium implements Medium {
       .sort((a, b) => b.number - a.number)
     const [newest] = numbered
     if (!newest) return
-    const handle = await openOwn(join(dirname(this.#path), newest.entry), constants.O_RDONLY | constants.O_NONBLOCK)
+    const handle = await openOwn(join(dirname(this.#path), newest.entry), constants.O_RDONLY, SETTING)
     try {
       return (await readTail(handle, (await handle.stat()).size)).last
     } finally {
       await handle.close()
     }
   }
+}
+
+const WAITING = 'another process holds the lock of an audit file, and does not seem to run: ' +
+  'the service takes the lock over when it has not been renewed for 30 s'
+
+/** The process that has a lock, for a message. */
+function described ({ holder }: Held): string {
+  if (!holder) return '(unknown)'
+  return `(host ${quote(holder.host)}, process ${holder.pid}, since ${quote(holder.since)})`
 }
 
 /** What a run continues from when it finds this line at the end of the chain. */
@@ -276,12 +337,15 @@ function endsAt ({ last, rest }: Tail, { file, end }: ChainPosition): boolean {
     last.position.end.hash === end.hash && rest.length === 0
 }
 
+/** Whether a log can begin with these bytes, all of which a crash may not have written. */
+function beginsLog (bytes: Buffer): boolean {
+  return bytes.subarray(0, FIRST_BYTES.length).equals(FIRST_BYTES.subarray(0, bytes.length))
+}
+
 async function readTail (handle: FileHandle, size: number): Promise<Tail> {
   const head = await read(handle, 0, Math.min(size, TAIL_BYTES))
   const firstEnd = head.indexOf('\n')
-  if (firstEnd < 0 && head.subarray(0, FIRST_BYTES.length).equals(FIRST_BYTES.subarray(0, head.length))) {
-    return { goodBytes: 0, rest: head }
-  }
+  if (firstEnd < 0 && beginsLog(head)) return { goodBytes: 0, rest: head }
   const first = firstEnd < 0 ? undefined : parseRecord(head.subarray(0, firstEnd))
   const number = headerOf(first)?.number
   const log = first && logOf(first)
@@ -304,41 +368,4 @@ async function readTail (handle: FileHandle, size: number): Promise<Tail> {
 async function read (handle: FileHandle, position: number, length: number): Promise<Buffer> {
   const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, position)
   return buffer.subarray(0, bytesRead)
-}
-
-/** Opens a file, but not what a symbolic link at its path points to, which may belong to somebody else. */
-async function openOwn (path: string, flags: number): Promise<FileHandle> {
-  try {
-    return await open(path, flags | constants.O_NOFOLLOW, 0o600)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ELOOP') throw error
-    throw new Error(
-      'the file is a symbolic link, which could lead to the file of somebody else: ' +
-        'remove it, or name the file itself in KAFSCALE_MCP_AUDIT_SINKS'
-    )
-  }
-}
-
-/** Of a symbolic link itself, not of what it points to. */
-async function statOf (path: string): Promise<Stats | undefined> {
-  try {
-    return await lstat(path)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
-    throw error
-  }
-}
-
-function identity ({ dev, ino }: Stats): string {
-  return `${dev}:${ino}`
-}
-
-/** Makes the file's directory entry durable. */
-async function syncFolder (path: string): Promise<void> {
-  const folder = await open(dirname(path))
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
-  }
 }

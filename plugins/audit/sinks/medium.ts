@@ -1,3 +1,4 @@
+import type { FastifyBaseLogger } from 'fastify'
 import type { Continuation, End, Gap, TornLine } from '../chain.ts'
 
 /** Where a chain ends. */
@@ -30,6 +31,8 @@ export interface Opened {
 /** A destination for lines: the part that differs between kinds of sinks. */
 export interface Medium {
   readonly kind: 'stdout' | 'file' | 'http'
+  /** Takes what only one process may have. Called before anything else, if at all. */
+  prepare?: (log: FastifyBaseLogger) => Promise<void>
   /** Prepares for appending lines after `position`, the last one that this process wrote, if any. */
   open: (position: ChainPosition | undefined) => Promise<Opened>
   /** Resolves once all lines are handed over; rejects if none is. */

@@ -21,6 +21,7 @@ const CLOSE_BOUND_MS = 5_000
  */
 export class Sink {
   readonly #medium: Medium
+  readonly #log: FastifyBaseLogger
   readonly #status: SinkStatus
   readonly #queue = new RecordQueue()
   readonly #checkpoints: Checkpoints
@@ -32,6 +33,7 @@ export class Sink {
 
   constructor (medium: Medium, { key, log }: { key?: KeyObject | undefined, log: FastifyBaseLogger }) {
     this.#medium = medium
+    this.#log = log
     this.#status = new SinkStatus(medium.kind, log)
     this.#checkpoints = new Checkpoints(key, () => this.#wake())
     this.#syncer = new Syncer(medium, error => this.#status.failed(error))
@@ -46,6 +48,11 @@ export class Sink {
   /** Whether a record is durable only some time after it was written. */
   get syncs (): boolean {
     return this.#syncer.isNeeded
+  }
+
+  /** Takes what only one process may have. @throws {ConfigError} when a running one has it */
+  async prepare (): Promise<void> {
+    await this.#medium.prepare?.(this.#log)
   }
 
   /**

@@ -1,14 +1,12 @@
 /** Verifies, from its files alone, that an audit log is as the service wrote it. */
 import { createPublicKey } from 'node:crypto'
 import { sha256 } from '../chain.ts'
+import { sideFile } from '../side-files.ts'
 import { type FileReport, verifyFile } from './file.ts'
 import { readHeads } from './heads.ts'
 import { findCutOff, findMisplaced, findMissing, findNeverSigned } from './log.ts'
 import type { Problem } from './problems.ts'
 import { describe, summarize } from './summary.ts'
-
-/** A file that keeps the part of a line that a crash left. */
-const TORN_FILE = /\.torn-[^/]*$/
 
 export interface VerifyOptions {
   /** PEM of the trusted keys: every checkpoint must be signed with one of them. */
@@ -82,8 +80,9 @@ async function verifyEach (
   const skipped: string[] = []
   const unreadable: string[] = []
   for (const path of paths) {
-    if (TORN_FILE.test(path)) {
-      skipped.push(`${path}: skipped: a torn line left by a crash, which is not part of the chain`)
+    const aside = sideFile(path)
+    if (aside !== undefined) {
+      skipped.push(`${path}: skipped: ${aside}, which is not part of the chain`)
       continue
     }
     try {
