@@ -8,7 +8,14 @@
  */
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
 
-interface Lag { groups: { group_id: string, total_lag: number | string, partitions: number }[] }
+interface Totals {
+  group_id: string
+  /** `null` if no lag is known. */
+  total_lag: number | string | null
+  partitions: number
+  /** Partitions that the total leaves out. */
+  partitions_unknown: number | null
+}
 interface Group { state: string | null, members: { stale: boolean }[] }
 
 const url = new URL(process.argv[2] ?? 'http://127.0.0.1:8090/mcp')
@@ -17,12 +24,14 @@ const requestInit = token ? { headers: { authorization: `Bearer ${token}` } } : 
 const client = new Client({ name: 'lag-agent', version: '1.0.0' }, { versionNegotiation: { mode: 'auto' } })
 await client.connect(new StreamableHTTPClientTransport(url, { requestInit }))
 
-const { groups } = await ask<Lag>('consumer_lag', { min_lag: 1, limit: 1_000 })
+const { groups } = await ask<{ groups: Totals[] }>('consumer_lag', { min_lag: 1, limit: 1_000 })
 if (groups.length === 0) console.log('No consumer group is behind.')
-for (const { group_id: group, total_lag: lag, partitions } of groups) {
+for (const { group_id: group, total_lag: lag, partitions, partitions_unknown: unknown } of groups) {
   const { state, members } = await ask<Group>('describe_group', { group_id: group })
   const stale = members.filter(member => member.stale).length
-  console.log(`${group} (${state}): ${lag} records behind on ${partitions} partitions, ${stale} stale members`)
+  const behind = lag === null ? 'lag unknown' : `${lag} records behind on ${partitions} partitions`
+  const rest = unknown === 0 ? '' : `, unknown on ${unknown ?? 'some'} more`
+  console.log(`${group} (${state}): ${behind}${rest}, ${stale} stale members`)
 }
 await client.close()
 
