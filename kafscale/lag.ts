@@ -3,24 +3,27 @@ import type { Commit, GroupView, MirrorView } from './mirror.ts'
 
 /** The lag of a group on several partitions, and what its sum leaves out. */
 export interface Lag {
-  /** The exact sum of the known lags; `null` if none is known. */
+  /** The exact sum of the known lags, in which a partition past the end counts as 0; `null` if none is known. */
   total: Int64 | null
   /** Partitions with a known lag. */
   partitions: number
+  /** Of these, the partitions whose committed offset is past the log end offset, so that their lag is negative. */
+  pastEnd: number
   /** Partitions with an unknown lag; `null` if nobody knows which partitions are assigned. */
   unknown: number | null
 }
 
 /** Sums the lags of committed offsets. `undefined` stands for a partition without one, whose lag is unknown. */
 export function sumLag (commits: Iterable<Commit | undefined>): Lag & { unknown: number } {
-  const sum: Lag & { unknown: number } = { total: null, partitions: 0, unknown: 0 }
+  const sum: Lag & { unknown: number } = { total: null, partitions: 0, pastEnd: 0, unknown: 0 }
   for (const commit of commits) {
     const lag = commit?.lag ?? null
     if (lag === null) {
       sum.unknown++
     } else {
       sum.partitions++
-      sum.total = add(sum.total ?? 0, lag)
+      if (lag < 0) sum.pastEnd++
+      sum.total = add(sum.total ?? 0, lag > 0 ? lag : 0)
     }
   }
   return sum

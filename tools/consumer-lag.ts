@@ -1,20 +1,23 @@
 import { Type } from '@sinclair/typebox'
 import { InvalidArgument, InvalidCursor } from '../errors.ts'
-import { type Int64, int64 as exact, parseInt64, toJson } from '../kafscale/int64.ts'
+import { type Int64, int64 as exact, parseInt64, subtract, toJson } from '../kafscale/int64.ts'
 import { commitsOn, groupLag, type Lag } from '../kafscale/lag.ts'
 import { type Commit, compare, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
-import { UNKNOWN } from './shared/lag.ts'
+import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { ageMs } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { DEFAULT_LIMIT, firstAfter, readCursor, type RowPosition, writeCursor } from './shared/paging.ts'
 import {
-  input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, name, object, observed, page, paged,
+  input, int64, integer, integerOrNull, list, means, name, object, observed, page, paged,
   text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
-/** A committed offset with a known lag. Rows are ordered by these fields: largest lag first, then by name. */
+/**
+ * A committed offset with a known lag. Rows are ordered by their distance from the log end offset, largest first, then
+ * those past the end, then by name. So a consumer that is far past the end, where it gets no records, is not last.
+ */
 interface Row { lag: Int64, group: string, topic: string, partition: number }
 type CommitRow = Row & { of: GroupView, commit: Commit }
 /** Where a page starts: after a row, or after a group without rows. These groups follow the rows, sorted by id. */
@@ -26,7 +29,7 @@ export default defineTool({
   description:
     'Where consumers are behind: lag (records) by group, topic and partition across the cluster, largest first, ' +
     'including groups without members. Filter by group_id, topic or min_lag. groups: totals of the groups on the ' +
-    'page, and of groups whose lag is unknown.',
+    'page, and of those whose lag is unknown. Negative lag: past the end.',
   operation: 'observe',
   input: input({
     group_id: means(Type.Optional(name), 'Only this group'),
@@ -48,18 +51,21 @@ export default defineTool({
       partition: integer,
       committed_offset: means(int64, 'Offset of the next record that the group will consume'),
       log_end_offset: means(int64, 'Offset of the next record, as of the last flush'),
-      lag: means(int64, 'Log end offset minus committed offset, in records'),
+      lag: means(
+        int64,
+        'Log end offset minus committed offset, in records. Negative if the committed offset is past the end: then ' +
+          'sorting and `min_lag` use the distance'
+      ),
       committed_at: textOrNull,
       commit_age_ms: integerOrNull,
       member_id: means(textOrNull, 'The member that the partition is assigned to; `null` if there is none'),
     })),
     groups: means(list(object({
       group_id: text,
-      total_lag: means(int64OrNull, 'Sum of the known lags, in records; `null` if none is known'),
+      ...lagTotals,
       partitions: means(integer, 'Partitions with a known lag'),
-      partitions_unknown: means(integerOrNull, UNKNOWN),
     })), 'Totals over the given topic, whatever `min_lag` is: of each group with rows on this page and, after the ' +
-      'last row, of each group without rows whose lag is not known'),
+      'last row, of each group without rows that is past the end or whose lag is not known'),
     total: means(integer, 'Partitions with a known lag that match the filters, on all pages'),
     next_cursor: paged.next_cursor,
   }),
@@ -75,12 +81,12 @@ export default defineTool({
     const limit = query.limit ?? DEFAULT_LIMIT
 
     const { rows, total, more: moreRows, silent } = worst(groups, query.topic, minLag, start, limit)
-    const unknown = moreRows
+    const unclear = moreRows
       ? []
       : silent.map(group => ({ group, lag: groupLag(mirror, group, query.topic) })).filter(({ group, lag }) =>
-        query.group_id !== undefined || isUnknown(group, lag, query.topic))
-    const further = unknown.slice(0, limit - rows.length)
-    const more = moreRows || further.length < unknown.length
+        query.group_id !== undefined || isUnclear(group, lag, query.topic))
+    const further = unclear.slice(0, limit - rows.length)
+    const more = moreRows || further.length < unclear.length
     const totals = [
       ...[...new Set(rows.map(({ of }) => of))].map(group => ({ group, lag: groupLag(mirror, group, query.topic) })),
       ...further,
@@ -102,9 +108,8 @@ export default defineTool({
       })),
       groups: totals.map(({ group, lag }) => ({
         group_id: group.id,
-        total_lag: int64OrNullJson(lag.total),
+        ...lagTotalsJson(lag),
         partitions: lag.partitions,
-        partitions_unknown: lag.unknown,
       })),
       total,
       ...(more && last && { next_cursor: writeCursor('consumer_lag', query, last) }),
@@ -112,9 +117,13 @@ export default defineTool({
   },
 })
 
-/** Whether the lag of a group without rows is not known, in part or at all, so that its absence would mislead. */
-function isUnknown ({ metadata }: GroupView, { partitions, unknown }: Lag, topic: string | undefined): boolean {
-  if (unknown !== 0) return true
+/** Whether a group without rows is not simply below `min_lag`: its absence would say that it keeps up. */
+function isUnclear (
+  { metadata }: GroupView,
+  { partitions, unknown, pastEnd }: Lag,
+  topic: string | undefined
+): boolean {
+  if (unknown !== 0 || pastEnd > 0) return true
   const subscribes = () =>
     topic === undefined || [...metadata?.members.values() ?? []].some(member => member.subscriptions.includes(topic))
   return partitions === 0 && subscribes()
@@ -139,7 +148,7 @@ function worst (
     const totalBefore = total
     for (const commit of commitsOn(group, topic)) {
       const { lag, partition } = commit
-      if (lag === null || (minLag !== undefined && lag < minLag)) continue
+      if (lag === null || (minLag !== undefined && distance(lag) < minLag)) continue
       total++
       const row = { lag, group: group.id, topic: partition.topic.name, partition: partition.number, of: group, commit }
       if (start && ('group' in start || order(row, start.row) <= 0)) continue
@@ -155,8 +164,14 @@ function worst (
   return { rows, total, more: remaining > rows.length, silent }
 }
 
+function distance (lag: Int64): Int64 {
+  return lag < 0 ? subtract(0, lag) : lag
+}
+
 function order (a: Row, b: Row): number {
-  if (a.lag !== b.lag) return a.lag > b.lag ? -1 : 1
+  const [left, right] = [distance(a.lag), distance(b.lag)]
+  if (left !== right) return left > right ? -1 : 1
+  if (a.lag !== b.lag) return a.lag < 0 ? -1 : 1
   return compare(a.group, b.group) || compare(a.topic, b.topic) || a.partition - b.partition
 }
 

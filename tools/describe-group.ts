@@ -2,7 +2,7 @@ import { GroupNotFound } from '../errors.ts'
 import { groupLag, sumLag } from '../kafscale/lag.ts'
 import { compare, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { quote } from '../lib/printable.ts'
-import { UNKNOWN } from './shared/lag.ts'
+import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { ageMs, groupState, isStale } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
@@ -38,8 +38,7 @@ export default defineTool({
     generation_id: means(integerOrNull, 'Increases with each rebalance'),
     rebalance_timeout_ms: integerOrNull,
     coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null` if there is none'),
-    total_lag: means(int64OrNull, 'Sum of the known lags of the group, in records; `null` if none is known'),
-    partitions_unknown: means(integerOrNull, UNKNOWN),
+    ...lagTotals,
     members: list(object({
       member_id: text,
       client_id: text,
@@ -52,8 +51,9 @@ export default defineTool({
       assignments: list(object({
         topic: text,
         partitions: means(list(integer), 'Partitions assigned to the member'),
-        lag: means(int64OrNull, 'Sum of the known lags on these partitions, in records; `null` if none is known'),
+        lag: means(int64OrNull, 'Their `total_lag`'),
         partitions_unknown: means(integer, 'Of these partitions, those whose lag is unknown'),
+        partitions_past_end: means(integer, 'Of these partitions, those committed past the log end offset'),
       })),
     })),
     ...paged,
@@ -68,7 +68,6 @@ export default defineTool({
     const members = [...metadata?.members ?? []].sort(([a], [b]) => compare(a, b))
     const { rows, ...rest } = paginate('describe_group', query, members, ([memberId]) => [memberId])
 
-    const lag = groupLag(mirror, group)
     const none = metadata === null ? null : ''
     const zero = metadata === null ? null : 0
     return {
@@ -80,8 +79,7 @@ export default defineTool({
       generation_id: metadata?.generationId ?? zero,
       rebalance_timeout_ms: metadata?.rebalanceTimeoutMs ?? zero,
       coordinator_id: mirror.coordinatorId(group.id),
-      total_lag: int64OrNullJson(lag.total),
-      partitions_unknown: lag.unknown,
+      ...lagTotalsJson(groupLag(mirror, group)),
       members: rows.map(([memberId, member]) => ({
         member_id: memberId,
         client_id: cut(member.clientId),
@@ -93,8 +91,14 @@ export default defineTool({
         subscriptions: member.subscriptions.toSorted(compare),
         assignments: [...member.assignments].sort(([a], [b]) => compare(a, b)).map(([topicName, partitions]) => {
           const topic = mirror.topic(topicName)
-          const { total, unknown } = sumLag(partitions.map(number => group.commitOn(topic?.partitions.get(number))))
-          return { topic: topicName, partitions, lag: int64OrNullJson(total), partitions_unknown: unknown }
+          const sum = sumLag(partitions.map(number => group.commitOn(topic?.partitions.get(number))))
+          return {
+            topic: topicName,
+            partitions,
+            lag: int64OrNullJson(sum.total),
+            partitions_unknown: sum.unknown,
+            partitions_past_end: sum.pastEnd,
+          }
         }),
       })),
       ...rest,

@@ -15,6 +15,8 @@ interface Totals {
   partitions: number
   /** Partitions that the total leaves out. */
   partitions_unknown: number | null
+  /** Partitions whose committed offset is past the end, so that the group gets no records from them. */
+  partitions_past_end: number
 }
 interface Group { state: string | null, members: { stale: boolean }[] }
 
@@ -26,12 +28,13 @@ await client.connect(new StreamableHTTPClientTransport(url, { requestInit }))
 
 const { groups } = await ask<{ groups: Totals[] }>('consumer_lag', { min_lag: 1, limit: 1_000 })
 if (groups.length === 0) console.log('No consumer group is behind.')
-for (const { group_id: group, total_lag: lag, partitions, partitions_unknown: unknown } of groups) {
+for (const { group_id: group, total_lag: lag, partitions, ...left } of groups) {
   const { state, members } = await ask<Group>('describe_group', { group_id: group })
   const stale = members.filter(member => member.stale).length
   const behind = lag === null ? 'lag unknown' : `${lag} records behind on ${partitions} partitions`
-  const rest = unknown === 0 ? '' : `, unknown on ${unknown ?? 'some'} more`
-  console.log(`${group} (${state}): ${behind}${rest}, ${stale} stale members`)
+  const unknown = left.partitions_unknown === 0 ? '' : `, unknown on ${left.partitions_unknown ?? 'some'} more`
+  const past = left.partitions_past_end === 0 ? '' : `, past the end on ${left.partitions_past_end}`
+  console.log(`${group} (${state}): ${behind}${unknown}${past}, ${stale} stale members`)
 }
 await client.close()
 

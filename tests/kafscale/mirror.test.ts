@@ -77,10 +77,10 @@ t.test('lag is the log end offset minus the committed offset', async t => {
     ['orders', 1, -3],
     ['orders', 2, null],
   ], 'null when either side is unknown; may be negative')
-  t.strictSame(sumLag(commits), { total: 3, partitions: 2, unknown: 2 })
+  t.strictSame(sumLag(commits), { total: 6, partitions: 2, pastEnd: 1, unknown: 2 })
   t.strictSame(
     sumLag([undefined, ...commits.filter(({ lag }) => lag === null)]),
-    { total: null, partitions: 0, unknown: 3 },
+    { total: null, partitions: 0, pastEnd: 0, unknown: 3 },
     'no total without a known lag'
   )
 })

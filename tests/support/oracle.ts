@@ -58,6 +58,7 @@ function int64 (value: bigint): number | string {
   return Number.isSafeInteger(number) ? number : value.toString()
 }
 
+const magnitude = (value: bigint): bigint => value < 0n ? -value : value
 const int64OrNull = (value: bigint | null): number | string | null => value === null ? null : int64(value)
 const totalOrNull = (values: bigint[]): number | string | null => values.length === 0 ? null : int64(sum(values))
 
@@ -585,11 +586,13 @@ function lags (space: Keyspace, group: Group): Array<{ topic: string, partition:
     })
 }
 
-/** `total_lag` and `partitions_unknown` over some partitions of a group. */
+/** `total_lag` and what it leaves out, over some partitions of a group. */
 function totals (group: Group, of: Array<{ lag: bigint | null }>): Record<string, unknown> {
+  const known = of.map(({ lag }) => lag).filter(lag => lag !== null)
   return {
-    total_lag: totalOrNull(of.map(({ lag }) => lag).filter(lag => lag !== null)),
-    partitions_unknown: group.metadata === null ? null : of.filter(({ lag }) => lag === null).length
+    total_lag: totalOrNull(known.map(lag => lag < 0n ? 0n : lag)),
+    partitions_unknown: group.metadata === null ? null : of.length - known.length,
+    partitions_past_end: known.filter(lag => lag < 0n).length
   }
 }
 
@@ -853,19 +856,20 @@ const tools: Record<string, Tool> = {
     const rows = groups.flatMap(({ groupId, group, lags }) =>
       lags.flatMap(({ topic, partition, lag }) => {
         const commit = group.offsets.find(it => it.topic === topic && it.partition === partition)?.commit
-        if (lag === null || commit == null || (minLag !== undefined && lag < BigInt(minLag))) return []
+        if (lag === null || commit == null || (minLag !== undefined && magnitude(lag) < BigInt(minLag))) return []
         const members = assigned(group).filter(it => it.topic === topic && it.partition === partition).map((
           { memberId }
         ) => memberId)
         return [{ groupId, topic, partition, commit, lag, memberId: members.sort(byCodeUnit)[0] ?? null }]
       })
     ).sort((a, b) =>
-      byNumber(b.lag, a.lag) || byCodeUnit(a.groupId, b.groupId) ||
+      byNumber(magnitude(b.lag), magnitude(a.lag)) || byNumber(a.lag, b.lag) || byCodeUnit(a.groupId, b.groupId) ||
       byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition)
     )
     const withoutRows = groups.filter(({ groupId, group, lags }) => {
       if (rows.some(row => row.groupId === groupId)) return false
-      if (onlyGroup !== undefined || group.metadata === null || lags.some(({ lag }) => lag === null)) return true
+      if (onlyGroup !== undefined || group.metadata === null) return true
+      if (lags.some(({ lag }) => lag === null || lag < 0n)) return true
       const subscribed = (group.metadata?.members ?? []).flatMap(({ subscriptions }) => subscriptions)
       return lags.length === 0 && (onlyTopic === undefined || subscribed.includes(onlyTopic))
     })

@@ -106,6 +106,58 @@ t.test('the lag of groups', needsEtcd(), async t => {
     t.match(await ask(app, 'consumer_lag', { min_lag: 11, group_id: 'g' }), { lag: [], groups: [{ total_lag: 10 }] })
   })
 
+  t.test('is 0, not negative, where a commit is past the log end offset', async t => {
+    const both = [snapshot({ t: [0, 1] }), end('t', 0, 5000), end('t', 1, 10)]
+    await replace(app, etcd, [
+      ...both,
+      group('g', member('m', { t: [0, 1] })),
+      commit('g', 't', 0, 0),
+      commit('g', 't', 1, 5010),
+    ])
+    const totals = { total_lag: 5000, partitions_unknown: 0, partitions_past_end: 1 }
+    t.match(await ask(app, 'consumer_lag'), { groups: [{ ...totals, partitions: 2 }] })
+    t.match(await ask(app, 'list_groups'), { groups: [totals] })
+    t.match(await ask(app, 'describe_group', { group_id: 'g' }), {
+      ...totals,
+      members: [{ assignments: [{ lag: 5000, partitions_unknown: 0, partitions_past_end: 1 }] }],
+    })
+
+    await replace(app, etcd, [...both, commit('g', 't', 1, 5010)])
+    t.match(await ask(app, 'list_groups'), { groups: [{ total_lag: 0, partitions_past_end: 1 }] })
+  })
+
+  t.test('is sorted and filtered by the distance where a commit is past the log end offset', async t => {
+    await replace(app, etcd, [
+      snapshot({ t: [0, 1, 2, 3] }),
+      ...[0, 1, 2, 3].map(partition => end('t', partition, 100)),
+      commit('behind', 't', 0, 90),
+      commit('behind', 't', 1, 0),
+      commit('current', 't', 2, 100),
+      commit('past', 't', 2, 110),
+      commit('past', 't', 3, 150),
+    ])
+    const rows = async (input: object = {}) =>
+      ((await ask(app, 'consumer_lag', { ...input }))['lag'] as { group_id: string, lag: number }[])
+        .map(row => `${row.group_id} ${row.lag}`)
+    const all = ['behind 100', 'past -50', 'past -10', 'behind 10', 'current 0']
+    t.strictSame(await rows(), all)
+    for (const lag of [-20, 0]) t.strictSame(await rows({ min_lag: lag }), all, 'min_lag hides none of them')
+    t.strictSame(await rows({ min_lag: 50 }), all.slice(0, 2))
+    const paged: string[] = []
+    let cursor: unknown
+    do {
+      const page = await ask(app, 'consumer_lag', { limit: 1, ...cursor !== undefined && { cursor } })
+      paged.push(...(page['lag'] as { group_id: string, lag: number }[]).map(row => `${row.group_id} ${row.lag}`))
+      cursor = page['next_cursor']
+    } while (cursor !== undefined)
+    t.strictSame(paged, all, 'page by page')
+    t.match(await ask(app, 'consumer_lag', { min_lag: 51 }), {
+      lag: [{ group_id: 'behind' }],
+      groups: [{ group_id: 'behind' }, { group_id: 'past', total_lag: 0, partitions_past_end: 2 }],
+      total: 1,
+    }, 'a group past the end is listed, whatever min_lag is')
+  })
+
   t.test('groups without rows follow the last row, page by page', async t => {
     const ids = ['a', 'b', 'c', 'd', 'e']
     await replace(app, etcd, [

@@ -429,18 +429,18 @@ t.test('committed offsets, lag and total lag', async t => {
         member_id: 'a',
       },
     ],
-    groups: [{ group_id: 'g', total_lag: '18446744073709551612', partitions_unknown: 5, partitions: 2 }],
+    groups: [{ group_id: 'g', total_lag: lag, partitions_unknown: 5, partitions_past_end: 1, partitions: 2 }],
     total: 2
   })
   t.match(ask(space, 'consumer_lag', { topic: 't', min_lag: 0 }), {
-    lag: [{ partition: 0 }],
+    lag: [{ partition: 0 }, { partition: 1, lag: -2 }],
     groups: [{ partitions: 2, partitions_unknown: 3 }],
-    total: 1,
+    total: 2,
   })
   for (const topic of ['gone', 'new']) {
     t.strictSame(ask(space, 'consumer_lag', { topic }), {
       lag: [],
-      groups: [{ group_id: 'g', total_lag: null, partitions_unknown: 1, partitions: 0 }],
+      groups: [{ group_id: 'g', total_lag: null, partitions_unknown: 1, partitions_past_end: 0, partitions: 0 }],
       total: 0
     })
   }
@@ -453,8 +453,9 @@ t.test('committed offsets, lag and total lag', async t => {
       stale: true,
       member_count: 2,
       committed_partitions: 5,
-      total_lag: '18446744073709551612',
+      total_lag: lag,
       partitions_unknown: 5,
+      partitions_past_end: 1,
       last_commit_at: '2026-11-23T13:25:01.000Z',
     }],
   })
@@ -462,8 +463,8 @@ t.test('committed offsets, lag and total lag', async t => {
     members: [{
       member_id: 'a',
       assignments: [
-        { topic: 'new', partitions: [0], lag: null, partitions_unknown: 1 },
-        { topic: 't', partitions: [1], lag: -2, partitions_unknown: 0 },
+        { topic: 'new', partitions: [0], lag: null, partitions_unknown: 1, partitions_past_end: 0 },
+        { topic: 't', partitions: [1], lag: 0, partitions_unknown: 0, partitions_past_end: 1 },
       ],
     }],
     total: 2,
@@ -473,7 +474,7 @@ t.test('committed offsets, lag and total lag', async t => {
     members: [{
       member_id: 'b',
       subscriptions: ['a', 't'],
-      assignments: [{ topic: 't', partitions: [0, 1, 4], lag: '18446744073709551612', partitions_unknown: 1 }],
+      assignments: [{ topic: 't', partitions: [0, 1, 4], lag, partitions_unknown: 1, partitions_past_end: 1 }],
     }],
     total: 2,
   })
@@ -528,6 +529,7 @@ t.test('groups: only committed offsets, undecodable metadata, no members, stale'
     coordinator_id: null,
     total_lag: null,
     partitions_unknown: null,
+    partitions_past_end: 0,
     members: [],
     total: 0
   })
