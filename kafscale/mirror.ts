@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { isDeepStrictEqual } from 'node:util'
-import { add, type Int64, subtract } from './int64.ts'
+import { type Int64, subtract } from './int64.ts'
 import { type Key, parseKey } from './keyspace.ts'
 import {
   type ConsumerGroup,
@@ -165,15 +165,6 @@ export class Group implements GroupView {
     this.#sorted = undefined
     countCommittedOffset(partition, -1)
   }
-}
-
-/** The exact sum of all known lags; `null` when none is known. */
-export function totalLag (commits: Iterable<Commit>): Int64 | null {
-  let total: Int64 | null = null
-  for (const { lag } of commits) {
-    if (lag !== null) total = total === null ? lag : add(total, lag)
-  }
-  return total
 }
 
 /** Compares by UTF-16 code unit, independent of locale. */

@@ -8,7 +8,8 @@ import t, { type Test } from 'tap'
 import { SimulatedCluster } from '../demo/cluster.ts'
 import { EmbeddedEtcd } from '../demo/embedded-etcd.ts'
 import { CompactedError } from '../errors.ts'
-import { Mirror, totalLag } from '../kafscale/mirror.ts'
+import { sumLag } from '../kafscale/lag.ts'
+import { Mirror } from '../kafscale/mirror.ts'
 import { EtcdConnection } from '../plugins/etcd/connection.ts'
 import type { KeyValue } from '../plugins/etcd/messages.ts'
 import { PATH, run, start as startCommand } from './support/packaging.ts'
@@ -220,7 +221,7 @@ function liveTenMinutes (seed: number) {
     cluster.tick(bornAtMs + seconds * 1_000)
     for (const { s3State } of cluster.brokers) s3.add(s3State)
     states.add(mirror.group('clickstream-analytics')!.metadata!.state)
-    const lag = Number(totalLag(mirror.group('sensor-rollup')!.commits))
+    const lag = Number(sumLag(mirror.group('sensor-rollup')!.commits).total)
     if (lag > 5_000 && !behind) peaks++
     if (lag > 5_000) behind = true
     if (lag < 1_000) behind = false

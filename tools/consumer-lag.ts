@@ -1,27 +1,35 @@
 import { Type } from '@sinclair/typebox'
 import { InvalidArgument, InvalidCursor } from '../errors.ts'
-import { type Int64, int64 as exact, parseInt64, toJson } from '../kafscale/int64.ts'
-import { type Commit, compare, type GroupView, type MirrorView, totalLag } from '../kafscale/mirror.ts'
+import { type Int64, int64 as exact, parseInt64, subtract, toJson } from '../kafscale/int64.ts'
+import { commitsOn, groupLag, type Lag } from '../kafscale/lag.ts'
+import { type Commit, compare, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
+import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { ageMs } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { DEFAULT_LIMIT, firstAfter, readCursor, type RowPosition, writeCursor } from './shared/paging.ts'
 import {
-  input, int64, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, name, object, observed, page, paged,
+  input, int64, integer, integerOrNull, list, means, name, object, observed, page, paged,
   text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
-/** A committed offset with a known lag. Rows are ordered by these fields: largest lag first, then by name. */
+/**
+ * A committed offset with a known lag. Rows are ordered by their distance from the log end offset, largest first, then
+ * those past the end, then by name. So a consumer that is far past the end, where it gets no records, is not last.
+ */
 interface Row { lag: Int64, group: string, topic: string, partition: number }
 type CommitRow = Row & { of: GroupView, commit: Commit }
+/** Where a page starts: after a row, or after a group without rows. These groups follow the rows, sorted by id. */
+type Start = { row: Row } | { group: string } | undefined
 
 export default defineTool({
   name: 'consumer_lag',
   title: 'Consumer lag, worst first',
   description:
     'Where consumers are behind: lag (records) by group, topic and partition across the cluster, largest first, ' +
-    'including groups without members. Filter by group_id, topic or min_lag. groups: totals of the groups on the page.',
+    'including groups without members. Filter by group_id, topic or min_lag. groups: totals of the groups on the ' +
+    'page, and of those whose lag is unknown. Negative lag: past the end.',
   operation: 'observe',
   input: input({
     group_id: means(Type.Optional(name), 'Only this group'),
@@ -43,17 +51,21 @@ export default defineTool({
       partition: integer,
       committed_offset: means(int64, 'Offset of the next record that the group will consume'),
       log_end_offset: means(int64, 'Offset of the next record, as of the last flush'),
-      lag: means(int64, 'Log end offset minus committed offset, in records'),
+      lag: means(
+        int64,
+        'Log end offset minus committed offset, in records. Negative if the committed offset is past the end: then ' +
+          'sorting and `min_lag` use the distance'
+      ),
       committed_at: textOrNull,
       commit_age_ms: integerOrNull,
       member_id: means(textOrNull, 'The member that the partition is assigned to; `null` if there is none'),
     })),
     groups: means(list(object({
       group_id: text,
-      total_lag: means(int64OrNull, 'Sum of the known lags, in records; `null` if none is known'),
+      ...lagTotals,
       partitions: means(integer, 'Partitions with a known lag'),
-      partitions_unknown: means(integer, 'Partitions with a committed offset and an unknown lag'),
-    })), 'Totals of each group on this page, over the given topic; `min_lag` does not apply'),
+    })), 'Totals over the given topic, whatever `min_lag` is: of each group with rows on this page and, after the ' +
+      'last row, of each group without rows that is past the end or whose lag is not known'),
     total: means(integer, 'Partitions with a known lag that match the filters, on all pages'),
     next_cursor: paged.next_cursor,
   }),
@@ -65,18 +77,22 @@ export default defineTool({
     const groups = query.group_id === undefined ? mirror.groups : [groupOf(mirror, query.group_id)]
     const minLag = query.min_lag === undefined ? undefined : parseInt64(String(query.min_lag))
     if (minLag === undefined && query.min_lag !== undefined) throw new InvalidArgument('"min_lag" must be an int64')
-    const after = readCursor('consumer_lag', query)
+    const start = startOf(readCursor('consumer_lag', query))
+    const limit = query.limit ?? DEFAULT_LIMIT
 
-    const { rows, total, more } = worst(
-      groups,
-      query.topic,
-      minLag,
-      after && rowAt(after),
-      query.limit ?? DEFAULT_LIMIT
-    )
-    const onPage = [...new Set(rows.map(({ of }) => of))].sort((a, b) => compare(a.id, b.id))
-    const members = new Map(onPage.map(group => [group, memberOf(mirror, group)]))
-    const last = rows.at(-1)
+    const { rows, total, more: moreRows, silent } = worst(groups, query.topic, minLag, start, limit)
+    const unclear = moreRows
+      ? []
+      : silent.map(group => ({ group, lag: groupLag(mirror, group, query.topic) })).filter(({ group, lag }) =>
+        query.group_id !== undefined || isUnclear(group, lag, query.topic))
+    const further = unclear.slice(0, limit - rows.length)
+    const more = moreRows || further.length < unclear.length
+    const totals = [
+      ...[...new Set(rows.map(({ of }) => of))].map(group => ({ group, lag: groupLag(mirror, group, query.topic) })),
+      ...further,
+    ].sort((a, b) => compare(a.group.id, b.group.id))
+    const members = new Map(rows.map(({ of }) => [of, memberOf(mirror, of)]))
+    const last = endOf(rows.at(-1), further.at(-1)?.group)
     return {
       ...observedAt(host, mirror),
       lag: rows.map(({ lag, group, topic, partition, of, commit }) => ({
@@ -90,71 +106,93 @@ export default defineTool({
         commit_age_ms: ageMs(commit.committedAtMs, observedAtMs),
         member_id: members.get(of)?.(commit) ?? null,
       })),
-      groups: onPage.map(group => {
-        const commits = commitsOn(group, query.topic)
-        const unknown = commits.filter(({ lag }) => lag === null).length
-        return {
-          group_id: group.id,
-          total_lag: int64OrNullJson(totalLag(commits)),
-          partitions: commits.length - unknown,
-          partitions_unknown: unknown,
-        }
-      }),
+      groups: totals.map(({ group, lag }) => ({
+        group_id: group.id,
+        ...lagTotalsJson(lag),
+        partitions: lag.partitions,
+      })),
       total,
-      ...(more && last &&
-        {
-          next_cursor: writeCursor('consumer_lag', query, [String(last.lag), last.group, last.topic, last.partition]),
-        }),
+      ...(more && last && { next_cursor: writeCursor('consumer_lag', query, last) }),
     }
   },
 })
 
-function commitsOn (group: GroupView, topic: string | undefined): readonly Commit[] {
-  return topic === undefined ? group.commits : group.commits.filter(({ partition }) => partition.topic.name === topic)
+/** Whether a group without rows is not simply below `min_lag`: its absence would say that it keeps up. */
+function isUnclear (
+  { metadata }: GroupView,
+  { partitions, unknown, pastEnd }: Lag,
+  topic: string | undefined
+): boolean {
+  if (unknown !== 0 || pastEnd > 0) return true
+  const subscribes = () =>
+    topic === undefined || [...metadata?.members.values() ?? []].some(member => member.subscriptions.includes(topic))
+  return partitions === 0 && subscribes()
 }
 
-/** The first `limit` rows after a position. Does not sort all rows, because there can be tens of thousands. */
+/**
+ * The first `limit` rows from a start on, and the groups without any row that follow. Does not sort all rows, because
+ * there can be tens of thousands.
+ */
 function worst (
   groups: readonly GroupView[],
   topic: string | undefined,
   minLag: Int64 | undefined,
-  after: Row | undefined,
+  start: Start,
   limit: number
 ) {
   const rows: CommitRow[] = []
+  const silent: GroupView[] = []
   let total = 0
   let remaining = 0
   for (const group of groups) {
+    const totalBefore = total
     for (const commit of commitsOn(group, topic)) {
       const { lag, partition } = commit
-      if (lag === null || (minLag !== undefined && lag < minLag)) continue
+      if (lag === null || (minLag !== undefined && distance(lag) < minLag)) continue
       total++
       const row = { lag, group: group.id, topic: partition.topic.name, partition: partition.number, of: group, commit }
-      if (after && order(row, after) <= 0) continue
+      if (start && ('group' in start || order(row, start.row) <= 0)) continue
       remaining++
       const last = rows[limit - 1]
       if (last && order(row, last) > 0) continue
       rows.splice(firstAfter(rows, other => order(other, row)), 0, row)
       if (rows.length > limit) rows.pop()
     }
+    const before = start && 'group' in start && compare(group.id, start.group) <= 0
+    if (total === totalBefore && !before) silent.push(group)
   }
-  return { rows, total, more: remaining > rows.length }
+  return { rows, total, more: remaining > rows.length, silent }
+}
+
+function distance (lag: Int64): Int64 {
+  return lag < 0 ? subtract(0, lag) : lag
 }
 
 function order (a: Row, b: Row): number {
-  if (a.lag !== b.lag) return a.lag > b.lag ? -1 : 1
+  const [left, right] = [distance(a.lag), distance(b.lag)]
+  if (left !== right) return left > right ? -1 : 1
+  if (a.lag !== b.lag) return a.lag < 0 ? -1 : 1
   return compare(a.group, b.group) || compare(a.topic, b.topic) || a.partition - b.partition
 }
 
+/** The position of the last item on a page: of a group without rows if there is one, otherwise of a row. */
+function endOf (row: Row | undefined, group: GroupView | undefined): RowPosition | undefined {
+  if (group) return [group.id]
+  return row && [String(row.lag), row.group, row.topic, row.partition]
+}
+
 /** @throws {InvalidCursor} */
-function rowAt ([lag, group, topic, partition]: RowPosition): Row {
+function startOf (position: RowPosition | undefined): Start {
+  if (!position) return undefined
+  if (position.length === 1 && typeof position[0] === 'string') return { group: position[0] }
+  const [lag, group, topic, partition] = position
   if (
     typeof lag !== 'string' || !/^-?[0-9]{1,20}$/.test(lag) || typeof group !== 'string' || typeof topic !== 'string' ||
     typeof partition !== 'number'
   ) {
     throw new InvalidCursor()
   }
-  return { lag: exact(BigInt(lag)), group, topic, partition }
+  return { row: { lag: exact(BigInt(lag)), group, topic, partition } }
 }
 
 /** Finds the member that a partition is assigned to. During a rebalance there can be two; the first by id counts. */

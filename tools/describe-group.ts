@@ -1,6 +1,8 @@
 import { GroupNotFound } from '../errors.ts'
-import { compare, type GroupView, type MirrorView, totalLag } from '../kafscale/mirror.ts'
+import { groupLag, sumLag } from '../kafscale/lag.ts'
+import { compare, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { quote } from '../lib/printable.ts'
+import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { ageMs, groupState, isStale } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
@@ -36,7 +38,7 @@ export default defineTool({
     generation_id: means(integerOrNull, 'Increases with each rebalance'),
     rebalance_timeout_ms: integerOrNull,
     coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null` if there is none'),
-    total_lag: means(int64OrNull, 'Sum of the known lags of the group, in records; `null` if none is known'),
+    ...lagTotals,
     members: list(object({
       member_id: text,
       client_id: text,
@@ -49,7 +51,9 @@ export default defineTool({
       assignments: list(object({
         topic: text,
         partitions: means(list(integer), 'Partitions assigned to the member'),
-        lag: means(int64OrNull, 'Sum of the known lags on these partitions, in records; `null` if none is known'),
+        lag: means(int64OrNull, 'Their `total_lag`'),
+        partitions_unknown: means(integer, 'Of these partitions, those whose lag is unknown'),
+        partitions_past_end: means(integer, 'Of these partitions, those committed past the log end offset'),
       })),
     })),
     ...paged,
@@ -75,7 +79,7 @@ export default defineTool({
       generation_id: metadata?.generationId ?? zero,
       rebalance_timeout_ms: metadata?.rebalanceTimeoutMs ?? zero,
       coordinator_id: mirror.coordinatorId(group.id),
-      total_lag: int64OrNullJson(totalLag(group.commits)),
+      ...lagTotalsJson(groupLag(mirror, group)),
       members: rows.map(([memberId, member]) => ({
         member_id: memberId,
         client_id: cut(member.clientId),
@@ -87,8 +91,14 @@ export default defineTool({
         subscriptions: member.subscriptions.toSorted(compare),
         assignments: [...member.assignments].sort(([a], [b]) => compare(a, b)).map(([topicName, partitions]) => {
           const topic = mirror.topic(topicName)
-          const commits = partitions.flatMap(partition => group.commitOn(topic?.partitions.get(partition)) ?? [])
-          return { topic: topicName, partitions, lag: int64OrNullJson(totalLag(commits)) }
+          const sum = sumLag(partitions.map(number => group.commitOn(topic?.partitions.get(number))))
+          return {
+            topic: topicName,
+            partitions,
+            lag: int64OrNullJson(sum.total),
+            partitions_unknown: sum.unknown,
+            partitions_past_end: sum.pastEnd,
+          }
         }),
       })),
       ...rest,

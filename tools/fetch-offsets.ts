@@ -32,7 +32,10 @@ export default defineTool({
       metadata: means(textOrNull, 'Text that the consumer stored with the offset; `null` whenever `offset` is'),
       committed_at: textOrNull,
       log_end_offset: means(int64OrNull, 'Offset of the next record, as of the last flush; `null` if unknown'),
-      lag: means(int64OrNull, 'Log end offset minus committed offset, in records; `null` if either is unknown'),
+      lag: means(
+        int64OrNull,
+        'Log end offset minus committed offset, in records; negative past the end, `null` if either is unknown'
+      ),
     })),
     unknown_topics: means(list(text), 'Given topics that do not exist and have no rows here'),
     ...paged,

@@ -1,11 +1,12 @@
 import { Type } from '@sinclair/typebox'
 import { matcher } from '../kafscale/glob.ts'
-import { totalLag } from '../kafscale/mirror.ts'
+import { groupLag } from '../kafscale/lag.ts'
+import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { groupState, stateOf } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object, observed, page,
+  flagOrNull, input, integer, integerOrNull, list, means, object, observed, page,
   paged, pattern, text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
@@ -35,7 +36,7 @@ export default defineTool({
       member_count: means(integerOrNull, '`null` if the metadata cannot be decoded'),
       coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null` if there is none'),
       committed_partitions: means(integer, 'Partitions with a committed offset'),
-      total_lag: means(int64OrNull, 'Sum of the known lags, in records; `null` if none is known'),
+      ...lagTotals,
       last_commit_at: means(textOrNull, 'Time of the latest commit'),
     })),
     ...paged,
@@ -58,7 +59,7 @@ export default defineTool({
         member_count: metadata === null ? null : metadata?.members.size ?? 0,
         coordinator_id: mirror.coordinatorId(group.id),
         committed_partitions: commits.length,
-        total_lag: int64OrNullJson(totalLag(commits)),
+        ...lagTotalsJson(groupLag(mirror, group)),
         last_commit_at: time(
           commits.reduce<number | null>(
             (last, { committedAtMs: at }) => at !== null && (last === null || at > last) ? at : last,

@@ -34,7 +34,7 @@ export interface Rows {
   list: string
   /** A list in each item of the list, whose items are the rows instead. An item without any is a row itself. */
   nested?: string
-  /** A list with one further item for each value that a field has on the page. */
+  /** A list with one further item for each value that a field has on the page. Others in it are rows of their own. */
   per?: { list: string, field: string }
 }
 

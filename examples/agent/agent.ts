@@ -8,7 +8,16 @@
  */
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
 
-interface Lag { groups: { group_id: string, total_lag: number | string, partitions: number }[] }
+interface Totals {
+  group_id: string
+  /** `null` if no lag is known. */
+  total_lag: number | string | null
+  partitions: number
+  /** Partitions that the total leaves out. */
+  partitions_unknown: number | null
+  /** Partitions whose committed offset is past the end, so that the group gets no records from them. */
+  partitions_past_end: number
+}
 interface Group { state: string | null, members: { stale: boolean }[] }
 
 const url = new URL(process.argv[2] ?? 'http://127.0.0.1:8090/mcp')
@@ -17,12 +26,15 @@ const requestInit = token ? { headers: { authorization: `Bearer ${token}` } } : 
 const client = new Client({ name: 'lag-agent', version: '1.0.0' }, { versionNegotiation: { mode: 'auto' } })
 await client.connect(new StreamableHTTPClientTransport(url, { requestInit }))
 
-const { groups } = await ask<Lag>('consumer_lag', { min_lag: 1, limit: 1_000 })
+const { groups } = await ask<{ groups: Totals[] }>('consumer_lag', { min_lag: 1, limit: 1_000 })
 if (groups.length === 0) console.log('No consumer group is behind.')
-for (const { group_id: group, total_lag: lag, partitions } of groups) {
+for (const { group_id: group, total_lag: lag, partitions, ...left } of groups) {
   const { state, members } = await ask<Group>('describe_group', { group_id: group })
   const stale = members.filter(member => member.stale).length
-  console.log(`${group} (${state}): ${lag} records behind on ${partitions} partitions, ${stale} stale members`)
+  const behind = lag === null ? 'lag unknown' : `${lag} records behind on ${partitions} partitions`
+  const unknown = left.partitions_unknown === 0 ? '' : `, unknown on ${left.partitions_unknown ?? 'some'} more`
+  const past = left.partitions_past_end === 0 ? '' : `, past the end on ${left.partitions_past_end}`
+  console.log(`${group} (${state}): ${behind}${unknown}${past}, ${stale} stale members`)
 }
 await client.close()
 

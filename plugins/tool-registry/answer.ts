@@ -63,6 +63,12 @@ export function fittingLimit (answer: Answer, rows: Rows, cursor: boolean, maxBy
       count++
     }
   }
+  // Items of the second list that belong to no row follow the rows, and count as rows.
+  for (const other of others.values()) {
+    bytes += bytesOf(other) + 1
+    if (bytes + (cursor ? cursorBytes(other) : 0) >= maxBytes) return count
+    count++
+  }
   return count
 }
 

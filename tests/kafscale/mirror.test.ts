@@ -1,5 +1,6 @@
 import t from 'tap'
-import { compare, type KeyEvent, Mirror, totalLag } from '../../kafscale/mirror.ts'
+import { sumLag } from '../../kafscale/lag.ts'
+import { compare, type KeyEvent, Mirror } from '../../kafscale/mirror.ts'
 import { recording } from '../support/paths.ts'
 
 const put = (key: string | Buffer, value: string | Buffer, modRevision = 1): KeyEvent => ({
@@ -76,8 +77,12 @@ t.test('lag is the log end offset minus the committed offset', async t => {
     ['orders', 1, -3],
     ['orders', 2, null],
   ], 'null when either side is unknown; may be negative')
-  t.equal(totalLag(commits), 3)
-  t.equal(totalLag(commits.filter(({ lag }) => lag === null)), null, 'no total without a known lag')
+  t.strictSame(sumLag(commits), { total: 6, partitions: 2, pastEnd: 1, unknown: 2 })
+  t.strictSame(
+    sumLag([undefined, ...commits.filter(({ lag }) => lag === null)]),
+    { total: null, partitions: 0, pastEnd: 0, unknown: 3 },
+    'no total without a known lag'
+  )
 })
 
 t.test('total lag is exact and may exceed int64', async t => {
@@ -89,7 +94,7 @@ t.test('total lag is exact and may exceed int64', async t => {
     committed('g', 'orders', 0, -1),
     committed('g', 'orders', 1, 0)
   )
-  t.equal(totalLag(mirror.group('g')?.commits ?? []), 18446744073709551615n)
+  t.equal(sumLag(mirror.group('g')?.commits ?? []).total, 18446744073709551615n)
 })
 
 t.test('the log end offset is unknown for a partition that is not in the snapshot', async t => {

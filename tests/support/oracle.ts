@@ -58,6 +58,7 @@ function int64 (value: bigint): number | string {
   return Number.isSafeInteger(number) ? number : value.toString()
 }
 
+const magnitude = (value: bigint): bigint => value < 0n ? -value : value
 const int64OrNull = (value: bigint | null): number | string | null => value === null ? null : int64(value)
 const totalOrNull = (values: bigint[]): number | string | null => values.length === 0 ? null : int64(sum(values))
 
@@ -576,8 +577,24 @@ function lagOf (space: Keyspace, { topic, partition, commit }: CommittedOffset):
   return end === null || commit === null ? null : end - commit.offset
 }
 
-const knownLags = (space: Keyspace, offsets: CommittedOffset[]): bigint[] =>
-  offsets.map(offset => lagOf(space, offset)).filter(lag => lag !== null)
+/** Each partition that a group has committed or is assigned, with its lag: null when that is unknown. */
+function lags (space: Keyspace, group: Group): Array<{ topic: string, partition: number, lag: bigint | null }> {
+  return firstOfEach([...group.offsets, ...assigned(group)], it => key(it.topic, it.partition))
+    .map(({ topic, partition }) => {
+      const offset = group.offsets.find(it => it.topic === topic && it.partition === partition)
+      return { topic, partition, lag: offset === undefined ? null : lagOf(space, offset) }
+    })
+}
+
+/** `total_lag` and what it leaves out, over some partitions of a group. */
+function totals (group: Group, of: Array<{ lag: bigint | null }>): Record<string, unknown> {
+  const known = of.map(({ lag }) => lag).filter(lag => lag !== null)
+  return {
+    total_lag: totalOrNull(known.map(lag => lag < 0n ? 0n : lag)),
+    partitions_unknown: group.metadata === null ? null : of.length - known.length,
+    partitions_past_end: known.filter(lag => lag < 0n).length
+  }
+}
 
 const stale = (member: Member, observedAt: Date): boolean =>
   member.heartbeatAt === null || age(observedAt, member.heartbeatAt) > (member.sessionTimeoutMs || 30_000)
@@ -707,7 +724,7 @@ const tools: Record<string, Tool> = {
         member_count: group.metadata === null ? null : group.metadata?.members.length ?? 0,
         coordinator_id: nodeOrNull(space.groupLeases.get(groupId)),
         committed_partitions: group.offsets.length,
-        total_lag: totalOrNull(knownLags(space, group.offsets)),
+        ...totals(group, lags(space, group)),
         last_commit_at: timeOrNull(committed.sort(bySize).at(-1) ?? null)
       }
     })
@@ -737,7 +754,7 @@ const tools: Record<string, Tool> = {
         ...groupHead(group, observedAt),
         ...head,
         coordinator_id: nodeOrNull(space.groupLeases.get(groupId)),
-        total_lag: totalOrNull(knownLags(space, group.offsets)),
+        ...totals(group, lags(space, group)),
         members: members.map(member => ({
           member_id: member.memberId,
           client_id: cut(member.clientId),
@@ -747,12 +764,11 @@ const tools: Record<string, Tool> = {
           stale: stale(member, observedAt),
           session_timeout_ms: member.sessionTimeoutMs,
           subscriptions: member.subscriptions,
-          assignments: member.assignments.map(({ topic, partitions }) => ({
-            topic,
-            partitions,
-            lag: totalOrNull(knownLags(space, group.offsets.filter(offset =>
-              offset.topic === topic && partitions.includes(offset.partition))))
-          }))
+          assignments: member.assignments.map(({ topic, partitions }) => {
+            const { total_lag: lag, ...rest } = totals(group, lags(space, group).filter(it =>
+              it.topic === topic && partitions.includes(it.partition)))
+            return { topic, partitions, lag, ...rest }
+          })
         }))
       })
     })
@@ -830,54 +846,70 @@ const tools: Record<string, Tool> = {
   },
 
   consumer_lag (space, { group_id: onlyGroup, topic: onlyTopic, min_lag: minLag }, observedAt) {
-    const groups = [...space.groups].filter(([groupId]) => onlyGroup === undefined || groupId === onlyGroup).map((
-      [groupId, group]
-    ) => ({
-      groupId,
-      group,
-      offsets: group.offsets.filter(({ topic }) => onlyTopic === undefined || topic === onlyTopic)
-    }))
-    const rows = groups.flatMap(({ groupId, group, offsets }) =>
-      offsets.flatMap(offset => {
-        const lag = lagOf(space, offset)
-        if (lag === null || offset.commit === null || (minLag !== undefined && lag < BigInt(minLag))) return []
-        const { topic, partition, commit } = offset
+    const groups = [...space.groups].filter(([groupId]) => onlyGroup === undefined || groupId === onlyGroup)
+      .sort(([a], [b]) => byCodeUnit(a, b))
+      .map(([groupId, group]) => ({
+        groupId,
+        group,
+        lags: lags(space, group).filter(({ topic }) => onlyTopic === undefined || topic === onlyTopic)
+      }))
+    const rows = groups.flatMap(({ groupId, group, lags }) =>
+      lags.flatMap(({ topic, partition, lag }) => {
+        const commit = group.offsets.find(it => it.topic === topic && it.partition === partition)?.commit
+        if (lag === null || commit == null || (minLag !== undefined && magnitude(lag) < BigInt(minLag))) return []
         const members = assigned(group).filter(it => it.topic === topic && it.partition === partition).map((
           { memberId }
         ) => memberId)
         return [{ groupId, topic, partition, commit, lag, memberId: members.sort(byCodeUnit)[0] ?? null }]
       })
     ).sort((a, b) =>
-      byNumber(b.lag, a.lag) || byCodeUnit(a.groupId, b.groupId) ||
+      byNumber(magnitude(b.lag), magnitude(a.lag)) || byNumber(a.lag, b.lag) || byCodeUnit(a.groupId, b.groupId) ||
       byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition)
     )
-    return paged({
-      rows,
-      content: rows => ({
-        lag: rows.map(({ groupId, topic, partition, commit, lag, memberId }) => ({
-          group_id: groupId,
-          topic,
-          partition,
-          committed_offset: int64(commit.offset),
-          log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
-          lag: int64(lag),
-          committed_at: timeOrNull(commit.committedAt),
-          commit_age_ms: commit.committedAt === null ? null : age(observedAt, commit.committedAt),
-          member_id: memberId
-        })),
-        groups: groups.filter(({ groupId }) => rows.some(row => row.groupId === groupId))
-          .sort((a, b) => byCodeUnit(a.groupId, b.groupId))
-          .map(({ groupId, offsets }) => {
-            const lags = knownLags(space, offsets)
-            return {
-              group_id: groupId,
-              total_lag: totalOrNull(lags),
-              partitions: lags.length,
-              partitions_unknown: offsets.length - lags.length
-            }
-          })
-      })
+    const withoutRows = groups.filter(({ groupId, group, lags }) => {
+      if (rows.some(row => row.groupId === groupId)) return false
+      if (onlyGroup !== undefined || group.metadata === null) return true
+      if (lags.some(({ lag }) => lag === null || lag < 0n)) return true
+      const subscribed = (group.metadata?.members ?? []).flatMap(({ subscriptions }) => subscriptions)
+      return lags.length === 0 && (onlyTopic === undefined || subscribed.includes(onlyTopic))
     })
+    // After the rows, a page has groups without any.
+    type Item = { row: typeof rows[number] } | { without: string }
+    const items: Item[] = [
+      ...rows.map(row => ({ row })),
+      ...withoutRows.map(({ groupId }) => ({ without: groupId }))
+    ]
+    return {
+      page: (from, limit) => {
+        const page = items.slice(from, from + limit)
+        const shown = new Set(page.map(item => 'row' in item ? item.row.groupId : item.without))
+        return {
+          kind: 'answer',
+          content: {
+            lag: page.flatMap(item => 'row' in item ? [item.row] : []).map((
+              { groupId, topic, partition, commit, lag, memberId }
+            ) => ({
+              group_id: groupId,
+              topic,
+              partition,
+              committed_offset: int64(commit.offset),
+              log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
+              lag: int64(lag),
+              committed_at: timeOrNull(commit.committedAt),
+              commit_age_ms: commit.committedAt === null ? null : age(observedAt, commit.committedAt),
+              member_id: memberId
+            })),
+            groups: groups.filter(({ groupId }) => shown.has(groupId)).map(({ groupId, group, lags }) => ({
+              group_id: groupId,
+              ...totals(group, lags),
+              partitions: lags.filter(({ lag }) => lag !== null).length
+            })),
+            total: rows.length
+          },
+          more: from + limit < items.length
+        }
+      }
+    }
   }
 }
 

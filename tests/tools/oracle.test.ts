@@ -429,15 +429,23 @@ t.test('committed offsets, lag and total lag', async t => {
         member_id: 'a',
       },
     ],
-    groups: [{ group_id: 'g', total_lag: '18446744073709551612', partitions: 2, partitions_unknown: 3 }],
+    groups: [{ group_id: 'g', total_lag: lag, partitions_unknown: 5, partitions_past_end: 1, partitions: 2 }],
     total: 2
   })
   t.match(ask(space, 'consumer_lag', { topic: 't', min_lag: 0 }), {
-    lag: [{ partition: 0 }],
-    groups: [{ partitions: 2, partitions_unknown: 2 }],
-    total: 1,
+    lag: [{ partition: 0 }, { partition: 1, lag: -2 }],
+    groups: [{ partitions: 2, partitions_unknown: 3 }],
+    total: 2,
   })
-  t.strictSame(ask(space, 'consumer_lag', { topic: 'gone' }), { lag: [], groups: [], total: 0 })
+  for (const topic of ['gone', 'new']) {
+    t.strictSame(ask(space, 'consumer_lag', { topic }), {
+      lag: [],
+      groups: [{ group_id: 'g', total_lag: null, partitions_unknown: 1, partitions_past_end: 0, partitions: 0 }],
+      total: 0
+    })
+  }
+  t.match(ask(space, 'consumer_lag', { topic: 'a' }), { groups: [{ partitions_unknown: 0 }] }, 'is subscribed')
+  t.strictSame(ask(space, 'consumer_lag', { topic: 'nowhere' }), { lag: [], groups: [], total: 0 })
 
   t.match(ask(space, 'list_groups', { state: 'STABLE' }), {
     groups: [{
@@ -445,14 +453,19 @@ t.test('committed offsets, lag and total lag', async t => {
       stale: true,
       member_count: 2,
       committed_partitions: 5,
-      total_lag: '18446744073709551612',
+      total_lag: lag,
+      partitions_unknown: 5,
+      partitions_past_end: 1,
       last_commit_at: '2026-11-23T13:25:01.000Z',
     }],
   })
   t.match(ask(space, 'describe_group', { group_id: 'g', limit: 1 }), {
     members: [{
       member_id: 'a',
-      assignments: [{ topic: 'new', partitions: [0], lag: null }, { topic: 't', partitions: [1], lag: -2 }],
+      assignments: [
+        { topic: 'new', partitions: [0], lag: null, partitions_unknown: 1, partitions_past_end: 0 },
+        { topic: 't', partitions: [1], lag: 0, partitions_unknown: 0, partitions_past_end: 1 },
+      ],
     }],
     total: 2,
     more: true,
@@ -461,7 +474,7 @@ t.test('committed offsets, lag and total lag', async t => {
     members: [{
       member_id: 'b',
       subscriptions: ['a', 't'],
-      assignments: [{ topic: 't', partitions: [0, 1, 4], lag: '18446744073709551612' }],
+      assignments: [{ topic: 't', partitions: [0, 1, 4], lag, partitions_unknown: 1, partitions_past_end: 1 }],
     }],
     total: 2,
   })
@@ -515,6 +528,8 @@ t.test('groups: only committed offsets, undecodable metadata, no members, stale'
     rebalance_timeout_ms: null,
     coordinator_id: null,
     total_lag: null,
+    partitions_unknown: null,
+    partitions_past_end: 0,
     members: [],
     total: 0
   })
