@@ -806,23 +806,32 @@ const tools: Record<string, Tool> = {
         configs: names.map(name => {
           const topic = snapshot.topics.find(topic => topic.name === name)
           const stored = space.configs.get(name)
-          const source = stored === undefined ? 'default' : stored === null ? null : 'stored'
-          const values = stored === null
-            ? { retention_ms: null, retention_bytes: null, segment_bytes: null, created_at: null, config: null }
-            : {
-                retention_ms: int64(stored?.retentionMs ?? -1n),
-                retention_bytes: int64(stored?.retentionBytes ?? -1n),
-                segment_bytes: int64(stored?.segmentBytes ?? 0n),
-                created_at: timeOrNull(stored?.createdAt ?? null),
-                config: Object.fromEntries([...stored?.config ?? []].map(([name, value]) => [name, cut(value)]))
-              }
+          // A retention of 0 or −1, and a segment size of 0 or less, count as not set.
+          const setting = (value: bigint | undefined, isSet: boolean, fallback: bigint) => ({
+            value: stored === null ? null : int64(value !== undefined && isSet ? value : fallback),
+            source: stored === null ? null : value !== undefined && isSet ? 'stored' : 'default'
+          })
+          const limit = (value: bigint | undefined) => setting(value, value !== 0n && value !== -1n, -1n)
+          const retentionMs = limit(stored?.retentionMs)
+          const retentionBytes = limit(stored?.retentionBytes)
+          const segmentBytes = setting(stored?.segmentBytes, (stored?.segmentBytes ?? 0n) > 0n, 4_194_304n)
           return {
             name,
             exists: topic !== undefined,
             partitions: topic?.partitions.length ?? 0,
             replication_factor: topic?.partitions[0]?.replicas.length ?? 0,
-            ...values,
-            sources: { retention_ms: source, retention_bytes: source, segment_bytes: source }
+            retention_ms: retentionMs.value,
+            retention_bytes: retentionBytes.value,
+            segment_bytes: segmentBytes.value,
+            config_created_at: timeOrNull(stored?.createdAt ?? null),
+            config: stored === null
+              ? null
+              : Object.fromEntries([...stored?.config ?? []].map(([name, value]) => [name, cut(value)])),
+            sources: {
+              retention_ms: retentionMs.source,
+              retention_bytes: retentionBytes.source,
+              segment_bytes: segmentBytes.source
+            }
           }
         })
       })
