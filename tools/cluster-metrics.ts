@@ -1,6 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { MetricsUnavailable } from '../errors.ts'
 import type { BrokerPage } from '../kafscale/broker-metrics.ts'
+import { realTime } from '../kafscale/times.ts'
 import { figures, figuresSchema, runtime, runtimeSchema, worstS3 } from './shared/metrics-figures.ts'
 import {
   flag, input, integer, integerOrNull, list, means, number, numberOrNull, object, text, textOrNull, time, words
@@ -108,7 +109,5 @@ export default defineTool({
 
 /** Since when a broker has reported its S3 state. */
 function since (page: BrokerPage | undefined, scrapedAt: Date): string | null {
-  const seconds = page?.s3StateDurationSeconds ?? null
-  const at = seconds === null ? NaN : scrapedAt.getTime() - seconds * 1000
-  return Number.isNaN(new Date(at).getTime()) ? null : time(at)
+  return time(realTime(scrapedAt.getTime() - (page?.s3StateDurationSeconds ?? NaN) * 1000))
 }

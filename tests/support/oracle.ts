@@ -81,8 +81,8 @@ function decimal (bytes: Uint8Array, bits: number): bigint {
 }
 
 /**
- * Unix milliseconds of an RFC 3339 time, truncated to the millisecond; null unless it is valid and its UTC year is 0 to
- * 9999.
+ * Unix milliseconds of an RFC 3339 time, truncated to the millisecond; null unless it is valid and its UTC year is 1971
+ * to 2099. Other years are placeholders.
  */
 function instant (text: string): number | null {
   const match = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))$/.exec(text)
@@ -106,11 +106,13 @@ function instant (text: string): number | null {
   const offset = (Number(offsetHour) * 60 + Number(offsetMinute)) * 60_000
   const ms = sign === '+' ? date.getTime() - offset : date.getTime() + offset
   const utcYear = new Date(ms).getUTCFullYear()
-  return utcYear < 0 || utcYear > 9999 ? null : ms
+  return utcYear < 1971 || utcYear > 2099 ? null : ms
 }
 
 const timeOrNull = (ms: number | null): string | null => ms === null ? null : new Date(ms).toISOString()
-const age = (observedAt: Date, ms: number): number => Math.max(0, observedAt.getTime() - ms)
+/** Null for a time more than a day ahead, and 0 for one that is less ahead. */
+const age = (observedAt: Date, ms: number | null): number | null =>
+  ms === null || ms - observedAt.getTime() > 86_400_000 ? null : Math.max(0, observedAt.getTime() - ms)
 
 /** Truncates a stored text to 4 KB, between two characters and including a note of its original length. */
 function cut (text: string): string {
@@ -580,7 +582,7 @@ const knownLags = (space: Keyspace, offsets: CommittedOffset[]): bigint[] =>
   offsets.map(offset => lagOf(space, offset)).filter(lag => lag !== null)
 
 const stale = (member: Member, observedAt: Date): boolean =>
-  member.heartbeatAt === null || age(observedAt, member.heartbeatAt) > (member.sessionTimeoutMs || 30_000)
+  (age(observedAt, member.heartbeatAt) ?? Infinity) > (member.sessionTimeoutMs || 30_000)
 
 /** The properties of a group that `list_groups` and `describe_group` share. */
 function groupHead (
@@ -743,7 +745,7 @@ const tools: Record<string, Tool> = {
           client_id: cut(member.clientId),
           client_host: cut(member.clientHost),
           heartbeat_at: timeOrNull(member.heartbeatAt),
-          heartbeat_age_ms: member.heartbeatAt === null ? null : age(observedAt, member.heartbeatAt),
+          heartbeat_age_ms: age(observedAt, member.heartbeatAt),
           stale: stale(member, observedAt),
           session_timeout_ms: member.sessionTimeoutMs,
           subscriptions: member.subscriptions,
@@ -871,7 +873,7 @@ const tools: Record<string, Tool> = {
           log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
           lag: int64(lag),
           committed_at: timeOrNull(commit.committedAt),
-          commit_age_ms: commit.committedAt === null ? null : age(observedAt, commit.committedAt),
+          commit_age_ms: age(observedAt, commit.committedAt),
           member_id: memberId
         })),
         groups: groups.filter(({ groupId }) => rows.some(row => row.groupId === groupId))

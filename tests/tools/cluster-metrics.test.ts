@@ -153,6 +153,10 @@ t.test('a broker whose S3 is down is named next to the mean, in which it hardly 
     },
     brokers: [{ s3_state_since: /^2/ }, { s3_state_since: since }, { s3_state_since: null }],
   })
+  const fromZeroTime = await build(t, [pageWith({ kafscale_s3_state_duration_seconds: 63_899_000_000 })])
+  t.match((await callTool(fromZeroTime.app, 'cluster_metrics')).structuredContent, {
+    s3_worst_broker: { s3_state_since: null },
+  }, 'a duration since Go\'s zero time')
   const { structuredContent: status } = await callTool(app, 'cluster_status')
   t.match(status, { s3: { state: 'unavailable', latency_ms: 42.8, worst_latency_ms: 2_300 } })
 })

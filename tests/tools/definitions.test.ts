@@ -274,6 +274,49 @@ function withoutTimes (answer: Record<string, unknown>): unknown {
   return JSON.parse(JSON.stringify(answer, (name, value) => /observed_at|age_ms/.test(name) ? undefined : value))
 }
 
+t.test('placeholder times are null, and a time far ahead has no age', needsEtcd(), async t => {
+  const atMs = (text: string) => Date.parse(text)
+  const member = (heartbeatAtMs: number) => ({
+    clientId: '', clientHost: '', heartbeatAtMs, assignments: new Map(), subscriptions: [], sessionTimeoutMs: 10_000,
+  })
+  const [zero, epoch, distant] = [atMs('0001-01-01T00:00:00Z'), 0, atMs('2060-01-01T00:00:00Z')]
+  const topicConfig = {
+    partitions: 1, replicationFactor: 1, retentionMs: 1, retentionBytes: 1, segmentBytes: 1, config: new Map(),
+  }
+  const etcd = await startEtcd(t)
+  await fill(etcd, [
+    snapshot([topic('a', 3)]),
+    nextOffset('a', 0, 9),
+    nextOffset('a', 1, 9),
+    nextOffset('a', 2, 9),
+    {
+      key: formatKey({ kind: 'topic-config', topic: 'a' }),
+      value: encodeTopicConfig('a', {
+        ...topicConfig, createdAtMs: zero,
+      })
+    },
+    ...[zero, epoch, distant].map((committedAtMs, partition) => ({
+      key: formatKey({ kind: 'committed-offset', group: 'g', topic: 'a', partition }),
+      value: encodeCommittedOffset({ offset: 1, metadata: '', committedAtMs }),
+    })),
+    group('g', { members: new Map([['m0', member(zero)], ['m1', member(epoch)], ['m2', member(distant)]]) }),
+  ])
+  const app = await buildSyncedApp(t, etcd)
+  const shown = '2060-01-01T00:00:00.000Z'
+  t.match(await ask(app, 'describe_configs'), { configs: [{ config_created_at: null }] })
+  t.match(await ask(app, 'fetch_offsets', { group_id: 'g' }), {
+    offsets: [{ committed_at: null }, { committed_at: null }, { committed_at: shown }],
+  })
+  t.match(await ask(app, 'consumer_lag'), {
+    lag: [null, null, shown].map(at => ({ committed_at: at, commit_age_ms: null })),
+  })
+  t.match(await ask(app, 'describe_group', { group_id: 'g' }), {
+    stale: true,
+    members: [null, null, shown].map(at => ({ heartbeat_at: at, heartbeat_age_ms: null, stale: true })),
+  })
+  t.match(await ask(app, 'list_groups'), { groups: [{ stale: true, last_commit_at: shown }] })
+})
+
 t.test('text that users of the cluster have chosen', needsEtcd(), async t => {
   const names = [
     '__proto__',
