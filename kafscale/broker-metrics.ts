@@ -8,6 +8,12 @@ const S3_STATES: readonly S3State[] = ['healthy', 'degraded', 'unavailable']
 /** Cumulative counts by upper bound, in ascending order. The last bound is `Infinity`. */
 export type Histogram = readonly { le: number, count: number }[]
 
+/** Requests to one admin API since the broker started. Brokers count no CreateTopics and no DeleteTopics. */
+export interface AdminApi { api: string, requests: number, errors: number, latencyMs: number | null }
+
+/** Requests that were denied since the broker started. */
+export interface Denials { action: string, resource: string, requests: number }
+
 /** Figures that exist for one broker and for the cluster. Rates are records per second over a 60 s window. */
 export interface Figures {
   s3State: S3State
@@ -22,11 +28,17 @@ export interface Figures {
   adminRequestErrors: number
   /** Weighted by the number of requests; `null` when there were none. */
   adminRequestLatencyMs: number | null
+  /** Sorted by name. */
+  adminApis: readonly AdminApi[]
   authzDenied: number
+  /** What makes up `authzDenied`, sorted by action and resource. */
+  denials: readonly Denials[]
 }
 
 /** One broker's page: its {@link Figures} and the resources its process uses. */
 export interface BrokerPage extends Figures {
+  /** `null` if the broker has not determined the state yet. */
+  s3StateDurationSeconds: number | null
   /** 100 is one core. Measured since the last scrape, whoever made it. */
   cpuPercent: number
   heapInuseBytes: number
@@ -44,6 +56,11 @@ export class InvalidPageError extends Error {
 // A broker's page has about 100 lines of 100 characters. The parser is slow on much larger input.
 const MAX_LINES = 20_000
 const MAX_LINE_LENGTH = 4_000
+/** Brokers have seven admin APIs, and fewer than a hundred pairs of an action and a resource. */
+const MAX_LABELS = 200
+const MAX_LABEL_LENGTH = 100
+/** APIs that brokers name by their key in the Kafka protocol. */
+const API_NAMES: Readonly<Record<string, string>> = { api_37: 'CreatePartitions', api_42: 'DeleteGroups' }
 
 interface Sample { value?: string, labels?: Record<string, string>, buckets?: Record<string, string>, count?: string }
 
@@ -65,24 +82,39 @@ export function parseBrokerPage (text: string): BrokerPage {
     return number(name, sample.value)
   }
   const byApi = (name: string): Map<string, number> =>
-    new Map(samples(name).map(({ labels, value }) => [labels?.api ?? '', number(name, value)]))
+    new Map(bounded(name, samples(name)).map(({ labels, value }) => [labels?.api ?? '', number(name, value)]))
 
   const requests = byApi('kafscale_admin_requests_total')
+  const errors = byApi('kafscale_admin_request_errors_total')
   const latencies = byApi('kafscale_admin_request_latency_ms_avg')
+  const adminApis = mergeApis([...requests].map(([api, count]) => ({
+    api: API_NAMES[api] ?? api,
+    requests: count,
+    errors: errors.get(api) ?? 0,
+    latencyMs: count > 0 ? latencies.get(api) ?? null : null,
+  })))
+  const denied = 'kafscale_authz_denied_total'
   return {
     s3State: s3State(samples('kafscale_s3_health_state')),
     s3LatencyMs: unlabelled('kafscale_s3_latency_ms_avg'),
     s3ErrorRate: unlabelled('kafscale_s3_error_rate'),
+    s3StateDurationSeconds: families.has('kafscale_s3_state_duration_seconds')
+      ? unlabelled('kafscale_s3_state_duration_seconds')
+      : null,
     produceRps: unlabelled('kafscale_produce_rps'),
     fetchRps: unlabelled('kafscale_fetch_rps'),
     produceLatencyMs: histogram('kafscale_produce_latency_ms', samples('kafscale_produce_latency_ms')),
     consumerLagMax: unlabelled('kafscale_consumer_lag_max'),
     adminRequests: sum([...requests.values()]),
-    adminRequestErrors: sum([...byApi('kafscale_admin_request_errors_total').values()]),
+    adminRequestErrors: sum([...errors.values()]),
     adminRequestLatencyMs: weightedMean(
       [...latencies].map(([api, value]) => ({ value, weight: requests.get(api) ?? 0 }))
     ),
-    authzDenied: unlabelled('kafscale_authz_denied_total'), // the total: the labelled lines break it down
+    adminApis,
+    authzDenied: unlabelled(denied), // the total: the labelled lines break it down
+    denials: mergeDenials(bounded(denied, samples(denied)).flatMap(({ labels, value }) =>
+      labels ? { action: labels.action ?? '', resource: labels.resource ?? '', requests: number(denied, value) } : []
+    )),
     cpuPercent: unlabelled('kafscale_broker_cpu_percent'),
     heapInuseBytes: unlabelled('kafscale_broker_heap_inuse_bytes'),
     memAllocBytes: unlabelled('kafscale_broker_mem_alloc_bytes'),
@@ -115,22 +147,83 @@ export function aggregate (pages: readonly BrokerPage[]): Figures {
     adminRequestErrors: total(page => page.adminRequestErrors),
     adminRequestLatencyMs: weightedMean(pages.flatMap(({ adminRequestLatencyMs: value, adminRequests: weight }) =>
       value === null ? [] : [{ value, weight }])),
+    adminApis: mergeApis(pages.flatMap(page => page.adminApis)),
     authzDenied: total(page => page.authzDenied),
+    denials: mergeDenials(pages.flatMap(page => page.denials)),
   }
 }
 
 /**
- * The `q` quantile, interpolated linearly within its bucket; `null` when there are no samples or when it lies beyond
- * the last finite bound.
+ * Orders brokers by how they see S3, best first: by state, then error rate, then latency. A broker whose S3 is down
+ * serves little, so a mean that is weighted by load hides it.
+ */
+export function compareS3 (a: BrokerPage, b: BrokerPage): number {
+  return S3_STATES.indexOf(a.s3State) - S3_STATES.indexOf(b.s3State) || a.s3ErrorRate - b.s3ErrorRate ||
+    a.s3LatencyMs - b.s3LatencyMs
+}
+
+/** A quantile, or the last finite bound if the quantile lies beyond it. */
+export type Quantile = { value: number } | { over: number }
+
+/**
+ * The `q` quantile, interpolated linearly within its bucket; `null` when there are no samples.
  * @param q from 0 to 1
  */
-export function quantile (histogram: Histogram, q: number): number | null {
+export function quantile (histogram: Histogram, q: number): Quantile | null {
   const rank = q * (histogram.at(-1)?.count ?? 0)
   const index = histogram.findIndex(({ count }) => count >= rank && count > 0)
   const bucket = histogram[index]
-  if (!bucket || bucket.le === Infinity) return null
+  if (!bucket) return null
   const below = histogram[index - 1] ?? { le: 0, count: 0 }
-  return below.le + (bucket.le - below.le) * (rank - below.count) / (bucket.count - below.count)
+  if (bucket.le === Infinity) return { over: below.le }
+  return { value: below.le + (bucket.le - below.le) * (rank - below.count) / (bucket.count - below.count) }
+}
+
+/** The produce requests of a period that ends with the scrape. */
+export interface ProduceWindow { seconds: number, latencyMs: Histogram }
+
+/** What is kept of a page to tell what happened since. */
+export type ProduceCount = Pick<BrokerPage, 'uptimeSeconds' | 'produceLatencyMs'>
+
+/** The produce requests between two pages of one broker. After a restart, those since the restart. */
+export function produceWindow (before: ProduceCount, now: ProduceCount, elapsedSeconds: number): ProduceWindow {
+  const latencyMs = now.produceLatencyMs.map(({ le, count }, index) => {
+    const earlier = before.produceLatencyMs[index]
+    return { le, count: earlier?.le === le ? count - earlier.count : NaN }
+  })
+  const counts = latencyMs.map(({ count }, index) => count - (latencyMs[index - 1]?.count ?? 0))
+  const restarted = now.uptimeSeconds < Math.max(elapsedSeconds, before.uptimeSeconds) ||
+    !counts.every(count => count >= 0)
+  return restarted
+    ? { seconds: Math.min(now.uptimeSeconds, elapsedSeconds), latencyMs: now.produceLatencyMs }
+    : { seconds: elapsedSeconds, latencyMs }
+}
+
+/** The windows of several brokers as one, as long as the longest; `null` if there are none. */
+export function mergeWindows (windows: readonly ProduceWindow[]): ProduceWindow | null {
+  if (windows.length === 0) return null
+  return {
+    seconds: Math.max(...windows.map(({ seconds }) => seconds)),
+    latencyMs: merge(windows.map(({ latencyMs }) => latencyMs)),
+  }
+}
+
+function mergeApis (apis: AdminApi[]): AdminApi[] {
+  const groups = Map.groupBy(apis, ({ api }) => api)
+  return [...groups].sort(([a], [b]) => a < b ? -1 : 1).map(([api, parts]) => ({
+    api,
+    requests: sum(parts.map(({ requests }) => requests)),
+    errors: sum(parts.map(({ errors }) => errors)),
+    latencyMs: weightedMean(
+      parts.flatMap(({ latencyMs: value, requests: weight }) => value === null ? [] : { value, weight })
+    ),
+  }))
+}
+
+function mergeDenials (denials: Denials[]): Denials[] {
+  const groups = Map.groupBy(denials, ({ action, resource }) => JSON.stringify([action, resource]))
+  return [...groups].sort(([a], [b]) => a < b ? -1 : 1)
+    .map(([, parts]) => ({ ...parts[0] as Denials, requests: sum(parts.map(({ requests }) => requests)) }))
 }
 
 function merge (histograms: readonly Histogram[]): Histogram {
@@ -156,6 +249,12 @@ function samplesByFamily (text: string): Map<string, Sample[]> {
     families.set(name, samples)
   }
   return families
+}
+
+/** Texts of a page reach callers, so there are not more or longer ones than a broker has. */
+function bounded (name: string, samples: Sample[]): Sample[] {
+  const long = samples.some(({ labels }) => Object.values(labels ?? {}).some(text => text.length > MAX_LABEL_LENGTH))
+  return long || samples.length > MAX_LABELS ? invalid(`${name} has labels that no broker has`) : samples
 }
 
 function s3State (samples: Sample[]): S3State {

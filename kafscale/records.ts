@@ -13,6 +13,7 @@ import {
   TOPIC_CONFIG,
   wireTypeOf,
 } from './protobuf.ts'
+import { parseTime } from './times.ts'
 
 /** A broker as the snapshot lists it. etcd doesn't say whether it is up. */
 export interface Broker { nodeId: number, host: string, port: number }
@@ -114,7 +115,7 @@ const committedOffset =
   /^\{"offset":(-?(?:0|[1-9][0-9]*)),"metadata":"([^"\\\p{Cc}]*)","committed_at":"([^"\\\p{Cc}]*)"\}$/u
 
 /**
- * Decodes a committed offset. `committedAtMs` is `null` unless `committed_at` is an RFC 3339 time.
+ * Decodes a committed offset. `committedAtMs` is `null` unless `committed_at` is the RFC 3339 time of an event.
  * @throws {UndecodableError}
  */
 export function decodeCommittedOffset (value: Buffer): CommittedOffset {
@@ -451,23 +452,6 @@ function varint64 (reader: protobuf.Reader): Int64 {
     if (byte < 0x80) return int64(BigInt.asIntN(64, value))
   }
   return undecodable('it has a varint longer than 64 bits')
-}
-
-// --- Times
-
-const rfc3339 = /^(\d{4})-(\d\d)-(\d\d)T([01]\d|2[0-3]):\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/
-const MIN_TIME_MS = Date.parse('0000-01-01T00:00:00Z')
-const MAX_TIME_MS = Date.parse('9999-12-31T23:59:59.999Z')
-
-/** Unix milliseconds of an RFC 3339 time whose year in UTC is 0 to 9999; `null` for any other text. */
-function parseTime (time: string): number | null {
-  const [, year, month, day] = rfc3339.exec(time) ?? []
-  const ms = year === undefined ? NaN : Date.parse(time)
-  // Date.parse reads February 30 as March 2, so the day is checked against the length of the month.
-  return ms >= MIN_TIME_MS && ms <= MAX_TIME_MS &&
-      Number(day) <= new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate()
-    ? ms
-    : null
 }
 
 function undecodable (why: string): never {

@@ -47,7 +47,9 @@ What each tool takes and returns, as a contract with agents. All tools are read-
 - **Answers** are returned twice: as \`structuredContent\`, and as compact JSON text.
 - **Age**: \`observed_at\` is when the answer was last known to be current, and \`revision\` is the etcd revision
   of everything in it. While etcd does not answer, neither changes.
-- **Values**: unknown is \`null\`, never zero. Integers beyond ±(2^53−1) are decimal strings. Times are RFC 3339 in UTC.
+- **Values**: unknown is \`null\`, never zero. Integers beyond ±(2^53−1) are decimal strings.
+- **Times** are RFC 3339 in UTC. One before 1971 or after 2099, such as Go's zero time, stands for an unknown time and
+  is \`null\`. One that is more than a day ahead has no age, and such a heartbeat counts as missing.
 - **Pages**: \`limit\` is 1 to 1000, 100 by default. For the next page, pass \`next_cursor\` as \`cursor\`, with
   the same arguments. A cursor stays valid when rows are deleted, and works on every replica.
 - **Filtering**: what a caller may not see is missing from every list, count and sum, as if it did not exist.

@@ -2,6 +2,7 @@ import { Type } from '@sinclair/typebox'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { MetricsSnapshot } from '../plugins/broker-metrics/index.ts'
 import { summarize, topicSummary } from './list-topics.ts'
+import { worstS3 } from './shared/metrics-figures.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
@@ -43,6 +44,7 @@ export default defineTool({
     s3: object({
       state: means(words('healthy', 'degraded', 'unavailable', 'unknown'), 'The worst state that any broker reports'),
       latency_ms: means(numberOrNull, 'Mean latency of S3 calls, weighted by the load of the brokers'),
+      worst_latency_ms: means(numberOrNull, 'The same of the broker for which S3 works worst'),
     }),
     etcd: object({
       state: means(words('connected', 'stale'), '`stale` while etcd does not answer'),
@@ -71,7 +73,11 @@ export default defineTool({
         : null,
       group_count: mirror.groups.length,
       topics: rows.map(summarize),
-      s3: { state: metrics?.whole?.s3State ?? 'unknown' as const, latency_ms: metrics?.whole?.s3LatencyMs ?? null },
+      s3: {
+        state: metrics?.whole?.s3State ?? 'unknown' as const,
+        latency_ms: metrics?.whole?.s3LatencyMs ?? null,
+        worst_latency_ms: worstS3(metrics?.brokers ?? [])?.page.s3LatencyMs ?? null,
+      },
       etcd: { state: etcdState(host), age_ms: host.metadata.ageMs, revision: mirror.revision },
       ...rest,
     }

@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import { toJson } from '../kafscale/int64.ts'
+import { type Int64, toJson } from '../kafscale/int64.ts'
 import type { MirrorView, Topic } from '../kafscale/mirror.ts'
 import { observedAt, topicsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
@@ -8,6 +8,9 @@ import {
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
+/** What a broker reports for a setting that is stored as 0 or not at all, unless `KAFSCALE_SEGMENT_BYTES` is set. */
+const BROKER_DEFAULTS = { retention_ms: -1, retention_bytes: -1, segment_bytes: 4_194_304 } as const
+
 type Source = 'stored' | 'default' | null
 const source = Type.Unsafe<Source>({ enum: ['stored', 'default', null] })
 
@@ -15,8 +18,9 @@ export default defineTool({
   name: 'describe_configs',
   title: 'Describe topic configs',
   description:
-    'Settings of topics: retention_ms and retention_bytes (-1: no limit), segment_bytes (0: the broker default), ' +
-    'and whether each is stored or a default. exists is false for an unknown topic. Without topics, describes all.',
+    'Settings of topics as brokers report them: retention_ms and retention_bytes (-1: no limit), segment_bytes. ' +
+    'sources: stored, or the default of the brokers, whose segment_bytes is 4194304 unless they set ' +
+    'KAFSCALE_SEGMENT_BYTES. exists is false for an unknown topic. Without topics, describes all.',
   operation: 'observe',
   input: input({ topics: names, ...page }),
   output: object({
@@ -28,8 +32,14 @@ export default defineTool({
       replication_factor: means(integer, 'Replicas of the first partition in the snapshot'),
       retention_ms: means(int64OrNull, 'How long records are kept; -1 for no limit'),
       retention_bytes: means(int64OrNull, 'How much of a partition is kept; -1 for no limit'),
-      segment_bytes: means(int64OrNull, 'Size of a segment; 0 for the broker default'),
-      created_at: means(textOrNull, 'As stored with the config'),
+      segment_bytes: means(
+        int64OrNull,
+        'Size of a segment. The default is that of a broker whose `KAFSCALE_SEGMENT_BYTES` is not set'
+      ),
+      config_created_at: means(
+        textOrNull,
+        'When the config was first altered, which is not when the topic was created; `null` without a stored config'
+      ),
       config: means(
         Type.Unsafe<Record<string, string> | null>({
           type: ['object', 'null'],
@@ -39,7 +49,8 @@ export default defineTool({
       ),
       sources: means(
         object({ retention_ms: source, retention_bytes: source, segment_bytes: source }),
-        'Where each value comes from; `null`, like the values, if the stored config cannot be decoded'
+        '`stored` with the topic, or the `default` of the brokers, which also applies to a stored 0 and a stored ' +
+        'retention of -1; `null`, like the values, if the stored config cannot be decoded'
       ),
     })),
     ...paged,
@@ -77,33 +88,35 @@ function settings (config: Topic['config']) {
       retention_ms: null,
       retention_bytes: null,
       segment_bytes: null,
-      created_at: null,
+      config_created_at: null,
       config: null,
-      sources: sources(null),
+      sources: { retention_ms: null, retention_bytes: null, segment_bytes: null },
     }
   }
-  if (config === undefined) {
-    return {
-      retention_ms: -1,
-      retention_bytes: -1,
-      segment_bytes: 0,
-      created_at: null,
-      config: {},
-      sources: sources('default'),
-    }
-  }
+  const retentionMs = limit(config?.retentionMs)
+  const retentionBytes = limit(config?.retentionBytes)
+  const segmentBytes = config && config.segmentBytes > 0 ? config.segmentBytes : undefined
   return {
-    retention_ms: toJson(config.retentionMs),
-    retention_bytes: toJson(config.retentionBytes),
-    segment_bytes: toJson(config.segmentBytes),
-    created_at: time(config.createdAtMs),
+    retention_ms: toJson(retentionMs ?? BROKER_DEFAULTS.retention_ms),
+    retention_bytes: toJson(retentionBytes ?? BROKER_DEFAULTS.retention_bytes),
+    segment_bytes: toJson(segmentBytes ?? BROKER_DEFAULTS.segment_bytes),
+    config_created_at: time(config?.createdAtMs ?? null),
     config: Object.fromEntries(
-      [...config.config].sort(([a], [b]) => a < b ? -1 : 1).map(([key, value]) => [key, cut(value)])
+      [...config?.config ?? []].sort(([a], [b]) => a < b ? -1 : 1).map(([key, value]) => [key, cut(value)])
     ),
-    sources: sources('stored'),
+    sources: {
+      retention_ms: sourceOf(retentionMs),
+      retention_bytes: sourceOf(retentionBytes),
+      segment_bytes: sourceOf(segmentBytes),
+    },
   }
 }
 
-function sources (source: Source) {
-  return { retention_ms: source, retention_bytes: source, segment_bytes: source }
+/** A stored limit; `undefined` for what a broker takes for its default: no config, 0, and even a stored −1. */
+function limit (stored: Int64 | undefined): Int64 | undefined {
+  return stored === 0 || stored === -1 ? undefined : stored
+}
+
+function sourceOf (stored: Int64 | undefined): Source {
+  return stored === undefined ? 'default' : 'stored'
 }

@@ -9,10 +9,13 @@ import {
   type BrokerPage,
   type Figures,
   InvalidPageError,
+  mergeWindows,
   parseBrokerPage,
+  type ProduceWindow,
 } from '../../kafscale/broker-metrics.ts'
 import type { Broker } from '../../kafscale/records.ts'
 import { type BrokerHosts, brokerHosts, isHost } from './hosts.ts'
+import { Windows } from './windows.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { brokerMetrics: BrokerMetrics }
@@ -29,7 +32,14 @@ const MAX_PAGE_BYTES = 8 * 1024 * 1024
 
 /** The result for one broker. `nodeId` is `null` when the URL template does not name the broker. */
 export type BrokerResult =
-  | { nodeId: number | null, address: string, state: 'ok', page: BrokerPage }
+  | {
+    nodeId: number | null
+    address: string
+    state: 'ok'
+    page: BrokerPage
+    /** Since the scrape before; `null` if there was none. */
+    window: ProduceWindow | null
+  }
   | { nodeId: number | null, address: string, state: 'unreachable' | 'invalid', error: string }
 
 /** The results for all brokers, from one scrape. */
@@ -41,6 +51,7 @@ export interface MetricsSnapshot {
   omitted: number
   /** The figures of the cluster; `undefined` when no broker returned a valid page. */
   whole: Figures | undefined
+  window: ProduceWindow | null
 }
 
 export interface BrokerMetrics {
@@ -61,6 +72,7 @@ export default fp(async function brokerMetrics (app) {
   const { brokerMetricsUrl: templates, metricsMaxAgeMs, metricsAllowedHosts } = app.config
   const hosts = brokerHosts(metricsAllowedHosts)
   const closing = new AbortController()
+  const windows = new Windows()
   let last: { atMs: number, snapshot: Promise<Omit<MetricsSnapshot, 'ageMs'>> } | undefined
   let running = false
   let warned = false
@@ -78,11 +90,12 @@ export default fp(async function brokerMetrics (app) {
           atMs: performance.now(),
           snapshot: scrapeAll(
             targets,
-            target => app.telemetry.scrape(target, () => scrapeOne(target, closing.signal, app.log))
+            target => app.telemetry.scrape(target, () => scrapeOne(target, windows, closing.signal, app.log))
           ),
         }
         void last.snapshot.then(({ brokers, omitted, whole }) => {
           running = false
+          windows.keep(targets.map(({ url }) => String(url)))
           const complete = omitted === 0 && brokers.every(broker => broker.state === 'ok')
           state = !whole ? 'unavailable' : complete ? 'ok' : 'partial'
           if (omitted > 0 && !warned) {
@@ -160,9 +173,14 @@ async function scrapeAll (
     }
   }
   await Promise.all(Array.from({ length: MAX_SCRAPES }, work))
-  const pages = brokers.flatMap(broker => broker.state === 'ok' ? [broker.page] : [])
-  const omitted = targets.length - scraped.length
-  return { scrapedAt, brokers, omitted, whole: pages.length > 0 ? aggregate(pages) : undefined }
+  const answered = brokers.filter(broker => broker.state === 'ok')
+  return {
+    scrapedAt,
+    brokers,
+    omitted: targets.length - scraped.length,
+    whole: answered.length > 0 ? aggregate(answered.map(({ page }) => page)) : undefined,
+    window: mergeWindows(answered.flatMap(({ window }) => window ?? [])),
+  }
 }
 
 function notScraped ({ nodeId, address }: Target): BrokerResult {
@@ -171,14 +189,16 @@ function notScraped ({ nodeId, address }: Target): BrokerResult {
 
 async function scrapeOne (
   { nodeId, address, url, lookup }: Target,
+  windows: Windows,
   closing: AbortSignal,
   log: FastifyBaseLogger
 ): Promise<BrokerResult> {
   if (typeof url === 'string') return { nodeId, address, state: 'invalid', error: url }
   const timeout = AbortSignal.timeout(SCRAPE_TIMEOUT_MS)
   try {
-    const page = await download(url, { signal: AbortSignal.any([timeout, closing]), ...lookup && { lookup } }, log)
-    return { nodeId, address, state: 'ok', page: parseBrokerPage(page) }
+    const text = await download(url, { signal: AbortSignal.any([timeout, closing]), ...lookup && { lookup } }, log)
+    const page = parseBrokerPage(text)
+    return { nodeId, address, state: 'ok', page, window: windows.until(page, url.href, nodeId !== null) }
   } catch (error) {
     if (error instanceof InvalidPageError || error instanceof HostRefusedError) {
       return { nodeId, address, state: 'invalid', error: error.message }

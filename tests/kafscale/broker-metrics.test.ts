@@ -1,5 +1,13 @@
 import t from 'tap'
-import { aggregate, type BrokerPage, parseBrokerPage, quantile } from '../../kafscale/broker-metrics.ts'
+import {
+  aggregate,
+  type BrokerPage,
+  compareS3,
+  mergeWindows,
+  parseBrokerPage,
+  produceWindow,
+  quantile,
+} from '../../kafscale/broker-metrics.ts'
 import { recording } from '../support/paths.ts'
 
 const pages = recording<{ body?: string }>('metrics.jsonl.gz').flatMap(({ body }) => body ?? [])
@@ -18,7 +26,10 @@ t.test('parses the page of a real broker', async t => {
     adminRequests: 1,
     adminRequestErrors: 0,
     adminRequestLatencyMs: 0,
+    adminApis: [{ api: 'ListGroups', requests: 1, errors: 0, latencyMs: 0 }],
     authzDenied: 0,
+    denials: [],
+    s3StateDurationSeconds: Number,
     cpuPercent: 12.310031,
     heapInuseBytes: 7479296,
     memAllocBytes: 5149312,
@@ -45,6 +56,19 @@ kafscale_admin_request_errors_total{api="ListGroups"} 0
 kafscale_admin_request_latency_ms_avg{api="ListGroups"} 2.500
 ${after}`)
   t.match(read, { adminRequests: 8, adminRequestErrors: 1, adminRequestLatencyMs: (14.5 * 2 + 2.5 * 6) / 8 })
+  t.strictSame(read.adminApis, [
+    { api: 'CreatePartitions', requests: 2, errors: 1, latencyMs: 14.5 },
+    { api: 'ListGroups', requests: 6, errors: 0, latencyMs: 2.5 },
+  ], 'by API, sorted, with the names of the APIs that brokers name by their key')
+  t.strictSame(aggregate([read, read]).adminApis, [
+    { api: 'CreatePartitions', requests: 4, errors: 2, latencyMs: 14.5 },
+    { api: 'ListGroups', requests: 12, errors: 0, latencyMs: 2.5 },
+  ])
+})
+
+t.test('does not know since when S3 is in its state if the broker does not say so', async t => {
+  const silent = page.split('\n').filter(line => !line.includes('kafscale_s3_state_duration_seconds')).join('\n')
+  t.equal(parseBrokerPage(silent).s3StateDurationSeconds, null)
 })
 
 t.test('takes the unlabelled line as the number of denials, which the labelled lines break down', async t => {
@@ -54,7 +78,16 @@ t.test('takes the unlabelled line as the number of denials, which the labelled l
     'kafscale_authz_denied_total{action="admin",resource="cluster"} 1\n' +
     'kafscale_authz_denied_total{action="fetch",resource="topic"} 2\n'
   )
-  t.equal(parseBrokerPage(denied).authzDenied, 3)
+  const read = parseBrokerPage(denied)
+  t.equal(read.authzDenied, 3)
+  t.strictSame(read.denials, [
+    { action: 'admin', resource: 'cluster', requests: 1 },
+    { action: 'fetch', resource: 'topic', requests: 2 },
+  ])
+  t.strictSame(aggregate([read, parseBrokerPage(page), read]).denials, [
+    { action: 'admin', resource: 'cluster', requests: 2 },
+    { action: 'fetch', resource: 'topic', requests: 4 },
+  ])
 })
 
 t.test('has no latency of admin requests when there were none', async t => {
@@ -81,6 +114,9 @@ t.test('rejects a page that a broker would not serve', async t => {
         'kafscale_authz_denied_total 0',
         'kafscale_authz_denied_total{action="x"} 0'
       ),
+      'a label longer than any of a broker': page.replace(/(?<=api=")\w+/, 'x'.repeat(101)),
+      'more APIs than a broker has': page + Array.from({ length: 201 }, (_, key) =>
+        `kafscale_admin_requests_total{api="api_${key}"} 1\n`).join(''),
       'too many lines': page + '\n'.repeat(20_000),
     })
   ) t.throws(() => parseBrokerPage(text), invalid, what)
@@ -163,12 +199,55 @@ t.test('aggregates the figures of brokers', async t => {
 
 t.test('interpolates a quantile within its bucket', async t => {
   const histogram = [{ le: 10, count: 10 }, { le: 20, count: 90 }, { le: 50, count: 90 }, { le: Infinity, count: 100 }]
-  t.equal(quantile(histogram, 0.05), 5)
-  t.equal(quantile(histogram, 0.5), 15)
-  t.equal(quantile(histogram, 0.9), 20)
-  t.equal(quantile(histogram, 0.99), null, 'beyond the last finite bound')
+  t.strictSame(quantile(histogram, 0.05), { value: 5 })
+  t.strictSame(quantile(histogram, 0.5), { value: 15 })
+  t.strictSame(quantile(histogram, 0.9), { value: 20 })
+  t.strictSame(quantile(histogram, 0.99), { over: 50 }, 'beyond the last finite bound')
   t.equal(quantile([{ le: 1, count: 0 }, { le: Infinity, count: 0 }], 0.5), null, 'no samples')
   t.equal(quantile([], 0.5), null)
+})
+
+t.test('orders brokers by S3: state, then error rate, then latency', async t => {
+  const part = (s3State: BrokerPage['s3State'], s3ErrorRate: number, s3LatencyMs: number): BrokerPage =>
+    ({ ...parseBrokerPage(page), s3State, s3ErrorRate, s3LatencyMs })
+  const ordered = [
+    part('healthy', 0, 10),
+    part('healthy', 0, 20),
+    part('healthy', 0.1, 5),
+    part('degraded', 0, 900),
+    part('unavailable', 0.9, 0),
+    part('unavailable', 1, 0),
+  ]
+  t.strictSame(ordered.toReversed().sort(compareS3), ordered)
+})
+
+t.test('the produce requests between two pages of a broker', async t => {
+  const seen = (uptimeSeconds: number, ...counts: number[]) =>
+    ({ uptimeSeconds, produceLatencyMs: [5, 50, Infinity].map((le, index) => ({ le, count: counts[index] ?? 0 })) })
+  const counts = ({ latencyMs }: { latencyMs: BrokerPage['produceLatencyMs'] }) => latencyMs.map(({ count }) => count)
+  const before = seen(1_000, 100, 190, 200)
+
+  const usual = produceWindow(before, seen(1_010, 101, 200, 215), 10)
+  t.equal(usual.seconds, 10)
+  t.strictSame(counts(usual), [1, 10, 15])
+
+  t.strictSame(counts(produceWindow(before, seen(1_010, 100, 190, 200), 10)), [0, 0, 0], 'without requests')
+
+  const restarted = [
+    ['fewer requests', seen(1_010, 3, 4, 4), 10, 10],
+    ['fewer in one bucket', seen(1_010, 300, 300, 400), 10, 10],
+    ['an uptime that fell', seen(4, 300, 400, 500), 10, 4],
+    ['an uptime shorter than the window', seen(1_500, 300, 400, 500), 2_000, 1_500],
+    ['other buckets', { ...before, produceLatencyMs: [{ le: 9, count: 300 }, { le: Infinity, count: 300 }] }, 10, 10],
+  ] as const
+  for (const [what, now, elapsed, seconds] of restarted) {
+    t.strictSame(produceWindow(before, now, elapsed), { seconds, latencyMs: now.produceLatencyMs }, what)
+  }
+
+  t.equal(mergeWindows([]), null)
+  const merged = mergeWindows([usual, { ...usual, seconds: 20 }])
+  t.equal(merged?.seconds, 20)
+  t.strictSame(merged && counts(merged), [2, 20, 30])
 })
 
 t.test('merges histograms with different bounds at all of the bounds', async t => {

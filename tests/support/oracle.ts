@@ -82,8 +82,8 @@ function decimal (bytes: Uint8Array, bits: number): bigint {
 }
 
 /**
- * Unix milliseconds of an RFC 3339 time, truncated to the millisecond; null unless it is valid and its UTC year is 0 to
- * 9999.
+ * Unix milliseconds of an RFC 3339 time, truncated to the millisecond; null unless it is valid and its UTC year is 1971
+ * to 2099. Other years are placeholders.
  */
 function instant (text: string): number | null {
   const match = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))$/.exec(text)
@@ -107,11 +107,13 @@ function instant (text: string): number | null {
   const offset = (Number(offsetHour) * 60 + Number(offsetMinute)) * 60_000
   const ms = sign === '+' ? date.getTime() - offset : date.getTime() + offset
   const utcYear = new Date(ms).getUTCFullYear()
-  return utcYear < 0 || utcYear > 9999 ? null : ms
+  return utcYear < 1971 || utcYear > 2099 ? null : ms
 }
 
 const timeOrNull = (ms: number | null): string | null => ms === null ? null : new Date(ms).toISOString()
-const age = (observedAt: Date, ms: number): number => Math.max(0, observedAt.getTime() - ms)
+/** Null for a time more than a day ahead, and 0 for one that is less ahead. */
+const age = (observedAt: Date, ms: number | null): number | null =>
+  ms === null || ms - observedAt.getTime() > 86_400_000 ? null : Math.max(0, observedAt.getTime() - ms)
 
 /** Truncates a stored text to 4 KB, between two characters and including a note of its original length. */
 function cut (text: string): string {
@@ -597,7 +599,7 @@ function totals (group: Group, of: Array<{ lag: bigint | null }>): Record<string
 }
 
 const stale = (member: Member, observedAt: Date): boolean =>
-  member.heartbeatAt === null || age(observedAt, member.heartbeatAt) > (member.sessionTimeoutMs || 30_000)
+  (age(observedAt, member.heartbeatAt) ?? Infinity) > (member.sessionTimeoutMs || 30_000)
 
 /** The properties of a group that `list_groups` and `describe_group` share. */
 function groupHead (
@@ -760,7 +762,7 @@ const tools: Record<string, Tool> = {
           client_id: cut(member.clientId),
           client_host: cut(member.clientHost),
           heartbeat_at: timeOrNull(member.heartbeatAt),
-          heartbeat_age_ms: member.heartbeatAt === null ? null : age(observedAt, member.heartbeatAt),
+          heartbeat_age_ms: age(observedAt, member.heartbeatAt),
           stale: stale(member, observedAt),
           session_timeout_ms: member.sessionTimeoutMs,
           subscriptions: member.subscriptions,
@@ -822,23 +824,32 @@ const tools: Record<string, Tool> = {
         configs: names.map(name => {
           const topic = snapshot.topics.find(topic => topic.name === name)
           const stored = space.configs.get(name)
-          const source = stored === undefined ? 'default' : stored === null ? null : 'stored'
-          const values = stored === null
-            ? { retention_ms: null, retention_bytes: null, segment_bytes: null, created_at: null, config: null }
-            : {
-                retention_ms: int64(stored?.retentionMs ?? -1n),
-                retention_bytes: int64(stored?.retentionBytes ?? -1n),
-                segment_bytes: int64(stored?.segmentBytes ?? 0n),
-                created_at: timeOrNull(stored?.createdAt ?? null),
-                config: Object.fromEntries([...stored?.config ?? []].map(([name, value]) => [name, cut(value)]))
-              }
+          // A retention of 0 or −1, and a segment size of 0 or less, count as not set.
+          const setting = (value: bigint | undefined, isSet: boolean, fallback: bigint) => ({
+            value: stored === null ? null : int64(value !== undefined && isSet ? value : fallback),
+            source: stored === null ? null : value !== undefined && isSet ? 'stored' : 'default'
+          })
+          const limit = (value: bigint | undefined) => setting(value, value !== 0n && value !== -1n, -1n)
+          const retentionMs = limit(stored?.retentionMs)
+          const retentionBytes = limit(stored?.retentionBytes)
+          const segmentBytes = setting(stored?.segmentBytes, (stored?.segmentBytes ?? 0n) > 0n, 4_194_304n)
           return {
             name,
             exists: topic !== undefined,
             partitions: topic?.partitions.length ?? 0,
             replication_factor: topic?.partitions[0]?.replicas.length ?? 0,
-            ...values,
-            sources: { retention_ms: source, retention_bytes: source, segment_bytes: source }
+            retention_ms: retentionMs.value,
+            retention_bytes: retentionBytes.value,
+            segment_bytes: segmentBytes.value,
+            config_created_at: timeOrNull(stored?.createdAt ?? null),
+            config: stored === null
+              ? null
+              : Object.fromEntries([...stored?.config ?? []].map(([name, value]) => [name, cut(value)])),
+            sources: {
+              retention_ms: retentionMs.source,
+              retention_bytes: retentionBytes.source,
+              segment_bytes: segmentBytes.source
+            }
           }
         })
       })
@@ -866,12 +877,41 @@ const tools: Record<string, Tool> = {
       byNumber(magnitude(b.lag), magnitude(a.lag)) || byNumber(a.lag, b.lag) || byCodeUnit(a.groupId, b.groupId) ||
       byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition)
     )
+<<<<<<< HEAD
     const withoutRows = groups.filter(({ groupId, group, lags }) => {
       if (rows.some(row => row.groupId === groupId)) return false
       if (onlyGroup !== undefined || group.metadata === null) return true
       if (lags.some(({ lag }) => lag === null || lag < 0n)) return true
       const subscribed = (group.metadata?.members ?? []).flatMap(({ subscriptions }) => subscriptions)
       return lags.length === 0 && (onlyTopic === undefined || subscribed.includes(onlyTopic))
+=======
+    return paged({
+      rows,
+      content: rows => ({
+        lag: rows.map(({ groupId, topic, partition, commit, lag, memberId }) => ({
+          group_id: groupId,
+          topic,
+          partition,
+          committed_offset: int64(commit.offset),
+          log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
+          lag: int64(lag),
+          committed_at: timeOrNull(commit.committedAt),
+          commit_age_ms: age(observedAt, commit.committedAt),
+          member_id: memberId
+        })),
+        groups: groups.filter(({ groupId }) => rows.some(row => row.groupId === groupId))
+          .sort((a, b) => byCodeUnit(a.groupId, b.groupId))
+          .map(({ groupId, offsets }) => {
+            const lags = knownLags(space, offsets)
+            return {
+              group_id: groupId,
+              total_lag: totalOrNull(lags),
+              partitions: lags.length,
+              partitions_unknown: offsets.length - lags.length
+            }
+          })
+      })
+>>>>>>> figures
     })
     // After the rows, a page has groups without any.
     type Item = { row: typeof rows[number] } | { without: string }

@@ -1,10 +1,12 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { recording } from '../support/paths.ts'
-import { buildSyncedApp, callTool, fill } from '../support/service.ts'
+import { buildSyncedApp, buildTestApp, CALLER, callTool, fill } from '../support/service.ts'
 
 interface Scrape {
   at_ms: number
@@ -32,15 +34,22 @@ async function serve (t: Test, pages: (string | undefined)[]): Promise<string> {
   return `127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
-async function build (t: Test, pages: (string | undefined)[]) {
+async function build (t: Test, pages: (string | undefined)[], env: Record<string, string> = {}) {
   const etcd = await startEtcd(t)
   const Brokers = pages.map((_, NodeID) => ({ NodeID, Host: `broker-${NodeID}`, Port: 9092 }))
   await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: JSON.stringify({ Brokers }) }])
   const address = await serve(t, pages)
   return {
-    app: await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: `http://${address}/{node_id}/metrics` }),
+    app: await buildSyncedApp(t, etcd, {
+      KAFSCALE_MCP_BROKER_METRICS_URL: `http://${address}/{node_id}/metrics`,
+      ...env,
+    }),
     address,
   }
+}
+
+function outputSchemaOf (app: FastifyInstance): object {
+  return app.tools.list(CALLER.principal).find(({ name }) => name === 'cluster_metrics')?.outputSchema ?? {}
 }
 
 t.test('the answer has the figures of the cluster and of each broker', needsEtcd(), async t => {
@@ -88,6 +97,137 @@ t.test('a broker that does not answer is listed, with unknown figures', needsEtc
   t.match(status, {
     brokers_reachable: 1,
     brokers: [{ metrics: 'unreachable', s3_state: 'unknown' }, { metrics: 'ok' }],
+  })
+})
+
+/** A page of a broker with other figures. */
+function pageWith (figures: Record<string, number>): string {
+  const missing = new Set(Object.keys(figures))
+  const lines = pageOf(0, 20_000).split('\n').map(line => {
+    const name = line.replace(/ [^ ]*$/, '')
+    return missing.delete(name) ? `${name} ${figures[name]}` : line
+  })
+  if (missing.size > 0) throw new Error(`the page lacks ${[...missing].join(', ')}`)
+  return lines.join('\n')
+}
+
+/** Latencies of produce requests as figures of a page: how many took at most 5, 50 and 5000 ms, and how many in all. */
+function latencies (upTo5: number, upTo50: number, upTo5000: number, all: number): Record<string, number> {
+  const upTo = (le: number) => le < 5 ? 0 : le < 50 ? upTo5 : le < 5000 ? upTo50 : upTo5000
+  const buckets = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 5000].map(le =>
+    [`kafscale_produce_latency_ms_bucket{le="${le}"}`, upTo(le)])
+  return {
+    ...Object.fromEntries(buckets) as Record<string, number>,
+    'kafscale_produce_latency_ms_bucket{le="+Inf"}': all,
+    kafscale_produce_latency_ms_count: all,
+  }
+}
+
+t.test('a broker whose S3 is down is named next to the mean, in which it hardly counts', needsEtcd(), async t => {
+  const down = {
+    'kafscale_s3_health_state{state="healthy"}': 0,
+    'kafscale_s3_health_state{state="unavailable"}': 1,
+    kafscale_s3_error_rate: 1,
+    kafscale_s3_latency_ms_avg: 2_300,
+    kafscale_s3_state_duration_seconds: 90,
+    kafscale_produce_rps: 0,
+    kafscale_fetch_rps: 1,
+  }
+  const busy = { kafscale_s3_error_rate: 0, kafscale_s3_latency_ms_avg: 20, kafscale_produce_rps: 99 }
+  const { app, address } = await build(t, [
+    pageWith({ ...busy, kafscale_fetch_rps: 0 }), pageWith(down), undefined,
+  ])
+  const { structuredContent: metrics = {} } = await callTool(app, 'cluster_metrics')
+  const since = new Date(Date.parse(String(metrics.observed_at)) - 90_000).toISOString()
+  t.match(metrics, {
+    s3_state: 'unavailable',
+    s3_latency_ms: (20 * 99 + 2_300) / 100,
+    s3_error_rate: 0.01,
+    s3_worst_broker: {
+      node_id: 1,
+      address,
+      s3_state: 'unavailable',
+      s3_state_since: since,
+      s3_latency_ms: 2_300,
+      s3_error_rate: 1,
+    },
+    brokers: [{ s3_state_since: /^2/ }, { s3_state_since: since }, { s3_state_since: null }],
+  })
+  const fromZeroTime = await build(t, [pageWith({ kafscale_s3_state_duration_seconds: 63_899_000_000 })])
+  t.match((await callTool(fromZeroTime.app, 'cluster_metrics')).structuredContent, {
+    s3_worst_broker: { s3_state_since: null },
+  }, 'a duration since Go\'s zero time')
+  const { structuredContent: status } = await callTool(app, 'cluster_status')
+  t.match(status, { s3: { state: 'unavailable', latency_ms: 42.8, worst_latency_ms: 2_300 } })
+})
+
+t.test('produce latency is that since the broker started, and that since the previous scrape', needsEtcd(), async t => {
+  const uptime = 1_000
+  const pages: (string | undefined)[] = [
+    pageWith({ ...latencies(0, 900, 1_000, 1_000), kafscale_broker_uptime_seconds: uptime }),
+  ]
+  const { app } = await build(t, pages, { KAFSCALE_MCP_METRICS_MAX_AGE: '0' })
+  const scrape = async () => (await callTool(app, 'cluster_metrics')).structuredContent ?? {}
+  const both = (figures: unknown) => {
+    const window = { produce_latency_window_ms: figures }
+    return { ...window, brokers: [window] }
+  }
+
+  t.match(await scrape(), { produce_latency_ms: { p50: Number, p99: Number }, ...both(null) }, 'no scrape before')
+
+  // Of ten further requests, one took more than 5 s.
+  pages[0] = pageWith({ ...latencies(0, 905, 1_009, 1_010), kafscale_broker_uptime_seconds: uptime + 1 })
+  const slow = await scrape()
+  t.match(slow, {
+    produce_latency_ms: { p50: Number, p95: Number, p99: Number },
+    ...both({ p50: 50, p95: 'over 5000 ms', p99: 'over 5000 ms', requests: 10, window_seconds: Number }),
+  })
+  t.ok(new Ajv2020({ allowUnionTypes: true }).validate(outputSchemaOf(app), slow), 'matches the published schema')
+
+  t.match(await scrape(), both({ p50: null, p95: null, p99: null, requests: 0 }), 'no request since')
+
+  pages[0] = pageWith({ ...latencies(2, 2, 2, 2), kafscale_broker_uptime_seconds: 0.001 })
+  t.match(await scrape(), both({ p50: 3.5, requests: 2, window_seconds: 0.001 }), 'the broker has restarted')
+
+  pages[0] = undefined
+  t.match((await callTool(app, 'cluster_metrics')).isError, true)
+  pages[0] = pageWith({ ...latencies(3, 3, 3, 3), kafscale_broker_uptime_seconds: 500 })
+  t.match(await scrape(), both({ requests: 1 }), 'a scrape that failed makes the window longer')
+})
+
+t.test('a URL that several brokers answer has no window between two of them', needsEtcd(), async t => {
+  const pages = [pageWith({ ...latencies(0, 900, 1_000, 1_000), kafscale_broker_uptime_seconds: 1_000 })]
+  const address = await serve(t, pages)
+  const app = await buildTestApp(t, {
+    KAFSCALE_MCP_BROKER_METRICS_URL: `http://${address}/0/metrics`,
+    KAFSCALE_MCP_METRICS_MAX_AGE: '0',
+  })
+  const windows: unknown[] = []
+  for (const [requests, uptime] of [[1_000, 1_000], [2_000, 5_000], [2_001, 5_000]] as const) {
+    pages[0] = pageWith({ ...latencies(0, 900, requests, requests), kafscale_broker_uptime_seconds: uptime })
+    windows.push((await app.brokerMetrics.scrape()).window?.latencyMs.at(-1)?.count ?? null)
+  }
+  t.strictSame(windows, [null, null, 1])
+})
+
+t.test('admin requests by API, and denials by action and resource', needsEtcd(), async t => {
+  const [before = '', after = ''] = pageOf(0, 20_000).split(/^kafscale_a(?:dmin|uthz).*\n/m)
+  const page = `${before}kafscale_admin_requests_total{api="DescribeConfigs"} 4
+kafscale_admin_request_errors_total{api="DescribeConfigs"} 1
+kafscale_admin_request_latency_ms_avg{api="DescribeConfigs"} 2.500
+kafscale_authz_denied_total 3
+kafscale_authz_denied_total{action="admin",resource="cluster"} 1
+kafscale_authz_denied_total{action="fetch",resource="topic"} 2
+${after.replaceAll(/^kafscale_a(?:dmin|uthz).*\n/gm, '')}`
+  const { app } = await build(t, [page, page])
+  t.match((await callTool(app, 'cluster_metrics')).structuredContent, {
+    admin_requests_total: 8,
+    admin_requests: [{ api: 'DescribeConfigs', requests: 8, errors: 2, latency_ms: 2.5 }],
+    authz_denied_total: 6,
+    authz_denials: [
+      { action: 'admin', resource: 'cluster', requests: 2 },
+      { action: 'fetch', resource: 'topic', requests: 4 },
+    ],
   })
 })
 

@@ -40,7 +40,9 @@ const NAMES = [
   'list_topics',
 ]
 const PAGED = NAMES.filter(name => name !== 'cluster_metrics' && name !== 'explain_access')
-/** Of the 24 KB for all definitions, what is reserved for future tools. */
+/** For all tools, including those of the future: what a model reads, and the output schemas. */
+const MAX_BYTES = { definitions: 14_000, outputSchemas: 30_000 }
+/** Of these, what is reserved for future tools. */
 const ROOM_BYTES = 4_000
 const INT64 = [
   'revision',
@@ -201,8 +203,10 @@ t.test('clients get ten tools, in a fixed order', async t => {
     }
   })
 
-  t.test('in less than 24 KB, including the reserve for future tools', async t => {
-    t.ok(Buffer.byteLength(JSON.stringify(definitions)) < 24_000 - ROOM_BYTES)
+  t.test('in less than 14 KB, and 30 KB of output schemas, including the reserve for future tools', async t => {
+    const size = (value: unknown) => Buffer.byteLength(JSON.stringify(value)) + ROOM_BYTES
+    t.ok(size(definitions.map(tool => ({ ...tool, outputSchema: undefined }))) < MAX_BYTES.definitions)
+    t.ok(size(definitions.map(tool => tool.outputSchema)) < MAX_BYTES.outputSchemas)
   })
 })
 
@@ -269,6 +273,49 @@ t.test('the recorded cluster', needsEtcd(), async t => {
 function withoutTimes (answer: Record<string, unknown>): unknown {
   return JSON.parse(JSON.stringify(answer, (name, value) => /observed_at|age_ms/.test(name) ? undefined : value))
 }
+
+t.test('placeholder times are null, and a time far ahead has no age', needsEtcd(), async t => {
+  const atMs = (text: string) => Date.parse(text)
+  const member = (heartbeatAtMs: number) => ({
+    clientId: '', clientHost: '', heartbeatAtMs, assignments: new Map(), subscriptions: [], sessionTimeoutMs: 10_000,
+  })
+  const [zero, epoch, distant] = [atMs('0001-01-01T00:00:00Z'), 0, atMs('2060-01-01T00:00:00Z')]
+  const topicConfig = {
+    partitions: 1, replicationFactor: 1, retentionMs: 1, retentionBytes: 1, segmentBytes: 1, config: new Map(),
+  }
+  const etcd = await startEtcd(t)
+  await fill(etcd, [
+    snapshot([topic('a', 3)]),
+    nextOffset('a', 0, 9),
+    nextOffset('a', 1, 9),
+    nextOffset('a', 2, 9),
+    {
+      key: formatKey({ kind: 'topic-config', topic: 'a' }),
+      value: encodeTopicConfig('a', {
+        ...topicConfig, createdAtMs: zero,
+      })
+    },
+    ...[zero, epoch, distant].map((committedAtMs, partition) => ({
+      key: formatKey({ kind: 'committed-offset', group: 'g', topic: 'a', partition }),
+      value: encodeCommittedOffset({ offset: 1, metadata: '', committedAtMs }),
+    })),
+    group('g', { members: new Map([['m0', member(zero)], ['m1', member(epoch)], ['m2', member(distant)]]) }),
+  ])
+  const app = await buildSyncedApp(t, etcd)
+  const shown = '2060-01-01T00:00:00.000Z'
+  t.match(await ask(app, 'describe_configs'), { configs: [{ config_created_at: null }] })
+  t.match(await ask(app, 'fetch_offsets', { group_id: 'g' }), {
+    offsets: [{ committed_at: null }, { committed_at: null }, { committed_at: shown }],
+  })
+  t.match(await ask(app, 'consumer_lag'), {
+    lag: [null, null, shown].map(at => ({ committed_at: at, commit_age_ms: null })),
+  })
+  t.match(await ask(app, 'describe_group', { group_id: 'g' }), {
+    stale: true,
+    members: [null, null, shown].map(at => ({ heartbeat_at: at, heartbeat_age_ms: null, stale: true })),
+  })
+  t.match(await ask(app, 'list_groups'), { groups: [{ stale: true, last_commit_at: shown }] })
+})
 
 t.test('text that users of the cluster have chosen', needsEtcd(), async t => {
   const names = [

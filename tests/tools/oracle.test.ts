@@ -325,8 +325,8 @@ t.test('timestamps', async t => {
   t.equal(time('2026-07-16T08:51:40Z'), '2026-07-16T08:51:40.000Z')
   t.equal(time('2026-07-16T08:51:40.123999999Z'), '2026-07-16T08:51:40.123Z')
   t.equal(time('2026-07-16T08:51:40.5+02:30'), '2026-07-16T06:21:40.500Z')
-  t.equal(time('1969-12-31T23:59:59.9999Z'), '1969-12-31T23:59:59.999Z')
-  t.equal(time('0001-01-01T00:00:00Z'), '0001-01-01T00:00:00.000Z')
+  t.equal(time('1971-01-01T00:00:00Z'), '1971-01-01T00:00:00.000Z')
+  t.equal(time('2099-12-31T23:59:59.9999Z'), '2099-12-31T23:59:59.999Z')
   t.equal(time('2024-02-29T00:00:00Z'), '2024-02-29T00:00:00.000Z')
   t.strictSame(
     [
@@ -341,8 +341,11 @@ t.test('timestamps', async t => {
       '0000-01-01T00:00:00+01:00',
       '9999-12-31T23:59:59-01:00',
       '2026-07-16T08:51:40Z\n',
+      '0001-01-01T00:00:00Z',
+      '1970-12-31T23:59:59.999Z',
+      '2100-01-01T00:00:00Z',
     ].map(time),
-    Array(11).fill(null)
+    Array(14).fill(null)
   )
 })
 
@@ -549,6 +552,7 @@ t.test('configs: stored, default, undecodable, without a topic', async t => {
       name: 'stored',
       partitions: 9,
       retentionMs: 2n ** 63n - 1n,
+      retentionBytes: 1_000n,
       config: [['__proto__', long], ['a', long.slice(1)]],
     }),
     '/kafscale/topics/garbage/config': 'garbage',
@@ -563,8 +567,8 @@ t.test('configs: stored, default, undecodable, without a topic', async t => {
     replication_factor: 0,
     retention_ms: -1,
     retention_bytes: -1,
-    segment_bytes: 0,
-    created_at: null,
+    segment_bytes: 4_194_304,
+    config_created_at: null,
     config: {},
   }
   const sources = (source: string | null): Record<string, string | null> => ({
@@ -585,7 +589,7 @@ t.test('configs: stored, default, undecodable, without a topic', async t => {
           retention_ms: null,
           retention_bytes: null,
           segment_bytes: null,
-          created_at: null,
+          config_created_at: null,
           config: null,
           sources: sources(null),
         },
@@ -594,12 +598,12 @@ t.test('configs: stored, default, undecodable, without a topic', async t => {
           exists: false,
           partitions: 0,
           replication_factor: 0,
-          retention_ms: 0,
+          retention_ms: -1,
           retention_bytes: -1,
-          segment_bytes: 0,
-          created_at: '2026-07-16T08:51:40.000Z',
+          segment_bytes: 4_194_304,
+          config_created_at: '2026-07-16T08:51:40.000Z',
           config: {},
-          sources: sources('stored'),
+          sources: sources('default'),
         },
         { name: 'plain', exists: true, ...nothing, sources: sources('default') },
         {
@@ -608,11 +612,11 @@ t.test('configs: stored, default, undecodable, without a topic', async t => {
           partitions: 2,
           replication_factor: 2,
           retention_ms: '9223372036854775807',
-          retention_bytes: 0,
-          segment_bytes: 0,
-          created_at: null,
+          retention_bytes: 1_000,
+          segment_bytes: 4_194_304,
+          config_created_at: null,
           config: { ['__proto__']: `${'€'.repeat(1358)}… [cut, 4098 bytes]`, a: long.slice(1) },
-          sources: sources('stored'),
+          sources: { ...sources('stored'), segment_bytes: 'default' },
         },
       ],
       total: 4,
@@ -721,8 +725,8 @@ t.test('the recording', async t => {
         retention_ms: '9223372036854775807',
         retention_bytes: -1,
         replication_factor: 2,
-        created_at: '2026-11-23T13:20:55.000Z',
-        sources: { retention_ms: 'stored' },
+        config_created_at: '2026-11-23T13:20:55.000Z',
+        sources: { retention_ms: 'stored', retention_bytes: 'default', segment_bytes: 'default' },
       },
       { name: 'shipments', partitions: 6, replication_factor: 1 },
     ],

@@ -175,7 +175,7 @@ function withHealth (wanted: Record<string, unknown>, actual: Record<string, unk
       metrics: 'not_configured',
       s3_state: 'unknown',
     })),
-    s3: { state: 'unknown', latency_ms: null },
+    s3: { state: 'unknown', latency_ms: null, worst_latency_ms: null },
     etcd: {
       state: 'connected',
       age_ms: typeof age === 'number' && age >= 0 ? age : 'a number',

@@ -5,12 +5,18 @@ import { cut } from './schema.ts'
 /** For members whose stored session timeout is 0. */
 const DEFAULT_SESSION_TIMEOUT_MS = 30_000
 
-/** Milliseconds from an instant to the time at which the answer was observed, at least 0. */
+/** How far the clock of a broker may be ahead. */
+const MAX_AHEAD_MS = 24 * 60 * 60 * 1000
+
+/**
+ * Milliseconds from an instant to the time at which the answer was observed, at least 0; `null` if the instant is
+ * unknown or lies so far ahead that no age can be told.
+ */
 export function ageMs (instantMs: number | null, observedAtMs: number): number | null {
-  return instantMs === null ? null : Math.max(0, observedAtMs - instantMs)
+  return instantMs === null || instantMs > observedAtMs + MAX_AHEAD_MS ? null : Math.max(0, observedAtMs - instantMs)
 }
 
-/** Whether a member's last heartbeat is missing or older than its session timeout. */
+/** Whether the age of a member's last heartbeat is unknown, or more than its session timeout. */
 export function isStale ({ heartbeatAtMs, sessionTimeoutMs }: GroupMember, observedAtMs: number): boolean {
   const age = ageMs(heartbeatAtMs, observedAtMs)
   return age === null || age > (sessionTimeoutMs || DEFAULT_SESSION_TIMEOUT_MS)

@@ -15,6 +15,7 @@ export function means<T extends TSchema> (schema: T, meaning: string): T {
 
 export const text = Type.String()
 export const integer = Type.Integer()
+export const number = Type.Number()
 export const flag = Type.Boolean()
 export const textOrNull = Type.Unsafe<string | null>({ type: ['string', 'null'] })
 export const integerOrNull = Type.Unsafe<number | null>({ type: ['integer', 'null'] })
