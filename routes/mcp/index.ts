@@ -21,6 +21,7 @@ import { NO_SCOPE, SCOPES } from '../../plugins/rbac/decide.ts'
 import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import type { Caller } from '../../tools/tool.ts'
 import { ExchangeTransport } from './exchange.ts'
+import { withoutNulls } from './nulls.ts'
 import { authInfoOf, McpToolServer } from './server.ts'
 
 const MODERN = '2026-07-28'
@@ -31,7 +32,7 @@ const MAX_ID_LENGTH = 256
 /** Requests with a single response in every revision. */
 const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
 
-/** The body as received and as parsed; `json` is `undefined` if it is not valid JSON. */
+/** The body as received, and as parsed, without what is `null`; `json` is `undefined` if it is not valid JSON. */
 interface Body { text: string, json: unknown }
 
 /**
@@ -54,7 +55,7 @@ export default async function mcp (app: FastifyInstance) {
   app.addContentTypeParser(
     '*',
     { parseAs: 'string' },
-    async (_: FastifyRequest, text: string) => ({ text, json: checkComplexity(parseJson(text)) })
+    async (_: FastifyRequest, text: string) => ({ text, json: withoutNulls(checkComplexity(parseJson(text))) })
   )
 
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
