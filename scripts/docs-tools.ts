@@ -53,7 +53,8 @@ What each tool takes and returns, as a contract with agents. All tools are read-
 - **Pages**: \`limit\` is 1 to 1000, 100 by default. For the next page, pass \`next_cursor\` as \`cursor\`, with
   the same arguments. A cursor stays valid when rows are deleted, and works on every replica.
 - **Filtering**: what a caller may not see is missing from every list, count and sum, as if it did not exist.
-- **Input** properties that are \`null\` count as absent.`,
+- **Input**: an optional property that is \`null\`, an empty text or an empty list counts as absent. A required one that
+  is empty is \`INVALID_ARGUMENT\`.`,
     `## Errors
 
 A failed call returns \`isError\` with the text \`CODE: what happened. What to do next.\` For programs,

@@ -1,4 +1,5 @@
-/** Validates the input of a tool against its schema and describes the mistakes. */
+/** Reads the input of a tool as its caller means it, validates it against the schema, and describes the mistakes. */
+import type { TObject } from '@sinclair/typebox'
 import type { ErrorObject, ValidateFunction } from 'ajv'
 import { InvalidArgument } from '../../errors.ts'
 import { quote } from '../../lib/printable.ts'
@@ -7,23 +8,48 @@ import type { Tool } from '../../tools/tool.ts'
 /** Mistakes beyond this are only counted, because a small input can contain thousands. */
 const MAX_MISTAKES = 20
 
+type Input = Record<string, unknown>
+
 /**
- * Returns the input as the tool's schema accepts it. A property that is `null` counts as absent.
+ * Returns the input as the tool's schema accepts it. Some models fill in every property, so an optional one that is
+ * `null`, an empty text or an empty list counts as absent.
  * @throws {InvalidArgument} describing the mistakes
  */
-export function validInput (tool: Tool, validate: ValidateFunction, input: unknown = {}): Record<string, unknown> {
-  const given = typeof input === 'object' && input !== null && !Array.isArray(input)
-    ? Object.fromEntries(
-      Object.entries(input).filter(([name, value]) => value !== null || !Object.hasOwn(tool.input.properties, name))
-    )
-    : input
-  if (!validate(given)) throw new InvalidArgument(describeAll(validate.errors ?? []))
-  return given as Record<string, unknown>
+export function validInput (tool: Tool, validate: ValidateFunction, input: unknown = {}): Input {
+  const given = isObject(input) ? withoutEmpty(tool.input, input) : input
+  const mistakes = validate(given) ? [] : validate.errors ?? []
+  const empty = isObject(given) ? emptyIn(tool.input, given) : []
+  if (mistakes.length + empty.length > 0) throw new InvalidArgument(listed([...empty, ...mistakes.map(describe)]))
+  return given as Input
 }
 
-function describeAll (errors: ErrorObject[]): string {
-  const more = errors.length - MAX_MISTAKES
-  return errors.slice(0, MAX_MISTAKES).map(describe).join('; ') + (more > 0 ? `; and ${more} more` : '')
+function isObject (value: unknown): value is Input {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function isEmpty (value: unknown): boolean {
+  return value === '' || (Array.isArray(value) && value.length === 0)
+}
+
+function withoutEmpty ({ properties, required = [] }: TObject, input: Input): Input {
+  return Object.fromEntries(Object.entries(input).filter(([name, value]) =>
+    !Object.hasOwn(properties, name) || !(value === null || (isEmpty(value) && !required.includes(name)))))
+}
+
+/** The required properties, and the items of lists, that are given but empty. */
+function emptyIn ({ properties, required = [] }: TObject, input: Input): string[] {
+  return Object.keys(properties).filter(name => Object.hasOwn(input, name)).flatMap(name => {
+    const value = input[name]
+    if (isEmpty(value) && required.includes(name)) return [`${quote(name)} is required and must not be empty`]
+    return Array.isArray(value)
+      ? value.flatMap((item, index) => item === '' ? [`${quote(`${name}.${index}`)} must not be empty`] : [])
+      : []
+  })
+}
+
+function listed (mistakes: string[]): string {
+  const more = mistakes.length - MAX_MISTAKES
+  return mistakes.slice(0, MAX_MISTAKES).join('; ') + (more > 0 ? `; and ${more} more` : '')
 }
 
 function describe ({ instancePath, keyword, message = 'is not valid', params }: ErrorObject): string {

@@ -7,16 +7,16 @@ const MAX_VALUES = 20_000
 const [QUOTE, BACKSLASH, COMMA] = ['"', '\\', ','].map(character => character.charCodeAt(0))
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [...'[]{}'].map(character => character.charCodeAt(0))
 
-/** The body as received and as parsed; `json` is `undefined` if it is not valid JSON. */
-export interface Body { text: string, json: unknown }
-
-/** Like the SDK, ignores a byte order mark. @throws {TooComplex} before anything is parsed */
-export function parseBody (text: string): Body {
+/**
+ * The JSON of a body; `undefined` if it is not valid. Like the SDK, ignores a byte order mark.
+ * @throws {TooComplex} before anything is parsed
+ */
+export function parseBody (text: string): unknown {
   checkComplexity(text)
   try {
-    return { text, json: JSON.parse(text.replace(/^\ufeff/, '')) }
+    return JSON.parse(text.replace(/^\ufeff/, ''))
   } catch {
-    return { text, json: undefined }
+    return undefined
   }
 }
 

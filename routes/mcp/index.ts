@@ -21,8 +21,9 @@ import type { Principal } from '../../plugins/auth/principal.ts'
 import { NO_SCOPE, SCOPES } from '../../plugins/rbac/decide.ts'
 import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import type { Caller } from '../../tools/tool.ts'
-import { type Body, parseBody } from './body.ts'
+import { parseBody } from './body.ts'
 import { ExchangeTransport } from './exchange.ts'
+import { withoutNulls } from './nulls.ts'
 import { authInfoOf, McpToolServer } from './server.ts'
 
 const MODERN = '2026-07-28'
@@ -34,6 +35,9 @@ const MAX_ID_LENGTH = 256
 const MAX_METHOD_LENGTH = 256
 /** Requests with a single response in every revision. */
 const ONE_MESSAGE_METHODS = new Set(['tools/call', 'tools/list'])
+
+/** The body as received, and as parsed, without what is `null`; `json` is `undefined` if it is not valid JSON. */
+interface Body { text: string, json: unknown }
 
 /**
  * `POST /mcp`: MCP over streamable HTTP, revision 2026-07-28 and the 2025 revisions, without sessions.
@@ -52,7 +56,8 @@ export default async function mcp (app: FastifyInstance) {
   app.addHook('onClose', () => modern.close())
 
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'string' }, async (_: FastifyRequest, text: string) => parseBody(text))
+  app.addContentTypeParser('*', { parseAs: 'string' }, async (_: FastifyRequest, text: string): Promise<Body> =>
+    ({ text, json: withoutNulls(parseBody(text)) }))
 
   app.post<{ Body: Body | undefined }>('/mcp', async (request, reply) => {
     const message = request.body?.json

@@ -250,12 +250,26 @@ t.test('the recorded cluster', needsEtcd(), async t => {
     })
   })
 
-  t.test('a property that is null counts as absent', async t => {
+  t.test('an optional property that is null or empty counts as absent', async t => {
     for (const { name, inputSchema } of app.tools.list(CALLER.principal).filter(({ name }) => PAGED.includes(name))) {
       const { properties } = inputSchema as { properties: object }
-      const nulls = Object.fromEntries(Object.keys(properties).map(property => [property, null]))
-      const given = await ask(app, name, { ...nulls, ...inputs[name] })
-      t.strictSame(withoutTimes(given), withoutTimes(await ask(app, name, inputs[name])), name)
+      const first = await ask(app, name, { ...inputs[name], limit: 1 })
+      for (const nothing of [null, '', []]) {
+        const empty = Object.fromEntries(Object.keys(properties).map(property => [property, nothing]))
+        const given = await ask(app, name, { ...empty, ...inputs[name] })
+        const message = `${name} ${JSON.stringify(nothing)}`
+        t.strictSame(withoutTimes(given), withoutTimes(await ask(app, name, inputs[name])), message)
+        const firstGiven = await ask(app, name, { ...empty, ...inputs[name], limit: 1 })
+        t.equal(firstGiven['next_cursor'], first['next_cursor'], `${message} does not change the cursor`)
+      }
+    }
+  })
+
+  t.test('a required text that is empty is refused as such', async t => {
+    for (const name of ['describe_group', 'fetch_offsets']) {
+      const { content, _meta } = await callTool(app, name, { group_id: '' })
+      t.match(_meta, { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT' } }, name)
+      t.match(content[0]?.text, '"group_id" is required and must not be empty')
     }
   })
 
@@ -678,7 +692,6 @@ t.test('pages', needsEtcd(), async t => {
       const [digest, ...position] = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as unknown[]
       const encode = (content: unknown) => Buffer.from(JSON.stringify(content)).toString('base64url')
       const malformed = [
-        '',
         ' ',
         'x',
         '{}',

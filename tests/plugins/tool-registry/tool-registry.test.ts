@@ -123,12 +123,37 @@ t.test('input that does not match the schema is rejected, with every mistake', a
   for (const input of ['text', 5, true, [], null]) t.equal(await refusal(input), 'the input must be object')
 })
 
-t.test('a property that is null counts as absent', async t => {
+t.test('an optional property that is null or empty counts as absent, and a required one is refused', async t => {
   const app = await buildTestApp(t)
-  app.tools.declare(tool({ properties: { group_id: Type.String(), limit, pattern: Type.Optional(Type.String()) } }))
-  t.strictSame((await call(app, { group_id: 'a', limit: null, pattern: null })).structuredContent, {
-    input: { group_id: 'a' },
-  })
+  const names = Type.Array(Type.String())
+  app.tools.declare(tool({
+    properties: {
+      group_id: Type.String(),
+      members: names,
+      limit,
+      pattern: Type.Optional(Type.String()),
+      names: Type.Optional(names),
+    }
+  }))
+  const required = { group_id: 'a', members: ['b'] }
+  for (const nothing of [null, '', []]) {
+    const input = { ...required, limit: nothing, pattern: nothing, names: nothing }
+    t.strictSame((await call(app, input)).structuredContent, { input: required }, JSON.stringify(nothing))
+  }
+  for (const [input, mistakes] of [
+    [{ ...required, group_id: '' }, '"group_id" is required and must not be empty'],
+    [{ ...required, group_id: null }, '"group_id" is required'],
+    [{ ...required, members: [] }, '"members" is required and must not be empty'],
+    [{ group_id: '', members: [], limit: 0 }, '"group_id" is required and must not be empty; ' +
+      '"members" is required and must not be empty; "limit" must be >= 1'],
+    [{ ...required, members: ['b', ''] }, '"members.1" must not be empty'],
+    [{ ...required, names: [''] }, '"names.0" must not be empty'],
+  ] as const) {
+    t.match((await call(app, input)).content[0]?.text, `tool's input schema: ${mistakes}. Correct them`)
+  }
+  for (const blank of [' ', [' ']]) {
+    t.match((await call(app, { ...required, pattern: blank, names: blank })).content[0]?.text, /must be/, 'not empty')
+  }
 })
 
 t.test('a failure states its code, what happened and what to do', async t => {

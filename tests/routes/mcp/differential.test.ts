@@ -1,6 +1,6 @@
 /**
- * For any request, `/mcp` answers what the SDK's own HTTP entry answers over the same server: the long-lived exchange
- * only differs in speed.
+ * For any request, `/mcp` answers what the SDK's own HTTP entry answers over the same server to that request without
+ * what is `null`: the long-lived exchange only differs in speed.
  */
 import { setTimeout } from 'node:timers/promises'
 import {
@@ -13,6 +13,7 @@ import fc from 'fast-check'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { GroupNotFound } from '../../../errors.ts'
+import { withoutNulls } from '../../../routes/mcp/nulls.ts'
 import { authInfoOf, McpToolServer } from '../../../routes/mcp/server.ts'
 import { scaled } from '../../support/run.ts'
 import { buildTestApp, CALLER, legacy, modern } from '../../support/service.ts'
@@ -88,7 +89,8 @@ async function sdkAnswer (
   entry: ReturnType<typeof createMcpHandler>,
   { headers, body }: Request
 ): Promise<Answer> {
-  const request = new Request('http://localhost/mcp', { method: 'POST', headers, body: Buffer.from(textOf(body)) })
+  const text = textWithoutNulls(textOf(body))
+  const request = new Request('http://localhost/mcp', { method: 'POST', headers, body: Buffer.from(text) })
   const authInfo = authInfoOf(CALLER)
   const serve = async () => {
     if (!await isLegacyRequest(request)) return await entry.fetch(request, { authInfo })
@@ -120,6 +122,14 @@ function sorted (value: unknown): unknown {
   return Object.fromEntries(
     Object.entries(value).sort(([a], [b]) => a < b ? -1 : 1).map(([name, member]) => [name, sorted(member)])
   )
+}
+
+function textWithoutNulls (text: string): string {
+  try {
+    return JSON.stringify(withoutNulls(JSON.parse(text.replace(/^\ufeff/, ''))))
+  } catch {
+    return text
+  }
 }
 
 /** A string is sent as it is; any other body is sent as JSON. */

@@ -283,6 +283,81 @@ t.test('an unknown tool is a protocol error, which escapes invisible characters 
   t.equal(error.message, `Tool "\\u202e\\u0085\\n${x(125)}" does not exist. Call tools/list for those that do.`)
 })
 
+t.test('null in the parameters of a request means absent', async t => {
+  const app = await buildTestApp(t)
+  app.tools.declare(tool({ name: 'echo', properties: { text: Type.Optional(Type.String()) } }))
+  const send = async ({ payload, ...request }: ReturnType<typeof modern | typeof legacy>, params: object | null) => {
+    const response = await app.inject({ ...request, payload: { ...payload, params } })
+    return { status: response.statusCode, body: response.json() }
+  }
+
+  t.test('in the revisions of 2025, for every method', async t => {
+    const clientInfo = { name: 'a', version: '1' }
+    const initialize = { protocolVersion: '2025-06-18', capabilities: {}, clientInfo }
+    for (const [method, params, same] of [
+      ['tools/list', null, undefined],
+      ['tools/list', { cursor: null }, {}],
+      ['tools/list', { cursor: null, _meta: null }, {}],
+      ['tools/list', { _meta: { progressToken: null, 'example.com/a': null } }, {}],
+      ['tools/call', { name: 'echo', arguments: null }, { name: 'echo' }],
+      ['tools/call', { name: 'echo', arguments: null, _meta: null, task: null }, { name: 'echo' }],
+      ['tools/call', null, undefined],
+      ['ping', null, undefined],
+      ['ping', { _meta: null }, {}],
+      ['resources/list', { cursor: null }, {}],
+      ['prompts/list', { cursor: null }, {}],
+      ['initialize', { ...initialize, _meta: null }, initialize],
+      ['initialize', {
+        ...initialize,
+        capabilities: { roots: null, sampling: null, elicitation: null, experimental: null },
+        clientInfo: { ...clientInfo, title: null, icons: null },
+      }, initialize],
+      ['nope', null, undefined],
+    ] as const) {
+      const name = `${method} ${JSON.stringify(params)}`
+      const { payload, ...request } = legacy(method)
+      const without = await app.inject({ ...request, payload: { ...payload, params: same } })
+      t.strictSame(await send(legacy(method), params), { status: without.statusCode, body: without.json() }, name)
+    }
+    t.match(await send(legacy('tools/list'), null), { status: 200, body: { result: { tools: [] } } })
+    t.match(await send(legacy('tools/call'), { name: 'echo', arguments: null }), {
+      status: 200,
+      body: { result: { structuredContent: { input: {} } } },
+    })
+    const { payload, ...notification } = legacy('notifications/initialized')
+    const { id: _, ...message } = payload
+    t.equal((await app.inject({ ...notification, payload: { ...message, params: null } })).statusCode, 202)
+  })
+
+  t.test('in revision 2026-07-28', async t => {
+    for (const [method, params] of [
+      ['tools/list', { cursor: null }],
+      ['tools/call', { name: 'echo', arguments: null }],
+      ['tools/call', { name: 'echo', arguments: { text: null }, _meta: { progressToken: null } }],
+      ['server/discover', { cursor: null }],
+    ] as const) {
+      const request = modern(method, params)
+      const { payload: { params: { _meta: meta } } } = modern(method)
+      const without = await app.inject(modern(method, method === 'tools/call' ? { name: 'echo' } : {}))
+      t.equal(without.statusCode, 200)
+      t.strictSame(await send(request, { ...params, _meta: { ...meta, progressToken: null, 'a/b': null } }), {
+        status: 200,
+        body: without.json(),
+      }, `${method} ${JSON.stringify(params)}`)
+    }
+  })
+
+  t.test('in each message of a batch', async t => {
+    const { headers, payload } = legacy('tools/call')
+    const response = await app.inject({
+      ...legacy('ping'),
+      headers: { ...headers, 'mcp-protocol-version': '2025-03-26' },
+      payload: [1, 2].map(id => ({ ...payload, id, params: { name: 'echo', arguments: null, _meta: null } })),
+    })
+    t.match(response.json(), [1, 2].map(id => ({ id, result: { structuredContent: { input: {} } } })))
+  })
+})
+
 t.test('an id of more than 256 characters is refused, and not repeated', async t => {
   const app = await buildTestApp(t)
   for (const form of Object.values(forms)) {

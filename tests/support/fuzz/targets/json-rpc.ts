@@ -86,7 +86,7 @@ function depthOf (value: unknown): number {
 /** What is parsed, or undefined when it is too complex. Whatever else is thrown is a finding. */
 function parse (text: string): { json: unknown } | undefined {
   try {
-    return parseBody(text)
+    return { json: parseBody(text) }
   } catch (error) {
     if (error instanceof TooComplex) return undefined
     throw error
