@@ -26,6 +26,14 @@ t.test('.env.example and docs/configure.md list every setting with its default a
   }
 })
 
+t.test('what applies to tokens without a scope claim is the same everywhere', async t => {
+  const rule = 'A token without a scope claim, such as an app-only or service account token, ' +
+    'needs a role from a binding in the policy.'
+  for (const path of ['README.md', 'docs/security.md', 'chart/values.yaml']) {
+    t.ok(read(path).replace(/\s+(?:# )?/g, ' ').includes(rule), path)
+  }
+})
+
 t.test('the README', async t => {
   const readme = read('README.md')
   const rows = readme.split('\n').filter(line => line.startsWith('|'))

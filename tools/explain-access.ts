@@ -5,7 +5,7 @@ export default defineTool({
   name: 'explain_access',
   title: 'Explain my access',
   description: 'Who you are to this service, your roles, and for each tool whether you may call it, ' +
-    'which rule decides that, and what the call requires.',
+    'which rule decides that, and what the call requires. Answers everyone who is signed in.',
   operation: 'observe',
   input: input({}),
   output: object({
@@ -21,7 +21,8 @@ export default defineTool({
       allowed: flag,
       rule: means(
         text,
-        'The deciding rule, such as `observer.allow[0]`; `no-scope`, `no-role` or `no-rule` if nothing allows the call'
+        'The deciding rule, such as `observer.allow[0]`; `no-scope`, `no-role` or `no-rule` if nothing allows the ' +
+          'call; `signed-in` if this is enough'
       ),
       needs: means(textOrNull, 'What the call requires; `null` if it is allowed'),
     })),

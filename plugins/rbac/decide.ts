@@ -14,7 +14,7 @@ export interface Question {
 
 /**
  * `rule` names the deciding rule, such as `observer.allow[0]`, or is `no-scope`, `no-role` or `no-rule` when nothing
- * allows the call. `needs` says what the call requires.
+ * allows the call, and `signed-in` when being signed in is enough. `needs` says what the call requires.
  */
 export type Decision =
   | { kind: 'allowed', rule: string }
@@ -41,6 +41,14 @@ export function rolesOf (policy: Policy, principal: Principal): string[] {
 export function denyByScope ({ scopes }: Principal, { operation }: Question['tool']): Decision | undefined {
   const scope = SCOPES[operation]
   return scopes?.has(scope) === false ? { kind: 'denied', rule: NO_SCOPE, needs: `the scope ${scope}` } : undefined
+}
+
+/** The tool that answers everyone who is signed in: it tells callers why every other call is refused. */
+export const EVERYONES_TOOL = 'explain_access'
+
+/** Allows what everyone who is signed in may call, whatever the scopes, the roles and the rules say. */
+export function allowEveryone ({ name }: Question['tool'], decision: Decision): Decision {
+  return decision.kind === 'denied' && name === EVERYONES_TOOL ? { kind: 'allowed', rule: 'signed-in' } : decision
 }
 
 /** Decides by roles alone: at least one rule must allow, and none may deny. */
@@ -96,20 +104,32 @@ function matchesAny (globs: readonly string[] | undefined, name: string, absent:
 
 function isBound ({ claim, value, issuer }: Binding, { claims, issuer: own }: Principal): boolean {
   if (issuer !== undefined && issuer !== own) return false
-  const found = lookUp(claims, claim)
-  if (Array.isArray(found)) return found.includes(value)
-  if (typeof found !== 'string') return false
-  return found === value || (claim === 'scope' && found.split(' ').includes(value))
+  const found = lookUp(claims, claim.split('.'))
+  const values = SPLIT_CLAIMS.has(claim) && typeof found === 'string' ? found.split(' ') : [found].flat()
+  return [found, ...values].some(each => textOf(each) === String(value))
 }
 
-/** Finds a claim by its exact name or, failing that, by a dotted path. */
-function lookUp (claims: Readonly<Record<string, unknown>>, claim: string): unknown {
-  if (Object.hasOwn(claims, claim)) return claims[claim]
-  return claim.split('.').reduce<unknown>(
-    (value, name) =>
-      typeof value === 'object' && value !== null && Object.hasOwn(value, name)
-        ? value[name as keyof typeof value]
-        : undefined,
-    claims
-  )
+/** Claims whose text is a list of scopes, separated by spaces. */
+const SPLIT_CLAIMS = new Set(['scope', 'scp'])
+
+/** The text that a binding's value is compared with; undefined for a list, an object, or an inexact number. */
+function textOf (value: unknown): string | undefined {
+  if (typeof value === 'string') return value
+  return typeof value === 'boolean' || Number.isSafeInteger(value) ? String(value) : undefined
+}
+
+/**
+ * Finds a claim by a path whose names may contain dots: of the names that the path can begin with, the longest that
+ * leads to a value. So a claim whose name is the whole path takes precedence.
+ */
+function lookUp (value: unknown, path: readonly string[]): unknown {
+  if (path.length === 0) return value
+  if (typeof value !== 'object' || value === null) return undefined
+  for (let length = path.length; length > 0; length--) {
+    const name = path.slice(0, length).join('.')
+    if (!Object.hasOwn(value, name)) continue
+    const found = lookUp(value[name as keyof typeof value], path.slice(length))
+    if (found !== undefined) return found
+  }
+  return undefined
 }

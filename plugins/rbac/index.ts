@@ -6,7 +6,9 @@ import { quote } from '../../lib/printable.ts'
 import { watchFile } from '../../lib/watched-file.ts'
 import { ownEntry } from '../audit/record.ts'
 import type { Principal } from '../auth/principal.ts'
-import { decide, type Decision, denyByScope, type Question, rolesOf, seesEverything } from './decide.ts'
+import {
+  allowEveryone, decide, type Decision, denyByScope, EVERYONES_TOOL, type Question, rolesOf, seesEverything
+} from './decide.ts'
 import { NO_POLICY, parsePolicy, type Policy } from './policy.ts'
 
 declare module 'fastify' {
@@ -43,10 +45,12 @@ export default fp(async function rbac (app) {
   if (policyFile !== undefined) {
     const content = await readFile(policyFile)
     policy = firstPolicy(policyFile, content, app.tools.known)
+    warnOfIneffectiveRules()
     const reload = async (changed: Buffer) => {
       let warning: string | null = null
       try {
         policy = parsePolicy(changed.toString(), app.tools.known)
+        warnOfIneffectiveRules()
         visibilities = new Map()
         cachedDecisions = 0
         accesses = new WeakMap()
@@ -72,6 +76,17 @@ export default fp(async function rbac (app) {
     return access
   }
 
+  function warnOfIneffectiveRules (): void {
+    for (const [role, { deny }] of policy.roles) {
+      if (!deny.some(({ tools }) => tools?.includes(EVERYONES_TOOL))) continue
+      app.log.warn(
+        { role },
+        `the policy denies ${EVERYONES_TOOL}, which answers everyone who is signed in: ` +
+        'to remove it, name it in KAFSCALE_MCP_DISABLED_TOOLS'
+      )
+    }
+  }
+
   function countDecision (): void {
     if (++cachedDecisions <= MAX_CACHED_DECISIONS) return
     visibilities = new Map()
@@ -94,8 +109,8 @@ export default fp(async function rbac (app) {
     roles: principal => accessOf(principal).roles,
     decide (principal, tool) {
       const { roles, decisions } = accessOf(principal)
-      const decision = decisions.get(tool.name) ?? denyByScope(principal, tool) ??
-        decide(policy, roles, { tool, environment })
+      const decision = decisions.get(tool.name) ??
+        allowEveryone(tool, denyByScope(principal, tool) ?? decide(policy, roles, { tool, environment }))
       decisions.set(tool.name, decision)
       return decision
     },

@@ -31,7 +31,7 @@ const PolicySchema = Type.Object({
     role: Type.String(printable),
     /** The name of a claim or a dotted path to it. */
     claim: Type.String({ ...printable, minLength: 1 }),
-    value: Type.String(printable),
+    value: Type.Unsafe<string | boolean>({ type: ['string', 'boolean'], ...printable }),
     /** Limits the binding to tokens of this issuer. */
     issuer: Type.Optional(Type.String(printable)),
   }, { additionalProperties: false })),
@@ -102,6 +102,7 @@ export function parsePolicy (text: string, tools: readonly string[]): Policy {
 /** What the schema expects, with the name of the property that it is about. */
 function expected ({ keyword, instancePath, message = '', params }: ErrorObject): string {
   if (keyword === 'pattern') return 'must consist of printable characters'
+  if (keyword === 'type' && Array.isArray(params['type'])) return `must be ${params['type'].join(' or ')}`
   if (keyword === 'additionalProperties' && instancePath === '/roles') {
     return `must have names of 1 to 256 printable characters: ${quote(params['additionalProperty'])} is not one`
   }

@@ -64,7 +64,7 @@ t.test('without a policy file', async t => {
         insufficientScope,
         JSON.stringify(claims)
       )
-      t.strictSame(await names(client), [], 'tools/list is empty')
+      t.strictSame(await names(client), ['explain_access'])
     }
     const denials = recorded('tool_call').slice(before)
     t.equal(denials.length, 5)
@@ -130,8 +130,10 @@ t.test('without a policy file', async t => {
 
   t.test('a token without a scope claim is denied, because it needs a binding', async t => {
     const client = clientOf(app, await token('system:serviceaccount:agents:triage', {}))
-    t.strictSame(await names(client), [])
-    for (const tool of TOOLS) t.equal(await refusal(client, tool), 'PERMISSION_DENIED', tool)
+    t.strictSame(await names(client), ['explain_access'])
+    for (const tool of TOOLS.filter(name => name !== 'explain_access')) {
+      t.equal(await refusal(client, tool), 'PERMISSION_DENIED', tool)
+    }
   })
 })
 
@@ -146,7 +148,7 @@ const insufficientScope = {
 } satisfies Partial<LightMyRequestResponse>
 
 t.test('with a policy file, only its bindings count', async t => {
-  const { env, token, policyFile } = await authority(t)
+  const { env, token, policyFile, recorded } = await authority(t)
   const policy = policyFile(`
 roles:
   lister:
@@ -160,7 +162,7 @@ bindings:
 
   t.test('a scope alone allows nothing', async t => {
     const client = clientOf(app, await token('alice'))
-    t.strictSame(await names(client), [])
+    t.strictSame(await names(client), ['explain_access'])
     t.match(await client.call('list_topics'), {
       isError: true,
       content: [{
@@ -185,10 +187,35 @@ bindings:
     t.equal(await refusal(client, 'list_groups'), 'PERMISSION_DENIED')
   })
 
-  t.test('an auditor may call no tool', async t => {
+  t.test('an auditor may call no tool but explain_access', async t => {
     const client = clientOf(app, await token('carol'))
-    t.strictSame(await names(client), [])
-    t.equal(await refusal(client, 'explain_access'), 'PERMISSION_DENIED')
+    t.strictSame(await names(client), ['explain_access'])
+    t.equal(await refusal(client, 'list_topics'), 'PERMISSION_DENIED')
+    t.strictSame((await client.ask('explain_access'))['roles'], ['auditor'])
+  })
+
+  t.test('explain_access answers everyone who is signed in', async t => {
+    const needs = async (claims: object) => {
+      for (const form of [modern, legacy]) {
+        const client = clientOf(app, await token('dora', { ...claims }), form)
+        t.strictSame(await names(client), ['explain_access'], JSON.stringify(claims))
+        const { tools } = await client.ask('explain_access') as {
+          tools: { name: string, allowed: boolean, rule: string, needs: string | null }[]
+        }
+        t.match(tools.find(({ name }) => name === 'explain_access'), { allowed: true, rule: 'signed-in', needs: null })
+        const denied = tools.filter(({ name }) => name !== 'explain_access')
+        t.ok(denied.every(({ allowed }) => !allowed))
+        if (form === legacy) return [...new Set(denied.map(({ needs }) => needs))]
+      }
+    }
+    t.strictSame(await needs({ scope: 'kafscale:observe' }), ['a binding to a role in the policy'])
+    t.strictSame(await needs({}), ['a binding to a role in the policy'])
+    t.strictSame(await needs({ scope: '' }), ['the scope kafscale:observe'])
+    t.strictSame(await needs({ scp: ['openid'], groups: ['team'] }), ['the scope kafscale:observe'])
+    t.match(recorded('tool_call').at(-1), {
+      what: { tool: 'explain_access' }, decision: 'allowed', rule: 'signed-in', outcome: 'ok',
+    })
+    t.equal((await clientOf(app).request('tools/call', { name: 'explain_access', arguments: {} })).statusCode, 401)
   })
 
   t.test('explain_access shows what the caller may and may not call, and why', async t => {
@@ -214,7 +241,7 @@ bindings:
       [{ groups: 'nobody' }, { groups: 'team' }].map(async claims => clientOf(app, await token('alice', claims)))
     )
     for (const [index, list] of (await Promise.all([...clients, ...clients, ...clients].map(names))).entries()) {
-      t.equal(list.length, index % 2 === 0 ? 0 : 2)
+      t.equal(list.length, index % 2 === 0 ? 1 : 2)
     }
   })
 })
@@ -266,7 +293,6 @@ t.test('tools/list, tools/call and explain_access agree for every principal and 
       const callable = []
       for (const tool of TOOLS) if (await refusal(client, tool) === undefined) callable.push(tool)
       t.strictSame(listed, callable, held.join())
-      if (!callable.includes('explain_access')) continue
       const { tools } = await client.ask('explain_access') as {
         tools: { name: string, allowed: boolean, needs: string | null }[]
       }
@@ -280,6 +306,29 @@ t.test('tools/list, tools/call and explain_access agree for every principal and 
     }
   }
   t.ok(allowed > 100, 'many calls are allowed')
+})
+
+t.test('a rule that denies explain_access has no effect, and is reported', async t => {
+  const { env, token, policyFile } = await authority(t)
+  const service = startService(t, {
+    ...env,
+    KAFSCALE_MCP_POLICY_FILE: policyFile({
+      roles: { quiet: { deny: [{ tools: ['explain_access'] }] }, silent: { deny: [{ operations: ['observe'] }] } },
+      bindings: [{ role: 'quiet', claim: 'sub', value: 'alice' }, { role: 'silent', claim: 'sub', value: 'bob' }],
+    }),
+  })
+  for (const subject of ['alice', 'bob']) {
+    const { headers, payload } = modern('tools/call', { name: 'explain_access', arguments: {} })
+    const response = await fetch(await service.url, {
+      method: 'POST',
+      headers: { ...headers, authorization: `Bearer ${await token(subject)}` },
+      body: JSON.stringify(payload),
+    })
+    t.match(await response.json(), { result: { structuredContent: { principal: { subject } } } })
+  }
+  const warnings = service.output.stderr.split('\n').filter(line => line.includes('the policy denies explain_access'))
+  t.equal(warnings.length, 1)
+  t.match(warnings[0], /"role":"quiet".*KAFSCALE_MCP_DISABLED_TOOLS/)
 })
 
 t.test('a disabled tool does not exist, whatever the policy says', async t => {
@@ -470,7 +519,7 @@ t.test('the policy is reloaded while the service runs', async t => {
       body: JSON.stringify(payload),
     })
     const { result } = await response.json() as { result: { tools: { name: string }[] } }
-    return result.tools.map(({ name }) => name).join()
+    return result.tools.map(({ name }) => name).filter(name => name !== 'explain_access').join()
   }
   const becomes = async (wanted: string) => {
     await waitFor(

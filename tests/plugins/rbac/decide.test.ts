@@ -67,6 +67,52 @@ t.test('bindings map claims to roles', async t => {
   t.strictSame(rolesOf(policy, principal({ constructor: 'x' })), [])
 })
 
+const boundBy = (claim: string, value: unknown, claims: object) => {
+  const bound = parsePolicy(JSON.stringify({ bindings: [{ role: 'observer', claim, value }] }), TOOLS)
+  return rolesOf(bound, principal({ ...claims })).length > 0
+}
+
+t.test('claims whose names contain dots are reachable, the longest names first', async t => {
+  const keycloak = { resource_access: { 'my.client': { roles: ['reader'] }, my: { client: { roles: ['no'] } } } }
+  t.ok(boundBy('resource_access.my.client.roles', 'reader', keycloak))
+  t.notOk(boundBy('resource_access.my.client.roles', 'no', keycloak), 'the longer name takes precedence')
+  const pod = { 'kubernetes.io': { namespace: 'agents', serviceaccount: { name: 'triage' } } }
+  t.ok(boundBy('kubernetes.io.namespace', 'agents', pod))
+  t.ok(boundBy('kubernetes.io.serviceaccount.name', 'triage', pod))
+  t.ok(boundBy('https://id.example/claims.roles', 'x', { 'https://id.example/claims': { roles: ['x'] } }))
+  t.ok(boundBy('a.b.c', 'x', { 'a.b': { d: 1 }, a: { 'b.c': 'x' } }), 'a longer name that leads nowhere is left out')
+  t.ok(boundBy('a..b', 'x', { a: { '.b': 'x' } }))
+  t.notOk(boundBy('a.b', 'x', { 'a.b': 'y', a: { b: 'x' } }), 'the whole path as a name takes precedence')
+  t.notOk(boundBy('a.b', 'x', { 'a.b': null, a: { b: 'x' } }), 'even if its value is null')
+  t.notOk(boundBy('a.toString', 'x', { a: {} }))
+})
+
+t.test('scope and scp are split at spaces, and only these', async t => {
+  for (const claim of ['scope', 'scp']) {
+    t.ok(boundBy(claim, 'b', { [claim]: 'a b c' }))
+    t.ok(boundBy(claim, 'b', { [claim]: ['a', 'b'] }))
+    t.notOk(boundBy(claim, 'b', { [claim]: ['a b'] }))
+  }
+  t.notOk(boundBy('realm.scp', 'b', { realm: { scp: 'a b' } }))
+  t.notOk(boundBy('roles', 'b', { roles: 'a b' }))
+})
+
+t.test('booleans and whole numbers match by their text', async t => {
+  for (const value of [true, 'true']) {
+    t.ok(boundBy('email_verified', value, { email_verified: true }))
+    t.ok(boundBy('email_verified', value, { email_verified: 'true' }))
+    t.ok(boundBy('flags', value, { flags: ['x', true] }))
+    t.notOk(boundBy('email_verified', value, { email_verified: false }))
+    for (const other of [1, null, {}, [], [[true]], 'True']) {
+      t.notOk(boundBy('email_verified', value, { email_verified: other }), JSON.stringify(other))
+    }
+  }
+  t.ok(boundBy('email_verified', false, { email_verified: false }))
+  t.notOk(boundBy('email_verified', false, {}), 'a missing claim is not false')
+  t.ok(boundBy('tenant', '42', { tenant: 42 }))
+  t.notOk(boundBy('tenant', '9007199254740993', { tenant: JSON.parse('9007199254740993') }), 'inexact')
+})
+
 t.test('an unidentified caller is always an observer', async t => {
   for (const method of ['none', 'token'] as const) {
     t.strictSame(rolesOf(policy, principal({ realm_access: { roles: ['kafka-admin'] } }, { method })), ['observer'])

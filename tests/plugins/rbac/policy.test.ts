@@ -25,7 +25,7 @@ t.test('each mistake is reported with its line', async t => {
   t.match(mistakes('bindings:\n  - { role: nobody, claim: sub, value: x }\n'), /^line 2: there is no role nobody$/)
   t.match(
     mistakes('bindings:\n  - role: observer\n    claim: sub\n    value: 5\n'),
-    /^line 4: bindings\.0\.value must be string$/
+    /^line 4: bindings\.0\.value must be string or boolean$/
   )
   t.match(mistakes('roles:\n  observer: {}\nbindings: []\n'), /^line 2: the role observer is predefined/)
   t.match(
