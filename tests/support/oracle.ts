@@ -877,41 +877,12 @@ const tools: Record<string, Tool> = {
       byNumber(magnitude(b.lag), magnitude(a.lag)) || byNumber(a.lag, b.lag) || byCodeUnit(a.groupId, b.groupId) ||
       byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition)
     )
-<<<<<<< HEAD
     const withoutRows = groups.filter(({ groupId, group, lags }) => {
       if (rows.some(row => row.groupId === groupId)) return false
       if (onlyGroup !== undefined || group.metadata === null) return true
       if (lags.some(({ lag }) => lag === null || lag < 0n)) return true
       const subscribed = (group.metadata?.members ?? []).flatMap(({ subscriptions }) => subscriptions)
       return lags.length === 0 && (onlyTopic === undefined || subscribed.includes(onlyTopic))
-=======
-    return paged({
-      rows,
-      content: rows => ({
-        lag: rows.map(({ groupId, topic, partition, commit, lag, memberId }) => ({
-          group_id: groupId,
-          topic,
-          partition,
-          committed_offset: int64(commit.offset),
-          log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
-          lag: int64(lag),
-          committed_at: timeOrNull(commit.committedAt),
-          commit_age_ms: age(observedAt, commit.committedAt),
-          member_id: memberId
-        })),
-        groups: groups.filter(({ groupId }) => rows.some(row => row.groupId === groupId))
-          .sort((a, b) => byCodeUnit(a.groupId, b.groupId))
-          .map(({ groupId, offsets }) => {
-            const lags = knownLags(space, offsets)
-            return {
-              group_id: groupId,
-              total_lag: totalOrNull(lags),
-              partitions: lags.length,
-              partitions_unknown: offsets.length - lags.length
-            }
-          })
-      })
->>>>>>> figures
     })
     // After the rows, a page has groups without any.
     type Item = { row: typeof rows[number] } | { without: string }
@@ -936,7 +907,7 @@ const tools: Record<string, Tool> = {
               log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
               lag: int64(lag),
               committed_at: timeOrNull(commit.committedAt),
-              commit_age_ms: commit.committedAt === null ? null : age(observedAt, commit.committedAt),
+              commit_age_ms: age(observedAt, commit.committedAt),
               member_id: memberId
             })),
             groups: groups.filter(({ groupId }) => shown.has(groupId)).map(({ groupId, group, lags }) => ({
