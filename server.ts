@@ -4,6 +4,7 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { buildApp } from './app.ts'
 import { ConfigError } from './errors.ts'
 import { formatAddress } from './lib/address.ts'
+import { isRunning } from './lib/is-running.ts'
 
 /** How long a shutdown waits for calls in flight. */
 const FINISH_CALLS_MS = 10_000
@@ -98,13 +99,4 @@ function exitWith (): number | undefined {
   const index = process.argv.indexOf('--exit-with')
   const pid = Number(process.argv[index + 1])
   return index !== -1 && pid > 0 ? pid : undefined
-}
-
-function isRunning (pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM' // it is another user's
-  }
 }

@@ -39,7 +39,7 @@ export interface Figures {
 export interface BrokerPage extends Figures {
   /** `null` if the broker has not determined the state yet. */
   s3StateDurationSeconds: number | null
-  /** 100 is one core. Measured since the last scrape, whoever made it. */
+  /** 100 is one core. Measured since the last scrape by anyone. */
   cpuPercent: number
   heapInuseBytes: number
   memAllocBytes: number

@@ -23,7 +23,7 @@ export function quote (text: string): string {
 /**
  * Escapes the characters in JSON that are not seen, as `\uXXXX`. They only occur in strings, so the value stays exactly
  * the same. That includes the characters that join letters and emoji or select their form (U+200C, U+200D, U+FE0F):
- * nothing tells them from hidden text. Whoever parses the JSON gets them back.
+ * nothing tells them from hidden text. Parsing the JSON restores them.
  *
  * The time is proportional to the length of the text, whatever it contains.
  */

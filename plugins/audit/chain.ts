@@ -76,7 +76,7 @@ const NOT_PLAIN = /["\\\p{Cc}\p{Cs}]/u
 
 /**
  * The one way to write a value as a line of a log: JSON by RFC 8785, with `\uXXXX` for characters that cannot be seen.
- * The RFC writes these as they are, and then hidden text would stay hidden from whoever prints a log with `cat`.
+ * The RFC writes these as they are, and then `cat` would not show what a caller hid in an argument.
  */
 export function canonical (value: unknown): string {
   return escapeUnprintable(rfc8785(value))

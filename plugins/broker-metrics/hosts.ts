@@ -1,4 +1,4 @@
-/** Which hosts of the snapshot the service connects to: whoever can write the snapshot must not choose any target. */
+/** Which hosts of the snapshot the service connects to: a writer of the snapshot must not choose any target. */
 import { lookup as resolve } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
 import ip from 'ipaddr.js'

@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { isRunning } from '../../lib/is-running.ts'
 import { measureWork, timeScale } from './time-scale.ts'
 
 /** The part of a tap test that helpers use. */
@@ -39,14 +40,5 @@ export function removeStaleFolders (): void {
     if (name.startsWith(PREFIX) && !isRunning(Number(name.slice(PREFIX.length)))) {
       rmSync(join(tmpdir(), name), { recursive: true, force: true })
     }
-  }
-}
-
-function isRunning (pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM' // it is another user's
   }
 }
