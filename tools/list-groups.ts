@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { matcher } from '../kafscale/glob.ts'
 import { totalLag } from '../kafscale/mirror.ts'
-import { groupState, stateOf } from './shared/members.ts'
+import { groupState, inState, STATES } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
@@ -20,7 +20,7 @@ export default defineTool({
   operation: 'observe',
   input: input({
     state: Type.Optional(
-      Type.String({ maxLength: 256, description: 'stable, preparing_rebalance, completing_rebalance or empty' })
+      Type.String({ maxLength: 256, description: STATES.join(', ') })
     ),
     pattern,
     ...page,
@@ -46,9 +46,9 @@ export default defineTool({
     const mirror = context.mirror()
     const observedAtMs = host.metadata.observedAt.getTime()
     const matching = matcher(query.pattern)
-    const state = query.state?.toLowerCase()
-    const found = mirror.groups.filter(group => matching(group.id) &&
-      (state === undefined || stateOf(group)?.toLowerCase() === state))
+    const all = mirror.groups
+    const matchingState = query.state ? inState(query.state, all) : () => true
+    const found = all.filter(group => matching(group.id) && matchingState(group))
     const { rows, ...rest } = paginate('list_groups', query, found, group => [group.id])
     const groups = rows.map(group => {
       const { metadata, commits } = group

@@ -1,3 +1,4 @@
+import { InvalidArgument } from '../../errors.ts'
 import type { GroupView } from '../../kafscale/mirror.ts'
 import type { GroupMember } from '../../kafscale/records.ts'
 import { cut } from './schema.ts'
@@ -23,8 +24,31 @@ export function isStale ({ heartbeatAtMs, sessionTimeoutMs }: GroupMember, obser
 }
 
 /** The stored state; `empty` for a group with only committed offsets, `null` when the metadata can't be decoded. */
-export function stateOf ({ metadata }: GroupView): string | null {
+function stateOf ({ metadata }: GroupView): string | null {
   return metadata === null ? null : metadata?.state ?? 'empty'
+}
+
+/** The states that KafScale knows. */
+export const STATES = ['stable', 'preparing_rebalance', 'completing_rebalance', 'empty', 'dead']
+
+/** A state without what its spellings differ in: `PreparingRebalance` in Kafka is `preparing_rebalance` in KafScale. */
+const spelledAlike = (state: string) => state.toLowerCase().replace(/[_\-\s]/g, '')
+
+/**
+ * Selects the groups in a state, in any spelling.
+ * @param groups in whose states it may be, besides those that are known
+ * @throws {InvalidArgument} for a state that is neither known nor that of a group
+ */
+export function inState (state: string, groups: readonly GroupView[]): (group: GroupView) => boolean {
+  const wanted = spelledAlike(state)
+  const matches = (group: GroupView) => {
+    const stored = stateOf(group)
+    return stored !== null && spelledAlike(stored) === wanted
+  }
+  if (!STATES.some(known => spelledAlike(known) === wanted) && !groups.some(matches)) {
+    throw new InvalidArgument(`"state" must be one of ${STATES.join(', ')}`)
+  }
+  return matches
 }
 
 /** The state of a group as fields of an answer; all `null` when its metadata can't be decoded. */
