@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { matcher } from '../kafscale/glob.ts'
 import { totalLag } from '../kafscale/mirror.ts'
-import { groupState, inState, STATES } from './shared/members.ts'
+import { groupState, heartbeatsAt, inState, STATES } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
@@ -44,7 +44,7 @@ export default defineTool({
   errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()
-    const observedAtMs = host.metadata.observedAt.getTime()
+    const heartbeatOf = heartbeatsAt(host)
     const matching = matcher(query.pattern)
     const all = mirror.groups
     const matchingState = query.state ? inState(query.state, all) : () => true
@@ -54,7 +54,7 @@ export default defineTool({
       const { metadata, commits } = group
       return {
         group_id: group.id,
-        ...groupState(group, observedAtMs),
+        ...groupState(group, heartbeatOf),
         member_count: metadata === null ? null : metadata?.members.size ?? 0,
         coordinator_id: mirror.coordinatorId(group.id),
         committed_partitions: commits.length,
