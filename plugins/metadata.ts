@@ -3,6 +3,7 @@ import * as grpc from '@grpc/grpc-js'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import { type KeyEvent, keyName, Mirror } from '../kafscale/mirror.ts'
+import { Outages } from '../kafscale/outages.ts'
 import { escapeUnprintable, quote } from '../lib/printable.ts'
 import type { EtcdConnection } from './etcd/connection.ts'
 import type { EtcdReader } from './etcd/index.ts'
@@ -55,6 +56,8 @@ export interface Metadata {
   readonly observedAt: Date
   /** Milliseconds since then. */
   readonly ageMs: number
+  /** For how much of a period brokers could not store heartbeats, because etcd was away, in milliseconds. */
+  awayMs: (fromMs: number, toMs: number) => number
   /** Why the state is not `synced`. Contains nothing secret. */
   readonly reason: Reason | undefined
   readonly counters: Readonly<MetadataCounters>
@@ -93,6 +96,8 @@ class Synchronizer implements Metadata {
   /** When the mirror was last known to be current, on the monotonic clock and as a date. */
   #currentAtMs = -Infinity
   #currentAt = new Date(0)
+  readonly #startedAt = new Date()
+  readonly #outages = new Outages()
   /** The events that arrive during the load for a comparison. */
   #recorded: KeyEvent[] | undefined
   readonly #reportedKeys = new Set<string>()
@@ -114,6 +119,10 @@ class Synchronizer implements Metadata {
 
   get observedAt (): Date {
     return this.#currentAt
+  }
+
+  awayMs (fromMs: number, toMs: number): number {
+    return this.#outages.within(fromMs, toMs)
   }
 
   get reason (): Reason | undefined {
@@ -158,6 +167,9 @@ class Synchronizer implements Metadata {
     const sentAtMs = performance.now()
     const mirror = await this.#load(connection)
     signal.throwIfAborted()
+    if (this.#failures.size > 0) {
+      this.#outages.add((this.mirror ? this.#currentAt : this.#startedAt).getTime(), Date.now())
+    }
     this.mirror = mirror
     this.counters.loads++
     this.#failures.clear()

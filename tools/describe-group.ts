@@ -3,7 +3,7 @@ import { groupLag, sumLag } from '../kafscale/lag.ts'
 import { compare, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { quote } from '../lib/printable.ts'
 import { lagTotals, lagTotalsJson } from './shared/lag.ts'
-import { ageMs, groupState, isStale } from './shared/members.ts'
+import { groupState, heartbeatsAt } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
@@ -44,7 +44,10 @@ export default defineTool({
       client_id: text,
       client_host: text,
       heartbeat_at: means(textOrNull, '`null` if no heartbeat is stored'),
-      heartbeat_age_ms: integerOrNull,
+      heartbeat_age_ms: means(
+        integerOrNull,
+        'Without the time in which etcd was away, as long as only that can explain a missed session timeout'
+      ),
       stale: means(flag, 'Whether the last heartbeat is missing or older than the session timeout (30 s if that is 0)'),
       session_timeout_ms: integer,
       subscriptions: means(list(text), 'Topics that the member has subscribed to'),
@@ -64,7 +67,7 @@ export default defineTool({
     const mirror = context.mirror()
     const group = groupOf(mirror, query.group_id)
     const { metadata } = group
-    const observedAtMs = host.metadata.observedAt.getTime()
+    const heartbeatOf = heartbeatsAt(host)
     const members = [...metadata?.members ?? []].sort(([a], [b]) => compare(a, b))
     const { rows, ...rest } = paginate('describe_group', query, members, ([memberId]) => [memberId])
 
@@ -73,7 +76,7 @@ export default defineTool({
     return {
       ...observedAt(host, mirror),
       group_id: group.id,
-      ...groupState(group, observedAtMs),
+      ...groupState(group, heartbeatOf),
       protocol: metadata ? cut(metadata.protocol) : none,
       leader: metadata?.leader ?? none,
       generation_id: metadata?.generationId ?? zero,
@@ -85,8 +88,8 @@ export default defineTool({
         client_id: cut(member.clientId),
         client_host: cut(member.clientHost),
         heartbeat_at: time(member.heartbeatAtMs),
-        heartbeat_age_ms: ageMs(member.heartbeatAtMs, observedAtMs),
-        stale: isStale(member, observedAtMs),
+        heartbeat_age_ms: heartbeatOf(member).ageMs,
+        stale: heartbeatOf(member).stale,
         session_timeout_ms: member.sessionTimeoutMs,
         subscriptions: member.subscriptions.toSorted(compare),
         assignments: [...member.assignments].sort(([a], [b]) => compare(a, b)).map(([topicName, partitions]) => {

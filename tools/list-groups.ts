@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import { matcher } from '../kafscale/glob.ts'
 import { groupLag } from '../kafscale/lag.ts'
 import { lagTotals, lagTotalsJson } from './shared/lag.ts'
-import { groupState, stateOf } from './shared/members.ts'
+import { groupState, heartbeatsAt, inState, STATES } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
@@ -21,7 +21,7 @@ export default defineTool({
   operation: 'observe',
   input: input({
     state: Type.Optional(
-      Type.String({ maxLength: 256, description: 'stable, preparing_rebalance, completing_rebalance or empty' })
+      Type.String({ maxLength: 256, description: STATES.join(', ') })
     ),
     pattern,
     ...page,
@@ -45,17 +45,17 @@ export default defineTool({
   errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],
   answer (host, query, context) {
     const mirror = context.mirror()
-    const observedAtMs = host.metadata.observedAt.getTime()
+    const heartbeatOf = heartbeatsAt(host)
     const matching = matcher(query.pattern)
-    const state = query.state?.toLowerCase()
-    const found = mirror.groups.filter(group => matching(group.id) &&
-      (state === undefined || stateOf(group)?.toLowerCase() === state))
+    const all = mirror.groups
+    const matchingState = query.state ? inState(query.state, all) : () => true
+    const found = all.filter(group => matching(group.id) && matchingState(group))
     const { rows, ...rest } = paginate('list_groups', query, found, group => [group.id])
     const groups = rows.map(group => {
       const { metadata, commits } = group
       return {
         group_id: group.id,
-        ...groupState(group, observedAtMs),
+        ...groupState(group, heartbeatOf),
         member_count: metadata === null ? null : metadata?.members.size ?? 0,
         coordinator_id: mirror.coordinatorId(group.id),
         committed_partitions: commits.length,

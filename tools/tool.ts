@@ -46,7 +46,7 @@ export const COMMON_ERRORS = [
 /** What tools can use of the service. Gives no access to etcd, requests, secrets or the unfiltered mirror. */
 export interface Host {
   /** How current the mirror is. Its content comes from {@link CallContext.mirror}. */
-  readonly metadata: Readonly<Pick<Metadata, 'state' | 'reason' | 'observedAt' | 'ageMs'>>
+  readonly metadata: Readonly<Pick<Metadata, 'state' | 'reason' | 'observedAt' | 'ageMs' | 'awayMs'>>
   readonly brokerMetrics: Pick<BrokerMetrics, 'configured' | 'scrape'>
   readonly access: Access
 }

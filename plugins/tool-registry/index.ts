@@ -191,6 +191,7 @@ function hostOf (app: FastifyInstance, entries: ReadonlyMap<string, Entry>): Hos
       get reason () { return metadata.reason },
       get observedAt () { return metadata.observedAt },
       get ageMs () { return metadata.ageMs },
+      awayMs: (fromMs: number, toMs: number) => metadata.awayMs(fromMs, toMs),
     }),
     brokerMetrics: Object.freeze({
       get configured () { return brokerMetrics.configured },

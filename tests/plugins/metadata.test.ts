@@ -3,14 +3,15 @@ import * as grpc from '@grpc/grpc-js'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import t, { type Test } from 'tap'
+import { encodeConsumerGroup, formatKey } from '../../demo/encode.ts'
 import type { Mirror } from '../../kafscale/mirror.ts'
 import configPlugin from '../../plugins/config/index.ts'
 import { readConfig } from '../../plugins/config/read.ts'
 import { EtcdConnection, type WatchHandlers } from '../../plugins/etcd/connection.ts'
-import metadata from '../../plugins/metadata.ts'
+import metadata, { REASONS } from '../../plugins/metadata.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { heldBy } from '../support/faults.ts'
-import { buildSyncedApp, callTool, caughtUp, fill } from '../support/service.ts'
+import { ask, buildSyncedApp, buildTestApp, callTool, caughtUp, fill } from '../support/service.ts'
 import { waitFor } from '../support/wait-for.ts'
 
 t.jobs = 4 // most of the time is waiting
@@ -96,6 +97,71 @@ t.test('writes under other prefixes move the revision without making the mirror 
   }
   t.strictSame([...states], ['synced'])
   t.equal(app.metadata.counters.loads, 1)
+})
+
+t.test('after an outage of etcd, groups are not stale because no heartbeat could be stored', needsEtcd(), async t => {
+  const timeoutMs = 5_000
+  const etcd = await startEtcd(t)
+  const members = (heartbeatAtMs: number) => new Map([['m', {
+    clientId: '',
+    clientHost: '',
+    heartbeatAtMs,
+    assignments: new Map(),
+    subscriptions: [],
+    sessionTimeoutMs: timeoutMs,
+  }]])
+  const store = (id: string, heartbeatAtMs: number) => ({
+    key: formatKey({ kind: 'group-metadata', group: id }),
+    value: encodeConsumerGroup(id, {
+      state: 'stable',
+      protocolType: 'consumer',
+      protocol: 'range',
+      leader: 'm',
+      generationId: 1,
+      rebalanceTimeoutMs: 60_000,
+      members: members(heartbeatAtMs),
+    }),
+  })
+  const app = await buildSyncedApp(t, etcd)
+  const heartbeatAtMs = Date.now()
+  await fill(etcd, [store('dead', heartbeatAtMs - 60_000), store('live', heartbeatAtMs)])
+  await caughtUp(app, etcd)
+  const groups = async () => (await ask(app, 'list_groups') as { groups: { stale: boolean }[] }).groups
+  const ageMs = async (group: string) => {
+    const answer = await ask(app, 'describe_group', { group_id: group }) as { members: [{ heartbeat_age_ms: number }] }
+    return answer.members[0].heartbeat_age_ms
+  }
+  t.match(await groups(), [{ group_id: 'dead', stale: true }, { group_id: 'live', stale: false }])
+
+  await etcd.kill()
+  await waitFor(() => app.metadata.state === 'stale', 10_000, 'stale')
+  await waitFor(() => Date.now() - heartbeatAtMs > timeoutMs * 1.5, 20_000, 'the session timeout')
+  t.match(await groups(), [{ stale: true }, { stale: false }], 'at the time that the answer shows')
+  await etcd.restart()
+  await waitFor(() => app.metadata.state === 'synced' || app.metadata.reason, 10_000, 'synced')
+  t.match(await groups(), [{ stale: true }, { stale: false }], 'etcd is back')
+  t.ok(await ageMs('live') <= timeoutMs, 'the age leaves out the outage')
+  t.ok(await ageMs('dead') > 60_000, 'that of a member that had missed its session timeout before does not')
+
+  await fill(etcd, [store('live', Date.now())])
+  await caughtUp(app, etcd)
+  t.ok(await ageMs('live') <= timeoutMs)
+  await waitFor(async () => (await groups())[1]?.stale, 60_000, 'the session timeout after the outage')
+  t.ok(await ageMs('live') > timeoutMs)
+})
+
+t.test('if etcd was away when the service started, that time counts too', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  await etcd.kill()
+  const app = await buildTestApp(t, etcd.env)
+  const startedAtMs = Date.now()
+  await app.ready()
+  await waitFor(() => app.metadata.reason === REASONS.unreachable || app.metadata.reason, 10_000, 'a failure')
+  await etcd.restart()
+  await waitFor(() => app.metadata.state === 'synced' || app.metadata.reason, 10_000, 'synced')
+  const awayMs = app.metadata.awayMs(startedAtMs, Date.now())
+  t.ok(awayMs > 0)
+  t.equal(app.metadata.awayMs(0, startedAtMs - 60_000), 0, 'nothing is known of the time before')
 })
 
 // One after the other, because both capture standard error.

@@ -30,7 +30,7 @@ export interface Arguments {
  */
 export type Expected =
   | { kind: 'answer', content: Record<string, unknown>, more: boolean }
-  | { kind: 'failure', code: 'METADATA_UNAVAILABLE' | 'GROUP_NOT_FOUND' }
+  | { kind: 'failure', code: 'METADATA_UNAVAILABLE' | 'GROUP_NOT_FOUND' | 'INVALID_ARGUMENT' }
 
 /** Stands for a text whose wording is not specified. */
 export const anyText = '<any text>'
@@ -114,6 +114,12 @@ const timeOrNull = (ms: number | null): string | null => ms === null ? null : ne
 /** Null for a time more than a day ahead, and 0 for one that is less ahead. */
 const age = (observedAt: Date, ms: number | null): number | null =>
   ms === null || ms - observedAt.getTime() > 86_400_000 ? null : Math.max(0, observedAt.getTime() - ms)
+
+/** Whether two words are the same but for case and what separates their parts. */
+function sameWord (one: string, other: string): boolean {
+  const [a, b] = [one, other].map(word => word.toLowerCase().split(/[-_\s]+/).join(''))
+  return a === b
+}
 
 /** Truncates a stored text to 4 KB, between two characters and including a note of its original length. */
 function cut (text: string): string {
@@ -643,6 +649,8 @@ function paged<Row> ({ rows, content }: Answer<Row>): { page: (from: number, lim
 
 const metadataUnavailable: Expected = { kind: 'failure', code: 'METADATA_UNAVAILABLE' }
 const groupNotFound: Expected = { kind: 'failure', code: 'GROUP_NOT_FOUND' }
+const invalidArgument: Expected = { kind: 'failure', code: 'INVALID_ARGUMENT' }
+const knownStates = ['stable', 'preparing_rebalance', 'completing_rebalance', 'empty', 'dead']
 
 const topicRow = ({ name, partitions, errorCode }: Topic): Record<string, unknown> =>
   ({ name, partition_count: partitions.length, error_code: errorCode })
@@ -730,9 +738,11 @@ const tools: Record<string, Tool> = {
         last_commit_at: timeOrNull(committed.sort(bySize).at(-1) ?? null)
       }
     })
+    const states = [...knownStates, ...groups.map(group => group.state).filter(word => word !== null)]
+    if (state !== undefined && !states.some(word => sameWord(word, state))) return invalidArgument
     return paged({
       rows: groups.filter(group => globMatches([...pattern], [...group.group_id]) &&
-        (state === undefined || group.state?.toLowerCase() === state.toLowerCase())),
+        (state === undefined || (group.state !== null && sameWord(group.state, state)))),
       content: groups => ({ groups })
     })
   },

@@ -331,6 +331,38 @@ t.test('placeholder times are null, and a time far ahead has no age', needsEtcd(
   t.match(await ask(app, 'list_groups'), { groups: [{ stale: true, last_commit_at: shown }] })
 })
 
+t.test('the state of groups is found in every spelling, and an unknown one is refused', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  await fill(etcd, [
+    snapshot([topic('a')]),
+    commit('e', 'a', 0, 1),
+    group('p', { state: 'preparing_rebalance' }),
+    group('c', { state: 'CompletingRebalance' }),
+    group('n', { state: 'new-in_v2' }),
+  ])
+  const app = await buildSyncedApp(t, etcd)
+  for (const [id, spellings] of Object.entries({
+    p: ['PreparingRebalance', 'preparing-rebalance', 'PREPARING_REBALANCE', ' Preparing  Rebalance '],
+    c: ['completing_rebalance', 'CompletingRebalance', 'completing-rebalance'],
+    e: ['empty', 'Empty'],
+    n: ['NewInV2', 'new in v2'],
+  })) {
+    for (const state of spellings) {
+      t.match(await ask(app, 'list_groups', { state }), { groups: [{ group_id: id }], total: 1 }, state)
+    }
+  }
+  for (const state of ['stable', 'Dead']) t.match(await ask(app, 'list_groups', { state }), { total: 0 }, state)
+  for (const state of ['rebalancing', 'stable2', 'NewInV3']) {
+    const { _meta, content } = await callTool(app, 'list_groups', { state })
+    t.match(_meta, { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT' } })
+    t.match(
+      content[0]?.text,
+      '"state" must be one of stable, preparing_rebalance, completing_rebalance, empty, dead',
+      state
+    )
+  }
+})
+
 t.test('text that users of the cluster have chosen', needsEtcd(), async t => {
   const names = [
     '__proto__',

@@ -518,6 +518,8 @@ t.test('groups: only committed offsets, undecodable metadata, no members, stale'
     ]
   )
   t.match(ask(space, 'list_groups', { state: 'Empty' }), { groups: [{ group_id: 'committed' }], total: 1 })
+  t.match(ask(space, 'list_groups', { state: 'PreparingRebalance' }), { groups: [], total: 0 })
+  t.strictSame(ask(space, 'list_groups', { state: 'rebalancing' }), { failure: 'INVALID_ARGUMENT' })
   t.match(ask(space, 'list_groups', { pattern: 'late*' }), { total: 2 })
   t.match(ask(space, 'list_groups', { pattern: '?ate' }), { groups: [{ group_id: 'late' }], total: 1 })
   t.strictSame(ask(space, 'describe_group', { group_id: 'garbage' }), {

@@ -110,6 +110,9 @@ function questions (
     'dead',
     'preparing_rebalance',
     'Completing_Rebalance',
+    'PreparingRebalance',
+    'completing-rebalance',
+    ' Preparing rebalance',
     'nonsense',
   ]
   const asked = [...groupIds(space), 'nobody']

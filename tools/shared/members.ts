@@ -1,5 +1,7 @@
+import { InvalidArgument } from '../../errors.ts'
 import type { GroupView } from '../../kafscale/mirror.ts'
 import type { GroupMember } from '../../kafscale/records.ts'
+import type { Host } from '../tool.ts'
 import { cut } from './schema.ts'
 
 /** For members whose stored session timeout is 0. */
@@ -16,21 +18,56 @@ export function ageMs (instantMs: number | null, observedAtMs: number): number |
   return instantMs === null || instantMs > observedAtMs + MAX_AHEAD_MS ? null : Math.max(0, observedAtMs - instantMs)
 }
 
-/** Whether the age of a member's last heartbeat is unknown, or more than its session timeout. */
-export function isStale ({ heartbeatAtMs, sessionTimeoutMs }: GroupMember, observedAtMs: number): boolean {
-  const age = ageMs(heartbeatAtMs, observedAtMs)
-  return age === null || age > (sessionTimeoutMs || DEFAULT_SESSION_TIMEOUT_MS)
+/** The age of a member's last heartbeat, and whether it missed its session timeout. */
+export interface Heartbeat { ageMs: number | null, stale: boolean }
+
+/**
+ * Judges heartbeats at the time at which the answer was observed. Nobody could store one while etcd was away, so for as
+ * long as that may be the only reason why a member missed its session timeout, its age leaves this time out.
+ */
+export function heartbeatsAt ({ metadata }: Host): (member: GroupMember) => Heartbeat {
+  const observedAtMs = metadata.observedAt.getTime()
+  return ({ heartbeatAtMs, sessionTimeoutMs }) => {
+    const age = ageMs(heartbeatAtMs, observedAtMs)
+    if (age === null || heartbeatAtMs === null) return { ageMs: null, stale: true }
+    const timeoutMs = sessionTimeoutMs || DEFAULT_SESSION_TIMEOUT_MS
+    const storableMs = age - metadata.awayMs(heartbeatAtMs, observedAtMs)
+    return storableMs > timeoutMs ? { ageMs: age, stale: true } : { ageMs: Math.min(age, storableMs), stale: false }
+  }
 }
 
 /** The stored state; `empty` for a group with only committed offsets, `null` when the metadata can't be decoded. */
-export function stateOf ({ metadata }: GroupView): string | null {
+function stateOf ({ metadata }: GroupView): string | null {
   return metadata === null ? null : metadata?.state ?? 'empty'
+}
+
+/** The states that KafScale knows. */
+export const STATES = ['stable', 'preparing_rebalance', 'completing_rebalance', 'empty', 'dead']
+
+/** A state without what its spellings differ in: `PreparingRebalance` in Kafka is `preparing_rebalance` in KafScale. */
+const spelledAlike = (state: string) => state.toLowerCase().replace(/[_\-\s]/g, '')
+
+/**
+ * Selects the groups in a state, in any spelling.
+ * @param groups in whose states it may be, besides those that are known
+ * @throws {InvalidArgument} for a state that is neither known nor that of a group
+ */
+export function inState (state: string, groups: readonly GroupView[]): (group: GroupView) => boolean {
+  const wanted = spelledAlike(state)
+  const matches = (group: GroupView) => {
+    const stored = stateOf(group)
+    return stored !== null && spelledAlike(stored) === wanted
+  }
+  if (!STATES.some(known => spelledAlike(known) === wanted) && !groups.some(matches)) {
+    throw new InvalidArgument(`"state" must be one of ${STATES.join(', ')}`)
+  }
+  return matches
 }
 
 /** The state of a group as fields of an answer; all `null` when its metadata can't be decoded. */
 export function groupState (
   group: GroupView,
-  observedAtMs: number
+  heartbeatOf: (member: GroupMember) => Heartbeat
 ): { state: string | null, stale: boolean | null, protocol_type: string | null } {
   const { metadata } = group
   if (metadata === null) return { state: null, stale: null, protocol_type: null }
@@ -38,7 +75,7 @@ export function groupState (
   const members = [...metadata.members.values()]
   return {
     state: cut(metadata.state),
-    stale: members.length > 0 && members.every(member => isStale(member, observedAtMs)),
+    stale: members.length > 0 && members.every(member => heartbeatOf(member).stale),
     protocol_type: cut(metadata.protocolType),
   }
 }
