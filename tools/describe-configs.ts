@@ -9,7 +9,7 @@ import {
 import { defineTool } from './tool.ts'
 
 type Source = 'stored' | 'default' | null
-const source = Type.Unsafe<Source>({ enum: ['stored', 'default', null] })
+const source = Type.Unsafe<Source>({ type: ['string', 'null'], enum: ['stored', 'default', null] })
 
 export default defineTool({
   name: 'describe_configs',
@@ -19,6 +19,7 @@ export default defineTool({
     'and whether each is stored or a default. exists is false for an unknown topic. Without topics, describes all.',
   operation: 'observe',
   input: input({ topics: names, ...page }),
+  listed: { limit: null },
   output: object({
     ...observed,
     configs: list(object({

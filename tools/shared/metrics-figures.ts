@@ -47,6 +47,7 @@ function quantiles (
 }
 
 const s3State = Type.Unsafe<ReturnType<typeof figures>['s3_state']>({
+  type: ['string', 'null'],
   enum: ['healthy', 'degraded', 'unavailable', null],
 })
 const latency = Type.Unsafe<ReturnType<typeof figures>['produce_latency_ms']>({
