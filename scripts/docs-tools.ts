@@ -54,9 +54,16 @@ What each tool takes and returns, as a contract with agents. All tools are read-
   is \`null\`. One that is more than a day ahead has no age, and such a heartbeat counts as missing.
 - **Pages**: \`limit\` is 1 to 1000, 100 by default. For the next page, pass \`next_cursor\` as \`cursor\`, with
   the same arguments. A cursor stays valid when rows are deleted, and works on every replica.
+- **Schemas** of inputs in \`tools/list\` are the part of JSON Schema that every client can convert: one type for each
+  property, at most 24 optional properties in all tools together, and no \`additionalProperties\`. Integers there accept
+  decimal text, too.
 - **Filtering**: what a caller may not see is missing from every list, count and sum, as if it did not exist.
 - **Input**: an optional property that is \`null\`, an empty text or an empty list counts as absent. A required one that
-  is empty is \`INVALID_ARGUMENT\`.`,
+  is empty is \`INVALID_ARGUMENT\`. JSON text is accepted where a list or a number belongs.
+- **Other properties** are \`INVALID_ARGUMENT\`, because a misspelled filter would otherwise return everything. Only
+  those that clients add to the input of any tool are ignored: \`toolCallId\`, \`sessionId\`, \`action\` and
+  \`chatInput\` (n8n), \`random_string\` (Cursor), \`_placeholder\` (OpenCode), \`task_progress\` (Cline) and
+  \`wait_for_previous\` (Gemini CLI).`,
     `## Errors
 
 A failed call returns \`isError\` with the text \`CODE: what happened. What to do next.\` For programs,
@@ -81,8 +88,8 @@ function errorTable (tools: readonly Tool[]): string {
   }))
 }
 
-function section ({ name, title, description, input, output, errors = [] }: Tool, example: unknown): string {
-  const inputs = rowsOf(input as Schema)
+function section ({ name, title, description, input, listed, output, errors = [] }: Tool, example: unknown): string {
+  const inputs = rowsOf(input as Schema, '', listed)
   return [
     `## \`${name}\``,
     `**${title}.** ${description}`,
@@ -94,10 +101,11 @@ function section ({ name, title, description, input, output, errors = [] }: Tool
 }
 
 /** A row for each field, followed by the fields in it, such as `topics[].name`. */
-function rowsOf ({ properties = {}, required = [] }: Schema, above = ''): string[][] {
+function rowsOf ({ properties = {}, required = [] }: Schema, above = '', listed: Tool['listed'] = {}): string[][] {
   return Object.entries(properties).flatMap(([name, schema]) => {
     const path = above + name
-    const rows = [[`\`${path}\`${required.includes(name) ? '' : ', optional'}`, typeOf(schema), meaningOf(schema)]]
+    const meaning = `${meaningOf(schema)}${listed[name] === null ? '; not in `tools/list`' : ''}`
+    const rows = [[`\`${path}\`${required.includes(name) ? '' : ', optional'}`, typeOf(schema), meaning]]
     if (schema.items?.properties) return [...rows, ...rowsOf(schema.items, `${path}[].`)]
     return schema.properties ? [...rows, ...rowsOf(schema, `${path}.`)] : rows
   })

@@ -1,15 +1,17 @@
 import { Type } from '@sinclair/typebox'
-import { MetricsUnavailable } from '../errors.ts'
+import { InvalidArgument, MetricsUnavailable } from '../errors.ts'
 import type { BrokerPage } from '../kafscale/broker-metrics.ts'
 import { realTime } from '../kafscale/times.ts'
+import type { MetricsSnapshot } from '../plugins/broker-metrics/index.ts'
 import { figures, figuresSchema, runtime, runtimeSchema, worstS3 } from './shared/metrics-figures.ts'
 import {
   flag, input, integer, integerOrNull, list, means, number, numberOrNull, object, text, textOrNull, time, words
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
-/** The brokers whose failures the error names. */
-const MAX_REASONS = 20
+/** The brokers that an error names. */
+const MAX_NAMED = 20
+const BROKER = 'Node id or address; all brokers if absent'
 
 export default defineTool({
   name: 'cluster_metrics',
@@ -19,7 +21,14 @@ export default defineTool({
     'produce latency since broker start and since the previous scrape, largest lag, admin requests, denials, process ' +
     'resources. partial: a broker is missing. For states only, use cluster_status.',
   operation: 'observe',
-  input: input({}),
+  input: input({
+    broker: Type.Optional(Type.Unsafe<string | number>({
+      type: ['string', 'integer'],
+      maxLength: 1024,
+      description: BROKER,
+    })),
+  }),
+  listed: { broker: Type.String({ maxLength: 1024, description: BROKER }) },
   output: object({
     observed_at: means(text, 'When the metrics pages of the brokers were scraped'),
     ...figuresSchema,
@@ -65,15 +74,14 @@ export default defineTool({
     })),
   }),
   errors: ['METADATA_UNAVAILABLE', 'METRICS_NOT_CONFIGURED', 'METRICS_UNAVAILABLE'],
-  async answer (host, _, { seesEverything }) {
+  async answer (host, query, { seesEverything }) {
     const { scrapedAt, ageMs, brokers, omitted, whole, window } = await host.brokerMetrics.scrape()
     const worst = worstS3(brokers)
     if (!whole || !worst) {
-      const each = brokers.slice(0, MAX_REASONS).map(broker =>
+      const reason = listOf(brokers.map(broker =>
         `${broker.address} ${broker.state}${broker.state === 'ok' ? '' : ` (${broker.error})`}`
-      )
-      if (brokers.length > each.length) each.push(`and ${brokers.length - each.length} more`)
-      throw new MetricsUnavailable(each.join(', ') || 'the snapshot lists no broker')
+      ))
+      throw new MetricsUnavailable(reason || 'the snapshot lists no broker')
     }
     return {
       observed_at: scrapedAt.toISOString(),
@@ -91,7 +99,7 @@ export default defineTool({
       partial: omitted > 0 || brokers.some(({ state }) => state !== 'ok'),
       brokers_omitted: omitted,
       age_ms: ageMs,
-      brokers: brokers.map(broker => {
+      brokers: selected(brokers, query.broker).map(broker => {
         const { page, window } = broker.state === 'ok' ? broker : { page: undefined, window: null }
         return {
           node_id: broker.nodeId,
@@ -110,4 +118,21 @@ export default defineTool({
 /** Since when a broker has reported its S3 state. */
 function since (page: BrokerPage | undefined, scrapedAt: Date): string | null {
   return time(realTime(scrapedAt.getTime() - (page?.s3StateDurationSeconds ?? NaN) * 1000))
+}
+
+/** @throws {InvalidArgument} if there is no such broker */
+function selected (brokers: MetricsSnapshot['brokers'], asked: string | number | undefined) {
+  if (asked === undefined) return brokers
+  const found = brokers.filter(({ nodeId, address }) => address === asked || `${nodeId ?? ''}` === `${asked}`)
+  if (found.length === 0) {
+    throw new InvalidArgument(
+      `"broker" must be one of ${listOf(brokers.map(({ nodeId, address }) => String(nodeId ?? address)))}`
+    )
+  }
+  return found
+}
+
+function listOf (brokers: string[]): string {
+  const more = brokers.length - MAX_NAMED
+  return [...brokers.slice(0, MAX_NAMED), ...more > 0 ? [`and ${more} more`] : []].join(', ')
 }

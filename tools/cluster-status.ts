@@ -17,6 +17,7 @@ export default defineTool({
     'While etcd is stale, the answer is age_ms old. For figures, use cluster_metrics.',
   operation: 'observe',
   input: input({ ...page }),
+  listed: { limit: null },
   output: object({
     ...observed,
     cluster_name: means(Type.Optional(Type.String()), 'Absent if the snapshot has none'),

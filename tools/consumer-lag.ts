@@ -9,10 +9,11 @@ import { ageMs } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { DEFAULT_LIMIT, firstAfter, readCursor, type RowPosition, writeCursor } from './shared/paging.ts'
 import {
-  input, int64, integer, integerOrNull, list, means, name, object, observed, page, paged,
-  text, textOrNull, time
+  input, int64, integer, integerOrNull, list, means, nameOf, object, observed, page, paged, text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
+
+const MIN_LAG = 'Only partitions with at least this lag, in records'
 
 /**
  * A committed offset with a known lag. Rows are ordered by their distance from the log end offset, largest first, then
@@ -32,17 +33,19 @@ export default defineTool({
     'page, and of those whose lag is unknown. Negative lag: past the end.',
   operation: 'observe',
   input: input({
-    group_id: means(Type.Optional(name), 'Only this group'),
-    topic: means(Type.Optional(name), 'Only this topic'),
-    min_lag: means(Type.Optional(Type.Unsafe<number | string>({
+    group_id: Type.Optional(nameOf('Only this group')),
+    topic: Type.Optional(nameOf('Only this topic')),
+    min_lag: Type.Optional(Type.Unsafe<number | string>({
       type: ['integer', 'string'],
       pattern: '^-?[0-9]+$',
       maxLength: 20,
       minimum: Number.MIN_SAFE_INTEGER,
       maximum: Number.MAX_SAFE_INTEGER,
-    })), 'Only partitions with at least this lag, in records'),
+      description: MIN_LAG,
+    })),
     ...page,
   }),
+  listed: { min_lag: Type.Integer({ description: MIN_LAG }) },
   output: object({
     ...observed,
     lag: list(object({

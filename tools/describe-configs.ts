@@ -12,7 +12,7 @@ import { defineTool } from './tool.ts'
 const BROKER_DEFAULTS = { retention_ms: -1, retention_bytes: -1, segment_bytes: 4_194_304 } as const
 
 type Source = 'stored' | 'default' | null
-const source = Type.Unsafe<Source>({ enum: ['stored', 'default', null] })
+const source = Type.Unsafe<Source>({ type: ['string', 'null'], enum: ['stored', 'default', null] })
 
 export default defineTool({
   name: 'describe_configs',
@@ -23,6 +23,7 @@ export default defineTool({
     'KAFSCALE_SEGMENT_BYTES. exists is false for an unknown topic. Without topics, describes all.',
   operation: 'observe',
   input: input({ topics: names, ...page }),
+  listed: { limit: null },
   output: object({
     ...observed,
     configs: list(object({

@@ -7,7 +7,7 @@ import { groupState, heartbeatsAt } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut, flag, flagOrNull, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, name, object,
+  cut, flag, flagOrNull, groupId, input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, object,
   observed, page, paged, text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
@@ -26,7 +26,7 @@ export default defineTool({
     'One consumer group and its members: heartbeat age (ms), subscriptions, assigned partitions and their lag ' +
     '(records). Without members, the state is empty. For offsets by partition, use fetch_offsets.',
   operation: 'observe',
-  input: input({ group_id: name, ...page }),
+  input: input({ group_id: groupId, ...page }),
   output: object({
     ...observed,
     group_id: text,

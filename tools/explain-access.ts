@@ -1,4 +1,6 @@
-import { flag, input, list, means, object, text, textOrNull } from './shared/schema.ts'
+import { Type } from '@sinclair/typebox'
+import { InvalidArgument } from '../errors.ts'
+import { flag, input, list, means, nameOf, object, text, textOrNull } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
 export default defineTool({
@@ -7,7 +9,7 @@ export default defineTool({
   description: 'Who you are to this service, your roles, and for each tool whether you may call it, ' +
     'which rule decides that, and what the call requires. Answers everyone who is signed in.',
   operation: 'observe',
-  input: input({}),
+  input: input({ tool: Type.Optional(nameOf('Only this tool')) }),
   output: object({
     principal: object({
       subject: means(text, '`anonymous` without authentication, `static-token` with a shared secret'),
@@ -27,12 +29,17 @@ export default defineTool({
       needs: means(textOrNull, 'What the call requires; `null` if it is allowed'),
     })),
   }),
-  answer (host, _, { principal }) {
+  answer (host, query, { principal }) {
+    const tools = host.access.tools(principal)
+    const shown = tools.filter(({ name }) => query.tool === undefined || name === query.tool)
+    if (shown.length === 0) {
+      throw new InvalidArgument(`"tool" must be one of ${tools.map(({ name }) => name).join(', ')}`)
+    }
     const { subject, issuer, clientId, method } = principal
     return {
       principal: { subject, issuer, client_id: clientId, method },
       roles: [...host.access.roles(principal)],
-      tools: host.access.tools(principal).map(({ name, decision }) => ({
+      tools: shown.map(({ name, decision }) => ({
         name,
         allowed: decision.kind === 'allowed',
         rule: decision.rule,

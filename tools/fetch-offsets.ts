@@ -3,7 +3,7 @@ import { groupOf } from './describe-group.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut, input, int64OrNull, int64OrNullJson, integer, list, means, name, names, object, observed, page, paged, text,
+  cut, groupId, input, int64OrNull, int64OrNullJson, integer, list, means, names, object, observed, page, paged, text,
   textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
@@ -18,7 +18,8 @@ export default defineTool({
     'Committed offset, log end offset and lag (records) of a group by partition: for the given topics, or for all ' +
     'partitions that it has committed or is assigned. offset null: nothing committed; lag null: unknown.',
   operation: 'observe',
-  input: input({ group_id: name, topics: names, ...page }),
+  input: input({ group_id: groupId, topics: names, ...page }),
+  listed: { limit: null },
   output: object({
     ...observed,
     group_id: text,

@@ -1,5 +1,5 @@
 /** The interface between tools and the registry. */
-import type { Static, TObject } from '@sinclair/typebox'
+import type { Static, TObject, TSchema } from '@sinclair/typebox'
 import fp from 'fastify-plugin'
 import type { ToolErrorCode } from '../errors.ts'
 import type { MirrorView } from '../kafscale/mirror.ts'
@@ -19,6 +19,12 @@ export interface Tool<Input extends TObject = TObject, Output extends TObject = 
   description: string
   operation: Operation
   input: Input
+  /**
+   * How `tools/list` shows a property of the input, where that differs from what is accepted. A model needs a single
+   * type. A property that is `null` here is not shown: the tools together have at most 24 optional properties, because
+   * the strict mode of Anthropic's API accepts no more.
+   */
+  listed?: { [Name in keyof Static<Input>]?: TSchema | null }
   output: Output
   /** Required if the input has a `limit`. */
   rows?: Rows

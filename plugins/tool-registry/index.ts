@@ -1,3 +1,4 @@
+import type { TProperties } from '@sinclair/typebox'
 import { Ajv, type ValidateFunction } from 'ajv'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
@@ -72,7 +73,8 @@ export default fp(async function toolRegistry (app) {
     declare (tool) {
       known.push(tool.name)
       if (disabled.includes(tool.name) || (allowed && !allowed.includes(tool.name))) return
-      entries.set(tool.name, { tool, validate: ajv.compile(tool.input), definition: definitionOf(tool) })
+      const validate = ajv.compile({ additionalProperties: false, ...tool.input })
+      entries.set(tool.name, { tool, validate, definition: definitionOf(tool) })
     },
     operation: name => entries.get(name)?.tool.operation,
     list: principal => [...entries.values()]
@@ -206,13 +208,13 @@ function hostOf (app: FastifyInstance, entries: ReadonlyMap<string, Entry>): Hos
   })
 }
 
-function definitionOf ({ name, title, description, input, output, operation }: Tool): ToolDefinition {
+function definitionOf ({ name, title, description, input, listed, output, operation }: Tool): ToolDefinition {
   const mutates = operation === 'mutate'
   return {
     name,
     title,
     description,
-    inputSchema: input,
+    inputSchema: listed ? { ...input, properties: shown(input.properties, listed) } : input,
     outputSchema: output,
     annotations: {
       readOnlyHint: !mutates,
@@ -221,6 +223,12 @@ function definitionOf ({ name, title, description, input, output, operation }: T
       openWorldHint: false,
     },
   }
+}
+
+function shown (properties: TProperties, listed: NonNullable<Tool['listed']>): object {
+  return Object.fromEntries(
+    Object.entries({ ...properties, ...listed }).filter(([, schema]) => schema !== null)
+  )
 }
 
 /** What to do about an answer that is too large. */

@@ -63,11 +63,23 @@ export function codeOf ({ isError, _meta: meta }: ToolResult): string | undefine
   return isError ? (meta?.['kafscale-mcp/error'] as { code: string }).code : undefined
 }
 
-/** The topics and groups that the arguments name, except redacted ones. */
+/** The topics and groups that the arguments name, except redacted ones. A list may be JSON text. */
 function resourcesOf (redacted: unknown): { topics?: string[], groups?: string[] } {
   if (typeof redacted !== 'object' || redacted === null) return {}
   const { names, topics, topic, group_id: group } = redacted as Record<string, unknown>
-  const isName = (name: unknown): name is string => typeof name === 'string' && name !== REDACTED
-  const named = [names, topics, topic].flat().filter(isName)
+  const isName = (name: unknown): name is string => typeof name === 'string' && name !== '' && name !== REDACTED
+  const named = [listIn(names), listIn(topics), topic].flat().filter(isName)
   return { ...(named.length > 0 && { topics: named }), ...(isName(group) && { groups: [group] }) }
+}
+
+/** No tool accepts a longer list. In a JSON text, nothing else bounds it. */
+const MAX_ITEMS = 1_000
+
+function listIn (value: unknown): unknown {
+  if (typeof value !== 'string' || !value.trimStart().startsWith('[')) return value
+  try {
+    return (JSON.parse(value) as unknown[]).slice(0, MAX_ITEMS)
+  } catch {
+    return value
+  }
 }

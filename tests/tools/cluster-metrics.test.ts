@@ -73,6 +73,28 @@ t.test('the answer has the figures of the cluster and of each broker', needsEtcd
   t.ok(brokers.every(({ goroutines, uptime_seconds: uptime }) => Number(goroutines) > 0 && Number(uptime) > 0))
 })
 
+t.test('the answer can be limited to one broker, beside the figures of the cluster', needsEtcd(), async t => {
+  const { app, address } = await build(t, [pageOf(0, 20_000), pageOf(1, 20_000), undefined])
+  const { structuredContent: whole } = await callTool(app, 'cluster_metrics')
+  const all = whole?.['brokers'] as object[]
+  for (const [broker, expected] of [
+    ['1', [all[1]]],
+    [1, [all[1]]],
+    ['2', [all[2]]],
+    [address, all],
+    ['', all],
+    [null, all],
+  ] as const) {
+    const { structuredContent: metrics } = await callTool(app, 'cluster_metrics', { broker })
+    t.strictSame({ ...metrics, age_ms: 0 }, { ...whole, age_ms: 0, brokers: expected }, JSON.stringify(broker))
+  }
+  for (const broker of ['7', -1, 'null', 'broker-0']) {
+    const { content: [{ text } = { text: '' }] } = await callTool(app, 'cluster_metrics', { broker })
+    t.match(text, 'INVALID_ARGUMENT: The arguments do not match the tool\'s input schema: ' +
+      '"broker" must be one of 0, 1, 2. Correct them')
+  }
+})
+
 t.test('the S3 state of the cluster is the worst state of a broker', needsEtcd(), async t => {
   const { app } = await build(t, [pageOf(0, 130_000), pageOf(1, 130_000)])
   const { structuredContent: metrics } = await callTool(app, 'cluster_metrics')

@@ -51,7 +51,6 @@ const INT64 = [
   'offset',
   'lag',
   'total_lag',
-  'min_lag',
   'retention_ms',
   'retention_bytes',
   'segment_bytes',
@@ -121,11 +120,13 @@ function group (id: string, rest: Partial<ConsumerGroup> = {}) {
   return { key: formatKey({ kind: 'group-metadata', group: id }), value: encodeConsumerGroup(id, value) }
 }
 
+interface PropertySchema { type?: unknown, description?: string }
+
 /** The properties in a schema, at any depth. */
-function * propertiesOf (schema: unknown): Generator<[name: string, schema: { type?: unknown }]> {
+function * propertiesOf (schema: unknown): Generator<[name: string, schema: PropertySchema]> {
   if (typeof schema !== 'object' || schema === null) return
   for (const [keyword, value] of Object.entries(schema)) {
-    if (keyword === 'properties') yield * Object.entries(value as Record<string, { type?: unknown }>)
+    if (keyword === 'properties') yield * Object.entries(value as Record<string, PropertySchema>)
     yield * propertiesOf(value)
   }
 }
@@ -164,13 +165,31 @@ t.test('clients get ten tools, in a fixed order', async t => {
     }
   })
 
-  t.test('with an output schema and a closed input schema, both of JSON Schema 2020-12', async t => {
+  t.test('with an input and an output schema, both of JSON Schema 2020-12', async t => {
     const ajv = new Ajv2020({ strict: true, allowUnionTypes: true })
     for (const { name, inputSchema, outputSchema } of definitions) {
-      t.match(inputSchema, { type: 'object', additionalProperties: false }, name)
+      t.match(inputSchema, { type: 'object' }, name)
       t.match(outputSchema, { type: 'object' }, name)
       t.doesNotThrow(() => [ajv.compile(inputSchema), ajv.compile(outputSchema)])
     }
+  })
+
+  t.test('with inputs that every client can convert', async t => {
+    const optional: string[] = []
+    for (const { name, inputSchema, outputSchema } of definitions) {
+      const { properties, required = [] } = inputSchema as { properties: object, required?: string[] }
+      t.ok(Object.keys(properties).length > 0, `${name}: an object without properties is refused by Gemini`)
+      t.notMatch(JSON.stringify(inputSchema), 'additionalProperties', name)
+      for (const [property, { type, description }] of propertiesOf(inputSchema)) {
+        t.type(type, 'string', `${name} ${property}: a single type`)
+        t.match(description, /^[A-Za-z].{10,80}$/, `${name} ${property}: a description`)
+        if (!required.includes(property)) optional.push(`${name} ${property}`)
+      }
+      for (const [property, schema] of [...propertiesOf(inputSchema), ...propertiesOf(outputSchema)]) {
+        if ('enum' in schema) t.ok(schema.type, `${name} ${property}: an enum has a type`)
+      }
+    }
+    t.ok(optional.length <= 24, `${optional.length} optional inputs, Anthropic's limit for strict tools is 24`)
   })
 
   t.test('with a bound for every text and list in an input', async t => {
@@ -195,9 +214,10 @@ t.test('clients get ten tools, in a fixed order', async t => {
 
   t.test('with every int64 either an integer or a string', async t => {
     for (const { name, inputSchema, outputSchema } of definitions) {
-      for (const [property, { type }] of [...propertiesOf(inputSchema), ...propertiesOf(outputSchema)]) {
-        // `lag` is also the name of a list, and `sources` has properties of the same names without a type.
-        if (!INT64.includes(property) || type === undefined || type === 'array') continue
+      for (const [property, schema] of [...propertiesOf(inputSchema), ...propertiesOf(outputSchema)]) {
+        const { type } = schema
+        // `lag` is also the name of a list, and `sources` has properties of the same names that are words.
+        if (!INT64.includes(property) || 'enum' in schema || type === 'array') continue
         t.strictSame([type].flat().filter(type => type !== 'null'), ['integer', 'string'], `${name} ${property}`)
       }
     }
@@ -243,11 +263,20 @@ t.test('the recorded cluster', needsEtcd(), async t => {
   })
 
   t.test('explain_access shows who calls, with which roles, and what these allow', async t => {
-    t.strictSame(await ask(app, 'explain_access'), {
+    const all = {
       principal: { subject: 'anonymous', issuer: null, client_id: null, method: 'none' },
       roles: ['observer'],
       tools: NAMES.map(name => ({ name, allowed: true, rule: 'observer.allow[0]', needs: null })),
+    }
+    t.strictSame(await ask(app, 'explain_access'), all)
+    t.strictSame(await ask(app, 'explain_access', { tool: '' }), all)
+    t.strictSame(await ask(app, 'explain_access', { tool: 'list_topics' }), {
+      ...all,
+      tools: all.tools.filter(({ name }) => name === 'list_topics'),
     })
+    const { content } = await callTool(app, 'explain_access', { tool: 'nope' })
+    t.match(content[0]?.text, /^INVALID_ARGUMENT: /)
+    t.match(content[0]?.text, `"tool" must be one of ${NAMES.join(', ')}. Correct`)
   })
 
   t.test('an optional property that is null or empty counts as absent', async t => {
@@ -270,6 +299,20 @@ t.test('the recorded cluster', needsEtcd(), async t => {
       const { content, _meta } = await callTool(app, name, { group_id: '' })
       t.match(_meta, { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT' } }, name)
       t.match(content[0]?.text, '"group_id" is required and must not be empty')
+    }
+  })
+
+  t.test('an input in another form has the same answer, and the same cursor', async t => {
+    for (const [name, input, other] of [
+      ['describe_topics', { names: ['orders', 'payments'] }, { names: '["orders","payments"]' }],
+      ['describe_configs', { topics: ['orders', 'payments'] }, { topics: '["orders","payments"]' }],
+      ['fetch_offsets', { group_id: 'analytics', topics: ['orders'] }, { group_id: 'analytics', topics: '["orders"]' }],
+      ['consumer_lag', { min_lag: 1 }, { min_lag: '1', toolCallId: 'call_1', topic: '' }],
+      ['list_topics', {}, { random_string: 'dummy' }],
+    ] as const) {
+      const first = await ask(app, name, { ...input, limit: 1 })
+      t.type(first['next_cursor'], 'string', name)
+      t.strictSame(withoutTimes(await ask(app, name, { ...other, limit: '1' })), withoutTimes(first), name)
     }
   })
 

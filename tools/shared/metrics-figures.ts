@@ -67,6 +67,7 @@ function quantiles (histogram: Histogram) {
 }
 
 const s3State = Type.Unsafe<ReturnType<typeof figures>['s3_state']>({
+  type: ['string', 'null'],
   enum: ['healthy', 'degraded', 'unavailable', null],
 })
 const latencyOrNull = Type.Unsafe<number | string | null>({ type: ['number', 'string', 'null'] })

@@ -30,25 +30,31 @@ export function list<T extends TSchema> (items: T) {
 }
 
 export function words<T extends string> (...values: T[]) {
-  return Type.Unsafe<T>({ enum: values })
+  return Type.Unsafe<T>({ type: 'string', enum: values })
 }
 
 export function object<T extends TProperties> (properties: T): TObject<T> {
   return Type.Object(properties)
 }
 
-/** An input with these properties and no others. */
+/**
+ * An input with these properties. The registry refuses others, but the schema does not say so: Google's converter fails
+ * on `additionalProperties: false`.
+ */
 export function input<T extends TProperties> (properties: T): TObject<T> {
-  return Type.Object(properties, { additionalProperties: false })
+  return Type.Object(properties)
 }
 
 /** The name of a topic or the id of a group, as an input. */
-export const name = Type.String({ maxLength: 1024 })
-export const names = means(
-  Type.Optional(Type.Array(name, { maxItems: 1000 })),
-  'Names of topics; all topics if absent or empty'
+export function nameOf (description: string) {
+  return Type.String({ maxLength: 1024, description })
+}
+export const groupId = nameOf('Id of the consumer group')
+export const names = Type.Optional(
+  Type.Array(Type.String({ maxLength: 1024 }), { maxItems: 1000, description: 'Names of topics; all if absent' })
 )
-export const pattern = Type.Optional(Type.String({ maxLength: 256, description: 'Glob (* and ?) for the whole name' }))
+export const glob = Type.String({ maxLength: 256, description: 'Glob (* and ?) for the whole name' })
+export const pattern = Type.Optional(glob)
 /** The input of a paged tool. */
 export const page = {
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Rows per page, default 100' })),

@@ -112,7 +112,7 @@ t.test('input that does not match the schema is rejected, with every mistake', a
   t.equal(await refusal({ group_id: 'a', names: ['a', 5, null] }), '"names.1" must be string; "names.2" must be string')
   t.equal(await refusal({ group_id: 'a', pattern: 'abcd' }), '"pattern" must NOT have more than 3 characters')
   for (const wrong of [0, 1001, -1]) t.match(await refusal({ group_id: 'a', limit: wrong }), /^"limit" must be [<>]= 1/)
-  for (const wrong of [1.5, '5', true, [5], {}]) {
+  for (const wrong of [1.5, true, [5], {}]) {
     t.equal(await refusal({ group_id: 'a', limit: wrong }), '"limit" must be integer')
   }
   t.equal(
@@ -154,6 +154,127 @@ t.test('an optional property that is null or empty counts as absent, and a requi
   for (const blank of [' ', [' ']]) {
     t.match((await call(app, { ...required, pattern: blank, names: blank })).content[0]?.text, /must be/, 'not empty')
   }
+})
+
+t.test('JSON text counts as the list or number that it contains, where the schema requires one', async t => {
+  const app = await buildTestApp(t)
+  const int64 = Type.Unsafe<number | string>({ type: ['integer', 'string'], pattern: '^-?[0-9]+$', maxLength: 20 })
+  app.tools.declare(tool({
+    properties: {
+      limit,
+      names: Type.Optional(Type.Array(Type.String({ maxLength: 5 }), { maxItems: 3 })),
+      min_lag: Type.Optional(int64),
+      pattern: Type.Optional(Type.String()),
+    }
+  }))
+  for (const [given, input] of [
+    [{ names: '["a","b"]' }, { names: ['a', 'b'] }],
+    [{ names: ' [ "a" ] ' }, { names: ['a'] }],
+    [{ names: '[]' }, {}],
+    [{ names: 'null', limit: 'null' }, {}],
+    [{ limit: '5' }, { limit: 5 }],
+    [{ limit: ' 5.0 ' }, { limit: 5 }],
+    [{ min_lag: '-5' }, { min_lag: -5 }],
+    [{ min_lag: '007' }, { min_lag: '007' }],
+    [{ min_lag: '9007199254740993' }, { min_lag: '9007199254740993' }],
+    [{ pattern: '["a"]' }, { pattern: '["a"]' }],
+    [{ pattern: '5' }, { pattern: '5' }],
+    [{ pattern: 'null' }, { pattern: 'null' }],
+  ] as const) {
+    t.strictSame((await call(app, given)).structuredContent, { input }, JSON.stringify(given))
+  }
+  const items = (count: number) => JSON.stringify(new Array(count).fill(5))
+  for (const [given, mistake] of [
+    [{ names: 'a' }, '"names" must be a JSON array, not a string'],
+    [{ names: 'a, b' }, '"names" must be a JSON array, not a string'],
+    [{ names: '["a"' }, '"names" must be a JSON array, not a string'],
+    [{ names: '"a"' }, '"names" must be a JSON array, not a string'],
+    [{ names: '{"a":1}' }, '"names" must be a JSON array, not a string'],
+    [{ names: '5' }, '"names" must be a JSON array, not a string'],
+    [{ names: 5 }, '"names" must be array'],
+    [{ names: '["a",5]' }, '"names.1" must be string'],
+    [{ names: '["a",""]' }, '"names.1" must not be empty'],
+    [{ names: '["abcdef"]' }, '"names.0" must NOT have more than 5 characters'],
+    [{ names: '["a","b","c","d"]' }, '"names" must NOT have more than 3 items'],
+    [{ names: items(400_000) }, '"names" must NOT have more than 3 items; ' +
+      '"names.0" must be string; "names.1" must be string; "names.2" must be string; "names.3" must be string'],
+    [{ names: '['.repeat(400_000) + ']'.repeat(400_000) }, '"names.0" must be string'],
+    [{ limit: 'many' }, '"limit" must be integer'],
+    [{ limit: '1.5' }, '"limit" must be integer'],
+    [{ limit: '"5"' }, '"limit" must be integer'],
+    [{ limit: '[5]' }, '"limit" must be integer'],
+    [{ limit: '1001' }, '"limit" must be <= 1000'],
+    [{ limit: '1e999' }, '"limit" must be integer'],
+    [{ min_lag: 'many' }, '"min_lag" must be integer'],
+    [{ min_lag: 'null' }, '"min_lag" must be integer'],
+    [{ min_lag: '1.5' }, '"min_lag" must be integer'],
+    [{ min_lag: '9'.repeat(21) }, '"min_lag" must NOT have more than 20 characters'],
+  ] as const) {
+    const name = JSON.stringify(given).slice(0, 100)
+    t.match((await call(app, given)).content[0]?.text, `tool's input schema: ${mistake}. Correct them`, name)
+  }
+})
+
+t.test('properties that clients add are ignored, in any spelling', async t => {
+  const app = await buildTestApp(t)
+  app.tools.declare(tool({ properties: { group_id: Type.String(), limit } }))
+  for (const [client, added] of Object.entries({
+    n8n: { toolCallId: 'call_1', sessionId: 'a', action: 'sendMessage', chatInput: 'Which groups are behind?' },
+    Cursor: { random_string: 'dummy' },
+    OpenCode: { _placeholder: true },
+    Cline: { task_progress: '- [x] look' },
+    'Gemini CLI': { wait_for_previous: false },
+    others: { tool_call_id: 'a', SessionID: null, waitForPrevious: {} },
+  })) {
+    t.strictSame((await call(app, { group_id: 'a', ...added })).structuredContent, { input: { group_id: 'a' } }, client)
+  }
+  t.match((await call(app, { toolCallId: 'a' })).content[0]?.text, 'input schema: "group_id" is required. Correct')
+
+  t.test('unless a tool has an input of that name', async t => {
+    app.tools.declare(tool({ properties: { action: Type.Optional(Type.String()) } }))
+    t.strictSame((await call(app, { action: 'a' })).structuredContent, { input: { action: 'a' } })
+    t.match((await call(app, { action: 5 })).content[0]?.text, '"action" must be string')
+  })
+})
+
+t.test('the error about an unknown property names the one that was meant', async t => {
+  const app = await buildTestApp(t)
+  const text = (description?: string) => Type.Optional(Type.String({ ...description && { description } }))
+  app.tools.declare(tool({
+    properties: {
+      group_id: text(),
+      topics: text('Names of topics'),
+      min_lag: text(),
+      pattern: text('Glob for the name'),
+      limit: text('Rows per page'),
+      cursor: text('next_cursor of the previous page'),
+    }
+  }))
+  const message = async (input: object) => (await call(app, input)).content[0]?.text ?? ''
+  for (const [name, meant] of Object.entries({
+    groupId: 'group_id',
+    GroupID: 'group_id',
+    group: 'group_id',
+    'group.name': 'group_id',
+    topic: 'topics',
+    topicName: 'topics',
+    minLag: 'min_lag',
+    patern: 'pattern',
+    cusror: 'cursor',
+    next_cursor: 'cursor',
+    Limit: 'limit',
+    rows: 'limit',
+  })) {
+    t.match(await message({ [name]: 'a' }), `${JSON.stringify(name)} is not an input of this tool, but "${meant}" is. `)
+  }
+  for (const name of ['other', 'id', 'member_id', 'page', 'max', '', 'x', 'topic'.repeat(20)]) {
+    t.match(await message({ [name]: 'a' }), /is not an input of this tool\. Correct/, name)
+  }
+  t.match(await message({ group_id: 'a', groupId: 'a' }), '"groupId" is not an input of this tool. Correct')
+  t.match(
+    await message(Object.fromEntries(Array.from({ length: 10_000 }, (_, index) => [`limt${index}`, 1]))),
+    /; and 9980 more\. Correct/
+  )
 })
 
 t.test('a failure states its code, what happened and what to do', async t => {
@@ -368,6 +489,22 @@ t.test('a tool is published with its schemas and with annotations for its operat
   })
 })
 
+t.test('a tool can list an input in another form than it accepts, or not at all', async t => {
+  const app = await buildTestApp(t)
+  const lag = Type.Unsafe<number | string>({ type: ['integer', 'string'], pattern: '^[0-9]+$' })
+  const listed = { lag: Type.Integer(), limit: null }
+  app.tools.declare({ ...tool({ properties: { group_id: Type.String(), lag, limit } }), listed })
+  const definition = app.tools.list(CALLER.principal).find(({ name }) => name === 'test')
+  t.strictSame(JSON.parse(JSON.stringify(definition?.inputSchema)), {
+    type: 'object',
+    required: ['group_id', 'lag'],
+    properties: { group_id: { type: 'string' }, lag: { type: 'integer' } },
+    additionalProperties: false,
+  })
+  const input = { group_id: 'a', lag: '99999999999999999999', limit: 5 }
+  t.strictSame((await call(app, input)).structuredContent, { input })
+})
+
 t.test('a schema with an unknown keyword is rejected when the tool is declared', async t => {
   const app = await buildTestApp(t)
   t.throws(
@@ -510,8 +647,21 @@ t.test('each call is recorded before it is answered, whatever its outcome', asyn
     outcome: 'error',
     error_code: 'INVALID_ARGUMENT',
   })
+  const asText = { names: '["orders", "billing"]', group_id: '', toolCallId: 'call_1' }
+  await call(app, asText)
+  t.strictSame(kept[2]?.what, {
+    tool: 'test',
+    operation: 'observe',
+    arguments: asText,
+    resources: { topics: ['orders', 'billing'] },
+  }, 'the arguments as received')
+  for (const names of ['[', '{}', JSON.stringify(new Array(5_000).fill('orders'))]) {
+    await call(app, { names, group_id: 'a' })
+    const topics = kept.pop()?.what?.resources.topics
+    t.strictSame(topics, names.length > 2 ? new Array(1_000).fill('orders') : [names])
+  }
   await call(app, {}, 'mutates')
-  t.match(kept[2], {
+  t.match(kept[3], {
     event: 'tool_call',
     what: { tool: 'mutates', operation: 'mutate' },
     decision: 'denied',
@@ -523,8 +673,8 @@ t.test('each call is recorded before it is answered, whatever its outcome', asyn
     ...CALLER,
     principal: { ...CALLER.principal, subject: 'static-token', method: 'token' },
   })
-  t.match(kept[3], { who: { subject: 'static-token', method: 'token' }, warning: /shared secret/ })
-  t.equal(kept.length, 4)
+  t.match(kept[4], { who: { subject: 'static-token', method: 'token' }, warning: /shared secret/ })
+  t.equal(kept.length, 5)
 })
 
 t.test('a call that cannot be recorded is not answered', async t => {
