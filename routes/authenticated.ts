@@ -2,7 +2,6 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { RateLimited, Unauthenticated, Unverifiable } from '../errors.ts'
 import { type AuditEntry, ownEntry, whoOf } from '../plugins/audit/record.ts'
 import { challenge } from '../plugins/auth/challenge.ts'
-import { SCOPES } from '../plugins/rbac/decide.ts'
 import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
 import auditStream from './audit-stream.ts'
 import { guard } from './guard.ts'
@@ -77,7 +76,7 @@ function caller (app: FastifyInstance) {
 function isAuditor (app: FastifyInstance) {
   return async (request: FastifyRequest): Promise<boolean> => {
     const principal = await app.authenticate(request).catch(() => null)
-    return principal !== null && principal.scopes?.has(SCOPES.observe) !== false &&
+    return principal !== null && principal.scopes?.has(app.config.scopes.observe) !== false &&
       app.authorize.roles(principal).includes('auditor')
   }
 }

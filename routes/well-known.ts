@@ -1,10 +1,9 @@
 import type { FastifyInstance } from 'fastify'
 import { resourceUrl, WELL_KNOWN } from '../plugins/auth/resource.ts'
-import { SCOPES } from '../plugins/rbac/decide.ts'
 
 /** `GET /.well-known/oauth-protected-resource`: where clients get tokens (RFC 9728). Absent in the mode `none`. */
 export default async function wellKnown (app: FastifyInstance) {
-  const { auth, publicUrl } = app.config
+  const { auth, publicUrl, scopes } = app.config
   if (auth.mode === 'none') return
 
   const { pathname } = new URL(`${(publicUrl ?? 'http://localhost').replace(/\/$/, '')}/mcp`)
@@ -12,7 +11,7 @@ export default async function wellKnown (app: FastifyInstance) {
     app.get(`${WELL_KNOWN}${path}`, async () => ({
       resource: resourceUrl(app),
       ...auth.mode === 'oidc' && { authorization_servers: auth.issuers },
-      scopes_supported: [SCOPES.observe],
+      scopes_supported: scopes.advertised,
       bearer_methods_supported: ['header'],
       resource_name: 'KafScale',
     }))

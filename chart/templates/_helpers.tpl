@@ -180,6 +180,9 @@ is doubled.
   "AUTH_MODE" $mcp.auth.mode
   "OIDC_ISSUER" $mcp.auth.oidc.issuers
   "OIDC_AUDIENCE" $mcp.auth.oidc.audience
+  "OIDC_SCOPE" $mcp.auth.oidc.scope
+  "OIDC_ADVERTISED_SCOPE" $mcp.auth.oidc.advertisedScope
+  "OIDC_ID_TOKEN_ISSUERS" $mcp.auth.oidc.idTokenIssuers
   "OIDC_MAX_TOKEN_LIFETIME" $mcp.auth.oidc.maxTokenLifetime
   "OIDC_CLIENT_ID" $mcp.auth.oidc.clientId
   "AUTH_JWKS_ISSUER" $mcp.auth.jwks.issuer

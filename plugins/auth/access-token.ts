@@ -47,10 +47,11 @@ const LOGOUT_EVENT = 'http://schemas.openid.net/event/backchannel-logout'
 /**
  * Refuses whatever is not an access token, which its issuer made for something else and may hand to other parties. A
  * token declares its kind in its header or its claims, or has claims that no access token has.
+ * @param acceptsIdTokens whether `nonce` and `at_hash` are no reason: some issuers add them to access tokens
  * @param header the `typ` of a JWT's header
  * @throws {Unauthenticated}
  */
-export function requireAccessToken (claims: JWTPayload, header?: unknown): void {
+export function requireAccessToken (claims: JWTPayload, acceptsIdTokens: boolean, header?: unknown): void {
   const named = header === undefined ? undefined : nameOf(header)
   if (named !== undefined && !HEADERS.has(named)) {
     const kind = kindOf(named)
@@ -63,7 +64,9 @@ export function requireAccessToken (claims: JWTPayload, header?: unknown): void 
     if (kind !== 'access') throw refusal(kind)
   }
   if (claims['events'] !== undefined) throw refusal(isLogout(claims['events']) ? 'logout' : 'event')
-  if (['at_hash', 'c_hash', 's_hash'].some(claim => claims[claim] !== undefined)) throw refusal('id')
+  if (['c_hash', 's_hash'].some(claim => claims[claim] !== undefined)) throw refusal('id')
+  if (acceptsIdTokens) return
+  if (claims['at_hash'] !== undefined) throw refusal('id')
   const declaresAccess = named?.endsWith('at+jwt') || (typ !== undefined && nameOf(typ) === 'bearer')
   if (claims['nonce'] !== undefined && !declaresAccess) throw refusal('id')
 }

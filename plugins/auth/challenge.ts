@@ -1,7 +1,6 @@
 import type { FastifyError } from '@fastify/error'
 import type { FastifyInstance } from 'fastify'
 import { InsufficientScope, Unauthenticated } from '../../errors.ts'
-import { SCOPES } from '../rbac/decide.ts'
 import { metadataUrl } from './resource.ts'
 
 /**
@@ -9,18 +8,24 @@ import { metadataUrl } from './resource.ts'
  * for errors that are not about the token.
  */
 export function challenge (error: FastifyError, app: FastifyInstance): string | undefined {
-  const refusal = refusalOf(error)
+  const refusal = refusalOf(error, app)
   if (!refusal) return undefined
   const { code, scopes } = refusal
+  const { observe, advertised } = app.config.scopes
+  const requested = [...new Set(scopes.flatMap(scope => scope === observe ? advertised : [scope]))]
   return 'Bearer ' + [
     ...code === undefined ? [] : [`error="${code}"`, `error_description="${error.message}"`],
     `resource_metadata="${metadataUrl(app)}"`,
-    `scope="${scopes.join(' ')}"`,
+    `scope="${requested.join(' ')}"`,
   ].join(', ')
 }
 
-function refusalOf (error: FastifyError): { code: string | undefined, scopes: readonly string[] } | undefined {
+/** `scopes` are those that the token must contain, which may differ from those that a client requests. */
+function refusalOf (
+  error: FastifyError,
+  { config }: FastifyInstance
+): { code: string | undefined, scopes: readonly string[] } | undefined {
   if (error instanceof InsufficientScope) return { code: 'insufficient_scope', scopes: error.scopes }
-  if (error instanceof Unauthenticated) return { code: error.bearerError, scopes: [SCOPES.observe] }
+  if (error instanceof Unauthenticated) return { code: error.bearerError, scopes: [config.scopes.observe] }
   return undefined
 }

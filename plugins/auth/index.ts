@@ -135,7 +135,12 @@ async function verifySigned (token: string, key: JWTVerifyGetKey, expected: Expe
 }
 
 function expectations (app: FastifyInstance, auth: OidcConfig | JwksConfig, issuer: string): Expectations {
-  return { issuer, audience: auth.audience ?? resourceUrl(app), maxLifetimeMs: auth.maxTokenLifetimeMs }
+  return {
+    issuer,
+    audiences: auth.audiences ?? [resourceUrl(app)],
+    maxLifetimeMs: auth.maxTokenLifetimeMs,
+    acceptsIdTokens: auth.idTokenIssuers.includes(issuer),
+  }
 }
 
 /** Verifies each token once for as long as it stays accepted, or until `forgetTokens` is called. */

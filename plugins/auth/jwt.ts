@@ -21,8 +21,11 @@ export const LEEWAY_S = 30
 /** What a token must contain to be accepted. */
 export interface Expectations {
   issuer: string
-  audience: string
+  /** The token must contain one of them. */
+  audiences: readonly string[]
   maxLifetimeMs: number
+  /** Whether an access token may have the claims of an ID token. */
+  acceptsIdTokens: boolean
 }
 
 /** The claims of an accepted token. */
@@ -36,13 +39,13 @@ export interface Claims extends JWTPayload { sub: string, exp: number, iat: numb
 export async function verifyJwt (
   token: string,
   key: JWTVerifyGetKey,
-  { issuer, audience, maxLifetimeMs }: Expectations
+  { issuer, audiences, maxLifetimeMs, acceptsIdTokens }: Expectations
 ): Promise<Claims> {
   requireCanonical(token, 3)
   const { payload, protectedHeader: { typ } } = await jwtVerify(token, key, {
     algorithms: ALGORITHMS,
     issuer,
-    audience,
+    audience: [...audiences],
     clockTolerance: LEEWAY_S,
     // Makes jose require an `iat` that is not in the future, which would let the lifetime appear shorter.
     maxTokenAge: maxLifetimeMs / 1_000,
@@ -51,13 +54,13 @@ export async function verifyJwt (
   }).catch((error: unknown) => {
     // The signature is valid. What the token is explains more than which of its claims does not fit.
     if (error instanceof errors.JWTClaimValidationFailed || error instanceof errors.JWTExpired) {
-      requireAccessToken(error.payload, decodeProtectedHeader(token).typ)
+      requireAccessToken(error.payload, acceptsIdTokens, decodeProtectedHeader(token).typ)
     }
     throw error instanceof Unauthenticated || error instanceof Unverifiable
       ? error
       : new Unauthenticated(reasonOf(error), 'invalid_token', error instanceof errors.JWTExpired)
   })
-  requireAccessToken(payload, typ)
+  requireAccessToken(payload, acceptsIdTokens, typ)
   return checkLifetime(payload, maxLifetimeMs)
 }
 
@@ -68,13 +71,13 @@ export async function verifyJwt (
  */
 export function checkIntrospected (
   claims: JWTPayload,
-  { issuer, audience, maxLifetimeMs }: Expectations
+  { issuer, audiences, maxLifetimeMs, acceptsIdTokens }: Expectations
 ): Claims {
-  requireAccessToken(claims)
+  requireAccessToken(claims, acceptsIdTokens)
   const nowS = Math.floor(Date.now() / 1_000)
   const { iss = issuer, aud, exp, nbf = 0, iat } = claims
   if (iss !== issuer) throw invalid(CLAIM_REASONS.iss)
-  if (aud === undefined || ![aud].flat().includes(audience)) throw invalid(CLAIM_REASONS.aud)
+  if (aud === undefined || ![aud].flat().some(each => audiences.includes(each))) throw invalid(CLAIM_REASONS.aud)
   if (!isTime(exp)) throw invalid(CLAIM_REASONS.exp)
   if (exp <= nowS) throw new Unauthenticated(EXPIRED, 'invalid_token', true)
   if (!(nbf <= nowS + LEEWAY_S)) throw invalid(CLAIM_REASONS.nbf)

@@ -10,7 +10,7 @@ export interface Principal {
   subject: string
   /** `iss` of the token. */
   issuer: string | null
-  /** `client_id` of the token, or `azp`. */
+  /** `client_id` of the token, or `azp`; Okta has `cid` instead, and Entra's first version `appid`. */
   clientId: string | null
   method: AuthMethod
   /** Undefined when the token has no scope claim: then only a binding in the policy grants anything. */
@@ -30,11 +30,11 @@ export const STATIC_TOKEN = withoutClaims('token', 'static-token')
 
 /** The principal of a verified token, from its claims. */
 export function principalOf (claims: Claims, method: AuthMethod, digest: string): Principal {
-  const { sub, iss, jti, exp, client_id: clientId, azp } = claims
+  const { sub, iss, jti, exp, client_id: clientId, azp, cid, appid } = claims
   return Object.freeze({
     subject: sub,
     issuer: iss ?? null,
-    clientId: [clientId, azp].find(id => typeof id === 'string') ?? null,
+    clientId: [clientId, azp, cid, appid].find(id => typeof id === 'string') ?? null,
     method,
     scopes: scopesOf(claims),
     tokenId: typeof jti === 'string' ? jti : digest,

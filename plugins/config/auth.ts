@@ -6,8 +6,10 @@ import type { Secret } from './secret.ts'
 export type AuthConfig = OidcConfig | JwksConfig | StaticTokenConfig | NoAuthConfig
 
 interface AccessTokenConfig {
-  /** Undefined: the URL of the service's own `/mcp`. */
-  readonly audience: string | undefined
+  /** A token must contain one of them. Undefined: the URL of the service's own `/mcp`. */
+  readonly audiences: readonly string[] | undefined
+  /** Issuers of access tokens that have the claims of ID tokens. */
+  readonly idTokenIssuers: readonly string[]
   readonly maxTokenLifetimeMs: number
 }
 
@@ -27,6 +29,14 @@ export interface JwksConfig extends AccessTokenConfig {
 interface StaticTokenConfig {
   readonly mode: 'token'
   readonly token: Secret
+}
+
+/** The scopes that operations require of a token with a scope claim. */
+export interface Scopes {
+  readonly observe: string
+  readonly mutate: string
+  /** What a client requests in order to get the scope `observe`. */
+  readonly advertised: readonly string[]
 }
 
 interface NoAuthConfig { readonly mode: 'none' }
@@ -57,15 +67,16 @@ export function authModeOf (settings: Partial<Settings>): AuthMode {
 export function authConfigOf (mode: AuthMode, settings: Settings): AuthConfig | undefined {
   const { oidcIssuer: issuers, oidcClientId: clientId, oidcClientSecret: clientSecret } = settings
   const { authJwksFile: file, authJwksIssuer: issuer, authToken: token } = settings
-  const { oidcAudience: audience, oidcMaxTokenLifetimeMs: maxTokenLifetimeMs } = settings
+  const { oidcAudience: audiences, oidcMaxTokenLifetimeMs: maxTokenLifetimeMs } = settings
+  const accessTokens = { audiences, maxTokenLifetimeMs, idTokenIssuers: settings.oidcIdTokenIssuers ?? [] }
   switch (mode) {
     case 'oidc': {
       const introspection = clientId !== undefined && clientSecret ? { clientId, clientSecret } : undefined
-      return issuers && { mode, issuers, introspection, audience, maxTokenLifetimeMs }
+      return issuers && { mode, issuers, introspection, ...accessTokens }
     }
     case 'jwks':
       return file !== undefined && issuer !== undefined
-        ? { mode, file, issuer, audience, maxTokenLifetimeMs }
+        ? { mode, file, issuer, ...accessTokens }
         : undefined
     case 'token':
       return token && { mode, token }
@@ -74,14 +85,27 @@ export function authConfigOf (mode: AuthMode, settings: Settings): AuthConfig | 
   }
 }
 
+export function scopesOf ({ oidcScope: observe, oidcAdvertisedScope: advertised = [observe] }: Settings): Scopes {
+  return { observe, mutate: 'kafscale:mutate', advertised }
+}
+
 /** What is valid about authentication but probably not intended. */
-export function authWarnings (mode: AuthMode, { httpAddr, publicUrl }: Partial<Settings>): string[] {
+export function authWarnings (
+  mode: AuthMode,
+  { httpAddr, publicUrl, oidcIdTokenIssuers = [] }: Partial<Settings>
+): string[] {
   if (mode === 'none') return []
   const found = []
   if (mode === 'token') {
     found.push(
       `${variableOf('authToken')} is a shared secret: every caller is static-token, and audit records cannot tell ` +
       `callers apart; ${variableOf('oidcIssuer')} or ${variableOf('authJwksFile')} identifies them`
+    )
+  }
+  if (oidcIdTokenIssuers.length > 0) {
+    found.push(
+      `${variableOf('oidcIdTokenIssuers')} is set: ID tokens of ${oidcIdTokenIssuers.join(', ')} are accepted as ` +
+      'access tokens, so whoever receives one for an accepted audience can call the service with it'
     )
   }
   if (publicUrl !== undefined && !isConfidential(publicUrl)) {

@@ -23,6 +23,7 @@ export function contradictions (settings: Partial<Settings>, mode: AuthMode): Co
     ...competingModes(settings, mode),
     ...incompleteMode(settings, mode),
     ...unpaired(settings, 'oidcClientId', 'oidcClientSecret'),
+    ...unknownIssuers(settings),
     ...unpaired(settings, 'tlsCertFile', 'tlsKeyFile'),
     ...unusedClientCa(settings),
     ...exposed(settings, mode),
@@ -89,6 +90,16 @@ function incompleteMode (settings: Partial<Settings>, mode: AuthMode): Contradic
     about: [key],
     message: `${variableOf(key)} is not set: expected a value, since the authentication mode is ${mode}`,
   }))
+}
+
+/** An issuer whose ID tokens would be accepted is not an issuer of tokens at all. */
+function unknownIssuers ({ oidcIdTokenIssuers = [], oidcIssuer = [], authJwksIssuer }: Partial<Settings>) {
+  return oidcIdTokenIssuers.filter(issuer => issuer !== authJwksIssuer && !oidcIssuer.includes(issuer))
+    .map((issuer): Contradiction => ({
+      about: ['oidcIdTokenIssuers', 'oidcIssuer', 'authJwksIssuer'],
+      message: `${variableOf('oidcIdTokenIssuers')} contains ${quoteValue(issuer)}: expected issuers that ` +
+        `${variableOf('oidcIssuer')} names in the same spelling`,
+    }))
 }
 
 function unusedClientCa ({ tlsClientCaFile, tlsCertFile }: Partial<Settings>): Contradiction[] {

@@ -115,6 +115,17 @@ export function parseIssuer (text: string): string {
   return text
 }
 
+/** One OAuth scope, in the characters of RFC 6749, section 3.3. */
+export function parseScope (text: string): string {
+  if (!/^[\x21\x23-\x5b\x5d-\x7e]+$/.test(text)) throw new Error('one scope: visible ASCII without " and \\')
+  return text
+}
+
+/** Scopes as a client requests them, separated by spaces or commas. */
+export function parseScopes (text: string): string[] {
+  return parseList(text.replace(/\s+/g, ',')).map(parseScope)
+}
+
 /** A bearer token that a header can carry unchanged. */
 export function parseToken (text: string): Secret {
   if (text.length < MIN_TOKEN_LENGTH || !/^[\x21-\x7e]+$/.test(text)) {

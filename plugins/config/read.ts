@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { ConfigError } from '../../errors.ts'
 import { tracesAskedFor } from '../telemetry/otel.ts'
-import { type AuthConfig, authConfigOf, authModeOf, authWarnings } from './auth.ts'
+import { type AuthConfig, authConfigOf, authModeOf, authWarnings, type Scopes, scopesOf } from './auth.ts'
 import { contradictions } from './contradictions.ts'
 import { ConfigSchema, PREFIX, type Setting, type SettingKey, type Settings, variableOf } from './schema.ts'
 import { quoteValue } from './secret.ts'
@@ -16,15 +16,17 @@ export interface TlsFiles {
   readonly clientCaFile: string | undefined
 }
 
-/** Settings that are part of `auth` or `tls`. */
+/** Settings that are part of `auth`, `scopes` or `tls`. */
 type GroupedKey =
   | 'authMode' | 'authJwksFile' | 'authJwksIssuer' | 'authToken'
   | 'oidcIssuer' | 'oidcAudience' | 'oidcMaxTokenLifetimeMs' | 'oidcClientId' | 'oidcClientSecret'
+  | 'oidcScope' | 'oidcAdvertisedScope' | 'oidcIdTokenIssuers'
   | 'tlsCertFile' | 'tlsKeyFile' | 'tlsClientCaFile'
 
 /** The validated configuration. Durations are in milliseconds. Secrets are opaque: see `Secret`. */
 export interface Config extends Omit<Settings, GroupedKey> {
   readonly auth: AuthConfig
+  readonly scopes: Scopes
   /** Undefined: plain HTTP. */
   readonly tls: TlsFiles | undefined
   /** Whether the standard `OTEL_*` variables ask for traces. */
@@ -55,6 +57,9 @@ export function readConfig (env: Environment = process.env): Config {
     authToken,
     oidcIssuer,
     oidcAudience,
+    oidcScope,
+    oidcAdvertisedScope,
+    oidcIdTokenIssuers,
     oidcMaxTokenLifetimeMs,
     oidcClientId,
     oidcClientSecret,
@@ -68,7 +73,7 @@ export function readConfig (env: Environment = process.env): Config {
   const tls = certFile !== undefined && keyFile !== undefined ? { certFile, keyFile, clientCaFile } : undefined
   const { tracing, warnings: tracingWarnings } = tracesAskedFor(env)
   const warnings = [...variableWarnings(env), ...authWarnings(mode, settings), ...tracingWarnings]
-  return Object.freeze({ ...others, rateLimit, auth, tls, tracing, warnings })
+  return Object.freeze({ ...others, rateLimit, auth, scopes: scopesOf(settings), tls, tracing, warnings })
 }
 
 /** Parses each setting by itself. `unparsed` has those with a mistake, which are absent from `parsed`. */

@@ -14,6 +14,8 @@ import {
   parseMetricsUrl,
   parseOrigin,
   parsePublicUrl,
+  parseScope,
+  parseScopes,
   parseSink,
   parseToken,
   privateKeyFile,
@@ -135,8 +137,25 @@ export const ConfigSchema = {
   },
   oidcAudience: {
     name: 'OIDC_AUDIENCE',
-    meaning: 'Audience that tokens must contain, in the modes oidc and jwks. Unset: {PUBLIC_URL}/mcp',
-    parse: String,
+    meaning: 'Audiences, comma-separated, one of which tokens must contain, in the modes oidc and jwks. ' +
+      'Unset: {PUBLIC_URL}/mcp',
+    parse: parseList,
+  },
+  oidcScope: {
+    name: 'OIDC_SCOPE',
+    meaning: 'Scope to observe that a token with a scope claim must contain, in the modes oidc and jwks',
+    default: 'kafscale:observe',
+    parse: parseScope,
+  },
+  oidcAdvertisedScope: {
+    name: 'OIDC_ADVERTISED_SCOPE',
+    meaning: 'Scopes that clients are told to request, separated by spaces. Unset: OIDC_SCOPE',
+    parse: parseScopes,
+  },
+  oidcIdTokenIssuers: {
+    name: 'OIDC_ID_TOKEN_ISSUERS',
+    meaning: "Issuers, comma-separated, whose access tokens look like ID tokens, as Dex's do. Unset: none",
+    parse: parseList,
   },
   oidcMaxTokenLifetimeMs: {
     name: 'OIDC_MAX_TOKEN_LIFETIME',

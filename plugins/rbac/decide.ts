@@ -1,5 +1,6 @@
 import { matcher } from '../../kafscale/glob.ts'
 import type { Principal } from '../auth/principal.ts'
+import type { Scopes } from '../config/auth.ts'
 import type { Binding, Policy, Rule } from './policy.ts'
 
 export type Operation = 'observe' | 'mutate'
@@ -20,9 +21,6 @@ export type Decision =
   | { kind: 'allowed', rule: string }
   | { kind: 'denied', rule: string, needs: string }
 
-/** The scope that an operation requires of a token that has a scope claim. */
-export const SCOPES: Readonly<Record<Operation, string>> = { observe: 'kafscale:observe', mutate: 'kafscale:mutate' }
-
 /** The rule of a {@link Decision} that denies a call for lack of that scope. */
 export const NO_SCOPE = 'no-scope'
 
@@ -30,17 +28,24 @@ export const NO_SCOPE = 'no-scope'
  * The roles of a principal. In the modes `token` and `none`, which do not identify the caller, that is `observer`,
  * whatever the policy says.
  */
-export function rolesOf (policy: Policy, principal: Principal): string[] {
+export function rolesOf (policy: Policy, principal: Principal, scopes: Pick<Scopes, 'observe'>): string[] {
   if (principal.method === 'none' || principal.method === 'token') return ['observer']
-  if (policy.bindings === null) return principal.scopes?.has(SCOPES.observe) ? ['observer'] : []
+  if (policy.bindings === null) return principal.scopes?.has(scopes.observe) ? ['observer'] : []
   const bound = policy.bindings.filter(binding => isBound(binding, principal))
   return [...new Set(bound.map(({ role }) => role))]
 }
 
 /** Denies a call whose token lacks the scope, whatever its roles. A token without a scope claim lacks no scope. */
-export function denyByScope ({ scopes }: Principal, { operation }: Question['tool']): Decision | undefined {
-  const scope = SCOPES[operation]
-  return scopes?.has(scope) === false ? { kind: 'denied', rule: NO_SCOPE, needs: `the scope ${scope}` } : undefined
+export function denyByScope (
+  principal: Principal,
+  { operation }: Question['tool'],
+  { advertised, ...required }: Scopes
+): Decision | undefined {
+  const scope = required[operation]
+  if (principal.scopes?.has(scope) !== false) return undefined
+  const requested = operation === 'observe' ? advertised.join(' ') : scope
+  const request = requested === scope ? '' : `, which clients request as ${requested}`
+  return { kind: 'denied', rule: NO_SCOPE, needs: `the scope ${scope}${request}` }
 }
 
 /** The tool that answers everyone who is signed in: it tells callers why every other call is refused. */

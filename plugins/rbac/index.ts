@@ -34,7 +34,7 @@ interface Access { roles: readonly string[], decisions: Map<string, Decision> }
 
 /** Decorates `app.authorize`, the only place that decides who may do what. */
 export default fp(async function rbac (app) {
-  const { policyFile, environment } = app.config
+  const { policyFile, environment, scopes } = app.config
   const closing = new AbortController()
   let policy: Policy = NO_POLICY
   let visibilities = new Map<string, Visibility>()
@@ -71,7 +71,7 @@ export default fp(async function rbac (app) {
   function accessOf (principal: Principal): Access {
     const known = accesses.get(principal)
     if (known) return known
-    const access = { roles: rolesOf(policy, principal), decisions: new Map() }
+    const access = { roles: rolesOf(policy, principal, scopes), decisions: new Map() }
     accesses.set(principal, access)
     return access
   }
@@ -110,7 +110,7 @@ export default fp(async function rbac (app) {
     decide (principal, tool) {
       const { roles, decisions } = accessOf(principal)
       const decision = decisions.get(tool.name) ??
-        allowEveryone(tool, denyByScope(principal, tool) ?? decide(policy, roles, { tool, environment }))
+        allowEveryone(tool, denyByScope(principal, tool, scopes) ?? decide(policy, roles, { tool, environment }))
       decisions.set(tool.name, decision)
       return decision
     },

@@ -18,7 +18,7 @@ import { BatchTooLong, IdTooLong, InsufficientScope, MethodTooLong } from '../..
 import { onceClosed } from '../../lib/once-closed.ts'
 import { escapeUnprintable } from '../../lib/printable.ts'
 import type { Principal } from '../../plugins/auth/principal.ts'
-import { NO_SCOPE, SCOPES } from '../../plugins/rbac/decide.ts'
+import { NO_SCOPE } from '../../plugins/rbac/decide.ts'
 import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import type { Caller } from '../../tools/tool.ts'
 import { parseBody } from './body.ts'
@@ -130,7 +130,11 @@ export default async function mcp (app: FastifyInstance) {
  * with arguments that are not an object, which the SDK then rejects.
  * @throws {InsufficientScope} listing every scope that the request requires
  */
-async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller, message: unknown): Promise<void> {
+async function admitCalls (
+  { tools, authorize, config }: FastifyInstance,
+  caller: Caller,
+  message: unknown
+): Promise<void> {
   const calls = callsIn(message).map(({ params }) => {
     const { name, arguments: input } = isObject(params) ? params : {}
     const operation = typeof name === 'string' ? tools.operation(name) : undefined
@@ -145,7 +149,7 @@ async function admitCalls ({ tools, authorize }: FastifyInstance, caller: Caller
   }
   if (lacking) {
     throw new InsufficientScope([
-      ...new Set(calls.flatMap(({ operation }) => operation === undefined ? [] : SCOPES[operation])),
+      ...new Set(calls.flatMap(({ operation }) => operation === undefined ? [] : config.scopes[operation])),
     ])
   }
 }

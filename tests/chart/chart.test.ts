@@ -220,7 +220,10 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
     'https://id.example',
     'https://other.example',
   ], 'oidc'],
-  oidcAudience: [{ 'auth.oidc.audience': 'audience' }, 'audience', 'oidc'],
+  oidcAudience: [{ 'auth.oidc.audience': 'audience' }, ['audience'], 'oidc'],
+  oidcScope: [{ 'auth.oidc.scope': 'observe' }, 'observe', 'oidc'],
+  oidcAdvertisedScope: [{ 'auth.oidc.advertisedScope': 'api://app/observe' }, ['api://app/observe'], 'oidc'],
+  oidcIdTokenIssuers: [{ 'auth.oidc.idTokenIssuers': ['https://other.example'] }, ['https://other.example'], 'oidc'],
   oidcMaxTokenLifetimeMs: [{ 'auth.oidc.maxTokenLifetime': '15m' }, 900_000, 'oidc'],
   oidcClientId: [{ 'auth.oidc.clientId': 'id' }, 'id', 'oidc'],
   oidcClientSecret: [{ 'auth.oidc.existingSecret': 'client' }, 'of the client', 'oidc'],
@@ -538,7 +541,7 @@ t.test('text with special characters arrives unchanged', needsHelm(), async t =>
     }))
   )
   t.match(config, {
-    oidcAudience: odd,
+    oidcAudience: [odd],
     oidcClientId: odd,
     oidcClientSecret: lines,
     etcdUsername: lines,

@@ -12,7 +12,7 @@ import tls, { tlsOptions } from '../../plugins/tls.ts'
 import wellKnown from '../../routes/well-known.ts'
 
 const LOOPBACK = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0' })
-const ACCESS_TOKENS = { audience: undefined, maxTokenLifetimeMs: 3_600_000 }
+const ACCESS_TOKENS = { audiences: undefined, maxTokenLifetimeMs: 3_600_000, idTokenIssuers: [] }
 
 export interface Options {
   config?: Partial<Config>

@@ -54,7 +54,7 @@ async function startIssuer (
   const { url, log } = await startAuthApp(t, {
     config: {
       auth: oidc([issuer], {
-        audience: 'us',
+        audiences: ['us'],
         introspection: { clientId: 'id', clientSecret: new Secret('hunter2') },
       }),
     },

@@ -95,7 +95,7 @@ t.test('a Kubernetes cluster is one more issuer, of service account tokens', asy
   const provider = await startProvider(t)
   const cluster = await startProvider(t)
   const { url } = await startAuthApp(t, {
-    config: { auth: oidc([provider.issuer, cluster.issuer], { audience: 'kafscale-mcp' }) },
+    config: { auth: oidc([provider.issuer, cluster.issuer], { audiences: ['kafscale-mcp'] }) },
   })
   const token = await cluster.sign({
     aud: ['kafscale-mcp'],

@@ -161,6 +161,9 @@ t.test('what is valid but probably not intended causes a warning', async t => {
   t.strictSame(resolve({ ...OIDC, publicUrl: 'http://mcp.example' }).warnings, [
     'KAFSCALE_MCP_PUBLIC_URL is not https: tokens can be intercepted on the way; serve it over https',
   ])
+  t.match(resolve({ ...OIDC, oidcIdTokenIssuers: OIDC.oidcIssuer }).warnings, [
+    /^KAFSCALE_MCP_OIDC_ID_TOKEN_ISSUERS is set: ID tokens of https:\/\/id\.example are accepted as access tokens/,
+  ])
   t.strictSame(resolve({ ...OIDC, publicUrl: 'http://localhost:8090' }).warnings, [])
   t.strictSame(resolve({ ...OIDC, httpAddr: EVERYWHERE, publicUrl: 'https://mcp.example' }).warnings, [])
   for (const [host, shown] of [['::', '[::]'], ['0.0.0.0', '0.0.0.0']] as const) {

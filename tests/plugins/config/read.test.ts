@@ -69,6 +69,7 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
     allowedHosts: undefined,
     allowedOrigins: undefined,
     auth: { mode: 'none' },
+    scopes: { observe: 'kafscale:observe', mutate: 'kafscale:mutate', advertised: ['kafscale:observe'] },
     publicUrl: undefined,
     tls: undefined,
     trustedProxies: undefined,
@@ -180,7 +181,19 @@ t.test('what each variable accepts', async t => {
       'https://id2.example/',
     ]],
     [{ OIDC_ISSUER: 'http://127.0.0.1:9000' }, 'oidcIssuer', ['http://127.0.0.1:9000']],
-    [{ ...oidc, OIDC_AUDIENCE: 'kafscale' }, 'oidcAudience', 'kafscale'],
+    [{ ...oidc, OIDC_AUDIENCE: 'kafscale' }, 'oidcAudience', ['kafscale']],
+    [{ ...oidc, OIDC_AUDIENCE: ' https://mcp.example/mcp , api://kafscale,' }, 'oidcAudience', [
+      'https://mcp.example/mcp',
+      'api://kafscale',
+    ]],
+    [{ ...oidc, OIDC_SCOPE: 'observe' }, 'oidcScope', 'observe'],
+    [{ ...oidc, OIDC_SCOPE: 'observe' }, 'oidcAdvertisedScope', ['observe']],
+    [{ ...oidc, OIDC_ADVERTISED_SCOPE: 'api://app/observe  offline_access' }, 'oidcAdvertisedScope', [
+      'api://app/observe',
+      'offline_access',
+    ]],
+    [{ ...oidc, OIDC_ADVERTISED_SCOPE: 'a, b' }, 'oidcAdvertisedScope', ['a', 'b']],
+    [{ ...oidc, OIDC_ID_TOKEN_ISSUERS: 'https://id.example' }, 'oidcIdTokenIssuers', ['https://id.example']],
     [{ ...oidc, OIDC_MAX_TOKEN_LIFETIME: '10m' }, 'oidcMaxTokenLifetimeMs', 600_000],
     [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientId', 'mcp'],
     [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientSecret', 'x'],
@@ -253,6 +266,7 @@ t.test('what each variable refuses, in one line with its name, its value and wha
   const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
   const missing = `${dir}/missing`
   const garbage = `${dir}/garbage`
+  const scope = 'one scope: visible ASCII without " and \\'
   const address = 'expected host:port, :port or [v6]:port, with a port from 0 to 65535'
   const exposed = (host: string) =>
     `KAFSCALE_MCP_HTTP_ADDR (${host}:8090) is not a loopback address, and no authentication is configured: ` +
@@ -381,6 +395,14 @@ t.test('what each variable refuses, in one line with its name, its value and wha
     [
       { AUDIT_SIGNING_KEY_FILE: cert },
       `KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE is "${cert}": expected a file with an unencrypted private key in PEM`,
+    ],
+    [{ OIDC_SCOPE: 'a b' }, `KAFSCALE_MCP_OIDC_SCOPE is "a b": expected ${scope}`],
+    [{ OIDC_SCOPE: 'a"' }, `KAFSCALE_MCP_OIDC_SCOPE is "a\\"": expected ${scope}`],
+    [{ OIDC_ADVERTISED_SCOPE: 'a é' }, `KAFSCALE_MCP_OIDC_ADVERTISED_SCOPE is "a é": expected ${scope}`],
+    [
+      { OIDC_ISSUER: 'https://id.example', OIDC_ID_TOKEN_ISSUERS: 'https://id.example/' },
+      'KAFSCALE_MCP_OIDC_ID_TOKEN_ISSUERS contains "https://id.example/": ' +
+      'expected issuers that KAFSCALE_MCP_OIDC_ISSUER names in the same spelling',
     ],
     [{ AUDIT_FAIL_MODE: 'no' }, 'KAFSCALE_MCP_AUDIT_FAIL_MODE is "no": expected one of closed, open'],
     [{ AUDIT_REDACT: ',' }, 'KAFSCALE_MCP_AUDIT_REDACT is ",": expected at least one item'],

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import type { Principal } from '../../../plugins/auth/principal.ts'
-import { decide, type Question, rolesOf, seesEverything } from '../../../plugins/rbac/decide.ts'
+import { decide, type Question, rolesOf as rolesByScope, seesEverything } from '../../../plugins/rbac/decide.ts'
 import { NO_POLICY, parsePolicy, type Policy } from '../../../plugins/rbac/policy.ts'
 import { holds } from '../../support/property.ts'
 
@@ -9,6 +9,8 @@ const TOOLS = ['list_topics', 'list_groups', 'create_topic']
 const observe = { name: 'list_topics', operation: 'observe' as const }
 const mutate = { name: 'create_topic', operation: 'mutate' as const }
 const environment = 'prod'
+const rolesOf = (policy: Policy, principal: Principal) =>
+  rolesByScope(policy, principal, { observe: 'kafscale:observe' })
 
 function principal (claims: Record<string, unknown> = {}, more: Partial<Principal> = {}): Principal {
   return {

@@ -6,13 +6,15 @@ import { type Claims, verifyJwt } from '../../../../plugins/auth/jwt.ts'
 import { fingerprint } from '../../../../plugins/auth/spelling.ts'
 import type { Target } from '../target.ts'
 
-const EXPECTED = { issuer: 'https://id.example', audience: 'us', maxLifetimeMs: 3_600_000 }
+const EXPECTED = {
+  issuer: 'https://id.example', audiences: ['us'], maxLifetimeMs: 3_600_000, acceptsIdTokens: false
+}
 const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const key = createLocalJWKSet({ keys: [{ ...await exportJWK(publicKey), kid: 'a', alg: 'ES256' }] })
 
 async function sign (claims: object, header: object = {}): Promise<string> {
   const iat = Math.floor(Date.now() / 1_000)
-  const { issuer: iss, audience: aud } = EXPECTED
+  const { issuer: iss, audiences: aud } = EXPECTED
   return await new SignJWT({ iss, aud, sub: 'alice', iat, exp: iat + 600, ...claims } as JWTPayload)
     .setProtectedHeader({ ...header, alg: 'ES256', kid: 'a' } as JWTHeaderParameters).sign(privateKey)
 }
@@ -109,7 +111,8 @@ export default {
       fc.asyncProperty(claims, async claims => {
         const accepted = await verify(await sign(claims))
         return accepted === undefined || (
-          accepted.iss === EXPECTED.issuer && [accepted.aud].flat().includes(EXPECTED.audience) &&
+          accepted.iss === EXPECTED.issuer &&
+          [accepted.aud].flat().some(aud => EXPECTED.audiences.includes(String(aud))) &&
           typeof accepted.sub === 'string' && accepted.sub !== '' &&
           (accepted.exp - accepted.iat) * 1_000 <= EXPECTED.maxLifetimeMs
         )
