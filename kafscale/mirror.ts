@@ -33,7 +33,12 @@ export class Partition {
   readonly number: number
   /** The entry in the snapshot; `undefined` when there is none. */
   info: SnapshotPartition | undefined
-  nextOffset: Int64 | null = null
+  /** The last flushed offset + 1. */
+  logEndOffset: Int64 | null = null
+  /** Whether a `next_offset` is stored, even if it can't be decoded. */
+  hasNextOffset = false
+  /** Whether the state that a broker writes for an added partition is stored. */
+  hasState = false
   /** Node id of the broker that holds the partition's lease. */
   ownerId: number | null = null
   /**
@@ -51,13 +56,16 @@ export class Partition {
     this.number = number
   }
 
-  /** The last flushed offset + 1; `null` when it is unknown or the partition is not in the snapshot. */
-  get logEndOffset (): Int64 | null {
-    return this.info === undefined ? null : this.nextOffset
+  /**
+   * Whether the snapshot lacks the partition although etcd has keys that KafScale deletes with the topic. Leases and
+   * committed offsets prove nothing: a deleted topic can leave them behind.
+   */
+  get isUnlisted (): boolean {
+    return this.info === undefined && (this.hasNextOffset || this.hasState)
   }
 
   get isUnused (): boolean {
-    return this.info === undefined && this.nextOffset === null && this.ownerId === null && this.#committedOffsets === 0
+    return this.info === undefined && !this.isUnlisted && this.ownerId === null && this.#committedOffsets === 0
   }
 }
 
@@ -68,9 +76,16 @@ export class Topic {
   /** The stored config: `undefined` when there is none, `null` when it is undecodable. */
   config: TopicConfig | null | undefined
   readonly partitions = new Map<number, Partition>()
+  /** How many of its partitions are unlisted. */
+  unlistedPartitions = 0
 
   constructor (name: string) {
     this.name = name
+  }
+
+  /** Whether the snapshot lacks the topic although etcd has keys that KafScale deletes with it. */
+  get isUnlisted (): boolean {
+    return this.info === undefined && (this.config !== undefined || this.unlistedPartitions > 0)
   }
 
   get isUnused (): boolean {
@@ -113,6 +128,10 @@ export interface MirrorView {
   readonly snapshot: Readonly<Omit<Snapshot, 'topics'>> | null
   /** The topics of the snapshot. */
   readonly topics: readonly Topic[]
+  /** The topics that are unlisted or have partitions that are: etcd has them, but the snapshot lacks them. */
+  readonly unlisted: readonly Topic[]
+  /** Node ids of the brokers that hold leases but are not in the snapshot, in ascending order. */
+  readonly unlistedBrokers: readonly number[]
   /** Topics that have a stored config, whether in the snapshot or not. Not sorted. */
   topicsWithConfig: () => Iterable<Topic>
   /** The topic with a name, whether in the snapshot or not. */
@@ -174,6 +193,9 @@ export function compare (a: string, b: string): number {
 
 const EMPTY_SNAPSHOT: Snapshot = { clusterName: null, clusterId: null, controllerId: 0, brokers: [], topics: [] }
 
+/** What one broker holds leases of. */
+export interface Leases { readonly partitions: Set<Partition>, readonly groups: Set<string> }
+
 /**
  * The `/kafscale/` keyspace at one revision, decoded and joined: queries follow references. It does not depend on etcd:
  * its owner applies one event per key or change. An undecodable value affects only itself: what it stands for becomes
@@ -191,7 +213,11 @@ export class Mirror implements MirrorView {
   readonly #topics = new Map<string, Topic>()
   readonly #groups = new Map<string, Group>()
   readonly #coordinators = new Map<string, number>()
+  /** The leases of each broker that holds any, by node id. */
+  readonly #leases = new Map<number, Leases>()
+  readonly #unlisted = new Set<Topic>()
   #sortedTopics: Topic[] | undefined
+  #sortedUnlisted: Topic[] | undefined
   #sortedGroups: Group[] | undefined
 
   /** Applies one event. All events of a revision must be applied before the mirror is read again. */
@@ -217,6 +243,20 @@ export class Mirror implements MirrorView {
       compare(a.name, b.name)
     )
     return this.#sortedTopics
+  }
+
+  get unlisted (): readonly Topic[] {
+    this.#sortedUnlisted ??= [...this.#unlisted].sort((a, b) => compare(a.name, b.name))
+    return this.#sortedUnlisted
+  }
+
+  get unlistedBrokers (): readonly number[] {
+    const listed = new Set(this.#snapshot?.brokers.map(({ nodeId }) => nodeId))
+    return [...this.#leases.keys()].filter(nodeId => !listed.has(nodeId)).sort((a, b) => a - b)
+  }
+
+  leasesOf (nodeId: number): Leases | undefined {
+    return this.#leases.get(nodeId)
   }
 
   * topicsWithConfig (): Generator<Topic> {
@@ -254,10 +294,11 @@ export class Mirror implements MirrorView {
   #stored (name: string): unknown {
     const key = parseKey(name)
     switch (key?.kind) {
-      case undefined: case 'partition-state': return undefined
+      case undefined: return undefined
       case 'snapshot': return [this.#snapshot, this.topics.map(topic => topic.info)]
       case 'topic-config': return this.#topics.get(key.topic)?.config
-      case 'next-offset': return this.#topics.get(key.topic)?.partitions.get(key.partition)?.nextOffset
+      case 'partition-state': return this.#topics.get(key.topic)?.partitions.get(key.partition)?.hasState
+      case 'next-offset': return this.#topics.get(key.topic)?.partitions.get(key.partition)?.logEndOffset
       case 'partition-lease': return this.#topics.get(key.topic)?.partitions.get(key.partition)?.ownerId
       case 'group-lease': return this.#coordinators.get(key.group)
       case 'group-metadata': return this.#groups.get(key.group)?.metadata
@@ -276,28 +317,37 @@ export class Mirror implements MirrorView {
       case 'topic-config': {
         const topic = this.#ensureTopic(key.topic)
         topic.config = value && decode(value, decodeTopicConfig, defects)
+        this.#noteUnlisted(topic)
         this.#dropUnused(topic)
         break
       }
       case 'partition-state':
         if (value) decode(value, decodePartitionState, defects) // nothing uses the value, but a broken one is reported
+        this.#change(this.#ensurePartition(key.topic, key.partition), { hasState: value !== undefined })
         break
-      case 'next-offset': {
-        const partition = this.#ensurePartition(key.topic, key.partition)
-        partition.nextOffset = value ? decode(value, decodeNextOffset, defects) : null
-        this.#dropUnusedPartition(partition)
+      case 'next-offset':
+        this.#change(this.#ensurePartition(key.topic, key.partition), {
+          logEndOffset: value ? decode(value, decodeNextOffset, defects) : null,
+          hasNextOffset: value !== undefined,
+        })
         break
-      }
       case 'partition-lease': {
         const partition = this.#ensurePartition(key.topic, key.partition)
+        this.#forgetLease(partition.ownerId, ({ partitions }) => partitions.delete(partition))
         partition.ownerId = value ? decode(value, decodeLease, defects) : null
+        if (partition.ownerId !== null) this.#leasesOf(partition.ownerId).partitions.add(partition)
         this.#dropUnusedPartition(partition)
         break
       }
       case 'group-lease': {
         const nodeId = value ? decode(value, decodeLease, defects) : null
-        if (nodeId === null) this.#coordinators.delete(key.group)
-        else this.#coordinators.set(key.group, nodeId)
+        this.#forgetLease(this.coordinatorId(key.group), ({ groups }) => groups.delete(key.group))
+        if (nodeId === null) {
+          this.#coordinators.delete(key.group)
+        } else {
+          this.#coordinators.set(key.group, nodeId)
+          this.#leasesOf(nodeId).groups.add(key.group)
+        }
         break
       }
       case 'group-metadata': {
@@ -338,6 +388,41 @@ export class Mirror implements MirrorView {
       for (const partition of topic.partitions.values()) this.#dropUnusedPartition(partition)
       this.#dropUnused(topic)
     }
+    for (const topic of new Set([...before, ...this.topics])) {
+      topic.unlistedPartitions = topic.partitions.values().filter(({ isUnlisted }) => isUnlisted).toArray().length
+      this.#noteUnlisted(topic)
+    }
+  }
+
+  /** Changes what keys other than the snapshot and leases say about a partition. */
+  #change (
+    partition: Partition,
+    changes: Partial<Pick<Partition, 'logEndOffset' | 'hasNextOffset' | 'hasState'>>
+  ): void {
+    const before = Number(partition.isUnlisted)
+    Object.assign(partition, changes)
+    partition.topic.unlistedPartitions += Number(partition.isUnlisted) - before
+    this.#noteUnlisted(partition.topic)
+    this.#dropUnusedPartition(partition)
+  }
+
+  #noteUnlisted (topic: Topic): void {
+    const unlisted = topic.isUnlisted || topic.unlistedPartitions > 0
+    if (unlisted === this.#unlisted.has(topic)) return
+    if (unlisted) this.#unlisted.add(topic)
+    else this.#unlisted.delete(topic)
+    this.#sortedUnlisted = undefined
+  }
+
+  #leasesOf (nodeId: number): Leases {
+    return getOrInsert(this.#leases, nodeId, () => ({ partitions: new Set(), groups: new Set() }))
+  }
+
+  #forgetLease (nodeId: number | null, forget: (leases: Leases) => void): void {
+    const leases = nodeId === null ? undefined : this.#leases.get(nodeId)
+    if (nodeId === null || !leases) return
+    forget(leases)
+    if (leases.partitions.size === 0 && leases.groups.size === 0) this.#leases.delete(nodeId)
   }
 
   #ensureTopic (name: string): Topic {

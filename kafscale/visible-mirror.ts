@@ -1,4 +1,4 @@
-import type { Commit, GroupView, MirrorView, Partition, Topic } from './mirror.ts'
+import type { Commit, GroupView, Mirror, MirrorView, Partition, Topic } from './mirror.ts'
 import type { ConsumerGroup } from './records.ts'
 
 /** Which topics and groups may be shown. */
@@ -24,10 +24,10 @@ export const EVERYTHING: Visibility = {
  * is hidden itself.
  */
 export class VisibleMirror implements MirrorView {
-  readonly #mirror: MirrorView
+  readonly #mirror: Mirror
   readonly #visibility: Visibility
 
-  constructor (mirror: MirrorView, visibility: Visibility) {
+  constructor (mirror: Mirror, visibility: Visibility) {
     this.#mirror = mirror
     this.#visibility = visibility
   }
@@ -38,6 +38,18 @@ export class VisibleMirror implements MirrorView {
 
   get topics (): readonly Topic[] {
     return this.#mirror.topics.filter(({ name }) => this.#visibility.topic(name))
+  }
+
+  get unlisted (): readonly Topic[] {
+    return this.#mirror.unlisted.filter(({ name }) => this.#visibility.topic(name))
+  }
+
+  get unlistedBrokers (): readonly number[] {
+    return this.#mirror.unlistedBrokers.filter(nodeId => {
+      const leases = this.#mirror.leasesOf(nodeId)
+      return leases?.partitions.values().some(({ topic }) => this.#visibility.topic(topic.name)) ||
+        leases?.groups.values().some(group => this.#visibility.group(group))
+    })
   }
 
   * topicsWithConfig (): Generator<Topic> {

@@ -40,6 +40,13 @@ export default defineTool({
     })),
     topic_count: means(integerOrNull, '`null` if the snapshot cannot be decoded'),
     partition_count: means(integerOrNull, '`null` if the snapshot cannot be decoded'),
+    topics_not_in_snapshot: means(
+      integerOrNull,
+      'Topics that the snapshot lacks although other keys in etcd have them, so that `topic_count` leaves them out; ' +
+        '`null` if the snapshot cannot be decoded'
+    ),
+    partitions_not_in_snapshot: means(integerOrNull, 'Likewise, partitions, of these topics and of others'),
+    brokers_not_in_snapshot: means(list(integer), 'Node ids that hold leases but are not in `brokers`'),
     group_count: means(integer, 'Groups with members or committed offsets'),
     topics: means(list(topicSummary), 'One page of the topics in the snapshot, sorted by name'),
     s3: object({
@@ -59,7 +66,7 @@ export default defineTool({
   async answer (host, query, context) {
     const metrics = host.brokerMetrics.configured ? await host.brokerMetrics.scrape().catch(() => undefined) : undefined
     const mirror = context.mirror()
-    const { snapshot } = mirror
+    const { snapshot, unlisted } = mirror
     const { rows, ...rest } = paginate('cluster_status', query, mirror.topics, topic => [topic.name])
     return {
       ...observedAt(host, mirror),
@@ -72,6 +79,11 @@ export default defineTool({
       partition_count: snapshot
         ? mirror.topics.reduce((count, { info }) => count + (info?.partitions.length ?? 0), 0)
         : null,
+      topics_not_in_snapshot: snapshot ? unlisted.filter(({ isUnlisted }) => isUnlisted).length : null,
+      partitions_not_in_snapshot: snapshot
+        ? unlisted.reduce((count, { unlistedPartitions }) => count + unlistedPartitions, 0)
+        : null,
+      brokers_not_in_snapshot: [...mirror.unlistedBrokers],
       group_count: mirror.groups.length,
       topics: rows.map(summarize),
       s3: {
@@ -91,9 +103,9 @@ function etcdState ({ metadata }: Host): 'connected' | 'stale' {
 
 function brokers (mirror: MirrorView, metrics: MetricsSnapshot | undefined) {
   const owned = new Map<number | null, number>()
-  for (const topic of mirror.topics) {
-    for (const { info, ownerId } of topic.partitions.values()) {
-      if (info) owned.set(ownerId, (owned.get(ownerId) ?? 0) + 1)
+  for (const topic of new Set([...mirror.topics, ...mirror.unlisted])) {
+    for (const { info, isUnlisted, ownerId } of topic.partitions.values()) {
+      if (info || isUnlisted) owned.set(ownerId, (owned.get(ownerId) ?? 0) + 1)
     }
   }
   return (mirror.snapshot?.brokers ?? []).toSorted((a, b) => a.nodeId - b.nodeId).map(({ nodeId, host, port }) => {

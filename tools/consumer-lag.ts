@@ -6,10 +6,11 @@ import { type Commit, compare, type GroupView, type MirrorView } from '../kafsca
 import { groupOf } from './describe-group.ts'
 import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { ageMs } from './shared/members.ts'
-import { observedAt } from './shared/observed.ts'
+import { inSnapshot, observedAt } from './shared/observed.ts'
 import { DEFAULT_LIMIT, firstAfter, readCursor, type RowPosition, writeCursor } from './shared/paging.ts'
 import {
-  input, int64, integer, integerOrNull, list, means, nameOf, object, observed, page, paged, text, textOrNull, time
+  input, inSnapshotFlag, int64, integer, integerOrNull, list, means, nameOf, object, observed, page, paged, text,
+  textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
@@ -62,6 +63,7 @@ export default defineTool({
       committed_at: textOrNull,
       commit_age_ms: integerOrNull,
       member_id: means(textOrNull, 'The member that the partition is assigned to; `null` if there is none'),
+      in_snapshot: inSnapshotFlag,
     })),
     groups: means(list(object({
       group_id: text,
@@ -108,6 +110,7 @@ export default defineTool({
         committed_at: time(commit.committedAtMs),
         commit_age_ms: ageMs(commit.committedAtMs, observedAtMs),
         member_id: members.get(of)?.(commit) ?? null,
+        ...inSnapshot(mirror, commit.partition),
       })),
       groups: totals.map(({ group, lag }) => ({
         group_id: group.id,
@@ -172,7 +175,8 @@ function distance (lag: Int64): Int64 {
 }
 
 function order (a: Row, b: Row): number {
-  const [left, right] = [distance(a.lag), distance(b.lag)]
+  const left = distance(a.lag)
+  const right = distance(b.lag)
   if (left !== right) return left > right ? -1 : 1
   if (a.lag !== b.lag) return a.lag < 0 ? -1 : 1
   return compare(a.group, b.group) || compare(a.topic, b.topic) || a.partition - b.partition

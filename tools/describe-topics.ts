@@ -1,18 +1,19 @@
 import { Type } from '@sinclair/typebox'
-import type { MirrorView, Partition, Topic } from '../kafscale/mirror.ts'
-import type { SnapshotPartition } from '../kafscale/records.ts'
-import { observedAt, topicsOf } from './shared/observed.ts'
+import { compare, type MirrorView, type Topic } from '../kafscale/mirror.ts'
+import { exists, inSnapshot, observedAt, partitionsOf, topicsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  input, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, names, object, observed, page, paged,
-  text
+  flag, input, inSnapshotFlag, int64OrNull, int64OrNullJson, integer, integerOrNull, list, means, names, object,
+  observed, page, paged, text
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
 const UNKNOWN_TOPIC_OR_PARTITION = 3
+const NOT_IN_SNAPSHOT = 'missing from the snapshot, although other keys in etcd have the topic: a broker that could ' +
+  'not read etcd may have overwritten the snapshot'
 
 /** A partition, or a topic without partitions. */
-type Row = { name: string, topic: Topic | undefined, info?: SnapshotPartition }
+type Row = { name: string, topic: Topic | undefined, partition?: number }
 
 export default defineTool({
   name: 'describe_topics',
@@ -27,21 +28,26 @@ export default defineTool({
     ...observed,
     topics: list(object({
       name: text,
-      error_code: means(integer, 'Kafka error code; 3 if the topic does not exist'),
-      error: means(Type.Optional(Type.String()), 'Present if the topic does not exist'),
+      error_code: means(integer, 'Kafka error code; 3 if the snapshot lacks the topic'),
+      error: means(Type.Optional(Type.String()), 'Present if the topic does not exist or the snapshot lacks it'),
+      in_snapshot: means(
+        Type.Optional(flag),
+        '`false` if the snapshot lacks the topic although other keys in etcd have it, otherwise absent'
+      ),
       partition_count: means(integer, 'Partitions of the topic on all pages'),
       partitions: means(list(object({
         partition: integer,
-        leader_id: means(integer, 'Node id from the snapshot, which KafScale does not update'),
+        in_snapshot: inSnapshotFlag,
+        leader_id: means(integerOrNull, 'Node id from the snapshot, which KafScale does not update'),
         owner_id: means(integerOrNull, 'Node id of the broker that holds the lease and writes; `null` if none does'),
-        leader_epoch: integer,
+        leader_epoch: integerOrNull,
         replica_nodes: means(list(integer), 'Node ids of the replicas'),
         isr_nodes: means(list(integer), 'Node ids of the in-sync replicas'),
         offline_replicas: means(list(integer), 'Node ids of the offline replicas'),
-        error_code: means(integer, 'Kafka error code of the partition; 0 if there is none'),
+        error_code: means(integer, 'Kafka error code of the partition; 0 if there is none, 3 if the snapshot lacks it'),
         log_end_offset: means(
           int64OrNull,
-          'Offset of the next record, as of the last flush; `null` if nothing was flushed'
+          'Offset of the next record, as of the last flush; `null` if nothing was flushed or it cannot be decoded'
         ),
       })), 'The partitions on this page'),
     })),
@@ -56,47 +62,53 @@ export default defineTool({
       'describe_topics',
       query,
       rowsOf(mirror, query.names),
-      ({ name, info }) => [name, info?.partition ?? -1]
+      ({ name, partition }) => [name, partition ?? -1]
     )
     const byTopic = Map.groupBy(rows, ({ name }) => name)
-    return { ...observedAt(host, mirror), topics: [...byTopic].map(([name, rows]) => describe(name, rows)), ...rest }
+    const topics = [...byTopic].map(([name, rows]) => describe(mirror, name, rows))
+    return { ...observedAt(host, mirror), topics, ...rest }
   },
 })
 
 function rowsOf (mirror: MirrorView, names: string[] = []): Row[] {
   const topics = topicsOf(mirror)
   const asked: { name: string, topic: Topic | undefined }[] = names.length === 0
-    ? topics.map(topic => ({ name: topic.name, topic }))
-    : [...new Set(names)].sort().map(name => ({ name, topic: mirror.topic(name) }))
-  return asked.flatMap(({ name, topic }): Row[] => {
-    const partitions = topic?.info?.partitions ?? []
-    return partitions.length === 0 ? [{ name, topic }] : partitions.map(info => ({ name, topic, info }))
+    ? [...new Set([...topics, ...mirror.unlisted])].map(topic => ({ name: topic.name, topic }))
+    : [...new Set(names)].map(name => ({ name, topic: mirror.topic(name) }))
+  return asked.sort((a, b) => compare(a.name, b.name)).flatMap(({ name, topic }): Row[] => {
+    const partitions = partitionsOf(topic)
+    return partitions.length === 0 ? [{ name, topic }] : partitions.map(partition => ({ name, topic, partition }))
   })
 }
 
-function describe (name: string, rows: Row[]) {
+function describe (mirror: MirrorView, name: string, rows: Row[]) {
   const topic = rows[0]?.topic
-  if (!topic?.info) {
+  if (!exists(topic)) {
     return { name, error_code: UNKNOWN_TOPIC_OR_PARTITION, error: 'unknown topic', partition_count: 0, partitions: [] }
   }
   return {
     name,
-    error_code: topic.info.errorCode,
-    partition_count: topic.info.partitions.length,
-    partitions: rows.flatMap(({ info }) => info ? [describePartition(info, topic.partitions.get(info.partition))] : []),
+    error_code: topic.info?.errorCode ?? UNKNOWN_TOPIC_OR_PARTITION,
+    ...(!topic.info && { error: NOT_IN_SNAPSHOT, in_snapshot: false }),
+    partition_count: partitionsOf(topic).length,
+    partitions: rows.flatMap(({ partition }) =>
+      partition === undefined ? [] : [describePartition(mirror, topic, partition)]),
   }
 }
 
-function describePartition (info: SnapshotPartition, partition: Partition | undefined) {
+function describePartition (mirror: MirrorView, topic: Topic, number: number) {
+  const partition = topic.partitions.get(number)
+  const info = partition?.info
   return {
-    partition: info.partition,
-    leader_id: info.leaderId,
+    partition: number,
+    ...inSnapshot(mirror, partition),
+    leader_id: info?.leaderId ?? null,
     owner_id: partition?.ownerId ?? null,
-    leader_epoch: info.leaderEpoch,
-    replica_nodes: info.replicaNodes,
-    isr_nodes: info.isrNodes,
-    offline_replicas: info.offlineReplicas,
-    error_code: info.errorCode,
+    leader_epoch: info?.leaderEpoch ?? null,
+    replica_nodes: info?.replicaNodes ?? [],
+    isr_nodes: info?.isrNodes ?? [],
+    offline_replicas: info?.offlineReplicas ?? [],
+    error_code: info?.errorCode ?? UNKNOWN_TOPIC_OR_PARTITION,
     log_end_offset: int64OrNullJson(partition?.logEndOffset ?? null),
   }
 }

@@ -1,10 +1,10 @@
 import { type Commit, compare, type GroupView, type MirrorView, type Partition } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
-import { observedAt } from './shared/observed.ts'
+import { exists, inSnapshot, observedAt, partitionsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut, groupId, input, int64OrNull, int64OrNullJson, integer, list, means, names, object, observed, page, paged, text,
-  textOrNull, time
+  cut, groupId, input, inSnapshotFlag, int64OrNull, int64OrNullJson, integer, list, means, names, object, observed,
+  page, paged, text, textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
@@ -37,6 +37,7 @@ export default defineTool({
         int64OrNull,
         'Log end offset minus committed offset, in records; negative past the end, `null` if either is unknown'
       ),
+      in_snapshot: inSnapshotFlag,
     })),
     unknown_topics: means(list(text), 'Given topics that do not exist and have no rows here'),
     ...paged,
@@ -57,17 +58,20 @@ export default defineTool({
       committed_at: time(commit?.committedAtMs ?? null),
       log_end_offset: int64OrNullJson(known?.logEndOffset ?? null),
       lag: int64OrNullJson(commit?.lag ?? null),
+      ...inSnapshot(mirror, known),
     }))
     const seen = new Set(all.map(row => row.topic))
     // If the snapshot can't be decoded, nobody knows which topics exist.
-    const unknown = (mirror.snapshot ? asked ?? [] : []).filter(topic => !seen.has(topic) && !mirror.topic(topic)?.info)
+    const unknown = (mirror.snapshot ? asked ?? [] : [])
+      .filter(topic => !seen.has(topic) && !exists(mirror.topic(topic)))
     return { ...observedAt(host, mirror), group_id: group.id, offsets, unknown_topics: unknown, ...rest }
   },
 })
 
 function rowsOf (mirror: MirrorView, group: GroupView, asked: string[] | undefined): Row[] {
-  const numbers = new Map<string, Set<number>>(asked?.map(topic =>
-    [topic, new Set(mirror.topic(topic)?.info?.partitions.map(({ partition }) => partition))]))
+  const numbers = new Map<string, Set<number>>(
+    asked?.map(topic => [topic, new Set(partitionsOf(mirror.topic(topic)))])
+  )
   const involve = (topic: string, partition: number) => {
     if (!asked && !numbers.has(topic)) numbers.set(topic, new Set())
     numbers.get(topic)?.add(partition)

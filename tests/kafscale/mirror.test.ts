@@ -97,16 +97,68 @@ t.test('total lag is exact and may exceed int64', async t => {
   t.equal(sumLag(mirror.group('g')?.commits ?? []).total, 18446744073709551615n)
 })
 
-t.test('the log end offset is unknown for a partition that is not in the snapshot', async t => {
+t.test('the log end offset counts whether the snapshot has the partition or not', async t => {
   const mirror = mirrorOf(end('orders', 0, '10'), committed('g', 'orders', 0, 4))
   const [commit] = mirror.group('g')?.commits ?? []
-  t.equal(commit?.lag, null)
-  mirror.apply(snapshot(['orders', 1]))
   t.equal(commit?.lag, 6)
-  mirror.apply(snapshot(['other', 1]))
-  t.equal(commit?.lag, null)
-  mirror.apply(remove('/kafscale/metadata/snapshot'))
+  for (const event of [snapshot(['orders', 1]), snapshot(['other', 1]), remove('/kafscale/metadata/snapshot')]) {
+    mirror.apply(event)
+    t.equal(commit?.lag, 6)
+  }
   t.strictSame(mirror.topics, [])
+  mirror.apply(remove('/kafscale/topics/orders/partitions/0/next_offset'))
+  t.equal(commit?.lag, null)
+})
+
+t.test('a topic or partition is unlisted if the snapshot lacks it, but keys that go with it exist', async t => {
+  const unlisted = (mirror: Mirror) =>
+    Object.fromEntries(mirror.unlisted.map(topic => [topic.name, [topic.isUnlisted, topic.unlistedPartitions]]))
+  const state = (topic: string, partition: number) => `/kafscale/topics/${topic}/partitions/${partition}`
+  const events = [
+    snapshot(['a', 1], ['b', 2], ['whole', 1]),
+    end('a', 0, '1'),
+    end('a', 1, '1'),
+    end('whole', 0, '1'),
+    end('lost', 0, 'undecodable'),
+    end('lost', 1, '1'),
+    put(state('b', 7), ''),
+    put('/kafscale/topics/config-only/config', ''),
+    put('/kafscale/partition-leases/deleted/0', '1'),
+    committed('g', 'deleted', 1, 1),
+  ]
+  const expected = { a: [false, 1], b: [false, 1], 'config-only': [true, 0], lost: [true, 2] }
+  for (const order of [events, events.toReversed()]) t.strictSame(unlisted(mirrorOf(...order)), expected)
+
+  const mirror = mirrorOf(...events)
+  mirror.apply(snapshot(['a', 2], ['lost', 1]))
+  t.strictSame(unlisted(mirror), { 'config-only': [true, 0], b: [true, 1], lost: [false, 1], whole: [true, 1] })
+  mirror.apply(snapshot(['a', 2], ['b', 8], ['lost', 2], ['config-only', 1], ['whole', 1]))
+  t.strictSame(unlisted(mirror), {})
+  mirror.apply(remove('/kafscale/metadata/snapshot'))
+  t.strictSame(unlisted(mirror), {
+    a: [true, 2], b: [true, 1], 'config-only': [true, 0], lost: [true, 2], whole: [true, 1]
+  })
+  for (const key of mirror.modRevisions.keys()) if (key.startsWith('/kafscale/topics/')) mirror.apply(remove(key))
+  t.strictSame(unlisted(mirror), {})
+})
+
+t.test('a broker is unlisted if it holds a lease and is not in the snapshot', async t => {
+  const lease = (topic: string, nodeId: string) => put(`/kafscale/partition-leases/${topic}/0`, nodeId)
+  const mirror = mirrorOf(
+    lease('a', '12'),
+    lease('b', '0'),
+    put('/kafscale/group-leases/g', '7'),
+    put('/kafscale/metadata/snapshot', '{"Brokers":[{"NodeID":0}]}')
+  )
+  t.strictSame(mirror.unlistedBrokers, [7, 12])
+  mirror.apply(lease('a', '0'))
+  t.strictSame(mirror.unlistedBrokers, [7], 'another broker has taken the lease')
+  mirror.apply(lease('b', '9'))
+  mirror.apply(lease('b', 'broker-9'))
+  mirror.apply(remove('/kafscale/group-leases/g'))
+  t.strictSame(mirror.unlistedBrokers, [])
+  mirror.apply(put('/kafscale/metadata/snapshot', 'damaged'))
+  t.strictSame(mirror.unlistedBrokers, [0], 'an undecodable snapshot lists none')
 })
 
 t.test('a topic exists if it is in the snapshot, a group if it has metadata or a committed offset', async t => {
@@ -175,7 +227,7 @@ t.test('an undecodable value becomes unknown, does not keep the previous one, an
       '/kafscale/topics/orders/partitions/0/next_offset',
       '10',
       '10 ',
-      mirror => mirror.topic('orders')?.partitions.get(0)?.nextOffset,
+      mirror => mirror.topic('orders')?.partitions.get(0)?.logEndOffset,
     ],
     ['/kafscale/partition-leases/orders/0', '1', 'one', mirror => mirror.topic('orders')?.partitions.get(0)?.ownerId],
     ['/kafscale/group-leases/g', '1', '', mirror => mirror.coordinatorId('g')],

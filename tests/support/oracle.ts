@@ -481,6 +481,8 @@ export interface Keyspace {
   /** null when the stored one is undecodable. */
   snapshot: Snapshot | null
   configs: Map<string, TopicConfig | null>
+  /** The partitions with a stored state, by topic. */
+  states: Array<{ topic: string, partition: number }>
   /** By `key(topic, partition)`, like the partition leases. */
   nextOffsets: Map<string, bigint | null>
   partitionLeases: Map<string, bigint | null>
@@ -510,6 +512,7 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
     revision: BigInt(revision),
     snapshot: zeroSnapshot,
     configs: new Map(),
+    states: [],
     nextOffsets: new Map(),
     partitionLeases: new Map(),
     groupLeases: new Map(),
@@ -533,13 +536,15 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
       const topic = ofTopic.slice(0, -1).join('/')
       if (topic !== '') space.configs.set(topic, orNull(() => topicConfig(value)))
     }
+    if (ofTopic !== undefined && ofTopic.at(-2) === 'partitions' && ofTopic.slice(0, -2).join('/') !== '') {
+      const partition = partitionNumber(ofTopic.at(-1) ?? '')
+      if (partition !== null) space.states.push({ topic: ofTopic.slice(0, -2).join('/'), partition })
+    }
     if (ofTopic !== undefined && ofTopic.at(-1) === 'next_offset' && ofTopic.at(-3) === 'partitions') {
+      const topic = ofTopic.slice(0, -3).join('/')
       const partition = partitionNumber(ofTopic.at(-2) ?? '')
-      if (partition !== null) {
-        space.nextOffsets.set(
-          key(ofTopic.slice(0, -3).join('/'), partition),
-          orNull(() => decimal(value, 64))
-        )
+      if (partition !== null && topic !== '') {
+        space.nextOffsets.set(key(topic, partition), orNull(() => decimal(value, 64)))
       }
     }
 
@@ -555,12 +560,10 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
 
     const partitionLease = after('/kafscale/partition-leases/')?.split('/')
     if (partitionLease !== undefined) {
+      const topic = partitionLease.slice(0, -1).join('/')
       const partition = partitionNumber(partitionLease.at(-1) ?? '')
-      if (partition !== null) {
-        space.partitionLeases.set(
-          key(partitionLease.slice(0, -1).join('/'), partition),
-          orNull(() => decimal(value, 32))
-        )
+      if (partition !== null && topic !== '') {
+        space.partitionLeases.set(key(topic, partition), orNull(() => decimal(value, 32)))
       }
     }
 
@@ -573,11 +576,32 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
 const nodeOrNull = (lease: bigint | null | undefined): number | null =>
   lease === null || lease === undefined ? null : Number(lease)
 
-function logEndOffset (space: Keyspace, topic: string, partition: number): bigint | null {
-  const inSnapshot = space.snapshot?.topics.some(it =>
-    it.name === topic && it.partitions.some(it => it.partition === partition)
-  )
-  return inSnapshot === true ? space.nextOffsets.get(key(topic, partition)) ?? null : null
+const logEndOffset = (space: Keyspace, topic: string, partition: number): bigint | null =>
+  space.nextOffsets.get(key(topic, partition)) ?? null
+
+const inSnapshot = (space: Keyspace, topic: string, partition?: number): boolean =>
+  (space.snapshot?.topics ?? []).some(it =>
+    it.name === topic && (partition === undefined || it.partitions.some(it => it.partition === partition)))
+
+/** Marks a row whose partition is missing from a snapshot that can be decoded. */
+const flagOf = (space: Keyspace, topic: string, partition: number): Record<string, unknown> =>
+  space.snapshot === null || inSnapshot(space, topic, partition) ? {} : { in_snapshot: false }
+
+/** The partitions that have a `next_offset` or a state, sorted by number. `partition` is the number. */
+function storedPartitions (space: Keyspace): Array<{ topic: string, partition: number }> {
+  const withOffset = [...space.nextOffsets.keys()].map(text => {
+    const slash = text.indexOf('/')
+    return { topic: text.slice(slash + 1), partition: Number(text.slice(0, slash)) }
+  })
+  return firstOfEach([...withOffset, ...space.states], it => key(it.topic, it.partition))
+    .sort((a, b) => bySize(a.partition, b.partition))
+}
+
+/** What is stored under `/kafscale/topics/` but missing from the snapshot. */
+function missing (space: Keyspace): { topics: string[], partitions: Array<{ topic: string, partition: number }> } {
+  const partitions = storedPartitions(space).filter(it => !inSnapshot(space, it.topic, it.partition))
+  const topics = [...partitions.map(({ topic }) => topic), ...space.configs.keys()]
+  return { topics: [...new Set(topics)].filter(topic => !inSnapshot(space, topic)), partitions }
 }
 
 function lagOf (space: Keyspace, { topic, partition, commit }: CommittedOffset): bigint | null {
@@ -661,12 +685,13 @@ const named = (names: string[] | undefined, all: string[]): string[] =>
 const tools: Record<string, Tool> = {
   cluster_status (space) {
     const { snapshot } = space
+    const { topics: missingTopics, partitions: missingPartitions } = missing(space)
+    const ofSnapshot = (snapshot?.topics ?? []).flatMap(({ name, partitions }) =>
+      partitions.map(({ partition }) => ({ topic: name, partition })))
     const owned = (nodeId: number): number =>
-      (snapshot?.topics ?? []).flatMap(topic =>
-        topic.partitions.filter(({ partition }) =>
-          nodeOrNull(space.partitionLeases.get(key(topic.name, partition))) === nodeId
-        )
-      ).length
+      [...ofSnapshot, ...missingPartitions].filter(({ topic, partition }) =>
+        nodeOrNull(space.partitionLeases.get(key(topic, partition))) === nodeId).length
+    const leases = [...space.partitionLeases.values(), ...space.groupLeases.values()].filter(node => node !== null)
     return paged({
       rows: snapshot?.topics ?? [],
       content: topics => ({
@@ -677,6 +702,10 @@ const tools: Record<string, Tool> = {
           ({ node_id: nodeId, host, port, partitions_owned: owned(nodeId) })),
         topic_count: snapshot?.topics.length ?? null,
         partition_count: snapshot?.topics.flatMap(topic => topic.partitions).length ?? null,
+        topics_not_in_snapshot: snapshot === null ? null : missingTopics.length,
+        partitions_not_in_snapshot: snapshot === null ? null : missingPartitions.length,
+        brokers_not_in_snapshot: [...new Set(leases.map(Number))].sort(bySize)
+          .filter(node => !(snapshot?.brokers ?? []).some(({ nodeId }) => nodeId === node)),
         group_count: space.groups.size,
         topics: topics.map(topicRow)
       })
@@ -694,15 +723,18 @@ const tools: Record<string, Tool> = {
   describe_topics (space, { names }) {
     const { snapshot } = space
     if (snapshot === null) return metadataUnavailable
-    const rows = named(names, snapshot.topics.map(({ name }) => name)).flatMap(name => {
+    const lost = missing(space)
+    const rows = named(names, [
+      ...snapshot.topics.map(({ name }) => name),
+      ...lost.topics,
+      ...lost.partitions.map(({ topic }) => topic)
+    ]).flatMap(name => {
       const topic = snapshot.topics.find(topic => topic.name === name)
-      const head = topic === undefined
-        ? { name, error_code: 3, error: anyText, partition_count: 0 }
-        : { name, error_code: topic.errorCode, partition_count: topic.partitions.length }
-      const partitions = (topic?.partitions ?? []).map(it => ({
+      const owner = (partition: number): number | null => nodeOrNull(space.partitionLeases.get(key(name, partition)))
+      const listed = (topic?.partitions ?? []).map(it => ({
         partition: it.partition,
         leader_id: it.leaderId,
-        owner_id: nodeOrNull(space.partitionLeases.get(key(name, it.partition))),
+        owner_id: owner(it.partition),
         leader_epoch: it.leaderEpoch,
         replica_nodes: it.replicas,
         isr_nodes: it.isr,
@@ -710,6 +742,25 @@ const tools: Record<string, Tool> = {
         error_code: it.errorCode,
         log_end_offset: int64OrNull(logEndOffset(space, name, it.partition))
       }))
+      const unlisted = lost.partitions.filter(it => it.topic === name).map(({ partition }) => ({
+        partition,
+        in_snapshot: false,
+        leader_id: null,
+        owner_id: owner(partition),
+        leader_epoch: null,
+        replica_nodes: [],
+        isr_nodes: [],
+        offline_replicas: [],
+        error_code: 3,
+        log_end_offset: int64OrNull(logEndOffset(space, name, partition))
+      }))
+      const partitions = [...listed, ...unlisted].sort((a, b) => bySize(a.partition, b.partition))
+      const head = {
+        name,
+        ...(topic === undefined ? { error_code: 3, error: anyText } : { error_code: topic.errorCode }),
+        ...(lost.topics.includes(name) ? { in_snapshot: false } : {}),
+        partition_count: partitions.length
+      }
       return partitions.length === 0
         ? [{ head, partitions }]
         : partitions.map(partition => ({ head, partitions: [partition] }))
@@ -792,16 +843,17 @@ const tools: Record<string, Tool> = {
     const ofGroup = [...group.offsets, ...assigned(group)]
     const ofSnapshot = (space.snapshot?.topics ?? []).flatMap(({ name, partitions }) =>
       partitions.map(({ partition }) => ({ topic: name, partition })))
+    const lost = missing(space)
     const wanted = topics.length === 0
       ? ofGroup
-      : [...ofGroup, ...ofSnapshot].filter(({ topic }) => topics.includes(topic))
+      : [...ofGroup, ...ofSnapshot, ...lost.partitions].filter(({ topic }) => topics.includes(topic))
     const rows = firstOfEach(wanted, ({ topic, partition }) => key(topic, partition))
       .sort((a, b) => byCodeUnit(a.topic, b.topic) || bySize(a.partition, b.partition))
     // With an undecodable snapshot, it is not known which topics exist.
     const unknown = space.snapshot === null
       ? []
       : topics.filter(name =>
-        !(space.snapshot?.topics ?? []).some(topic => topic.name === name) &&
+        !inSnapshot(space, name) && !lost.topics.includes(name) &&
         !ofGroup.some(({ topic }) => topic === name)
       )
     return paged({
@@ -817,7 +869,8 @@ const tools: Record<string, Tool> = {
             metadata: offset?.commit == null ? null : cut(offset.commit.metadata),
             committed_at: timeOrNull(offset?.commit?.committedAt ?? null),
             log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
-            lag: int64OrNull(offset === undefined ? null : lagOf(space, offset))
+            lag: int64OrNull(offset === undefined ? null : lagOf(space, offset)),
+            ...flagOf(space, topic, partition)
           }
         }),
         unknown_topics: named(unknown, [])
@@ -918,7 +971,8 @@ const tools: Record<string, Tool> = {
               lag: int64(lag),
               committed_at: timeOrNull(commit.committedAt),
               commit_age_ms: age(observedAt, commit.committedAt),
-              member_id: memberId
+              member_id: memberId,
+              ...flagOf(space, topic, partition)
             })),
             groups: groups.filter(({ groupId }) => shown.has(groupId)).map(({ groupId, group, lags }) => ({
               group_id: groupId,

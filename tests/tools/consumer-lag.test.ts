@@ -1,32 +1,8 @@
 /** The tools that report the lag of groups: what they know, what they do not know, and what their sums leave out. */
-import type { FastifyInstance } from 'fastify'
 import t from 'tap'
-import { type Etcd, needsEtcd, startEtcd } from '../support/etcd.ts'
-import { encodeConsumerGroup } from '../support/generate.ts'
-import { ask, buildSyncedApp, callTool, caughtUp, fill } from '../support/service.ts'
-
-interface Stored { key: string, value: string | Buffer }
-
-const snapshot = (topics: Record<string, number[]>): Stored => ({
-  key: '/kafscale/metadata/snapshot',
-  value: JSON.stringify({
-    Topics: Object.entries(topics).map(([Topic, numbers]) =>
-      ({ Topic, Partitions: numbers.map(Partition => ({ Partition })) })),
-  }),
-})
-const end = (topic: string, partition: number, offset: number | string): Stored =>
-  ({ key: `/kafscale/topics/${topic}/partitions/${partition}/next_offset`, value: String(offset) })
-const commit = (group: string, topic: string, partition: number, offset: number | string): Stored =>
-  ({ key: `/kafscale/consumers/${group}/offsets/${topic}/${partition}`, value: `{"offset":${offset}}` })
-const member = (memberId: string, assignments: Record<string, number[]>, subscriptions: string[] = []) => ({
-  memberId,
-  subscriptions,
-  assignments: Object.entries(assignments).map(([topic, partitions]) => ({ topic, partitions })),
-})
-const group = (groupId: string, ...members: ReturnType<typeof member>[]): Stored => ({
-  key: `/kafscale/consumers/${groupId}/metadata`,
-  value: encodeConsumerGroup({ groupId, state: 'stable', generationId: 3, rebalanceTimeoutMs: 60_000, members }),
-})
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
+import { ask, buildSyncedApp, callTool } from '../support/service.ts'
+import { commit, end, group, member, replace, snapshot } from '../support/stored.ts'
 
 t.test('the lag of groups', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
@@ -195,9 +171,3 @@ t.test('the lag of groups', needsEtcd(), async t => {
     t.match(await ask(app, 'consumer_lag', { limit }), { lag: [], next_cursor: String })
   })
 })
-
-async function replace (app: FastifyInstance, etcd: Etcd, stored: Stored[]): Promise<void> {
-  await etcd.client.delete().all().prefix('/kafscale/').exec()
-  await fill(etcd, stored)
-  await caughtUp(app, etcd)
-}

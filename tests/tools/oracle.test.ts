@@ -1,7 +1,9 @@
 import t from 'tap'
 import { encodeConsumerGroup, encodeTopicConfig, history } from '../support/generate.ts'
 import type { Arguments, Keyspace, KeyValue } from '../support/oracle.ts'
-import { answerable, consumerGroup, expected, groupIds, keyspace, topicConfig, topicNames } from '../support/oracle.ts'
+import {
+  answerable, anyText, consumerGroup, expected, groupIds, keyspace, topicConfig, topicNames
+} from '../support/oracle.ts'
 import { recording } from '../support/paths.ts'
 
 const observedAt = new Date('2026-11-23T13:25:00.000Z')
@@ -164,6 +166,9 @@ t.test('reads the snapshot with the field names of both versions', async t => {
       brokers: [{ node_id: 1, host: 'b', port: 9092, partitions_owned: 0 }],
       topic_count: 1,
       partition_count: 1,
+      topics_not_in_snapshot: 0,
+      partitions_not_in_snapshot: 0,
+      brokers_not_in_snapshot: [],
       group_count: 0,
       topics: [{ name: 't', partition_count: 1, error_code: 0 }],
       total: 1
@@ -192,7 +197,16 @@ t.test('reads the snapshot with the field names of both versions', async t => {
 
 t.test('a snapshot that is absent, undecodable, or undecodable in part', async t => {
   t.strictSame(ask(keys({}), 'cluster_status'), {
-    controller_id: 0, brokers: [], topic_count: 0, partition_count: 0, group_count: 0, topics: [], total: 0
+    controller_id: 0,
+    brokers: [],
+    topic_count: 0,
+    partition_count: 0,
+    topics_not_in_snapshot: 0,
+    partitions_not_in_snapshot: 0,
+    brokers_not_in_snapshot: [],
+    group_count: 0,
+    topics: [],
+    total: 0
   })
   t.strictSame(ask(keys({}), 'list_topics'), { topics: [], total: 0 })
 
@@ -200,16 +214,26 @@ t.test('a snapshot that is absent, undecodable, or undecodable in part', async t
     const space = keys({
       '/kafscale/metadata/snapshot': broken,
       '/kafscale/topics/t/partitions/0/next_offset': '9',
+      '/kafscale/partition-leases/t/0': '3',
       '/kafscale/consumers/g/offsets/t/0': '{"offset":4,"metadata":""}'
     })
     t.strictSame(ask(space, 'cluster_status'), {
-      controller_id: null, brokers: [], topic_count: null, partition_count: null, group_count: 1, topics: [], total: 0
+      controller_id: null,
+      brokers: [],
+      topic_count: null,
+      partition_count: null,
+      topics_not_in_snapshot: null,
+      partitions_not_in_snapshot: null,
+      brokers_not_in_snapshot: [3],
+      group_count: 1,
+      topics: [],
+      total: 0
     })
     for (const tool of ['list_topics', 'describe_topics', 'describe_configs']) {
       t.strictSame(ask(space, tool), { failure: 'METADATA_UNAVAILABLE' })
     }
     t.match(ask(space, 'fetch_offsets', { group_id: 'g' }), {
-      offsets: [{ offset: 4, log_end_offset: null, lag: null }],
+      offsets: [{ offset: 4, log_end_offset: 9, lag: 5, in_snapshot: undefined }],
     })
   }
 
@@ -274,6 +298,7 @@ t.test('keys are parsed from the end, and keys of unknown patterns are ignored',
   t.match(ask(space, 'describe_topics'), {
     topics: [
       { name: 'a/b', partitions: [{ owner_id: 2, log_end_offset: 5 }] },
+      { name: 'gone', in_snapshot: false, partitions: [] },
       { name: 't', partitions: [{ owner_id: null, log_end_offset: null }] },
       { name: 'x/config', partitions: [{ owner_id: null, log_end_offset: 6 }] }
     ]
@@ -357,7 +382,7 @@ t.test('committed offsets, lag and total lag', async t => {
     '/kafscale/topics/t/partitions/1/next_offset': '10',
     '/kafscale/topics/t/partitions/2/next_offset': 'x',
     '/kafscale/topics/t/partitions/4/next_offset': '10',
-    '/kafscale/topics/gone/partitions/0/next_offset': '10',
+    '/kafscale/topics/lost/partitions/0/next_offset': '10',
     '/kafscale/consumers/g/offsets/t/0': `{"offset":-${max},"metadata":"m","committed_at":"2026-11-23T13:24:59Z"}`,
     '/kafscale/consumers/g/offsets/t/1': '{"OFFSET":12,"committed_at":"2026-11-23T13:25:01Z"}',
     '/kafscale/consumers/g/offsets/t/2': '{"offset":1,"metadata":null,"committed_at":5}',
@@ -376,8 +401,26 @@ t.test('committed offsets, lag and total lag', async t => {
   t.strictSame(ask(space, 'fetch_offsets', { group_id: 'g' }), {
     group_id: 'g',
     offsets: [
-      { topic: 'gone', partition: 0, offset: 2, metadata: '', committed_at: null, log_end_offset: null, lag: null },
-      { topic: 'new', partition: 0, offset: null, metadata: null, committed_at: null, log_end_offset: null, lag: null },
+      {
+        topic: 'gone',
+        partition: 0,
+        offset: 2,
+        metadata: '',
+        committed_at: null,
+        log_end_offset: null,
+        lag: null,
+        in_snapshot: false,
+      },
+      {
+        topic: 'new',
+        partition: 0,
+        offset: null,
+        metadata: null,
+        committed_at: null,
+        log_end_offset: null,
+        lag: null,
+        in_snapshot: false,
+      },
       {
         topic: 't',
         partition: 0,
@@ -480,6 +523,73 @@ t.test('committed offsets, lag and total lag', async t => {
       assignments: [{ topic: 't', partitions: [0, 1, 4], lag, partitions_unknown: 1, partitions_past_end: 1 }],
     }],
     total: 2,
+  })
+})
+
+t.test('topics and partitions that the snapshot lacks', async t => {
+  const space = keys({
+    '/kafscale/metadata/snapshot': '{"Brokers":[{"NodeID":5}],"Topics":[{"Topic":"t","Partitions":[{}]}]}',
+    '/kafscale/topics/t/partitions/0/next_offset': '10',
+    '/kafscale/topics/t/partitions/2/next_offset': '7',
+    '/kafscale/topics/lost/partitions/1/next_offset': 'x',
+    '/kafscale/topics/lost/partitions/0': '',
+    '/kafscale/topics/configured/config': '',
+    '/kafscale/partition-leases/t/2': '1',
+    '/kafscale/partition-leases/deleted/0': '5',
+    '/kafscale/group-leases/g': '0',
+    '/kafscale/consumers/g/offsets/t/2': '{"offset":4}',
+    '/kafscale/consumers/g/offsets/deleted/0': '{"offset":4}',
+  })
+  t.match(ask(space, 'cluster_status'), {
+    topic_count: 1,
+    partition_count: 1,
+    topics_not_in_snapshot: 2,
+    partitions_not_in_snapshot: 3,
+    brokers_not_in_snapshot: [0, 1],
+    brokers: [{ node_id: 5, partitions_owned: 0 }],
+  })
+  const [configured, lost, listed] = ask(space, 'describe_topics')['topics'] as object[]
+  t.strictSame(configured, {
+    name: 'configured', error_code: 3, error: anyText, in_snapshot: false, partition_count: 0, partitions: []
+  })
+  const unlisted = {
+    in_snapshot: false,
+    leader_id: null,
+    owner_id: null,
+    leader_epoch: null,
+    replica_nodes: [],
+    isr_nodes: [],
+    offline_replicas: [],
+    error_code: 3,
+    log_end_offset: null,
+  }
+  t.strictSame(lost, {
+    name: 'lost',
+    error_code: 3,
+    error: anyText,
+    in_snapshot: false,
+    partition_count: 2,
+    partitions: [{ partition: 0, ...unlisted }, { partition: 1, ...unlisted }]
+  })
+  t.match(listed, {
+    name: 't',
+    error_code: 0,
+    error: undefined,
+    in_snapshot: undefined,
+    partition_count: 2,
+    partitions: [
+      { partition: 0, leader_id: 0, in_snapshot: undefined },
+      { partition: 2, ...unlisted, owner_id: 1, log_end_offset: 7 },
+    ],
+  })
+  t.match(
+    ask(space, 'describe_topics', { names: ['deleted'] }),
+    { topics: [{ error_code: 3, in_snapshot: undefined }] }
+  )
+  t.match(ask(space, 'consumer_lag'), { lag: [{ topic: 't', partition: 2, lag: 3, in_snapshot: false }] })
+  t.match(ask(space, 'fetch_offsets', { group_id: 'g', topics: ['lost', 'deleted', 'nowhere'] }), {
+    offsets: [{ topic: 'deleted' }, { topic: 'lost', partition: 0 }, { topic: 'lost', partition: 1 }],
+    unknown_topics: ['nowhere'],
   })
 })
 

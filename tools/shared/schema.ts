@@ -72,6 +72,12 @@ export const paged = {
   next_cursor: means(Type.Optional(Type.String()), 'Pass it as `cursor` for the next page; absent on the last page'),
 }
 
+/** In a row of a partition. */
+export const inSnapshotFlag = means(
+  Type.Optional(flag),
+  '`false` if the snapshot lacks the partition, otherwise absent'
+)
+
 export function int64OrNullJson (value: Int64 | null): number | string | null {
   return value === null ? null : toJson(value)
 }

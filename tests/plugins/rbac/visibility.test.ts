@@ -41,7 +41,7 @@ interface Cluster {
     name: string
     inSnapshot: boolean
     config?: Buffer
-    partitions: { number: number, nextOffset?: string, owner?: string }[]
+    partitions: { number: number, unlisted?: boolean, nextOffset?: string, owner?: string }[]
   }[]
   groups: {
     id: string
@@ -106,7 +106,8 @@ function keysOf (
     Topics: visible.filter(({ inSnapshot }) => inSnapshot).map(({ name, partitions }) => ({
       Topic: name,
       ErrorCode: 0,
-      Partitions: partitions.map(({ number }) => ({ Partition: number, Leader: 0, Replicas: [0], ISR: [0] })),
+      Partitions: partitions.filter(({ unlisted }) => !unlisted).map(({ number }) =>
+        ({ Partition: number, Leader: 0, Replicas: [0], ISR: [0] })),
     })),
     ClusterName: 'test',
   }
@@ -193,7 +194,8 @@ function anyCluster (from: Random): Cluster {
       partitions: [0, 1, 2].slice(from.int(3)).map(number => ({
         number,
         ...from.chance(0.8) && { nextOffset: from.chance(0.9) ? String(from.int(500)) : 'damaged' },
-        ...from.chance(0.6) && { owner: String(from.int(2)) },
+        ...from.chance(0.6) && { owner: String(from.int(4)) },
+        ...from.chance(0.2) && { unlisted: true },
       })),
     })),
     groups: from.some(GROUPS, 6).map(id => ({
@@ -217,7 +219,7 @@ function anyCluster (from: Random): Cluster {
         },
         ...from.chance(0.1) && { damage: 'damaged' },
       },
-      ...from.chance(0.5) && { coordinator: String(from.int(2)) },
+      ...from.chance(0.5) && { coordinator: String(from.int(5)) },
       offsets: from.some(TOPICS.filter(topic => !topic.includes('/')), from.int(5)).map(topic => ({
         topic,
         partition: partition(),
@@ -448,6 +450,26 @@ bindings:
       )
       t.notMatch(content[0]?.text, /secret|payments|billing|ghost/, tool)
     }
+  })
+
+  t.test('covers what the snapshot lacks', async t => {
+    await fill(etcd, ['orders-lost', 'orders-secret', 'payments'].flatMap((name, index) => [
+      { key: `/kafscale/topics/${name}/partitions/7/next_offset`, value: '30' },
+      { key: `/kafscale/partition-leases/${name}/7`, value: `${5 + index}` },
+      { key: `/kafscale/group-leases/${name}`, value: `${8 + index}` },
+    ]))
+    await caughtUp(app, etcd)
+    t.match(await ask('cluster_status'), {
+      topics_not_in_snapshot: 1,
+      partitions_not_in_snapshot: 1,
+      brokers_not_in_snapshot: [5, 8],
+    })
+    t.match(await ask('describe_topics'), { topics: [{ name: 'orders' }, { name: 'orders-lost' }], total: 3 })
+    await etcd.client.delete().prefix('/kafscale/group-leases/')
+    for (const kind of ['topics', 'partition-leases']) {
+      await etcd.client.delete().prefix(`/kafscale/${kind}/orders-lost/`)
+    }
+    await caughtUp(app, etcd)
   })
 
   t.test('keeps hidden names out of everything that a tool can reach', async t => {
