@@ -209,6 +209,20 @@ export class CompactedError extends Error {
   override name = 'CompactedError'
 }
 
+/** etcd sent a message that is larger than the service accepts. */
+export class MessageTooLargeError extends Error {
+  override name = 'MessageTooLargeError'
+  readonly bytes: number
+  /** The key whose value alone is too large, quoted; `undefined` for the events of a watch. */
+  readonly key: string | undefined
+
+  constructor (bytes: number, maxBytes: number, key?: string) {
+    super(`etcd sent ${bytes} bytes${key === undefined ? '' : ` for the key ${key}`}, and at most ${maxBytes} fit`)
+    this.bytes = bytes
+    this.key = key
+  }
+}
+
 /** The address of a broker's host, which the snapshot names, is not one that the service connects to. */
 export class HostRefusedError extends Error {
   override name = 'HostRefusedError'

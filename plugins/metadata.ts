@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import * as grpc from '@grpc/grpc-js'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
+import { MessageTooLargeError } from '../errors.ts'
 import { type KeyEvent, keyName, Mirror } from '../kafscale/mirror.ts'
 import { Outages } from '../kafscale/outages.ts'
 import { escapeUnprintable, quote } from '../lib/printable.ts'
@@ -29,9 +30,10 @@ export const REASONS = {
   unreachable: "etcd can't be reached",
   timedOut: 'etcd does not answer in time',
   refused: 'etcd refuses the credentials',
+  /** Followed by the size. */
+  tooLarge: 'etcd holds a value larger than 64 MB',
   failed: 'the connection to etcd failed',
 } as const
-type Reason = typeof REASONS[keyof typeof REASONS]
 
 /** Counters since the start. */
 export interface MetadataCounters {
@@ -59,7 +61,7 @@ export interface Metadata {
   /** For how much of a period brokers could not store heartbeats, because etcd was away, in milliseconds. */
   awayMs: (fromMs: number, toMs: number) => number
   /** Why the state is not `synced`. Contains nothing secret. */
-  readonly reason: Reason | undefined
+  readonly reason: string | undefined
   readonly counters: Readonly<MetadataCounters>
 }
 
@@ -85,9 +87,9 @@ class Synchronizer implements Metadata {
   readonly #stop = new AbortController()
   #running: Promise<void> | undefined
 
-  #failure: Reason = REASONS.notAnswered
+  #failure: string = REASONS.notAnswered
   /** The failure of each endpoint since the last load, so that an outage is logged once, not at every attempt. */
-  readonly #failures = new Map<string, Reason>()
+  readonly #failures = new Map<string, string>()
   #watchOpen = false
   /** The newest revision seen by a probe. An older event does not prove that the mirror is current. */
   #probedRevision = 0
@@ -125,7 +127,7 @@ class Synchronizer implements Metadata {
     return this.#outages.within(fromMs, toMs)
   }
 
-  get reason (): Reason | undefined {
+  get reason (): string | undefined {
     return this.state === 'synced' ? undefined : this.#failure
   }
 
@@ -318,7 +320,9 @@ class Synchronizer implements Metadata {
   }
 }
 
-function reasonOf ({ code, details = '' }: Partial<grpc.ServiceError>): Reason {
+function reasonOf (error: Partial<grpc.ServiceError> & Error): string {
+  if (error instanceof MessageTooLargeError) return `${REASONS.tooLarge}: ${(error.bytes / 1024 / 1024).toFixed(1)} MB`
+  const { code, details = '' } = error
   // grpc-js reports an expired deadline; so does etcd, which gets the deadline with the request and may be first.
   if (/deadline exceeded/i.test(details)) return REASONS.timedOut
   switch (code) {

@@ -47,8 +47,8 @@ What each tool takes and returns, as a contract with agents. All tools are read-
 - **Answers** are returned twice: as \`structuredContent\`, and as compact JSON text.
 - **Age**: \`observed_at\` is when the answer was last known to be current, and \`revision\` is the etcd revision
   of everything in it. While etcd does not answer, neither changes.
-- **Outages of etcd**: while etcd is away, brokers can't store heartbeats. Afterwards, a member is not \`stale\` until its
-  session timeout has passed without the time of the outage, plus up to two minutes for the brokers to reconnect.
+- **Outages of etcd**: while etcd is away, brokers can't store heartbeats. Afterwards, a member is not \`stale\` until
+  its session timeout has passed without the outage, and without up to two minutes for the brokers to reconnect.
 - **Values**: unknown is \`null\`, never zero. Integers beyond ±(2^53−1) are decimal strings.
 - **Times** are RFC 3339 in UTC. One before 1971 or after 2099, such as Go's zero time, stands for an unknown time and
   is \`null\`. One that is more than a day ahead has no age, and such a heartbeat counts as missing.

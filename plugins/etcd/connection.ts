@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net'
 import * as grpc from '@grpc/grpc-js'
-import { CompactedError } from '../../errors.ts'
+import { CompactedError, MessageTooLargeError } from '../../errors.ts'
 import { PREFIX } from '../../kafscale/keyspace.ts'
+import { quote } from '../../lib/printable.ts'
 import {
   authenticate,
   type KeyValue,
@@ -23,8 +24,11 @@ const PROBE_TIMEOUT_MS = 1_000
 const AUTHENTICATE_TIMEOUT_MS = 1_000
 const RANGE_TIMEOUT_MS = 10_000
 
-/** The largest message accepted. A page of the load that exceeds it is requested again with fewer keys. */
-const MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+/**
+ * The largest message accepted. etcd limits a value to 1.5 MB unless `--max-request-bytes` is raised. A page of the
+ * load that exceeds it is requested again with fewer keys.
+ */
+const MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 const TARGET_PAGE_BYTES = 1024 * 1024
 const FIRST_PAGE_KEYS = 1_000
 
@@ -90,6 +94,7 @@ export class EtcdConnection {
   /**
    * Reads every key under the prefix at one revision, page by page.
    * @throws {CompactedError} when that revision is compacted during the load
+   * @throws {MessageTooLargeError} for a value that is larger than {@link MAX_MESSAGE_BYTES}
    */
   async load (onPage: (kvs: KeyValue[]) => void): Promise<ResponseHeader> {
     let at: ResponseHeader | undefined
@@ -100,7 +105,12 @@ export class EtcdConnection {
       try {
         page = await this.#range({ key, rangeEnd: prefixEnd, limit, revision: at?.revision ?? 0 }, RANGE_TIMEOUT_MS)
       } catch (error) {
-        if ((error as grpc.ServiceError).code !== grpc.status.RESOURCE_EXHAUSTED || limit === 1) throw error
+        if (!(error instanceof MessageTooLargeError)) throw error
+        if (limit === 1) {
+          const { kvs: [kv] } = await this.#range(
+            { key, rangeEnd: prefixEnd, limit, revision: at?.revision ?? 0, keysOnly: true }, RANGE_TIMEOUT_MS)
+          throw new MessageTooLargeError(error.bytes, MAX_MESSAGE_BYTES, kv && quote(kv.key.toString()))
+        }
         limit = Math.ceil(limit / 8)
         continue
       }
@@ -128,7 +138,7 @@ export class EtcdConnection {
         stream.cancel()
         onEnd(error)
       }
-      stream.on('error', end)
+      stream.on('error', (error: grpc.ServiceError) => end(explain(error)))
       stream.on('end', () => end(new Error('etcd ended the watch')))
       stream.on('data', (response: WatchResponse) => {
         if (ended || this.#closed) return
@@ -203,7 +213,7 @@ export class EtcdConnection {
         options,
         (error, response) => {
           this.#calls.delete(call)
-          if (error) reject(error)
+          if (error) reject(explain(error))
           else resolve(response as Response)
         }
       )
@@ -254,6 +264,12 @@ class TrackedSockets extends grpc.ChannelCredentials {
     }
     return connector
   }
+}
+
+/** Tells a message that is too large, which only the text of grpc-js does, from other exhausted resources. */
+function explain (error: grpc.ServiceError): Error {
+  const [, bytes] = /^Received message larger than max \((\d+) vs \d+\)$/.exec(error.details) ?? []
+  return bytes === undefined ? error : new MessageTooLargeError(Number(bytes), MAX_MESSAGE_BYTES)
 }
 
 /** Like etcd's own client, accepts credentials even if etcd does not use them yet. */

@@ -59,12 +59,64 @@ t.test('writes during the load are neither lost nor applied twice', needsEtcd(),
   t.equal(app.metadata.counters.loads, 1)
 })
 
-t.test('a page that exceeds the message limit of 4 MB is requested again, smaller', needsEtcd(), async t => {
-  const etcd = await startEtcd(t)
-  const value = Buffer.alloc(300_000, 1)
-  for (let index = 0; index < 40; index++) await etcd.client.put(`/kafscale/unknown/${index}`).value(value)
+const MB = 1024 * 1024
+
+t.test('large values and transactions, in an etcd with a raised limit', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { maxRequestBytes: 100 * MB })
+  const large = (letter: string, size: number) => `{"ClusterName":"${letter.repeat(size)}"}`
+  const snapshot = etcd.client.put('/kafscale/metadata/snapshot')
+  await snapshot.value(large('a', 6 * MB))
   const app = await buildSyncedApp(t, etcd)
-  t.equal(app.metadata.mirror?.modRevisions.size, 40)
+  const { counters } = app.metadata
+  const clusterName = () => app.metadata.mirror?.snapshot?.clusterName ?? ''
+  t.equal(clusterName().length, 6 * MB, 'a value of 6 MB is loaded')
+
+  await etcd.client.put('/kafscale/metadata/snapshot').value(large('b', 7 * MB))
+  await caughtUp(app, etcd)
+  t.ok(clusterName().length === 7 * MB && clusterName().startsWith('b'), 'a value of 7 MB arrives by watch')
+
+  const leases = Array.from({ length: 20 }, (_, index) => `/kafscale/group-leases/g${index}`)
+  const padding = Buffer.alloc(MB, '0')
+  await etcd.client.if('x', 'Version', '==', 0)
+    .then(...leases.map(key => etcd.client.put(key).value(Buffer.concat([padding, Buffer.from('7')])))).commit()
+  await caughtUp(app, etcd)
+  t.strictSame(
+    leases.map(key => app.metadata.mirror?.coordinatorId(key.split('/').at(-1) ?? '')),
+    leases.map(() => 7),
+    'a transaction of 20 MB'
+  )
+  t.equal(app.metadata.mirror?.modRevisions.size, 21)
+  t.equal(counters.loads, 1, 'the connection has not failed')
+})
+
+t.test('a page that exceeds the message limit of 64 MB is requested again, smaller', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  const value = Buffer.alloc(MB, 1)
+  for (let index = 0; index < 80; index++) await etcd.client.put(`/kafscale/unknown/${index}`).value(value)
+  const app = await buildSyncedApp(t, etcd)
+  t.equal(app.metadata.mirror?.modRevisions.size, 80)
+})
+
+t.test('a value that is too large is the reason, with its size', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { maxRequestBytes: 100 * MB })
+  const key = '/kafscale/metadata/snapshot'
+  await etcd.client.put('/kafscale/group-leases/g').value('1')
+  const app = await buildSyncedApp(t, etcd)
+  const warnings = t.capture(app.log, 'warn')
+  await etcd.client.put(key).value(Buffer.alloc(70 * MB, ' '))
+  const reason = 'etcd holds a value larger than 64 MB: 70.0 MB'
+  await waitFor(() => app.metadata.reason === reason || app.metadata.reason, 10_000, 'the reason')
+  t.equal(app.metadata.mirror?.coordinatorId('g'), 1, 'the last state remains')
+  await waitFor(() => JSON.stringify(warnings().map(({ args }) => args)).includes('snapshot'), 10_000, 'the key')
+
+  const late = await buildTestApp(t, etcd.env)
+  await late.ready()
+  await waitFor(() => late.metadata.reason === reason || late.metadata.reason, 10_000, 'the reason of a late start')
+  t.match((await callTool(late, 'list_topics')).content[0]?.text, 'METADATA_UNAVAILABLE: The cluster metadata is not ' +
+    `available: ${reason}.`)
+
+  await etcd.client.put(key).value('{}')
+  await waitFor(() => app.metadata.state === 'synced' && late.metadata.state === 'synced', 10_000, 'synced again')
 })
 
 t.test('an empty keyspace is a cluster without topics or groups', needsEtcd(), async t => {

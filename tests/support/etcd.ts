@@ -31,6 +31,8 @@ export interface EtcdOptions {
   auth?: boolean
   /** How long an unused token is valid; etcd's default is 300. */
   authTokenTtlSeconds?: number
+  /** The largest write; etcd's default is 1.5 MB. */
+  maxRequestBytes?: number
   /** Clients connect over TLS, with a client certificate when it is `mutual`. */
   tls?: boolean | 'mutual'
 }
@@ -83,6 +85,7 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
     '--unsafe-no-fsync', // data survives a crash of the process, though not of the machine
     // Without peers to wait for, it elects itself and starts in a fifth of a second.
     ...count === 1 ? ['--heartbeat-interval', '20', '--election-timeout', '100'] : [],
+    ...options.maxRequestBytes ? ['--max-request-bytes', `${options.maxRequestBytes}`] : [],
     ...auth ? ['--auth-token-ttl', `${authTokenTtlSeconds}`, '--bcrypt-cost', '4'] : [],
     ...pems ? ['--cert-file', pems.server.cert, '--key-file', pems.server.key] : [],
     ...pems && tls === 'mutual' ? ['--client-cert-auth', '--trusted-ca-file', pems.ca.cert] : [],
