@@ -27,6 +27,9 @@ import fetchOffsets from './tools/fetch-offsets.ts'
 import listGroups from './tools/list-groups.ts'
 import listTopics from './tools/list-topics.ts'
 
+/** No limit: as long as timers go, less what Node.js adds. */
+const MAX_KEEP_ALIVE_MS = 2 ** 31 - 10_000
+
 /**
  * Builds the service, ready to listen, out of its parts and in their order.
  * @throws {ConfigError} listing every invalid variable
@@ -56,6 +59,8 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
     // A start waits up to 30 s for the lock of an audit file whose holder is gone.
     pluginTimeout: 60_000,
     requestTimeout,
+    // Fastify takes 0 for its own default.
+    keepAliveTimeout: settings.keepAliveTimeoutMs || MAX_KEEP_ALIVE_MS,
   })
 
   app.setNotFoundHandler(async (_, reply) => reply.code(404).send({ statusCode: 404, error: 'Not Found' }))

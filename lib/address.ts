@@ -7,8 +7,14 @@ export function formatAddress ({ host, port }: Address): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
+/** A host name without the dot at its end, which marks it as absolute in DNS and names the same host. */
+export function withoutDot (host: string): string {
+  return host.replace(/\.$/, '')
+}
+
 /** Whether a host can be reached from this machine only. Names other than `localhost` are not resolved. */
-export function isLoopback (host: string): boolean {
+export function isLoopback (hostname: string): boolean {
+  const host = withoutDot(hostname).toLowerCase()
   return host === 'localhost' || host === '::1' || host === '[::1]' || (isIPv4(host) && host.startsWith('127.'))
 }
 

@@ -5,9 +5,8 @@ import {
   validateOriginHeader,
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { isLoopback } from '../lib/address.ts'
-
-type Check = { ok: true } | { ok: false, message: string }
+import { isLoopback, withoutDot } from '../lib/address.ts'
+import { quote } from '../lib/printable.ts'
 
 /**
  * Rejects requests with an unexpected `Host` or `Origin`, to protect against DNS rebinding, and those with a second
@@ -17,23 +16,36 @@ type Check = { ok: true } | { ok: false, message: string }
 export function guard (app: FastifyInstance) {
   const { allowedHosts, allowedOrigins, httpAddr: { host } } = app.config
   const onLoopback = isLoopback(host)
-  const hosts = allowedHosts ?? (onLoopback ? [...localhostAllowedHostnames(), host] : undefined)
+  const hosts = allowedHosts ?? (onLoopback ? [...localhostAllowedHostnames(), withoutDot(host)] : undefined)
 
-  const checkOrigin = (origin: string | undefined): Check => {
-    if (origin === undefined || allowedOrigins?.includes(origin)) return { ok: true }
-    return onLoopback && !allowedOrigins
-      ? validateOriginHeader(origin, localhostAllowedOrigins())
-      : { ok: false, message: 'Invalid Origin' }
-  }
+  const isAllowedHost = (header: string): boolean =>
+    !hosts || validateHostHeader(header.replace(/\.(?=:\d+$|$)/, ''), hosts).ok
 
-  return async ({ headers, host, raw: { rawHeaders } }: FastifyRequest, reply: FastifyReply) => {
+  const isAllowedOrigin = (origin: string | undefined): boolean =>
+    origin === undefined || allowedOrigins?.includes(origin) === true ||
+    (onLoopback && !allowedOrigins && validateOriginHeader(origin, localhostAllowedOrigins()).ok)
+
+  return async ({ headers: { origin }, host, raw: { rawHeaders } }: FastifyRequest, reply: FastifyReply) => {
     // `headers` drops all but the first. RFC 9112, section 3.2, requires the status.
     if (rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === 'host').length > 1) {
       return refuse(reply, 400, 'Invalid Host: the request has more than one Host header')
     }
-    const checks: Check[] = [hosts ? validateHostHeader(host, hosts) : { ok: true }, checkOrigin(headers.origin)]
-    const refused = checks.find(check => !check.ok)
-    if (refused) return refuse(reply, 403, refused.message)
+    if (!isAllowedHost(host)) {
+      return refuse(
+        reply,
+        403,
+        `Invalid Host: ${quote(host)} is not a name of this service. ` +
+          'If clients use it, an operator must add it to KAFSCALE_MCP_ALLOWED_HOSTS, without the port.'
+      )
+    }
+    if (!isAllowedOrigin(origin)) {
+      return refuse(
+        reply,
+        403,
+        `Invalid Origin: pages of ${quote(String(origin))} may not call this service. ` +
+          'If the pages are yours, an operator must add the origin to KAFSCALE_MCP_ALLOWED_ORIGINS.'
+      )
+    }
   }
 }
 

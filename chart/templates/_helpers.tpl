@@ -200,6 +200,7 @@ is doubled.
   "MAX_EVENT_LOOP_DELAY" $mcp.limits.maxEventLoopDelay
   "MAX_BODY_BYTES" $mcp.limits.maxBodyBytes
   "REQUEST_TIMEOUT" $mcp.limits.requestTimeout
+  "KEEP_ALIVE_TIMEOUT" $mcp.limits.keepAliveTimeout
   "RESPONSE_TIMEOUT" $mcp.limits.responseTimeout
   "MAX_UNREAD_BYTES" $mcp.limits.maxUnreadBytes
   "TOTAL_MAX_UNREAD_BYTES" $mcp.limits.totalMaxUnreadBytes

@@ -2,7 +2,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
-import { type Address, isConfidential } from '../../lib/address.ts'
+import { type Address, isConfidential, withoutDot } from '../../lib/address.ts'
 import { Secret } from './secret.ts'
 
 const MIN_TOKEN_LENGTH = 32
@@ -79,11 +79,11 @@ export function parseMetricsUrl (text: string): string {
   return template
 }
 
-/** A host name as URLs spell it: in lower case, an IPv6 address in brackets. */
+/** A host name as URLs spell it: in lower case, an IPv6 address in brackets. A dot at its end is dropped. */
 export function parseHost (text: string): string {
   const hostname = /^(?:\[[^/@[\]]+\]|[^\s/:@*?#[\]]+)$/.test(text) ? URL.parse(`http://${text}`)?.hostname : undefined
   if (hostname === undefined) throw new Error('host names without scheme and port, IPv6 addresses in brackets')
-  return hostname
+  return withoutDot(hostname)
 }
 
 /** A glob of host names or addresses in lower case, or a range of addresses. */

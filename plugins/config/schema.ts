@@ -301,6 +301,12 @@ export const ConfigSchema = {
     default: '30s',
     parse: text => Math.ceil(parseDuration(text)),
   },
+  keepAliveTimeoutMs: {
+    name: 'KEEP_ALIVE_TIMEOUT',
+    meaning: 'How long a connection without a request stays open. Longer than a load balancer reuses it. 0: no limit',
+    default: '620s',
+    parse: text => Math.ceil(parseDuration(text)),
+  },
   responseTimeoutMs: {
     name: 'RESPONSE_TIMEOUT',
     meaning: 'How long a client may read nothing of an answer before its connection is closed. 0: no limit',

@@ -21,6 +21,7 @@ import type { Principal } from '../../plugins/auth/principal.ts'
 import { NO_SCOPE } from '../../plugins/rbac/decide.ts'
 import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import type { Caller } from '../../tools/tool.ts'
+import { ACCEPT_BOTH, acceptsBoth } from './accept.ts'
 import { parseBody } from './body.ts'
 import { ExchangeTransport } from './exchange.ts'
 import { withoutNulls } from './nulls.ts'
@@ -107,6 +108,8 @@ export default async function mcp (app: FastifyInstance) {
     for (const [name, value] of Object.entries(request.headers)) {
       if (value !== undefined) headers.set(name, String(value))
     }
+    // The SDK's comparison is one of text.
+    if (acceptsBoth(request.headers.accept)) headers.set('accept', ACCEPT_BOTH)
     // The SDK must not parse what was not parsed here, because its scopes were not checked.
     const webRequest = new Request('http://localhost/mcp', {
       method: 'POST',
@@ -199,11 +202,9 @@ function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSO
     return meta[PROTOCOL_VERSION_META_KEY] === MODERN && headers['mcp-method'] === method &&
       headers['mcp-name'] === params.name
   }
-  const { accept = '' } = headers
   return (version === undefined || SUPPORTED_PROTOCOL_VERSIONS.includes(String(version))) &&
     !Object.keys(meta).some(key => key.startsWith('io.modelcontextprotocol/')) &&
-    headers['mcp-session-id'] === undefined && accept.includes('application/json') &&
-    accept.includes('text/event-stream')
+    headers['mcp-session-id'] === undefined && acceptsBoth(headers.accept)
 }
 
 /** Aborts if the client disconnects before it has received the response. */

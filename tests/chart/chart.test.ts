@@ -257,6 +257,7 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
   maxEventLoopDelayMs: [{ 'limits.maxEventLoopDelay': '2s' }, 2_000],
   maxBodyBytes: [{ 'limits.maxBodyBytes': 123_456_789 }, 123_456_789],
   requestTimeoutMs: [{ 'limits.requestTimeout': '1m30s' }, 90_000],
+  keepAliveTimeoutMs: [{ 'limits.keepAliveTimeout': '75s' }, 75_000],
   responseTimeoutMs: [{ 'limits.responseTimeout': '1m' }, 60_000],
   maxUnreadBytes: [{ 'limits.maxUnreadBytes': 19 }, 19],
   totalMaxUnreadBytes: [{ 'limits.totalMaxUnreadBytes': 20 }, 20],

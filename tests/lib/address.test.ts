@@ -9,8 +9,10 @@ t.test('an IPv6 address is in brackets', async t => {
 })
 
 t.test('which hosts can be reached from this machine only', async t => {
-  for (const host of ['localhost', '127.0.0.1', '127.255.255.254', '::1', '[::1]']) t.ok(isLoopback(host), host)
-  for (const host of ['', '::', '0.0.0.0', '127.1', 'localhost.example', '127.0.0.1.example', '::2']) {
+  for (const host of ['localhost', '127.0.0.1', '127.255.255.254', '::1', '[::1]', 'localhost.', 'LOCALHOST']) {
+    t.ok(isLoopback(host), host)
+  }
+  for (const host of ['', '.', '::', '0.0.0.0', '127.1', 'localhost.example', '127.0.0.1.example', '::2']) {
     t.notOk(isLoopback(host), host)
   }
 })

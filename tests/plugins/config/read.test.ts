@@ -89,6 +89,7 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
     maxEventLoopDelayMs: 1_000,
     maxBodyBytes: 1_048_576,
     requestTimeoutMs: 30_000,
+    keepAliveTimeoutMs: 620_000,
     responseTimeoutMs: 30_000,
     maxUnreadBytes: 16_777_216,
     totalMaxUnreadBytes: 67_108_864,
@@ -161,6 +162,8 @@ t.test('what each variable accepts', async t => {
     [{ MAX_STALENESS: '0' }, 'maxStalenessMs', 0],
     [{ VERIFY_INTERVAL: '1.5m' }, 'verifyIntervalMs', 90_000],
     [{ VERIFY_INTERVAL: '596h' }, 'verifyIntervalMs', 2_145_600_000],
+    [{ ALLOWED_HOSTS: 'mcp.example.' }, 'allowedHosts', ['mcp.example']],
+    [{ HTTP_ADDR: 'localhost.:8090' }, 'httpAddr', { host: 'localhost.', port: 8090 }],
     [{ ALLOWED_HOSTS: 'MCP.example, [::1] ,127.0.0.1' }, 'allowedHosts', ['mcp.example', '[::1]', '127.0.0.1']],
     [{ ALLOWED_ORIGINS: 'https://App.example, http://localhost:3000/' }, 'allowedOrigins', [
       'https://app.example',
@@ -229,6 +232,9 @@ t.test('what each variable accepts', async t => {
     [{ AUDIT_SIGNING_KEY_FILE: `${dir}/signing.key` }, 'auditSigningKeyFile', `${dir}/signing.key`],
     [{ AUDIT_FAIL_MODE: 'open' }, 'auditFailMode', 'open'],
     [{ AUDIT_REDACT: 'pin, iban' }, 'auditRedact', ['pin', 'iban']],
+    [{ KEEP_ALIVE_TIMEOUT: '75s' }, 'keepAliveTimeoutMs', 75_000],
+    [{ KEEP_ALIVE_TIMEOUT: '500us' }, 'keepAliveTimeoutMs', 1],
+    [{ KEEP_ALIVE_TIMEOUT: '0' }, 'keepAliveTimeoutMs', 0],
     [{ RESPONSE_TIMEOUT: '1m' }, 'responseTimeoutMs', 60_000],
     [{ MAX_UNREAD_BYTES: '0' }, 'maxUnreadBytes', 0],
     [{ TOTAL_MAX_UNREAD_BYTES: '1000' }, 'totalMaxUnreadBytes', 1_000],
@@ -425,6 +431,7 @@ t.test('what each variable refuses, in one line with its name, its value and wha
       'OIDC_MAX_TOKEN_LIFETIME',
       'MAX_EVENT_LOOP_DELAY',
       'REQUEST_TIMEOUT',
+      'KEEP_ALIVE_TIMEOUT',
       'SESSION_TIMEOUT',
     ].flatMap((name): [Environment, string][] => [
       ...['5', '-5m', '5 m', '1d', 'm', '1h-5m', 'Infinity', '.s', '5M'].map((

@@ -91,6 +91,8 @@ async function sdkAnswer (
 ): Promise<Answer> {
   const text = textWithoutNulls(textOf(body))
   const request = new Request('http://localhost/mcp', { method: 'POST', headers, body: Buffer.from(text) })
+  // The one difference: a client that accepts anything is answered with JSON.
+  if (ANYTHING.has(request.headers.get('accept'))) request.headers.set('accept', 'application/json, text/event-stream')
   const authInfo = authInfoOf(CALLER)
   const serve = async () => {
     if (!await isLegacyRequest(request)) return await entry.fetch(request, { authInfo })
@@ -104,6 +106,7 @@ async function sdkAnswer (
     : UNANSWERED
 }
 
+const ANYTHING = new Set([null, '', '*/*'])
 const UNANSWERED: Answer = { status: 0, type: undefined, body: 'no answer' }
 
 async function noAnswer (): Promise<undefined> {

@@ -92,16 +92,33 @@ t.test('DNS rebinding is prevented', async t => {
     const request = modern('tools/list')
     return await app.inject({ ...request, headers: { ...request.headers, ...headers } })
   }
+  const refusal =
+    /^Invalid (?:Host: .* KAFSCALE_MCP_ALLOWED_HOSTS|Origin: .* KAFSCALE_MCP_ALLOWED_ORIGINS)/
   const refused = async (t: Test, env: Environment, headers: Record<string, string>) => {
     const response = await call(env, headers)
     t.equal(response.statusCode, 403, `${JSON.stringify(headers)} is refused`)
-    t.match(response.json(), { jsonrpc: '2.0', id: null, error: { code: -32000, message: /Invalid|Missing/ } })
+    t.match(response.json(), {
+      jsonrpc: '2.0',
+      id: null,
+      error: { code: -32000, message: refusal },
+    })
   }
   const allowed = async (t: Test, env: Environment, headers: Record<string, string>) =>
     t.equal((await call(env, headers)).statusCode, 200, `${JSON.stringify(headers)} is allowed`)
 
   t.test('on a loopback address, by accepting loopback names only', async t => {
-    for (const host of ['localhost', 'localhost:8090', 'LOCALHOST', '127.0.0.1', '127.0.0.1:1', '[::1]:8090']) {
+    for (
+      const host of [
+        'localhost',
+        'localhost:8090',
+        'LOCALHOST',
+        'localhost.',
+        'Localhost.:8090',
+        '127.0.0.1',
+        '127.0.0.1:1',
+        '[::1]:8090',
+      ]
+    ) {
       await allowed(t, {}, { host })
     }
     for (
@@ -128,14 +145,28 @@ t.test('DNS rebinding is prevented', async t => {
 
   t.test('and also the address on which the service listens', async t => {
     await allowed(t, { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.2:0' }, { host: '127.0.0.2:8090' })
+    await allowed(t, { KAFSCALE_MCP_HTTP_ADDR: 'localhost.:0' }, { host: 'localhost' })
   })
 
   t.test('by accepting configured host names only', async t => {
-    const env = { KAFSCALE_MCP_ALLOWED_HOSTS: 'MCP.example,[fd00::1]' }
-    for (const host of ['mcp.example', 'mcp.example:443', 'MCP.EXAMPLE', '[fd00::1]:8090']) {
+    const env = { KAFSCALE_MCP_ALLOWED_HOSTS: 'MCP.example,[fd00::1],api.example.' }
+    for (
+      const host of [
+        'mcp.example',
+        'mcp.example:443',
+        'MCP.EXAMPLE',
+        '[fd00::1]:8090',
+        'mcp.example.',
+        'mcp.example.:443',
+        'api.example',
+        'api.example.',
+      ]
+    ) {
       await allowed(t, env, { host })
     }
-    for (const host of ['localhost', '127.0.0.1', 'example', 'x.mcp.example']) await refused(t, env, { host })
+    for (const host of ['localhost', '127.0.0.1', 'example', 'x.mcp.example', 'mcp.example..']) {
+      await refused(t, env, { host })
+    }
   })
 
   t.test('by accepting configured origins only', async t => {
@@ -179,6 +210,22 @@ t.test('DNS rebinding is prevented', async t => {
   })
 })
 
+t.test('a connection stays open for longer than load balancers reuse it, or for as long as configured', async t => {
+  const headerOf = async (env: Environment) => {
+    const app = await buildTestApp(t, env)
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const request = httpRequest(`${app.listeningOrigin}/healthz`, { headers: { connection: 'keep-alive' } })
+    request.end()
+    const [response] = await once(request, 'response')
+    response.resume()
+    request.destroy()
+    return response.headers['keep-alive']
+  }
+  t.equal(await headerOf({}), 'timeout=620')
+  t.equal(await headerOf({ KAFSCALE_MCP_KEEP_ALIVE_TIMEOUT: '75s' }), 'timeout=75')
+  t.equal(await headerOf({ KAFSCALE_MCP_KEEP_ALIVE_TIMEOUT: '0' }), 'timeout=2147473', '24 days')
+})
+
 t.test('GET and DELETE are not allowed, because there are no sessions', async t => {
   const app = await buildTestApp(t)
   for (const method of ['GET', 'DELETE'] as const) {
@@ -190,6 +237,32 @@ t.test('GET and DELETE are not allowed, because there are no sessions', async t 
     t.equal(response.statusCode, 405, method)
     t.equal(response.headers.allow, 'POST')
     t.match(response.json(), { jsonrpc: '2.0', id: null, error: { code: -32000, message: /Method not allowed/ } })
+  }
+})
+
+t.test('a client is answered with JSON unless its Accept excludes that', async t => {
+  const app = await buildTestApp(t)
+  const accepted = [
+    undefined,
+    '',
+    '*/*',
+    'Application/JSON, Text/Event-Stream',
+    'TEXT/EVENT-STREAM;q=0.9,APPLICATION/JSON',
+    'application/*, text/*',
+    'text/html, */*;q=0.1',
+    'application/json, */*',
+  ]
+  for (const [revision, form] of Object.entries(forms)) {
+    for (const method of ['tools/list', revision === MODERN ? 'server/discover' : 'ping']) {
+      for (const accept of accepted) {
+        const { headers: { accept: _, ...headers }, ...request } = form(method)
+        const sent = { ...headers, ...accept !== undefined && { accept } }
+        const response = await app.inject({ ...request, headers: sent })
+        t.equal(response.statusCode, 200, `${revision} ${method} ${accept}`)
+        t.match(response.headers['content-type'], /^application\/json/)
+        t.match(response.json(), { jsonrpc: '2.0', id: 1, result: {} })
+      }
+    }
   }
 })
 
@@ -228,11 +301,9 @@ t.test('an invalid request is rejected in JSON', async t => {
       `${revision}: over 1 MB`
     )
   }
-  t.match(
-    await refusal(legacy, { accept: 'application/json' }),
-    { status: 406, code: -32000 },
-    '2025: a client that does not accept event streams'
-  )
+  for (const accept of ['application/json', 'text/event-stream', 'text/html', 'application/*']) {
+    t.match(await refusal(legacy, { accept }), { status: 406, code: -32000 }, `2025: Accept: ${accept}`)
+  }
   t.match(
     await refusal(legacy, { 'mcp-protocol-version': '2025-01-01' }),
     { status: 400, code: -32000 },
