@@ -134,8 +134,8 @@ interface Target {
 }
 
 /**
- * One target per broker if the template has a placeholder, otherwise a single target. Its broker is known if the URL has
- * the host of exactly one.
+ * One target per broker if the template has a placeholder, otherwise a single target. Its broker is known if the URL
+ * has the host of exactly one.
  */
 function expand (
   template: string,
