@@ -64,7 +64,7 @@ export default defineTool({
     brokers_omitted: means(integer, 'Brokers after the first 1,000, which are not scraped'),
     age_ms: means(integer, 'Time since the scrape; calls within `KAFSCALE_MCP_METRICS_MAX_AGE` share one'),
     brokers: list(object({
-      node_id: means(integerOrNull, '`null` if the configured URL has no placeholder that identifies the broker'),
+      node_id: means(integerOrNull, '`null` if the configured URL has no placeholder, and not the host of one broker'),
       address: means(text, 'Host and port of the metrics page'),
       state: means(words('ok', 'unreachable', 'invalid'), '`invalid` if the page is not that of a KafScale broker'),
       error: means(Type.Optional(Type.String()), 'Why this broker has no figures'),

@@ -33,8 +33,9 @@ export default defineTool({
       port: integer,
       partitions_owned: means(integer, 'Partitions whose lease the broker holds, so that it writes them now'),
       metrics: means(
-        words('ok', 'unreachable', 'invalid', 'not_configured'),
-        'How the metrics page of this broker answered; `invalid` if it is not a page of a KafScale broker'
+        words('ok', 'unreachable', 'invalid', 'unknown', 'not_configured'),
+        'How the metrics page of this broker answered; `invalid` if it is not a page of a KafScale broker; `unknown` ' +
+        'if no scraped page is known to be its own'
       ),
       s3_state: means(words('healthy', 'degraded', 'unavailable', 'unknown'), 'S3 as this broker sees it'),
     })),
@@ -74,7 +75,7 @@ export default defineTool({
       ...(snapshot?.clusterId && { cluster_id: snapshot.clusterId }),
       controller_id: snapshot?.controllerId ?? null,
       brokers_reachable: metrics ? metrics.brokers.filter(({ state }) => state === 'ok').length : null,
-      brokers: brokers(mirror, metrics),
+      brokers: brokers(mirror, metrics, host.brokerMetrics.configured),
       topic_count: snapshot ? mirror.topics.length : null,
       partition_count: snapshot
         ? mirror.topics.reduce((count, { info }) => count + (info?.partitions.length ?? 0), 0)
@@ -101,7 +102,7 @@ function etcdState ({ metadata }: Host): 'connected' | 'stale' {
   return metadata.state === 'synced' ? 'connected' : 'stale'
 }
 
-function brokers (mirror: MirrorView, metrics: MetricsSnapshot | undefined) {
+function brokers (mirror: MirrorView, metrics: MetricsSnapshot | undefined, configured: boolean) {
   const owned = new Map<number | null, number>()
   for (const topic of new Set([...mirror.topics, ...mirror.unlisted])) {
     for (const { info, isUnlisted, ownerId } of topic.partitions.values()) {
@@ -115,7 +116,7 @@ function brokers (mirror: MirrorView, metrics: MetricsSnapshot | undefined) {
       host,
       port,
       partitions_owned: owned.get(nodeId) ?? 0,
-      metrics: result?.state ?? 'not_configured' as const,
+      metrics: result?.state ?? (configured ? 'unknown' as const : 'not_configured' as const),
       s3_state: result?.state === 'ok' ? result.page.s3State : 'unknown' as const,
     }
   })

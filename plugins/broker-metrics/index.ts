@@ -84,7 +84,7 @@ export default fp(async function brokerMetrics (app) {
     async scrape () {
       if (!templates) throw new MetricsNotConfigured()
       if (!last || (!running && performance.now() - last.atMs >= metricsMaxAgeMs)) {
-        const targets = templates.flatMap(template => expand(template, brokers, hosts))
+        const targets = templates.flatMap(template => expand(template, brokers, known(), hosts))
         running = true
         last = {
           atMs: performance.now(),
@@ -110,6 +110,10 @@ export default fp(async function brokerMetrics (app) {
   })
   app.addHook('onClose', async () => closing.abort())
 
+  function known (): readonly Broker[] {
+    return app.metadata.mirror?.snapshot?.brokers ?? []
+  }
+
   function brokers (): readonly Broker[] {
     const { mirror, reason = '' } = app.metadata
     if (!mirror) throw new MetadataUnavailable(reason)
@@ -129,10 +133,21 @@ interface Target {
   lookup?: LookupFunction
 }
 
-/** One target per broker if the template has a placeholder, otherwise a single target whose broker is unknown. */
-function expand (template: string, brokers: () => readonly Broker[], hosts: BrokerHosts): Target[] {
+/**
+ * One target per broker if the template has a placeholder, otherwise a single target. Its broker is known if the URL
+ * has the host of exactly one.
+ */
+function expand (
+  template: string,
+  brokers: () => readonly Broker[],
+  known: readonly Broker[],
+  hosts: BrokerHosts
+): Target[] {
   if (!/\{host\}|\{node_id\}/.test(template)) {
-    return [{ nodeId: null, address: new URL(template).host, url: new URL(template) }]
+    const url = new URL(template)
+    const name = url.hostname.replace(/^\[|\]$/g, '')
+    const [broker, another] = known.filter(({ host }) => host.toLowerCase() === name)
+    return [{ nodeId: broker && !another ? broker.nodeId : null, address: url.host, url }]
   }
   const isHostOfBroker = /^\w+:\/\/[^/?#:]*\{/.test(template)
   return brokers().map(({ nodeId, host }): Target => {

@@ -232,6 +232,28 @@ t.test('a URL that several brokers answer has no window between two of them', ne
   t.strictSame(windows, [null, null, 1])
 })
 
+t.test('a broker behind a plain URL is not one without metrics', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  const address = await serve(t, [pageOf(0, 20_000)])
+  const status = async (hosts: string[], url: string) => {
+    const Brokers = hosts.map((Host, NodeID) => ({ NodeID, Host, Port: 9092 }))
+    await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: JSON.stringify({ Brokers }) }])
+    const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_BROKER_METRICS_URL: url })
+    return (await callTool(app, 'cluster_status')).structuredContent
+  }
+  t.match(await status(['broker-0', 'broker-1'], `http://${address}/0/metrics`), {
+    brokers_reachable: 1,
+    s3: { state: 'healthy' },
+    brokers: [{ metrics: 'unknown', s3_state: 'unknown' }, { metrics: 'unknown', s3_state: 'unknown' }],
+  }, 'the page may be that of either')
+  t.match(await status(['127.0.0.1', 'broker-1'], `http://${address}/0/metrics`), {
+    brokers: [{ metrics: 'ok', s3_state: 'healthy' }, { metrics: 'unknown' }],
+  }, 'the URL has the host of one broker')
+  t.match(await status(['127.0.0.1', '127.0.0.1'], `http://${address}/0/metrics`), {
+    brokers: [{ metrics: 'unknown' }, { metrics: 'unknown' }],
+  }, 'the host of two brokers')
+})
+
 t.test('admin requests by API, and denials by action and resource', needsEtcd(), async t => {
   const [before = '', after = ''] = pageOf(0, 20_000).split(/^kafscale_a(?:dmin|uthz).*\n/m)
   const page = `${before}kafscale_admin_requests_total{api="DescribeConfigs"} 4
