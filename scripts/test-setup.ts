@@ -4,15 +4,21 @@
  *
  * openssl and curl are required; as root on Debian, this installs them. etcd is optional. On Debian, this takes it from
  * its package into `.cache`, so that nothing is installed and no service starts. With `--all`, and in CI, it also gets
- * what only a few tests need: promtool and etcdctl from Debian's packages, and etcd 3.6 and Helm, built with Go. In CI,
- * all of them are required.
+ * what only a few tests need: promtool and etcdctl from Debian's packages, etcd 3.6 and Helm, built with Go, and the
+ * SDKs of model hosts from npm and PyPI. In CI, all of them are required.
  */
 import { execFile, execFileSync, spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import {
+  chmodSync, copyFileSync, existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync
+} from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { ROOT } from '../tests/support/paths.ts'
-import { BIN, etcd36, exists, helm } from '../tests/support/programs.ts'
+import { BIN, etcd36, exists, helm, nodeSdks, pythonSdks } from '../tests/support/programs.ts'
+
+/** What pins the SDKs of model hosts. */
+const CONVERTERS = join(ROOT, 'tests/support/converters')
+const MANIFEST = ['.npmrc', 'package.json', 'package-lock.json']
 
 const inCi = Boolean(process.env['CI'])
 const all = inCi || process.argv.includes('--all')
@@ -35,6 +41,8 @@ const failures = [
         ...(await Promise.all([
           build('etcd 3.6', etcd36, 'etcd-3.6', '.'),
           build('Helm', helm, 'helm-3', 'helm.sh/helm/v3/cmd/helm'),
+          installNodeSdks(),
+          installPythonSdks(),
         ])).flat(),
       ]
     : [],
@@ -115,6 +123,50 @@ async function build (name: string, target: string, folder: string, main: string
     return []
   } catch (error) {
     return [`${name} could not be built: ${(error as Error).message}`]
+  }
+}
+
+/** Installs the SDKs from npm. Resolves to why it could not, if so. */
+async function installNodeSdks (): Promise<string[]> {
+  return await install('the SDKs of model hosts from npm (280 MB)', nodeSdks, async dir => {
+    for (const name of MANIFEST) copyFileSync(join(CONVERTERS, name), join(dir, name))
+    await promisify(execFile)('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: dir })
+  })
+}
+
+/** Installs the SDKs from PyPI. Resolves to why it could not, if so. Without Python, it only says so, except in CI. */
+async function installPythonSdks (): Promise<string[]> {
+  // Debian's Python cannot create environments without this package.
+  if (inCi && isRoot && exists('apt-get') && !canCreateEnvironments()) {
+    aptGet('update')
+    aptGet('install', '-y', '--no-install-recommends', 'python3-venv')
+  }
+  if (!canCreateEnvironments()) return ['There is no Python with venv, so tests with SDKs from PyPI are skipped.']
+  return await install('the SDKs of model hosts from PyPI (200 MB)', pythonSdks, async dir => {
+    await promisify(execFile)('python3', ['-m', 'venv', dir])
+    const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-compile']
+    await promisify(execFile)(join(dir, 'bin/python'), [...pip, '-r', join(CONVERTERS, 'requirements.txt')])
+  })
+}
+
+function canCreateEnvironments (): boolean {
+  return exists('python3') && spawnSync('python3', ['-c', 'import ensurepip, venv']).status === 0
+}
+
+/** Fills a folder of `.cache`, which exists only once that is done. Resolves to why it could not, if so. */
+async function install (what: string, target: string, fill: (dir: string) => Promise<void>): Promise<string[]> {
+  if (existsSync(target)) return []
+  announce(`Installing ${what} into .cache.`)
+  const unfinished = `${target}.${process.pid}`
+  mkdirSync(unfinished)
+  try {
+    await fill(unfinished)
+    renameSync(unfinished, target)
+    return []
+  } catch (error) {
+    return [`Installing ${what} failed: ${(error as Error).message}`]
+  } finally {
+    rmSync(unfinished, { recursive: true, force: true })
   }
 }
 

@@ -123,6 +123,7 @@ t.test('what GitHub reads is as it expects', async t => {
     'github-actions': '.github/workflows/*.yaml',
     gomod: 'go.mod',
     npm: 'package.json',
+    pip: 'requirements.txt',
   }
   t.strictSame(updates.map(update => update['package-ecosystem']).sort(), Object.keys(manifests))
   for (const { 'package-ecosystem': ecosystem, directory, directories = [directory] } of updates) {

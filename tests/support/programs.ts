@@ -6,8 +6,11 @@ import { ROOT } from './paths.ts'
 
 export const BIN = join(ROOT, '.cache/bin')
 /** Built with Go: another go.sum has another file. */
-export const etcd36 = built('etcd-3.6')
-export const helm = built('helm-3')
+export const etcd36 = cached('etcd-3.6', 'etcd-3.6/go.sum')
+export const helm = cached('helm-3', 'helm-3/go.sum')
+/** Folders with the SDKs of `converters/`: one with `node_modules`, one with a virtual environment of Python. */
+export const nodeSdks = cached('node-sdks', 'converters/package-lock.json')
+export const pythonSdks = cached('python-sdks', 'converters/requirements.txt')
 
 process.env['PATH'] = [process.env['PATH'], BIN].join(delimiter)
 
@@ -23,7 +26,8 @@ export function exists (program: string): boolean {
   })
 }
 
-function built (name: string): string {
-  const goSum = readFileSync(join(import.meta.dirname, name, 'go.sum'))
-  return join(ROOT, '.cache', `${name}-${createHash('sha256').update(goSum).digest('hex').slice(0, 8)}`)
+/** @param lock the file that pins it, in this folder */
+function cached (name: string, lock: string): string {
+  const pinned = readFileSync(join(import.meta.dirname, lock))
+  return join(ROOT, '.cache', `${name}-${createHash('sha256').update(pinned).digest('hex').slice(0, 8)}`)
 }
