@@ -3,6 +3,7 @@ import * as grpc from '@grpc/grpc-js'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import { type KeyEvent, keyName, Mirror } from '../kafscale/mirror.ts'
+import { longDelay } from '../lib/delay.ts'
 import { escapeUnprintable, quote } from '../lib/printable.ts'
 import type { EtcdConnection } from './etcd/connection.ts'
 import type { EtcdReader } from './etcd/index.ts'
@@ -250,7 +251,7 @@ class Synchronizer implements Metadata {
   async #verify (connection: EtcdConnection, signal: AbortSignal): Promise<never> {
     if (this.#verifyIntervalMs === 0) return await new Promise(() => {})
     for (;;) {
-      await delay(this.#verifyIntervalMs, undefined, { signal })
+      await longDelay(this.#verifyIntervalMs, signal)
       const recorded: KeyEvent[] = []
       this.#recorded = recorded
       const fresh = await this.#load(connection)
