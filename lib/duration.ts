@@ -11,11 +11,11 @@ const UNIT_MS: Readonly<Record<string, number>> = {
 const DURATION = /^\+?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/
 const PART = /(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/g
 
-/** The longest delay of a Node.js timer. */
-const MAX_MS = 2 ** 31 - 1
+/** Go's longest duration, 2^63 ns. A timer needs `longDelay` from `delay.ts` for much less. */
+const MAX_HOURS = 2_562_047
 
 /**
- * Parses a duration in Go's syntax (`10m`, `1h30m`, `500ms`, `0`), at most 596h. Negative durations are refused.
+ * Parses a duration in Go's syntax (`10m`, `1h30m`, `500ms`, `0`), at most 292 years. Negative durations are refused.
  * @returns milliseconds, which may have a fraction
  * @throws an `Error` whose message says what was expected
  */
@@ -24,6 +24,6 @@ export function parseDuration (text: string): number {
   if (!DURATION.test(text)) throw new Error('a duration such as 10m, 1h30m or 500ms')
   let ms = 0
   for (const [, number, unit = ''] of text.matchAll(PART)) ms += Number(number) * (UNIT_MS[unit] ?? NaN)
-  if (ms > MAX_MS) throw new Error('a duration of at most 596h')
+  if (ms > MAX_HOURS * 3_600_000) throw new Error(`a duration of at most ${MAX_HOURS}h`)
   return ms
 }

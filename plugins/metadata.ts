@@ -5,6 +5,7 @@ import fp from 'fastify-plugin'
 import { MessageTooLargeError } from '../errors.ts'
 import { type KeyEvent, keyName, Mirror } from '../kafscale/mirror.ts'
 import { Outages } from '../kafscale/outages.ts'
+import { longDelay } from '../lib/delay.ts'
 import { escapeUnprintable, quote } from '../lib/printable.ts'
 import type { EtcdConnection } from './etcd/connection.ts'
 import type { EtcdReader } from './etcd/index.ts'
@@ -264,7 +265,7 @@ class Synchronizer implements Metadata {
   async #verify (connection: EtcdConnection, signal: AbortSignal): Promise<never> {
     if (this.#verifyIntervalMs === 0) return await new Promise(() => {})
     for (;;) {
-      await delay(this.#verifyIntervalMs, undefined, { signal })
+      await longDelay(this.#verifyIntervalMs, signal)
       const recorded: KeyEvent[] = []
       this.#recorded = recorded
       const fresh = await this.#load(connection)

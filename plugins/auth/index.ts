@@ -1,14 +1,17 @@
 import { hash, timingSafeEqual } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { decodeJwt, type JWTVerifyGetKey } from 'jose'
+import { decodeJwt, type JWTPayload, type JWTVerifyGetKey } from 'jose'
 import { Unauthenticated } from '../../errors.ts'
 import type { JwksConfig, OidcConfig } from '../config/auth.ts'
+import { variableOf } from '../config/schema.ts'
 import { reveal } from '../config/secret.ts'
 import { clientCertificate } from '../tls.ts'
 import { bearerToken } from './bearer.ts'
 import { Issuer } from './issuer.ts'
-import { checkIntrospected, type Claims, type Expectations, LEEWAY_S, verifyJwt } from './jwt.ts'
+import {
+  checkIntrospected, type Claims, type Expectations, LEEWAY_S, missing, NOT_A_JWT, verifyJwt
+} from './jwt.ts'
 import { keysFromFile } from './keys-file.ts'
 import { ANONYMOUS, type AuthMethod, type Principal, principalOf, STATIC_TOKEN } from './principal.ts'
 import { resourceUrl } from './resource.ts'
@@ -82,6 +85,7 @@ async function tokenAuthentication (
 
 function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): AuthenticateToken {
   const { authenticateToken, forgetTokens } = remembering('oidc', verify)
+  const expectations = expectationsOf(app, auth)
   const { introspection } = auth
   const client = introspection && { id: introspection.clientId, secret: reveal(introspection.clientSecret) }
   const issuers = auth.issuers.map(identifier =>
@@ -94,8 +98,13 @@ function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): Aut
     const claimed = claimedIssuer(token)
     if (claimed === undefined) return await introspect(token, throttle)
     const issuer = issuers.find(({ identifier }) => identifier === claimed)
-    if (!issuer) throw new Unauthenticated('the token is from another issuer', 'invalid_token')
-    return await verifySigned(token, issuer.key, expectations(app, auth, issuer.identifier))
+    if (!issuer) {
+      throw new Unauthenticated(
+        `the token is from another issuer: its iss must be one of ${variableOf('oidcIssuer')}, in the same spelling`,
+        'invalid_token'
+      )
+    }
+    return await verifySigned(token, issuer.key, expectations(issuer.identifier))
   }
 
   /** At the first issuer only: the client is registered there, and no other may see its secret or the token. */
@@ -105,14 +114,15 @@ function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): Aut
     const askedAtMs = Date.now()
     const answer = await throttle(() => issuer.introspect(token))
     if (!answer) throw new Unauthenticated('the token is not active', 'invalid_token')
-    const claims = checkIntrospected(answer, expectations(app, auth, issuer.identifier))
+    const claims = checkIntrospected(answer, expectations(issuer.identifier))
     return { claims, untilMs: Math.min(askedAtMs + INTROSPECTED_MAX_AGE_MS, claims.exp * 1_000) }
   }
 }
 
 async function jwks (app: FastifyInstance, auth: JwksConfig, signal: AbortSignal): Promise<AuthenticateToken> {
+  const expectations = expectationsOf(app, auth)
   const { authenticateToken, forgetTokens } = remembering('jwks', token =>
-    verifySigned(token, key, expectations(app, auth, auth.issuer))
+    verifySigned(token, key, expectations(auth.issuer))
   )
   const key = await keysFromFile(auth.file, { onChange: forgetTokens, log: app.log, signal })
   return authenticateToken
@@ -134,13 +144,24 @@ async function verifySigned (token: string, key: JWTVerifyGetKey, expected: Expe
   return { claims, untilMs: (claims.exp + LEEWAY_S) * 1_000 }
 }
 
-function expectations (app: FastifyInstance, auth: OidcConfig | JwksConfig, issuer: string): Expectations {
-  return {
+/** What tokens of an issuer must contain. The first one that is valid for too long is logged, for each issuer. */
+function expectationsOf (app: FastifyInstance, auth: OidcConfig | JwksConfig): (issuer: string) => Expectations {
+  const logged = new Set<string>()
+  return issuer => ({
     issuer,
     audiences: auth.audiences ?? [resourceUrl(app)],
     maxLifetimeMs: auth.maxTokenLifetimeMs,
     acceptsIdTokens: auth.idTokenIssuers.includes(issuer),
-  }
+    onTooLong (lifetimeS) {
+      if (logged.has(issuer)) return
+      logged.add(issuer)
+      app.log.info(
+        { issuer, lifetime_s: lifetimeS, accepted_s: auth.maxTokenLifetimeMs / 1_000 },
+        `a token is refused because it is valid for longer than ${variableOf('oidcMaxTokenLifetimeMs')} allows; ` +
+        'further ones are not logged'
+      )
+    },
+  })
 }
 
 /** Verifies each token once for as long as it stays accepted, or until `forgetTokens` is called. */
@@ -170,16 +191,23 @@ function withoutToken (claims: Claims, token: string): Claims {
 }
 
 /**
- * The unverified `iss` of a signed JWT, null when it has none; undefined for every other token.
- * @throws {Unauthenticated}
+ * The unverified `iss` of a signed JWT; undefined for every other token.
+ * @throws {Unauthenticated} if a signed JWT has none
  */
-function claimedIssuer (token: string): string | null | undefined {
+function claimedIssuer (token: string): string | undefined {
   const form = formOf(token)
   if (form !== 'opaque') requireCanonical(token, form === 'signed' ? 3 : 5)
   if (form !== 'signed') return undefined
+  const { iss } = claimsOf(token)
+  if (iss === undefined) throw missing('iss')
+  return iss
+}
+
+/** The unverified claims of a JWT. @throws {Unauthenticated} */
+function claimsOf (token: string): JWTPayload {
   try {
-    return decodeJwt(token).iss ?? null
+    return decodeJwt(token)
   } catch {
-    return null
+    throw new Unauthenticated(NOT_A_JWT, 'invalid_token')
   }
 }

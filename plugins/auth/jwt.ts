@@ -7,6 +7,7 @@ import {
   type JWTVerifyOptions,
 } from 'jose'
 import { Unauthenticated, Unverifiable } from '../../errors.ts'
+import { variableOf } from '../config/schema.ts'
 import { requireAccessToken } from './access-token.ts'
 import { requireCanonical } from './spelling.ts'
 
@@ -23,13 +24,16 @@ export interface Expectations {
   issuer: string
   /** The token must contain one of them. */
   audiences: readonly string[]
+  /** 0: no limit. */
   maxLifetimeMs: number
+  /** Called when a token is refused because it is valid for longer. */
+  onTooLong: (lifetimeS: number) => void
   /** Whether an access token may have the claims of an ID token. */
   acceptsIdTokens: boolean
 }
 
 /** The claims of an accepted token. */
-export interface Claims extends JWTPayload { sub: string, exp: number, iat: number }
+export interface Claims extends JWTPayload { sub: string, exp: number }
 
 /**
  * Verifies a JWT access token: its spelling, the signature with a key of the issuer (never one that the token contains
@@ -39,59 +43,67 @@ export interface Claims extends JWTPayload { sub: string, exp: number, iat: numb
 export async function verifyJwt (
   token: string,
   key: JWTVerifyGetKey,
-  { issuer, audiences, maxLifetimeMs, acceptsIdTokens }: Expectations
+  expected: Expectations
 ): Promise<Claims> {
+  const { issuer, audiences, acceptsIdTokens } = expected
   requireCanonical(token, 3)
   const { payload, protectedHeader: { typ } } = await jwtVerify(token, key, {
     algorithms: ALGORITHMS,
     issuer,
     audience: [...audiences],
     clockTolerance: LEEWAY_S,
-    // Makes jose require an `iat` that is not in the future, which would let the lifetime appear shorter.
-    maxTokenAge: maxLifetimeMs / 1_000,
-    requiredClaims: ['sub', 'exp'],
+    requiredClaims: ['sub', 'exp', 'iat'],
     currentDate: new Date(),
   }).catch((error: unknown) => {
     // The signature is valid. What the token is explains more than which of its claims does not fit.
     if (error instanceof errors.JWTClaimValidationFailed || error instanceof errors.JWTExpired) {
       requireAccessToken(error.payload, acceptsIdTokens, decodeProtectedHeader(token).typ)
     }
-    throw error instanceof Unauthenticated || error instanceof Unverifiable
-      ? error
-      : new Unauthenticated(reasonOf(error), 'invalid_token', error instanceof errors.JWTExpired)
+    if (error instanceof Unauthenticated || error instanceof Unverifiable) throw error
+    if (error instanceof errors.JWTClaimValidationFailed && error.reason === 'missing') throw missing(error.claim)
+    throw new Unauthenticated(reasonOf(error), 'invalid_token', error instanceof errors.JWTExpired)
   })
   requireAccessToken(payload, acceptsIdTokens, typ)
-  return checkLifetime(payload, maxLifetimeMs)
+  return checkLifetime(payload, expected)
 }
 
 /**
  * Checks the claims from the introspection of an opaque token (RFC 7662) as strictly as those of a JWT. A missing `iss`
- * stands for the issuer that was asked.
+ * stands for the issuer that was asked, and a missing `iat` for now: the rest of the lifetime must be short enough.
  * @throws {Unauthenticated}
  */
-export function checkIntrospected (
-  claims: JWTPayload,
-  { issuer, audiences, maxLifetimeMs, acceptsIdTokens }: Expectations
-): Claims {
+export function checkIntrospected (claims: JWTPayload, expected: Expectations): Claims {
+  const { issuer, audiences, acceptsIdTokens } = expected
   requireAccessToken(claims, acceptsIdTokens)
   const nowS = Math.floor(Date.now() / 1_000)
-  const { iss = issuer, aud, exp, nbf = 0, iat } = claims
-  if (iss !== issuer) throw invalid(CLAIM_REASONS.iss)
-  if (aud === undefined || ![aud].flat().some(each => audiences.includes(each))) throw invalid(CLAIM_REASONS.aud)
-  if (!isTime(exp)) throw invalid(CLAIM_REASONS.exp)
+  const { iss = issuer, aud, sub, exp, nbf = 0, iat } = claims
+  if (iss !== issuer) throw invalid(WRONG.iss)
+  for (const [claim, value] of Object.entries({ aud, exp, sub })) if (value === undefined) throw missing(claim)
+  if (![aud].flat().some(each => each !== undefined && audiences.includes(each))) throw invalid(WRONG.aud)
+  if (!isTime(exp)) throw invalid(WRONG.exp)
   if (exp <= nowS) throw new Unauthenticated(EXPIRED, 'invalid_token', true)
-  if (!(nbf <= nowS + LEEWAY_S)) throw invalid(CLAIM_REASONS.nbf)
-  if (!isTime(iat) || iat > nowS + LEEWAY_S) throw invalid(CLAIM_REASONS.iat)
-  return checkLifetime({ ...claims, iss }, maxLifetimeMs)
+  if (!(nbf <= nowS + LEEWAY_S)) throw invalid(WRONG.nbf)
+  return checkLifetime({ ...claims, iss }, expected, iat ?? nowS)
 }
 
-function checkLifetime (claims: JWTPayload, maxLifetimeMs: number): Claims {
-  const { sub, exp = NaN, iat = NaN } = claims
-  if (typeof sub !== 'string' || sub === '') throw invalid(CLAIM_REASONS.sub)
-  if (!((exp - iat) * 1_000 <= maxLifetimeMs)) {
-    throw invalid(`the token is valid for longer than the accepted ${maxLifetimeMs / 1_000} s`)
+/** Checks the subject, and the time from `iat`, which must not be in the future, to `exp`. */
+function checkLifetime (
+  claims: JWTPayload,
+  { maxLifetimeMs, onTooLong }: Expectations,
+  iat: unknown = claims.iat
+): Claims {
+  const { sub, exp = NaN } = claims
+  if (typeof sub !== 'string' || sub === '') throw invalid(WRONG.sub)
+  if (!isTime(iat) || iat > Date.now() / 1_000 + LEEWAY_S) throw invalid(WRONG.iat)
+  const lifetimeS = exp - iat
+  if (maxLifetimeMs > 0 && !(lifetimeS * 1_000 <= maxLifetimeMs)) {
+    onTooLong(lifetimeS)
+    throw invalid(
+      `the token is valid for longer than the accepted ${maxLifetimeMs / 1_000} s: for ${lifetimeS} s; ` +
+      `${variableOf('oidcMaxTokenLifetimeMs')} sets the limit`
+    )
   }
-  return { ...claims, sub, exp, iat }
+  return { ...claims, sub, exp }
 }
 
 function isTime (value: unknown): value is number {
@@ -104,27 +116,49 @@ function invalid (reason: string): Unauthenticated {
 
 const EXPIRED = 'the token has expired'
 
-const CLAIM_REASONS = {
-  iss: 'the token is from another issuer',
-  aud: 'the token is for another resource',
-  exp: 'the token does not say when it expires',
-  nbf: 'the token is not valid yet',
-  iat: 'the token does not say when it was issued, or says it was in the future',
-  sub: 'the token has no subject',
+const ACCEPTED = {
+  iss: `${variableOf('oidcIssuer')}, or ${variableOf('authJwksIssuer')} in the mode jwks`,
+  aud: `{${variableOf('publicUrl')}}/mcp or, if it is set, a value of ${variableOf('oidcAudience')}`,
 } as const
+
+/** Why a token is refused whose claim has another value than accepted, by claim. */
+const WRONG = {
+  iss: `the token is from another issuer: its iss must be one of ${ACCEPTED.iss}`,
+  aud: `the token is for another resource: its aud must contain ${ACCEPTED.aud}`,
+  exp: 'the token does not say when it expires: its exp is not a time',
+  nbf: 'the token is not valid yet: its nbf is in the future, or not a time; compare the clocks',
+  iat: 'the token does not say when it was issued: its iat is in the future, or not a time; compare the clocks',
+  sub: 'the token has no subject: its sub is empty, or not text',
+} as const
+
+/** Why a token is refused that lacks a claim. */
+const MISSING: Readonly<Record<string, string>> = {
+  iss: `the token has no iss claim, which must be one of ${ACCEPTED.iss}`,
+  aud: `the token has no aud claim, which must contain ${ACCEPTED.aud}`,
+  exp: 'the token has no exp claim, so it does not say when it expires',
+  iat: 'the token has no iat claim, so it does not say when it was issued',
+  sub: 'the token has no sub claim, so it has no subject',
+}
+
+/** Refuses a token without a claim. */
+export function missing (claim: string): Unauthenticated {
+  return invalid(`${MISSING[claim]}: configure its issuer to add the claim`)
+}
+
+export const NOT_A_JWT = 'the token is not a JWT that can be verified'
 
 /** Describes an error from jose. Its own message is not used: it contains claims. */
 function reasonOf (error: unknown): string {
   if (error instanceof errors.JWTExpired) return EXPIRED
   if (error instanceof errors.JWTClaimValidationFailed) {
-    const [, reason = 'a claim of the token is not valid'] =
-      Object.entries(CLAIM_REASONS).find(([claim]) => claim === error.claim) ?? []
-    return reason
+    return Object.hasOwn(WRONG, error.claim)
+      ? WRONG[error.claim as keyof typeof WRONG]
+      : 'a claim of the token is not valid'
   }
   if (error instanceof errors.JOSEAlgNotAllowed) return 'the token is signed with an algorithm that is not accepted'
   if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys) {
     return 'the token does not name a key of its issuer'
   }
   if (error instanceof errors.JWSSignatureVerificationFailed) return 'the token is not signed by its issuer'
-  return 'the token is not a JWT that can be verified'
+  return NOT_A_JWT
 }

@@ -10,6 +10,7 @@ interface AccessTokenConfig {
   readonly audiences: readonly string[] | undefined
   /** Issuers of access tokens that have the claims of ID tokens. */
   readonly idTokenIssuers: readonly string[]
+  /** 0: no limit. */
   readonly maxTokenLifetimeMs: number
 }
 
@@ -92,7 +93,7 @@ export function scopesOf ({ oidcScope: observe, oidcAdvertisedScope: advertised 
 /** What is valid about authentication but probably not intended. */
 export function authWarnings (
   mode: AuthMode,
-  { httpAddr, publicUrl, oidcIdTokenIssuers = [] }: Partial<Settings>
+  { httpAddr, publicUrl, oidcIdTokenIssuers = [], oidcMaxTokenLifetimeMs }: Partial<Settings>
 ): string[] {
   if (mode === 'none') return []
   const found = []
@@ -100,6 +101,12 @@ export function authWarnings (
     found.push(
       `${variableOf('authToken')} is a shared secret: every caller is static-token, and audit records cannot tell ` +
       `callers apart; ${variableOf('oidcIssuer')} or ${variableOf('authJwksFile')} identifies them`
+    )
+  }
+  if (mode !== 'token' && oidcMaxTokenLifetimeMs === 0) {
+    found.push(
+      `${variableOf('oidcMaxTokenLifetimeMs')} is 0: tokens are accepted however long they are valid, and a JWT ` +
+      'cannot be revoked; set it to the longest lifetime that your issuer uses'
     )
   }
   if (oidcIdTokenIssuers.length > 0) {

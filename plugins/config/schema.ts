@@ -159,7 +159,7 @@ export const ConfigSchema = {
   },
   oidcMaxTokenLifetimeMs: {
     name: 'OIDC_MAX_TOKEN_LIFETIME',
-    meaning: 'Longest lifetime of an accepted token, in the modes oidc and jwks',
+    meaning: 'Longest lifetime of an accepted token, in the modes oidc and jwks. 0: no limit',
     default: '1h',
     parse: parseDuration,
   },

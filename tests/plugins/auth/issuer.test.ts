@@ -113,19 +113,25 @@ t.test('what an introspection must contain', async t => {
   }
   t.equal(await status(good), 'accepted')
   t.equal(await status({ ...good, nbf: now() + 20 }), 'accepted', 'within the leeway')
+  for (const iat of [undefined, null]) {
+    t.equal(await status({ ...good, iat, exp: now() + 3_500 }), 'accepted', 'without iat, if it expires soon')
+  }
   t.equal(await status({ ...good, token_type: 'Bearer', token_use: 'access_token' }), 'accepted')
   t.equal(await status({ ...good, typ: 'Bearer', nonce: 'n' }), 'accepted')
   const refused: [object, RegExp][] = [
     [{ ...good, active: false }, /not active/],
     [{ ...good, iss: 'https://other.example' }, /another issuer/],
     [{ ...good, aud: 'other' }, /another resource/],
-    [{ ...good, aud: undefined }, /another resource/],
-    [{ ...good, exp: undefined }, /when it expires/],
+    [{ ...good, aud: undefined }, /has no aud claim/],
+    [{ ...good, exp: undefined }, /has no exp claim/],
+    [{ ...good, exp: 'soon' }, /when it expires/],
     [{ ...good, exp: now() }, /expired/],
-    [{ ...good, iat: undefined }, /when it was issued/],
+    [{ ...good, iat: undefined, exp: now() + 3_700 }, /valid for longer than the accepted 3600 s/],
+    [{ ...good, iat: 'now' }, /when it was issued/],
     [{ ...good, iat: now() + 60, exp: now() + 120 }, /when it was issued/],
     [{ ...good, nbf: now() + 60 }, /not valid yet/],
-    [{ ...good, sub: undefined }, /no subject/],
+    [{ ...good, sub: undefined }, /has no sub claim/],
+    [{ ...good, sub: '' }, /no subject/],
     [{ ...good, exp: now() + 3_700 }, /valid for longer/],
     [{ ...good, token_type: 'refresh_token' }, /is a refresh token/],
     [{ ...good, token_type: 'Bearer', token_use: 'refresh_token', aud: undefined }, /is a refresh token/],

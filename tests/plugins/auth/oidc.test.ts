@@ -157,7 +157,7 @@ t.test('which tokens are refused, and why', async t => {
   const refused: [what: string, token: string | Promise<string>, message: RegExp][] = [
     ['another issuer', provider.sign({ ...claims, iss: 'https://id.example' }), /another issuer/],
     ['the issuer with a slash', provider.sign({ ...claims, iss: `${iss}/` }), /another issuer/],
-    ['no issuer', provider.sign(without('iss')), /another issuer/],
+    ['no issuer', provider.sign(without('iss')), /has no iss claim/],
     ['another resource', provider.sign({ ...claims, aud: 'https://other.example/mcp' }), /another resource/],
     [
       'another resource, as the provider issues it',
@@ -166,9 +166,10 @@ t.test('which tokens are refused, and why', async t => {
     ],
     ['a resource above ours', provider.sign({ ...claims, aud: url.replace('/mcp', '') }), /another resource/],
     ['a resource that starts like ours', provider.sign({ ...claims, aud: `${aud}/x` }), /another resource/],
-    ['no audience', provider.sign(without('aud')), /another resource/],
+    ['no audience', provider.sign(without('aud')), /has no aud claim, which must contain .*KAFSCALE_MCP_OIDC_AUDIENCE/],
+    ['an audience that is null', provider.sign({ ...claims, aud: null as unknown as string }), /another resource/],
     ['expired', provider.sign({ ...claims, iat: now() - 600, exp: now() - 31 }), /expired/],
-    ['no expiry', provider.sign(without('exp')), /when it expires/],
+    ['no expiry', provider.sign(without('exp')), /has no exp claim/],
     [
       'an expiry that is not a number',
       provider.sign({ ...claims, exp: '9999999999' as unknown as number }),
@@ -178,15 +179,25 @@ t.test('which tokens are refused, and why', async t => {
     [
       'too long-lived',
       provider.sign({ ...claims, exp: iat as number + 3_601 }),
-      /valid for longer than the accepted 3600 s/,
+      /valid for longer than the accepted 3600 s: for 3601 s; KAFSCALE_MCP_OIDC_MAX_TOKEN_LIFETIME sets/,
+    ],
+    [
+      'too long-lived, and issued longer ago than that',
+      provider.sign({ ...claims, iat: now() - 4_000, exp: now() + 600 }),
+      /valid for longer than the accepted 3600 s: for 4600 s/,
     ],
     [
       'too long-lived, issued in the future',
       provider.sign({ ...claims, iat: now() + 7_200, exp: now() + 7_800 }),
       /when it was issued/,
     ],
-    ['no time of issue', provider.sign(without('iat')), /when it was issued/],
-    ['no subject', provider.sign(without('sub')), /no subject/],
+    ['no time of issue', provider.sign(without('iat')), /has no iat claim/],
+    [
+      'a time of issue in text',
+      provider.sign({ ...claims, iat: '1' as unknown as number }),
+      /iat is in the future, or/,
+    ],
+    ['no subject', provider.sign(without('sub')), /has no sub claim/],
     ['an empty subject', provider.sign({ ...claims, sub: '' }), /no subject/],
     ['a subject that is not a string', provider.sign({ ...claims, sub: 7 as unknown as string }), /no subject/],
     ['an ID token', provider.sign({ ...claims, aud: AGENT.id }), /another resource/],
@@ -462,6 +473,37 @@ t.test('the accepted lifetime is configurable', async t => {
     (await ask(url, await provider.sign({ ...claims, exp: claims.iat as number + 301 }))).message,
     /valid for longer than the accepted 300 s/
   )
+})
+
+t.test('the log says once that a token is valid for too long, at info', async t => {
+  const { provider, url, log } = await startBoth(t)
+  const claims = claimsFor(provider, url)
+  for (const lifetimeS of [5_400, 3_900, 5_277]) {
+    t.equal((await ask(url, await provider.sign({ ...claims, exp: claims.iat as number + lifetimeS }))).status, 401)
+  }
+  const lines = log().split('\n').filter(line => line.includes('KAFSCALE_MCP_OIDC_MAX_TOKEN_LIFETIME allows'))
+  t.equal(lines.length, 1)
+  t.match(JSON.parse(String(lines[0])), { level: 30, issuer: provider.issuer, lifetime_s: 5_400, accepted_s: 3_600 })
+})
+
+t.test('a limit of 0 is none', async t => {
+  const { provider, url } = await startBoth(t, { maxTokenLifetimeMs: 0 })
+  const claims = claimsFor(provider, url)
+  const { iat = 0, ...others } = claims
+  t.equal((await ask(url, await provider.sign({ ...claims, exp: iat + 10 * 365 * 86_400 }))).status, 200)
+  t.equal((await ask(url, await provider.sign({ ...claims, iat: 1, exp: now() + 60 }))).status, 200)
+  t.match(await ask(url, await provider.sign(others)), { status: 401, message: /has no iat claim/ })
+  t.match(await ask(url, await provider.sign({ ...claims, iat: now() + 60 })), { status: 401, message: /the future/ })
+  t.match(await ask(url, await provider.sign({ ...claims, exp: now() - 60 })), { status: 401, message: /expired/ })
+})
+
+t.test('a limit may be longer than 596 hours', async t => {
+  const { provider, url } = await startBoth(t, { maxTokenLifetimeMs: 1_000 * 3_600_000 })
+  const claims = claimsFor(provider, url)
+  const withLifetime = async (hours: number) =>
+    (await ask(url, await provider.sign({ ...claims, exp: claims.iat as number + hours * 3_600 }))).status
+  t.equal(await withLifetime(999), 200)
+  t.equal(await withLifetime(1_001), 401)
 })
 
 t.test('opaque tokens are introspected', async t => {

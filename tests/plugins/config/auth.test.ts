@@ -158,6 +158,12 @@ t.test('what is valid but probably not intended causes a warning', async t => {
   t.strictSame(resolve({}).warnings, [])
   t.strictSame(resolve(OIDC).warnings, [])
   t.strictSame(resolve(TOKEN).warnings, [shared])
+  for (const mode of [OIDC, JWKS]) {
+    t.match(resolve({ ...mode, oidcMaxTokenLifetimeMs: 0 }).warnings, [
+      /^KAFSCALE_MCP_OIDC_MAX_TOKEN_LIFETIME is 0: tokens are accepted however long they are valid/,
+    ])
+  }
+  t.strictSame(resolve({ ...TOKEN, oidcMaxTokenLifetimeMs: 0 }).warnings, [shared])
   t.strictSame(resolve({ ...OIDC, publicUrl: 'http://mcp.example' }).warnings, [
     'KAFSCALE_MCP_PUBLIC_URL is not https: tokens can be intercepted on the way; serve it over https',
   ])

@@ -7,7 +7,7 @@ import { fingerprint } from '../../../../plugins/auth/spelling.ts'
 import type { Target } from '../target.ts'
 
 const EXPECTED = {
-  issuer: 'https://id.example', audiences: ['us'], maxLifetimeMs: 3_600_000, acceptsIdTokens: false
+  issuer: 'https://id.example', audiences: ['us'], maxLifetimeMs: 3_600_000, acceptsIdTokens: false, onTooLong: () => {}
 }
 const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const key = createLocalJWKSet({ keys: [{ ...await exportJWK(publicKey), kid: 'a', alg: 'ES256' }] })
@@ -114,7 +114,7 @@ export default {
           accepted.iss === EXPECTED.issuer &&
           [accepted.aud].flat().some(aud => EXPECTED.audiences.includes(String(aud))) &&
           typeof accepted.sub === 'string' && accepted.sub !== '' &&
-          (accepted.exp - accepted.iat) * 1_000 <= EXPECTED.maxLifetimeMs
+          (accepted.exp - Number(accepted.iat)) * 1_000 <= EXPECTED.maxLifetimeMs
         )
       }),
       options
