@@ -13,6 +13,7 @@ import { traceIds } from './plugins/telemetry/trace-context.ts'
 import tls, { tlsOptions } from './plugins/tls.ts'
 import toolRegistry from './plugins/tool-registry/index.ts'
 import authenticated from './routes/authenticated.ts'
+import browsers from './routes/browsers.ts'
 import health from './routes/health.ts'
 import metrics from './routes/metrics.ts'
 import wellKnown from './routes/well-known.ts'
@@ -87,7 +88,8 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   await app.register(consumerLag)
   await app.register(explainAccess)
 
-  // Security: TLS, the audit log, who may call what, and how often.
+  // Security: which pages may call, TLS, the audit log, who may call what, and how often.
+  await app.register(browsers)
   await app.register(tls)
   await app.register(audit)
   await app.register(rbac)

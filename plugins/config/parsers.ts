@@ -3,6 +3,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { type Address, isConfidential, withoutDot } from '../../lib/address.ts'
+import { originOf, originsOfApp } from '../../lib/origin.ts'
 import { Secret } from './secret.ts'
 
 const MIN_TOKEN_LENGTH = 32
@@ -95,10 +96,21 @@ export function parseHostPattern (text: string): string {
   return text.toLowerCase()
 }
 
+/** An origin in one spelling, or every origin of an app's scheme, as in `vscode-webview://*`. */
 export function parseOrigin (text: string): string {
-  const url = parseUrl(text, 'origins such as https://app.example or http://localhost:3000')
-  if (url.origin !== text.toLowerCase().replace(/\/$/, '')) throw new Error('origins: scheme, host and port only')
-  return url.origin
+  const origin = text.includes('*') ? originsOfApp(text) : originOf(text)
+  if (origin !== undefined) return origin
+  if (text.includes('*')) {
+    throw new Error(
+      'each origin by itself: a wildcard matches nothing, except as the host of an app scheme, as in vscode-webview://*'
+    )
+  }
+  const isLonger = originOf(text.replace(/(:\/\/[^/?#]*).*/s, '$1')) !== undefined
+  throw new Error(
+    isLonger
+      ? 'origins: scheme, host and port only'
+      : 'origins such as https://app.example or http://localhost:3000'
+  )
 }
 
 /** A URL without a trailing slash. */

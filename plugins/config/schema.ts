@@ -117,7 +117,7 @@ export const ConfigSchema = {
   },
   allowedOrigins: {
     name: 'ALLOWED_ORIGINS',
-    meaning: 'Web origins that may call /mcp, comma-separated. Unset: loopback origins on loopback, else none',
+    meaning: 'Origins whose pages may call /mcp, comma-separated. Unset: loopback origins on loopback, else none',
     parse: listOf(parseOrigin),
   },
   authMode: {

@@ -210,9 +210,10 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
   maxStalenessMs: [{ maxStaleness: '7m' }, 420_000],
   verifyIntervalMs: [{ verifyInterval: '0' }, 0],
   allowedHosts: [{ allowedHosts: ['mcp.example', '[::1]'] }, ['mcp.example', '[::1]']],
-  allowedOrigins: [{ allowedOrigins: ['https://app.example', 'https://other.example:8443'] }, [
+  allowedOrigins: [{ allowedOrigins: ['https://app.example', 'https://other.example:8443', 'vscode-webview://*'] }, [
     'https://app.example',
     'https://other.example:8443',
+    'vscode-webview://*',
   ]],
   authMode: [{ 'auth.mode': 'jwks' }, 'jwks', 'jwks'],
   publicUrl: [{ publicURL: 'https://mcp.example/kafscale' }, 'https://mcp.example/kafscale'],
@@ -850,6 +851,7 @@ t.test('values.schema.json refuses unknown and invalid values', needsHelm(), asy
     [{ publicURL: 'mcp.example' }, '/mcp/publicURL'],
     [{ allowedHosts: ['https://mcp.example'] }, '/mcp/allowedHosts/0'],
     [{ allowedOrigins: ['app.example'] }, '/mcp/allowedOrigins/0'],
+    [{ allowedOrigins: ['https://*.app.example'] }, '/mcp/allowedOrigins/0'],
     [{ trustedProxies: ['proxy.example'] }, '/mcp/trustedProxies/0'],
     [{ 'policy.bindings': [{ role: 'observer' }] }, '/mcp/policy/bindings/0'],
     [{ tools: 'list_topics' }, '/mcp/tools'],

@@ -165,6 +165,11 @@ t.test('what each variable accepts', async t => {
     [{ ALLOWED_HOSTS: 'mcp.example.' }, 'allowedHosts', ['mcp.example']],
     [{ HTTP_ADDR: 'localhost.:8090' }, 'httpAddr', { host: 'localhost.', port: 8090 }],
     [{ ALLOWED_HOSTS: 'MCP.example, [::1] ,127.0.0.1' }, 'allowedHosts', ['mcp.example', '[::1]', '127.0.0.1']],
+    [
+      { ALLOWED_ORIGINS: 'https://a.example:443,http://b.example:80/,https://c.example.,Tauri://localhost,x-app://*' },
+      'allowedOrigins',
+      ['https://a.example', 'http://b.example', 'https://c.example', 'tauri://localhost', 'x-app://*'],
+    ],
     [{ ALLOWED_ORIGINS: 'https://App.example, http://localhost:3000/' }, 'allowedOrigins', [
       'https://app.example',
       'http://localhost:3000',
@@ -446,7 +451,14 @@ t.test('what each variable refuses, in one line with its name, its value and wha
       `KAFSCALE_MCP_ALLOWED_HOSTS is "${text.replace('user', '…')}": ${hosts}`,
     ]),
     [{ ALLOWED_HOSTS: ',' }, 'KAFSCALE_MCP_ALLOWED_HOSTS is ",": expected at least one item'],
-    ...['app.example', 'null', '*', 'ftp://app.example'].map((
+    ...['*', 'https://*', 'https://*.app.example', 'http://localhost:*', 'wss://*', 'tauri://*.app'].map((
+      text
+    ): [Environment, string] => [
+      { ALLOWED_ORIGINS: text },
+      `KAFSCALE_MCP_ALLOWED_ORIGINS is "${text}": expected each origin by itself: a wildcard matches nothing, ` +
+      'except as the host of an app scheme, as in vscode-webview://*',
+    ]),
+    ...['app.example', 'null', 'localhost:3000', 'file://', 'ftp://app.example'].map((
       text
     ): [Environment, string] => [{ ALLOWED_ORIGINS: text }, `KAFSCALE_MCP_ALLOWED_ORIGINS is "${text}": ${origins}`]),
     [
