@@ -4,8 +4,8 @@
  *
  * openssl and curl are required; as root on Debian, this installs them. etcd is optional. On Debian, this takes it from
  * its package into `.cache`, so that nothing is installed and no service starts. With `--all`, and in CI, it also gets
- * what only a few tests need: promtool and etcdctl from Debian's packages, etcd 3.6 and Helm, built with Go, the SDKs of
- * model hosts from npm and PyPI, and Chromium, which root installs. In CI, all of them are required.
+ * what only a few tests need: promtool and etcdctl from Debian's packages, etcd 3.6 and Helm, built with Go, the SDKs
+ * of model hosts from npm and PyPI, and Chromium, which root installs. In CI, all of them are required.
  */
 import { execFile, execFileSync, spawnSync } from 'node:child_process'
 import {
@@ -37,7 +37,7 @@ const failures = [
     ? [
         ...extract('promtool', 'prometheus'),
         ...extract('etcdctl', 'etcd-client'),
-        ...install('chromium'),
+        ...installPackage('chromium'),
         // Together they take as long as the machine's cores need, and one alone does not keep them busy.
         ...(await Promise.all([
           build('etcd 3.6', etcd36, 'etcd-3.6', '.'),
@@ -104,7 +104,7 @@ function extract (program: string, name: string): string[] {
 }
 
 /** Installs a program whose package needs others. Returns why it could not, if so. */
-function install (program: string): string[] {
+function installPackage (program: string): string[] {
   if (exists(program)) return []
   if (isRoot && exists('apt-get')) {
     announce(`Installing ${program} (${megabytes(program) ?? '?'} MB and what it needs).`)
