@@ -36,8 +36,8 @@ export interface Audit {
    */
   recordDurably: (entry: AuditEntry) => Promise<void>
   /**
-   * Records a failed sign-in. The first ones of an interval get a record each; those after them share one, with their
-   * `count`, when the interval ends. Never rejects, since the caller is refused anyway.
+   * Records a failed sign-in. The first ones of an address in an interval get a record each; those after them share
+   * one, with their `count`, when the interval ends. Never rejects, since the caller is refused anyway.
    */
   authenticationFailure: (entry: AuditEntry) => Promise<void>
   /** Arguments or a diff as they are recorded: without the values of members named like a secret. */
