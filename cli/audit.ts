@@ -1,13 +1,20 @@
-/** `kafscale-mcp audit`: reads the files of an audit log, without the service that wrote them. */
+/**
+ * `kafscale-mcp audit`: reads the files of an audit log, without the service that wrote them, and tells the service
+ * what an operator acknowledges.
+ */
 import { readFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { UsageError } from '../errors.ts'
 import { escapeUnprintable, quote } from '../lib/printable.ts'
 import { parseRecord } from '../plugins/audit/chain.ts'
+import { digestOf, hasAcknowledgement, writeAcknowledgement } from '../plugins/audit/head/acknowledgement.ts'
+import { HeadFile } from '../plugins/audit/head/head-file.ts'
 import { linesOf } from '../plugins/audit/lines.ts'
 import type { LogRecord } from '../plugins/audit/record.ts'
 import { type RecordFilter, recordMatches, table } from '../plugins/audit/show.ts'
 import { sideFile } from '../plugins/audit/side-files.ts'
+import { headIn } from '../plugins/audit/verify/heads.ts'
 import { verifyFiles } from '../plugins/audit/verify/index.ts'
 
 const USAGE = `Usage:
@@ -18,9 +25,15 @@ const USAGE = `Usage:
   kafscale-mcp audit show FILE... [--who SUBJECT] [--tool NAME] [--event EVENT] [--outcome ok|error|denied]
                                   [--since TIME] [--until TIME] [--json]
       Prints the records as a table, or as one JSON object per line. TIME is RFC 3339, or a date.
+  kafscale-mcp audit acknowledge HEAD_FILE --by NAME --reason TEXT
+      Lets the service answer calls again after it found that the audit log contradicts HEAD_FILE. The service records
+      who acknowledged that and why: now if it is running, otherwise at its next start.
 `
 
-/** Runs `audit verify` or `audit show`. Resolves to the exit code. */
+const TAKEN_WITHIN_MS = 5_000
+const POLL_INTERVAL_MS = 100
+
+/** Runs `audit verify`, `audit show` or `audit acknowledge`. Resolves to the exit code. */
 export async function audit ([command, ...options]: string[]): Promise<number> {
   try {
     switch (command) {
@@ -28,6 +41,8 @@ export async function audit ([command, ...options]: string[]): Promise<number> {
         return await verify(options)
       case 'show':
         return await show(options)
+      case 'acknowledge':
+        return await acknowledge(options)
       case '--help':
       case '-h':
         process.stdout.write(USAGE)
@@ -107,6 +122,35 @@ async function show (args: string[]): Promise<number> {
   }
   if (!json) process.stdout.write(table(selected.sort((a, b) => a.sequence - b.sequence)))
   return invalid > 0 ? 1 : 0
+}
+
+async function acknowledge (args: string[]): Promise<number> {
+  const { values: { by, reason }, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: { by: { type: 'string' }, reason: { type: 'string' } },
+  })
+  const [path, ...others] = positionals
+  if (path === undefined || others.length > 0) throw new UsageError('expected one HEAD_FILE')
+  if (!by?.trim()) throw new UsageError('--by is not set: expected the name of whoever acknowledges')
+  if (!reason?.trim()) throw new UsageError('--reason is not set: expected why the log may contradict its head file')
+  const text = await new HeadFile(path).read()
+  const head = text === undefined ? undefined : headIn(text, undefined)
+  await writeAcknowledgement(path, { by, reason, time: new Date().toISOString(), head: digestOf(text) })
+  const about = text === undefined
+    ? 'there is no head file'
+    : head && 'sequence' in head
+      ? `the log may lack records up to ${head.sequence}, of ${quote(head.time)}`
+      : 'the head file is empty or damaged'
+  process.stdout.write(`Acknowledged: ${about}.\n`)
+  const deadlineMs = performance.now() + TAKEN_WITHIN_MS
+  while (await hasAcknowledgement(path) && performance.now() < deadlineMs) await delay(POLL_INTERVAL_MS)
+  process.stdout.write(
+    await hasAcknowledgement(path)
+      ? 'No running service has taken it. If none is running, the next start records it.\n'
+      : 'The service has taken it: audit show --event head_acknowledgement shows the record.\n'
+  )
+  return 0
 }
 
 function filesOf (paths: string[]): string[] {

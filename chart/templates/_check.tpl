@@ -159,6 +159,39 @@
 {{- end -}}
 {{- end -}}
 
+{{- with $mcp.audit.headFile -}}
+{{- $files := 0 -}}
+{{- range $mcp.audit.sinks }}{{ if hasPrefix "file:" . }}{{ $files = add1 $files }}{{ end }}{{ end -}}
+{{- if and .enabled (ne (int $files) 1) -}}
+{{- fail (printf (print
+  "mcp.audit.headFile.enabled is true, but mcp.audit.sinks contains %d files: "
+  "set exactly one, such as file:%s/audit.jsonl")
+  (int $files) $mcp.audit.mountPath) -}}
+{{- end -}}
+{{- if and .enabled (not $mcp.audit.persistence.enabled) -}}
+{{- fail (print
+  "mcp.audit.headFile.enabled is true, but mcp.audit.persistence.enabled is not, so the head file would outlive the "
+  "log, and the next pod would refuse calls: set mcp.audit.persistence.enabled to true") -}}
+{{- end -}}
+{{- if and .enabled (include "kafscale-mcp.hasReplicas" $) (not (has "ReadWriteMany" .accessModes)) -}}
+{{- fail (print
+  "mcp.audit.headFile is enabled for more than one replica, but only one can mount the volume: "
+  "add ReadWriteMany to mcp.audit.headFile.accessModes, or run one replica") -}}
+{{- end -}}
+{{- if and .enabled .existingClaim (eq .existingClaim $mcp.audit.persistence.existingClaim) -}}
+{{- fail (print
+  "mcp.audit.headFile.existingClaim is the claim of the audit files: whoever can change the log could change the head "
+  "file too, so set another claim") -}}
+{{- end -}}
+{{- if and .enabled (or
+  (hasPrefix (printf "%s/" .mountPath) (printf "%s/" $mcp.audit.mountPath))
+  (hasPrefix (printf "%s/" $mcp.audit.mountPath) (printf "%s/" .mountPath))) -}}
+{{- fail (printf
+  "mcp.audit.headFile.mountPath (%s) and mcp.audit.mountPath (%s) overlap: set two separate paths"
+  .mountPath $mcp.audit.mountPath) -}}
+{{- end -}}
+{{- end -}}
+
 {{- range $mcp.extraEnv -}}
 {{- if has .name (list "KAFSCALE_MCP_AUTH_TOKEN" "KAFSCALE_MCP_ETCD_PASSWORD" "KAFSCALE_MCP_OIDC_CLIENT_SECRET") -}}
 {{- fail (printf

@@ -190,6 +190,7 @@ is doubled.
   "TOOLS" $mcp.tools
   "DISABLED_TOOLS" $mcp.disabledTools
   "AUDIT_SINKS" $mcp.audit.sinks
+  "AUDIT_HEAD_FILE" (ternary (printf "%s/head" $mcp.audit.headFile.mountPath) "" $mcp.audit.headFile.enabled)
   "AUDIT_FAIL_MODE" $mcp.audit.failMode
   "AUDIT_REDACT" $mcp.audit.redact
   "RATE_LIMIT" $mcp.limits.rateLimit

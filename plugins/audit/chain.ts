@@ -168,6 +168,11 @@ export function headerOf (record: ChainRecord | undefined): { number: number, be
   return number >= 1 && isFirst === (number === 1) ? { number, before } : undefined
 }
 
+/** Whether there was a head file when a checkpoint was written. */
+export function hasHeadFile (record: ChainRecord): boolean {
+  return record['head_file'] === true
+}
+
 /** What a record of the event `gap` states. */
 export function gapOf (record: ChainRecord): Pick<Gap, 'records' | 'reason'> {
   const { records, reason } = membersOf(record['gap'])
@@ -195,6 +200,11 @@ export function continuationOf (record: ChainRecord): Continuation | undefined {
 /** The instance of the service that wrote a record of the chain. */
 export function replicaOf (record: ChainRecord): unknown {
   return membersOf(record['where'])['replica']
+}
+
+/** The caller that a record names. */
+export function subjectOf (record: ChainRecord): string {
+  return String(membersOf(record['who'])['subject'])
 }
 
 /** The log that a header or a checkpoint belongs to; `undefined` when it is not part of a file. */

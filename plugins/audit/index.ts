@@ -4,8 +4,9 @@ import type { AuditSink } from '../config/parsers.ts'
 import type { Body } from './chain.ts'
 import { cleanse } from './cleanse.ts'
 import { countFailures } from './count-failures.ts'
+import { HeadGuard, type HeadState } from './head/guard.ts'
 import { LiveRecords } from './live.ts'
-import { type AuditEntry, ownEntry } from './record.ts'
+import { type AuditEntry, isCall, ownEntry } from './record.ts'
 import { redactor } from './redact.ts'
 import { readSigningKey } from './signing-key.ts'
 import { FileMedium } from './sinks/file.ts'
@@ -35,8 +36,8 @@ export interface Audit {
    */
   recordDurably: (entry: AuditEntry) => Promise<void>
   /**
-   * Records a failed sign-in. The first ones of an interval get a record each; those after them share one, with their
-   * `count`, when the interval ends. Never rejects, since the caller is refused anyway.
+   * Records a failed sign-in. The first ones of an address in an interval get a record each; those after them share
+   * one, with their `count`, when the interval ends. Never rejects, since the caller is refused anyway.
    */
   authenticationFailure: (entry: AuditEntry) => Promise<void>
   /** Arguments or a diff as they are recorded: without the values of members named like a secret. */
@@ -48,7 +49,12 @@ export interface Audit {
 
 /** The state of the audit log, for `/healthz`. */
 export interface AuditState {
-  /** `degraded`: at least one sink fails; `unavailable`: all sinks do. */
+  /** How the file with the newest head is doing, if there is one. */
+  head_file?: HeadState
+  /**
+   * `degraded`: at least one sink or the head file fails; `unavailable`: all sinks do, or calls are refused because the
+   * log contradicts its head file.
+   */
   state: 'ok' | 'degraded' | 'unavailable'
   /** Records that no sink has accepted since the start. */
   lost: number
@@ -57,11 +63,29 @@ export interface AuditState {
 
 /** Decorates the app with `audit`, which writes each record to all configured sinks. */
 export default fp(async function audit (app) {
-  const { auditSinks, auditSigningKeyFile, auditFailMode, auditRedact } = app.config
+  const { auditSinks, auditSigningKeyFile, auditHeadFile, auditFailMode, auditRedact } = app.config
   const key = auditSigningKeyFile === undefined ? undefined : readSigningKey(auditSigningKeyFile)
+  const logFile = auditSinks.find(setting => setting.kind === 'file')
+  const guard = auditHeadFile === undefined || !logFile
+    ? undefined
+    : new HeadGuard({
+      path: auditHeadFile,
+      log: logFile.path,
+      key,
+      logger: app.log,
+      record: async entry => { await put(entry, true) },
+      seal: () => { for (const sink of sinks) sink.seal() },
+    })
   const sinks = auditSinks
     .filter(setting => setting.kind !== 'none')
-    .map(setting => new Sink(mediumOf(setting), { key, log: app.log }))
+    .map(setting =>
+      new Sink(mediumOf(setting), {
+        key,
+        log: app.log,
+        onHead: head => guard?.keep(head),
+        hasHeadFile: guard && (() => guard.exists),
+      })
+    )
   const redact = redactor(auditRedact)
   const live = new LiveRecords()
   let lost = 0
@@ -87,7 +111,13 @@ export default fp(async function audit (app) {
     }
   }
 
+  /** Whether calls are refused until an operator has acknowledged that the log is not what it should be. */
+  function refuses (): boolean {
+    return auditFailMode === 'closed' && guard?.state.state === 'contradiction'
+  }
+
   async function record (entry: AuditEntry): Promise<void> {
+    if (refuses() && isCall(entry)) throw new AuditUnavailable()
     try {
       await put(entry, false)
     } catch {
@@ -100,6 +130,7 @@ export default fp(async function audit (app) {
   app.decorate<Audit>('audit', {
     record,
     async recordDurably (entry) {
+      if (refuses() && isCall(entry)) throw new AuditUnavailable()
       try {
         await put(entry, true)
       } catch {
@@ -112,7 +143,14 @@ export default fp(async function audit (app) {
     get state (): AuditState {
       const states = sinks.map(({ state }) => state)
       const failed = states.filter(({ state }) => state === 'failed').length
-      return { state: failed === 0 ? 'ok' : failed < states.length ? 'degraded' : 'unavailable', lost, sinks: states }
+      const isUnavailable = refuses() || (failed > 0 && failed === states.length)
+      const isOk = failed === 0 && (!guard || guard.state.state === 'ok')
+      return {
+        state: isUnavailable ? 'unavailable' : isOk ? 'ok' : 'degraded',
+        lost,
+        sinks: states,
+        ...guard && { head_file: guard.state },
+      }
     },
   })
 
@@ -120,13 +158,17 @@ export default fp(async function audit (app) {
   app.addHook('onReady', async () => {
     await Promise.all(sinks.map(sink => sink.prepare()))
     started = true
+    const check = await guard?.start()
     const warning = key || sinks.length === 0 ? null : 'checkpoints are not signed: no signing key is set'
     await record(ownEntry('start', warning)).catch(() => {})
+    if (check) await record(check).catch(() => {})
+    await guard?.settle()
   })
   app.addHook('onClose', async () => {
     await failures.close()
     if (started) await record(ownEntry('stop', null)).catch(() => {})
     await Promise.all(sinks.map(sink => sink.close()))
+    await guard?.close()
   })
 }, { name: 'audit', dependencies: ['config'] })
 

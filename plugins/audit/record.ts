@@ -4,7 +4,7 @@ import type { ChainRecord } from './chain.ts'
 
 /**
  * A tool call or what it is about to change, failed sign-ins, a request for the audit stream, a read of the policy, the
- * service's start and stop.
+ * service's start and stop, a comparison of the log with its head file and an operator's word that it may differ.
  */
 export type AuditEvent =
   | 'tool_call'
@@ -14,6 +14,15 @@ export type AuditEvent =
   | 'policy_reload'
   | 'start'
   | 'stop'
+  | 'head_check'
+  | 'head_acknowledgement'
+
+/** Events that the service answers only if it can vouch for the log. */
+const CALLS: ReadonlySet<AuditEvent> = new Set(['tool_call', 'intent', 'audit_stream'])
+
+export function isCall ({ event }: AuditEntry): boolean {
+  return CALLS.has(event)
+}
 
 /**
  * One event, as the part of the service where it happened reports it. The chain adds time, sequence, replica and hash.
@@ -25,7 +34,8 @@ export interface AuditEntry {
     issuer: string | null
     client_id: string | null
     roles: readonly string[]
-    method: AuthMethod
+    /** `command`: somebody with access to the service's machine, who states their own name. */
+    method: AuthMethod | 'command'
     token_id: string | null
     client_certificate: string | null
   } | null

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { formatAddress, isLoopback } from '../../lib/address.ts'
 import { configuredModes, MODE_SETTINGS } from './auth.ts'
 import { readCertificate, readPrivateKey } from './parsers.ts'
@@ -20,6 +21,7 @@ export function contradictions (settings: Partial<Settings>, mode: AuthMode): Co
     ...mismatched(settings, 'tlsCertFile', 'tlsKeyFile'),
     ...unusedEtcdTls(settings),
     ...missingSinks(settings, mode),
+    ...misplacedHeadFile(settings),
     ...competingModes(settings, mode),
     ...incompleteMode(settings, mode),
     ...unpaired(settings, 'oidcClientId', 'oidcClientSecret'),
@@ -68,6 +70,23 @@ function missingSinks ({ auditSinks }: Partial<Settings>, mode: AuthMode): Contr
   const message = `${variableOf('auditSinks')} contains none: expected none by itself, and only without ` +
     'authentication, since calls of authenticated callers are always recorded'
   return [{ about: ['auditSinks'], message }]
+}
+
+/** The head file belongs to exactly one audit file, and is another file. */
+function misplacedHeadFile ({ auditHeadFile, auditSinks }: Partial<Settings>): Contradiction[] {
+  if (auditHeadFile === undefined || !auditSinks) return []
+  const about: SettingKey[] = ['auditHeadFile', 'auditSinks']
+  const files = auditSinks.flatMap(sink => sink.kind === 'file' ? sink.path : [])
+  const [log] = files
+  if (log === undefined || files.length > 1) {
+    const message = `${variableOf('auditHeadFile')} is set and ${variableOf('auditSinks')} contains ` +
+      `${files.length === 0 ? 'no file' : `${files.length} files`}: expected one file:PATH, whose head it keeps`
+    return [{ about, message }]
+  }
+  if (resolve(auditHeadFile) !== resolve(log)) return []
+  const message = `${variableOf('auditHeadFile')} is ${quoteValue(auditHeadFile)}, the audit file itself: ` +
+    'expected a path on another volume, where those who can change the log cannot change the head'
+  return [{ about, message }]
 }
 
 /** Settings of a mode that is not in use. */

@@ -242,6 +242,11 @@ export const ConfigSchema = {
     meaning: 'PEM file with the Ed25519 private key that signs the checkpoints of the audit chain',
     parse: privateKeyFile,
   },
+  auditHeadFile: {
+    name: 'AUDIT_HEAD_FILE',
+    meaning: 'File on another volume that keeps the newest signed checkpoint of the audit file. Unset: none',
+    parse: String,
+  },
   auditFailMode: {
     name: 'AUDIT_FAIL_MODE',
     meaning: 'If a call cannot be recorded: closed refuses it, open serves reads and counts the lost records',

@@ -176,6 +176,14 @@ export class Metrics {
       [],
       () => [[app.audit.state.lost]]
     )
+    this.#read(
+      Gauge,
+      'audit_head_file',
+      '1 for the current state of the file with the newest head of the audit log; all 0 without one.',
+      ['state'],
+      () =>
+        ['ok', 'failed', 'contradiction'].map(state => [app.audit.state.head_file?.state === state ? 1 : 0, { state }])
+    )
   }
 
   #readEventLoop (app: FastifyInstance): void {

@@ -113,6 +113,7 @@ t.test('a disabled chart renders nothing', needsHelm(), async t => {
     'ingress.enabled': true,
     'autoscaling.enabled': true,
     'audit.persistence.enabled': true,
+    'audit.headFile.enabled': true,
     'telemetry.serviceMonitor.enabled': true,
     'telemetry.prometheusRule.enabled': true,
     'telemetry.dashboards.enabled': true,
@@ -248,6 +249,10 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
     path: '/var/log/kafscale-mcp/audit.jsonl',
   }, { kind: 'http', url: 'https://collector.example/audit' }]],
   auditSigningKeyFile: [{ 'audit.signingKey.existingSecret': 'audit' }, content('Secret/audit', 'audit.key')],
+  auditHeadFile: [{
+    'audit.persistence.enabled': true,
+    'audit.headFile': { enabled: true, mountPath: '/heads' },
+  }, '/heads/head'],
   auditFailMode: [{ 'audit.failMode': 'open' }, 'open'],
   auditRedact: [{ 'audit.redact': ['iban', 'pin'] }, ['iban', 'pin']],
   rateLimit: [{ 'limits.rateLimit': 601 }, 601],
@@ -279,7 +284,8 @@ t.test('every setting of the service can be set in the values', needsHelm(), asy
     >
     const config = configOf(t, await render(values(given)))
     for (const [key, [, expected]] of settings) {
-      const value = key.endsWith('File') ? { content: readFileSync(String(config[key]), 'utf8') } : config[key]
+      const isInput = key.endsWith('File') && key !== 'auditHeadFile'
+      const value = isInput ? { content: readFileSync(String(config[key]), 'utf8') } : config[key]
       t.strictSame(value, expected, `${mode}: ${key}`)
       t.notSame(value, usual[key], `${key} differs from the default`)
       reached.add(key)
@@ -320,6 +326,7 @@ const INSTALLATIONS: Record<string, Values> = {
     },
     'audit.sinks': ['stdout', 'file:///var/log/kafscale-mcp/audit.jsonl'],
     'audit.persistence': { enabled: true, accessModes: ['ReadWriteMany'], storageClass: 'nfs', size: '20Gi' },
+    'audit.headFile': { enabled: true, accessModes: ['ReadWriteMany'], storageClass: 'other-nfs', size: '1Gi' },
     'telemetry.serviceMonitor': { enabled: true, labels: { release: 'prometheus' } },
     'telemetry.prometheusRule': { enabled: true, labels: { release: 'prometheus' } },
     'telemetry.dashboards': { enabled: true, annotations: { folder: 'KafScale' } },
@@ -614,6 +621,7 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
     tls: [{ secretName: 'tls', hosts: ['*.example'] }],
   }
   const persistence = { 'audit.sinks': ['file:/var/log/kafscale-mcp/audit.jsonl'], 'audit.persistence.enabled': true }
+  const heads = { 'audit.headFile.enabled': true }
   const refused: [what: string, values: Record<string, unknown>, message: RegExp][] = [
     ['no endpoints', { etcdEndpoints: [] }, /mcp\.etcdEndpoints is empty: set etcd's client URLs, such as/],
     [
@@ -769,6 +777,41 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
       'an audit file with a relative path',
       { 'audit.sinks': ['file:audit.jsonl'] },
       /the root file system is read-only/,
+    ],
+    [
+      'a head file without an audit file',
+      { 'audit.headFile.enabled': true },
+      /mcp\.audit\.sinks contains 0 files: set exactly one, such as file:\/var\/log\/kafscale-mcp\/audit\.jsonl/,
+    ],
+    [
+      'a head file for two audit files',
+      { ...persistence, ...heads, 'audit.sinks': ['file:/var/log/kafscale-mcp/a', 'file:/var/log/kafscale-mcp/b'] },
+      /mcp\.audit\.sinks contains 2 files: set exactly one/,
+    ],
+    [
+      'a head file that outlives the log',
+      { ...persistence, ...heads, 'audit.persistence.enabled': false },
+      /would outlive the log, .*: set mcp\.audit\.persistence\.enabled to true/,
+    ],
+    [
+      'a ReadWriteOnce head file for two replicas',
+      { ...persistence, ...heads, 'audit.persistence.accessModes': ['ReadWriteMany'], replicaCount: 2 },
+      /add ReadWriteMany to mcp\.audit\.headFile\.accessModes, or run one replica/,
+    ],
+    [
+      'a head file on the claim of the audit files',
+      {
+        ...persistence,
+        ...heads,
+        'audit.persistence.existingClaim': 'audit',
+        'audit.headFile.existingClaim': 'audit',
+      },
+      /mcp\.audit\.headFile\.existingClaim is the claim of the audit files/,
+    ],
+    [
+      'a head file below the audit files',
+      { ...persistence, ...heads, 'audit.headFile.mountPath': '/var/log/kafscale-mcp/head' },
+      /mcp\.audit\.headFile\.mountPath .* overlap: set two separate paths/,
     ],
     [
       'a secret in extraEnv',
@@ -1131,14 +1174,52 @@ t.test('audit files are on a volume', needsHelm(), async t => {
     name: 'POD_NAME',
     valueFrom: { fieldRef: { fieldPath: 'metadata.name' } },
   }])
-  t.match(only(installation('oidc'), 'PersistentVolumeClaim').spec, {
+  const claims = (objects: Manifest[]) => objects.filter(({ kind }) => kind === 'PersistentVolumeClaim')
+  t.match(claims(installation('oidc')).find(({ metadata: { name } }) => name === `${NAME}-audit`)?.spec, {
     accessModes: ['ReadWriteMany'],
     storageClassName: 'nfs',
   })
 
   const claimed = await render(values({ ...sinks, 'audit.persistence': { enabled: true, existingClaim: 'mine' } }))
   t.match(auditOf(claimed).volume, { persistentVolumeClaim: { claimName: 'mine' } })
-  t.strictSame(claimed.filter(({ kind }) => kind === 'PersistentVolumeClaim'), [])
+  t.strictSame(claims(claimed), [])
+})
+
+t.test('the head file is on a volume of its own, with one file for each replica', needsHelm(), async t => {
+  const settings = {
+    'audit.sinks': ['file:/var/log/kafscale-mcp/audit.jsonl'],
+    'audit.persistence.enabled': true,
+    'audit.headFile.enabled': true,
+  }
+  const headOf = (objects: Manifest[]) => {
+    const { volumes, containers: [{ volumeMounts }] } = podOf(objects)
+    return {
+      volume: volumes?.find(({ name }) => name === 'audit-head'),
+      mount: volumeMounts?.find(({ name }) => name === 'audit-head'),
+      claim: objects.find(({ kind, metadata: { name } }) =>
+        kind === 'PersistentVolumeClaim' && name === `${NAME}-audit-head`
+      ),
+    }
+  }
+  t.strictSame(headOf(installation('file')), { volume: undefined, mount: undefined, claim: undefined })
+  const one = await render(values(settings))
+  t.match(headOf(one), {
+    volume: { persistentVolumeClaim: { claimName: `${NAME}-audit-head` } },
+    mount: { mountPath: '/var/lib/kafscale-mcp', subPathExpr: undefined },
+    claim: {
+      metadata: { annotations: { 'helm.sh/resource-policy': 'keep' } },
+      spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '1Gi' } } },
+    },
+  })
+  t.equal(variable(only(one, 'Deployment'), 'KAFSCALE_MCP_AUDIT_HEAD_FILE'), '/var/lib/kafscale-mcp/head')
+  t.match(headOf(installation('oidc')), {
+    mount: { subPathExpr: '$(POD_NAME)' },
+    claim: { spec: { accessModes: ['ReadWriteMany'], storageClassName: 'other-nfs' } },
+  })
+  t.match(headOf(await render(values({ ...settings, 'audit.headFile.existingClaim': 'mine' }))), {
+    volume: { persistentVolumeClaim: { claimName: 'mine' } },
+    claim: undefined,
+  })
 })
 
 t.test('probes use the health endpoints', needsHelm(), async t => {

@@ -8,12 +8,17 @@ const INTERVAL_MS = 60_000
 export class Checkpoints {
   readonly #key: KeyObject | undefined
   readonly #onDue: () => void
+  readonly #hasHeadFile: () => boolean
   #unsealed = 0
   #due = false
   #timer: NodeJS.Timeout | undefined
 
-  /** @param key signs the checkpoints; without it they are unsigned */
-  constructor (key: KeyObject | undefined, onDue: () => void) {
+  /**
+   * @param key signs the checkpoints; without it they are unsigned
+   * @param hasHeadFile whether the newest head is kept in a file, as a checkpoint then states
+   */
+  constructor (key: KeyObject | undefined, onDue: () => void, hasHeadFile: () => boolean = () => false) {
+    this.#hasHeadFile = hasHeadFile
     this.#key = key
     this.#onDue = onDue
   }
@@ -23,13 +28,19 @@ export class Checkpoints {
   }
 
   draft (end: End, log?: string): Draft {
-    return new Draft(end, this.#unsealed, this.#key, log)
+    return new Draft(end, this.#unsealed, this.#key, log, this.#hasHeadFile())
   }
 
   /** Adds the checkpoint that is due, unless everything in the draft has one already. */
   sealIfDue (draft: Draft): void {
     if (this.#due && draft.unsealed > 0) draft.seal()
     this.#due = false
+  }
+
+  /** Makes a checkpoint due now. */
+  demand (): void {
+    this.#due = true
+    this.#onDue()
   }
 
   /** The draft is now part of the chain. */

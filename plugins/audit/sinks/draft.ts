@@ -25,6 +25,7 @@ interface Seal {
 export class Draft {
   readonly #key: KeyObject | undefined
   readonly #log: string | undefined
+  readonly #hasHeadFile: boolean
   /** The end of the chain with these lines. */
   end: End
   /** Records after the last checkpoint. */
@@ -33,8 +34,12 @@ export class Draft {
   /** The line of the last checkpoint in it. */
   head: string | undefined
 
-  /** @param log the log that the chain belongs to, if it is kept in files */
-  constructor (end: End, unsealed: number, key: KeyObject | undefined, log?: string) {
+  /**
+   * @param log the log that the chain belongs to, if it is kept in files
+   * @param hasHeadFile its newest head is kept in a file elsewhere
+   */
+  constructor (end: End, unsealed: number, key: KeyObject | undefined, log?: string, hasHeadFile = false) {
+    this.#hasHeadFile = hasHeadFile
     this.#key = key
     this.#log = log
     this.end = end
@@ -59,6 +64,7 @@ export class Draft {
       ...found && { found },
       ...continues && { continues },
       ...endsRun && { ends_run: true },
+      ...this.#hasHeadFile && { head_file: true },
     }
     this.head = this.#append(checkpoint(this.end, { ...stamp(), ...states }, closing, this.#key))
     this.unsealed = 0

@@ -15,6 +15,7 @@ import {
   parseRecord,
   sha256,
 } from '../chain.ts'
+import { rotatedFiles } from '../log-files.ts'
 import { FileLock, type Held } from './lock.ts'
 import type { ChainPosition, Medium, Opened } from './medium.ts'
 import { identity, openOwn, statOf, syncFolder } from './own-file.ts'
@@ -294,19 +295,9 @@ export class FileMedium implements Medium {
 
   /** Where the newest rotated file ends: a crash may have come before its successor was created. */
   async #lastRotated (): Promise<LastLine | undefined> {
-    const name = basename(this.#path)
-    const numbered = (await readdir(dirname(this.#path)))
-      .map(entry => ({
-        entry,
-        number: entry.startsWith(`${name}.`)
-          ? Number(/^\d{4}-\d\d-\d\d\.(\d{6,})$/.exec(entry.slice(name.length + 1))?.[1] ?? 0)
-          : 0,
-      }))
-      .filter(({ number }) => number > 0)
-      .sort((a, b) => b.number - a.number)
-    const [newest] = numbered
-    if (!newest) return
-    const handle = await openOwn(join(dirname(this.#path), newest.entry), constants.O_RDONLY, SETTING)
+    const [newest] = rotatedFiles(basename(this.#path), await readdir(dirname(this.#path)))
+    if (newest === undefined) return
+    const handle = await openOwn(join(dirname(this.#path), newest), constants.O_RDONLY, SETTING)
     try {
       return (await readTail(handle, (await handle.stat()).size)).last
     } finally {

@@ -14,6 +14,16 @@ const SWEEP_INTERVAL_MS = 250
 /** How long a close waits for records that are not written yet. */
 const CLOSE_BOUND_MS = 5_000
 
+export interface SinkOptions {
+  /** Signs checkpoints. */
+  key?: KeyObject | undefined
+  log: FastifyBaseLogger
+  /** Called with each checkpoint of a log in files, once it is durable. */
+  onHead?: (head: string) => void
+  /** Whether the newest head is kept in a file. */
+  hasHeadFile?: (() => boolean) | undefined
+}
+
 /**
  * One chain of records on one medium. Records that arrive while others are being written form the next batch. A medium
  * that fails refuses its batch; once it works again, the chain records how many records it is missing, so that it can
@@ -31,14 +41,17 @@ export class Sink {
   #sweepTimer: NodeJS.Timeout | undefined
   #closing = false
 
-  constructor (medium: Medium, { key, log }: { key?: KeyObject | undefined, log: FastifyBaseLogger }) {
+  constructor (medium: Medium, { key, log, onHead, hasHeadFile }: SinkOptions) {
     this.#medium = medium
     this.#log = log
     this.#status = new SinkStatus(medium.kind, log)
-    this.#checkpoints = new Checkpoints(key, () => this.#wake())
+    this.#checkpoints = new Checkpoints(key, () => this.#wake(), hasHeadFile)
     this.#syncer = new Syncer(medium, error => this.#status.failed(error))
-    const onHead = (head: string) => log.info({ head }, 'the audit log was sealed')
-    this.#writer = new ChainWriter(medium, this.#checkpoints, this.#syncer, this.#status, onHead)
+    const publish = (head: string) => {
+      log.info({ head }, 'the audit log was sealed')
+      onHead?.(head)
+    }
+    this.#writer = new ChainWriter(medium, this.#checkpoints, this.#syncer, this.#status, publish)
   }
 
   get state (): SinkState {
@@ -72,6 +85,11 @@ export class Sink {
     if (stallReason !== undefined) reject(new Error(stallReason))
     this.#wake()
     return promise
+  }
+
+  /** Adds a checkpoint after the records so far, unless they have one. */
+  seal (): void {
+    this.#checkpoints.demand()
   }
 
   /** Writes the records that are left and a closing checkpoint, then closes the medium. */

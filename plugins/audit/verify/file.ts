@@ -15,6 +15,7 @@ import {
   parseRecord,
   replicaOf,
   sha256,
+  subjectOf,
   tornLineOf,
 } from '../chain.ts'
 import { type Line, linesOf } from '../lines.ts'
@@ -224,6 +225,12 @@ function noteOf (record: ChainRecord, sealedSequence: number): string | undefine
       return `a torn line of ${bytes} bytes was at the end of the file when the service started: ` +
         `it was set aside as ${quote(aside)}`
     }
+    case 'head_check':
+      return record['outcome'] === 'ok'
+        ? undefined
+        : `the service found that the log contradicts its head file: ${quote(String(record['warning']))}`
+    case 'head_acknowledgement':
+      return `${quote(subjectOf(record))} acknowledged that: ${quote(String(record['warning']))}`
     case 'checkpoint':
       if (record['found'] !== true) return
       return `records ${sealedSequence + 1} to ${record.sequence - 1} had no checkpoint when the service started: ` +

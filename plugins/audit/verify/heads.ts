@@ -49,7 +49,8 @@ export async function readHeads (paths: readonly string[], trusted: readonly str
   return { heads: [...heads.values()].sort((a, b) => a.sequence - b.sequence), skipped, unreadable }
 }
 
-function headIn (
+/** The head on a line, by itself or in a line of the service's log; `undefined` when there is none. */
+export function headIn (
   text: string,
   trusted: readonly string[] | undefined
 ): Omit<Head, 'path'> | { problem: string } | undefined {

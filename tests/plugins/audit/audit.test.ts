@@ -230,29 +230,29 @@ t.test('failed sign-ins are recorded, and only counted when there are many', asy
   mock.timers.enable({ apis: ['setTimeout'] })
   t.teardown(() => mock.timers.reset())
   const { app, path } = await buildWithFile(t)
-  const failure = (address: number) =>
+  const failure = (number: number) =>
     entry({
       event: 'authentication_failure',
       who: null,
       what: null,
       outcome: 'denied',
       error_code: 'UNAUTHENTICATED',
-      where: { ...entry().where, remote_address: `10.0.0.${address}` },
+      where: { ...entry().where, remote_address: '10.0.0.1', request_id: `req-${number}` },
     })
   const failures = () => recordsOf(path).filter(({ event }) => event === 'authentication_failure')
-  for (let address = 1; address <= 100; address++) await app.audit.authenticationFailure(failure(address))
+  for (let number = 1; number <= 100; number++) await app.audit.authenticationFailure(failure(number))
   t.equal(failures().length, 20)
   mock.timers.tick(10_000)
   await waitFor(() => failures().length === 21 || failures().length, 2_000, 'the count')
   t.match(failures().at(-1), {
     count: 80,
     warning: /^80 failures within 10 s/,
-    where: { remote_address: '10.0.0.100' },
+    where: { remote_address: '10.0.0.1', request_id: 'req-100' },
   })
   await app.audit.authenticationFailure(failure(1))
-  t.match(failures().at(-1), { where: { remote_address: '10.0.0.1' } }, 'the next interval starts from zero')
+  t.match(failures().at(-1), { where: { request_id: 'req-1' } }, 'the next interval starts from zero')
   t.notOk('count' in (failures().at(-1) as object))
-  for (let address = 1; address <= 30; address++) await app.audit.authenticationFailure(failure(address))
+  for (let number = 1; number <= 30; number++) await app.audit.authenticationFailure(failure(number))
   await app.close()
   t.match(failures().at(-1), { count: 11 }, 'a close records those counted so far')
   t.equal(failures().reduce((sum, { count = 1 }) => sum + count, 0), 131)

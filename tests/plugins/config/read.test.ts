@@ -79,6 +79,7 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
     disabledTools: undefined,
     auditSinks: [{ kind: 'stdout' }],
     auditSigningKeyFile: undefined,
+    auditHeadFile: undefined,
     auditFailMode: 'closed',
     auditRedact: undefined,
     rateLimit: 0,
@@ -235,6 +236,7 @@ t.test('what each variable accepts', async t => {
     ],
     [{ AUDIT_SINKS: 'none' }, 'auditSinks', [{ kind: 'none' }]],
     [{ AUDIT_SIGNING_KEY_FILE: `${dir}/signing.key` }, 'auditSigningKeyFile', `${dir}/signing.key`],
+    [{ AUDIT_SINKS: 'file:audit.log', AUDIT_HEAD_FILE: '/heads/audit' }, 'auditHeadFile', '/heads/audit'],
     [{ AUDIT_FAIL_MODE: 'open' }, 'auditFailMode', 'open'],
     [{ AUDIT_REDACT: 'pin, iban' }, 'auditRedact', ['pin', 'iban']],
     [{ KEEP_ALIVE_TIMEOUT: '75s' }, 'keepAliveTimeoutMs', 75_000],
@@ -520,6 +522,18 @@ t.test('what each variable refuses, in one line with its name, its value and wha
       { AUTH_TOKEN: TOKEN, OIDC_ISSUER: 'https://id.example' },
       'KAFSCALE_MCP_OIDC_ISSUER and KAFSCALE_MCP_AUTH_TOKEN are both set: ' +
       'expected one authentication mode; unset the settings of the other',
+    ],
+    ...([['stdout', 'no file'], ['file:a,file:b', '2 files']] as const).map((
+      [sinks, what]
+    ): [Environment, string] => [
+      { AUDIT_SINKS: sinks, AUDIT_HEAD_FILE: '/heads/audit' },
+      `KAFSCALE_MCP_AUDIT_HEAD_FILE is set and KAFSCALE_MCP_AUDIT_SINKS contains ${what}: expected one file:PATH, ` +
+      'whose head it keeps',
+    ]),
+    [
+      { AUDIT_SINKS: 'file:/log/audit', AUDIT_HEAD_FILE: '/log/../log/audit' },
+      'KAFSCALE_MCP_AUDIT_HEAD_FILE is "/log/../log/audit", the audit file itself: expected a path on another ' +
+      'volume, where those who can change the log cannot change the head',
     ],
     ...[{ AUTH_TOKEN: TOKEN, AUDIT_SINKS: 'none' }, { AUDIT_SINKS: 'none,stdout' }].map((
       variables
