@@ -36,7 +36,8 @@ export interface Config extends Omit<Settings, GroupedKey> {
 }
 
 /**
- * Reads the configuration from an environment. An empty variable counts as unset.
+ * Reads the configuration from an environment. Whitespace around a value is ignored: files, Secrets and copied tokens
+ * often end with a line break. An empty variable counts as unset.
  * @throws {ConfigError} with one line for each mistake
  */
 export function readConfig (env: Environment = process.env): Config {
@@ -69,7 +70,7 @@ export function readConfig (env: Environment = process.env): Config {
     ...others
   } = settings
   // Without authentication, every caller is on this machine, so only a limit that is set applies.
-  const rateLimit = mode === 'none' && !env[variableOf('rateLimit')] ? 0 : settings.rateLimit
+  const rateLimit = mode === 'none' && valueOf(env, variableOf('rateLimit')) === undefined ? 0 : settings.rateLimit
   const tls = certFile !== undefined && keyFile !== undefined ? { certFile, keyFile, clientCaFile } : undefined
   const { tracing, warnings: tracingWarnings } = tracesAskedFor(env)
   const warnings = [...variableWarnings(env), ...authWarnings(mode, settings), ...tracingWarnings]
@@ -93,7 +94,8 @@ function parseSettings (env: Environment) {
 }
 
 function parseSetting (env: Environment, variable: string, setting: Setting): unknown {
-  const text = setting.secret ? readSecret(env, variable) : env[variable] || setting.default
+  const given = setting.secret ? readSecret(env, variable) : valueOf(env, variable)
+  const text = given ?? setting.default
   if (text === undefined) {
     if (setting.required) throw new Error(`${variable} is not set: expected ${setting.meaning}`)
     return undefined
@@ -101,18 +103,24 @@ function parseSetting (env: Environment, variable: string, setting: Setting): un
   try {
     return setting.parse(text)
   } catch (error) {
-    const value = setting.secret ? 'not valid' : quoteValue(text)
+    const value = setting.secret ? 'not valid' : quoteValue(env[variable] || text)
     throw new Error(`${variable} is ${value}: expected ${(error as Error).message}`)
   }
 }
 
+/** Without the whitespace around it; undefined if nothing is left. */
+function valueOf (env: Environment, variable: string): string | undefined {
+  return env[variable]?.trim() || undefined
+}
+
 function readSecret (env: Environment, variable: string): string | undefined {
   const fileVariable = `${variable}_FILE`
-  const file = env[fileVariable]
-  if (!file) return env[variable] || undefined
-  if (env[variable]) throw new Error(`${variable} and ${fileVariable} are both set: expected only one of them`)
+  const value = valueOf(env, variable)
+  const file = valueOf(env, fileVariable)
+  if (file === undefined) return value
+  if (value !== undefined) throw new Error(`${variable} and ${fileVariable} are both set: expected only one of them`)
   try {
-    return readFileSync(file, 'utf8').replace(/\r?\n$/, '') || undefined
+    return readFileSync(file, 'utf8').trim() || undefined
   } catch {
     throw new Error(`${fileVariable} is ${quoteValue(file)}: expected a file that can be read`)
   }
@@ -125,6 +133,6 @@ function variableWarnings (env: Environment): string[] {
   const found = Object.keys(env).filter(name => name.startsWith(PREFIX) && !known.has(name)).sort()
     .map(name => `${name} is not a variable of this service: it has no effect`)
   const sessionTimeout = variableOf('sessionTimeoutMs')
-  if (env[sessionTimeout]) found.push(`${sessionTimeout} has no effect: sessions no longer exist`)
+  if (valueOf(env, sessionTimeout)) found.push(`${sessionTimeout} has no effect: sessions no longer exist`)
   return found
 }

@@ -109,6 +109,8 @@ t.test('an empty variable counts as unset', async t => {
     read({ ...empty, ...REQUIRED, ETCD_PASSWORD_FILE: '', AUTH_TOKEN_FILE: '', OIDC_CLIENT_SECRET_FILE: '' }),
     read()
   )
+  const blank = Object.fromEntries(Object.values(ConfigSchema).map(({ name }) => [name, ' \n']))
+  t.strictSame(read({ ...blank, ...REQUIRED, ETCD_PASSWORD_FILE: ' ' }), read(), 'so does one of whitespace')
   t.strictSame(refusal({ ETCD_ENDPOINTS: '' }), [
     'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma-separated: ' +
     'http://host:port or https://host:port; http if no scheme is given',
@@ -265,6 +267,12 @@ t.test('what each variable accepts', async t => {
   ]
   for (const [variables, setting, value] of taken) {
     t.strictSame(settingsOf(read(variables))[setting], value, `${JSON.stringify(variables)} → ${setting}`)
+    const padded = Object.entries(variables).map(([name, text]) => [name, ` \t${text}\r\n `])
+    t.strictSame(
+      settingsOf(read(Object.fromEntries(padded)))[setting],
+      value,
+      `${JSON.stringify(variables)} → ${setting}, with whitespace around it`
+    )
   }
   t.strictSame(
     [...new Set(taken.map(([, setting]) => setting))].sort(),
@@ -602,10 +610,10 @@ t.test('a secret can be read from a file', async t => {
   }
   t.testdir({})
   t.equal(passwordIn('pass'), 'pass')
-  t.equal(passwordIn('pass\n'), 'pass', 'one trailing newline is removed')
-  t.equal(passwordIn('pass\r\n'), 'pass')
-  t.equal(passwordIn('pass\n\n'), 'pass\n', 'only one')
-  t.equal(passwordIn(' pass '), ' pass ')
+  for (const content of ['pass\n', 'pass\r\n', 'pass\n\n', ' pass ', '\ufeffpass\t\n', '\u00a0pass']) {
+    t.equal(passwordIn(content), 'pass', `whitespace around it is removed: ${JSON.stringify(content)}`)
+  }
+  t.equal(passwordIn(' pass  word\n'), 'pass  word', 'and within it is kept')
 
   t.strictSame(
     refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD: 'pass', ETCD_PASSWORD_FILE: `${t.testdirName}/secret` }),
@@ -614,7 +622,7 @@ t.test('a secret can be read from a file', async t => {
   t.strictSame(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: '/missing' }), [
     'KAFSCALE_MCP_ETCD_PASSWORD_FILE is "/missing": expected a file that can be read',
   ])
-  writeFileSync(`${t.testdirName}/empty`, '\n')
+  writeFileSync(`${t.testdirName}/empty`, ' \n')
   t.strictSame(refusal({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: `${t.testdirName}/empty` }), [
     'KAFSCALE_MCP_ETCD_USERNAME is set and KAFSCALE_MCP_ETCD_PASSWORD is not: expected both or neither',
   ], 'empty means unset')
