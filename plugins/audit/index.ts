@@ -8,6 +8,7 @@ import { HeadGuard, type HeadState } from './head/guard.ts'
 import { LiveRecords } from './live.ts'
 import { type AuditEntry, isCall, ownEntry } from './record.ts'
 import { redactor } from './redact.ts'
+import { REPLICA } from './replica.ts'
 import { readSigningKey } from './signing-key.ts'
 import { FileMedium } from './sinks/file.ts'
 import { httpMedium } from './sinks/http.ts'
@@ -82,10 +83,11 @@ export default fp(async function audit (app) {
       new Sink(mediumOf(setting), {
         key,
         log: app.log,
-        onHead: head => guard?.keep(head),
+        onHead,
         hasHeadFile: guard && (() => guard.exists),
       })
     )
+  const collectors = sinks.filter(({ kind }) => kind === 'http')
   const redact = redactor(auditRedact)
   const live = new LiveRecords()
   let lost = 0
@@ -109,6 +111,15 @@ export default fp(async function audit (app) {
       lost++
       throw error
     }
+  }
+
+  /** Keeps a head of the log in files where those who can change the log cannot change it. */
+  function onHead (head: string): void {
+    guard?.keep(head)
+    const time = new Date().toISOString()
+    const body = { event: 'file_head', head, time, where: { replica: REPLICA } } satisfies Body
+    // A collector that misses one gets the next one, and its chain records the gap.
+    for (const collector of collectors) collector.write(body, false).catch(() => {})
   }
 
   /** Whether calls are refused until an operator has acknowledged that the log is not what it should be. */
@@ -167,8 +178,9 @@ export default fp(async function audit (app) {
   app.addHook('onClose', async () => {
     await failures.close()
     if (started) await record(ownEntry('stop', null)).catch(() => {})
-    await Promise.all(sinks.map(sink => sink.close()))
-    await guard?.close()
+    // Collectors get the last head of the files.
+    await Promise.all(sinks.filter(sink => !collectors.includes(sink)).map(sink => sink.close()))
+    await Promise.all([guard?.close(), ...collectors.map(sink => sink.close())])
   })
 }, { name: 'audit', dependencies: ['config'] })
 

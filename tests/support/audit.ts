@@ -56,7 +56,7 @@ export function entry (more: Partial<AuditEntry> = {}): AuditEntry {
 
 export type AuditConfig = Pick<
   Config,
-  'auditSinks' | 'auditSigningKeyFile' | 'auditFailMode' | 'auditRedact' | 'logLevel'
+  'auditSinks' | 'auditSigningKeyFile' | 'auditHeadFile' | 'auditFailMode' | 'auditRedact' | 'logLevel'
 >
 
 /** A started app with the audit plugin only. */

@@ -54,6 +54,10 @@ export class Sink {
     this.#writer = new ChainWriter(medium, this.#checkpoints, this.#syncer, this.#status, publish)
   }
 
+  get kind (): Medium['kind'] {
+    return this.#medium.kind
+  }
+
   get state (): SinkState {
     return this.#status.state
   }

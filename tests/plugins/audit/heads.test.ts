@@ -1,12 +1,12 @@
 import { createPrivateKey } from 'node:crypto'
-import { copyFileSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import { FileMedium, type FileOptions } from '../../../plugins/audit/sinks/file.ts'
 import { Sink } from '../../../plugins/audit/sinks/sink.ts'
 import { verifyFiles } from '../../../plugins/audit/verify/index.ts'
-import { body, recordsOf, signingKey } from '../../support/audit.ts'
+import { body, buildAudit, entry, recordsOf, signingKey, startAuditCollector } from '../../support/audit.ts'
 
 /** A signed log, and the service's log with its heads. */
 function setUp (t: Test) {
@@ -129,4 +129,57 @@ t.test('heads that cannot vouch for the log are left out, and said to be', async
   t.match(await verdict([...genuine, ...changed]), { exitCode: 0, text: /skipped: the checkpoint was changed/ })
   t.match(await verdict(['no heads']), { exitCode: 2, text: `${excerpt}: there is no head in it` })
   t.match(await verifyFiles([path], { headFiles: [join(dir, 'missing')] }), { exitCode: 2 })
+})
+
+t.test('a collector receives each head of the audit file, and vouches for it', async t => {
+  const dir = t.testdir()
+  const { keyFile, publicKey } = signingKey(dir)
+  const path = join(dir, 'audit.jsonl')
+  const received: string[] = []
+  const collector = await startAuditCollector(t, (_, body, response) => {
+    received.push(body)
+    response.end()
+  })
+  const verdict = async () => {
+    const excerpt = join(dir, 'collector.ndjson')
+    writeFileSync(excerpt, received.join(''))
+    const { exitCode, findings } = await verifyFiles([path], { publicKeys: [publicKey], headFiles: [excerpt] })
+    return { exitCode, text: findings.join('\n') }
+  }
+  const run = async () => {
+    const app = await buildAudit(t, {
+      auditSinks: [{ kind: 'http', url: collector }, { kind: 'file', path }],
+      auditSigningKeyFile: keyFile,
+    })
+    await app.audit.record(entry())
+    await app.close()
+  }
+  await run()
+  const { size } = statSync(path)
+  await run()
+  const heads = received.join('').trim().split('\n').map(line => JSON.parse(line)).filter(({ event }) =>
+    event === 'file_head'
+  )
+  const checkpoints = readFileSync(path, 'utf8').trim().split('\n').filter(line => line.startsWith('{"checkpoint"'))
+  t.strictSame(heads.map(({ head }) => head), checkpoints, 'including the closing one of each run')
+  t.match(await verdict(), { exitCode: 0, text: /vouches that record \d+ was the last[^]*4 heads vouch for the rec/ })
+  truncateSync(path, size)
+  t.match(await verdict(), { exitCode: 1, text: /records are missing/ })
+  rmSync(path)
+  await run()
+  t.match(await verdict(), { exitCode: 1, text: /of another log in the same place/ })
+})
+
+t.test('a collector that does not answer holds up neither the audit file nor its heads', async t => {
+  const dir = t.testdir()
+  const collector = await startAuditCollector(t, (_, __, response) => { response.writeHead(500).end() })
+  const path = join(dir, 'audit.jsonl')
+  const app = await buildAudit(t, {
+    auditSinks: [{ kind: 'http', url: collector }, { kind: 'file', path }],
+    auditHeadFile: join(dir, 'heads', 'head'),
+  })
+  await app.audit.record(entry())
+  await app.close()
+  const last = readFileSync(path, 'utf8').trim().split('\n').at(-1)
+  t.equal(readFileSync(join(dir, 'heads', 'head'), 'utf8'), `${last}\n`)
 })
