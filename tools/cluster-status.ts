@@ -2,6 +2,7 @@ import { Type } from '@sinclair/typebox'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { MetricsSnapshot } from '../plugins/broker-metrics/index.ts'
 import { summarize, topicSummary } from './list-topics.ts'
+import { ignored, ignoredJson } from './shared/ignored.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
@@ -56,6 +57,7 @@ export default defineTool({
       age_ms: means(integer, 'Time since the answer was last known to be current'),
       revision: int64,
     }),
+    ...ignored,
     ...paged,
   }),
   rows: { list: 'topics' },
@@ -85,6 +87,7 @@ export default defineTool({
       topics: rows.map(summarize),
       s3: { state: metrics?.whole?.s3State ?? 'unknown' as const, latency_ms: metrics?.whole?.s3LatencyMs ?? null },
       etcd: { state: etcdState(host), age_ms: host.metadata.ageMs, revision: mirror.revision },
+      ...ignoredJson(mirror),
       ...rest,
     }
   },

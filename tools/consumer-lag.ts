@@ -4,6 +4,7 @@ import { type Int64, int64 as exact, parseInt64, subtract, toJson } from '../kaf
 import { commitsOn, groupLag, type Lag } from '../kafscale/lag.ts'
 import { type Commit, compare, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
+import { ignored, ignoredJson } from './shared/ignored.ts'
 import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { ageMs } from './shared/members.ts'
 import { inSnapshot, observedAt } from './shared/observed.ts'
@@ -68,6 +69,7 @@ export default defineTool({
     })), 'Totals over the given topic, whatever `min_lag` is: of each group with rows on this page and, after the ' +
       'last row, of each group without rows that is past the end or whose lag is not known'),
     total: means(integer, 'Partitions with a known lag that match the filters, on all pages'),
+    ...ignored,
     next_cursor: paged.next_cursor,
   }),
   rows: { list: 'lag', per: { list: 'groups', field: 'group_id' } },
@@ -114,6 +116,7 @@ export default defineTool({
         partitions: lag.partitions,
       })),
       total,
+      ...ignoredJson(mirror, { group: query.group_id, topic: query.topic }),
       ...(more && last && { next_cursor: writeCursor('consumer_lag', query, last) }),
     }
   },

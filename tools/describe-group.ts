@@ -2,6 +2,7 @@ import { GroupNotFound } from '../errors.ts'
 import { groupLag, sumLag } from '../kafscale/lag.ts'
 import { compare, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { quote } from '../lib/printable.ts'
+import { ignored, ignoredJson, ignoredKeys } from './shared/ignored.ts'
 import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { ageMs, groupState, isStale } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
@@ -15,8 +16,13 @@ import { defineTool } from './tool.ts'
 /** @throws {GroupNotFound} */
 export function groupOf (mirror: MirrorView, id: string): GroupView {
   const group = mirror.group(id)
-  if (!group) throw new GroupNotFound(quote(id.slice(0, 256)))
+  if (!group) throw new GroupNotFound(quote(id.slice(0, 256)), apartFrom(ignoredKeys(mirror, { group: id })))
   return group
+}
+
+function apartFrom (keys: number): string {
+  const counted = keys === 1 ? '1 key' : `${keys} keys`
+  return keys === 0 ? '' : `, apart from ${counted} that may be its own or another group's`
 }
 
 export default defineTool({
@@ -56,6 +62,7 @@ export default defineTool({
         partitions_past_end: means(integer, 'Of these partitions, those committed past the log end offset'),
       })),
     })),
+    ...ignored,
     ...paged,
   }),
   rows: { list: 'members' },
@@ -101,6 +108,7 @@ export default defineTool({
           }
         }),
       })),
+      ...ignoredJson(mirror, { group: group.id }),
       ...rest,
     }
   },
