@@ -40,6 +40,12 @@ export function commitsOn (group: GroupView, topic: string | undefined): readonl
   return topic === undefined ? group.commits : group.commits.filter(({ partition }) => partition.topic.name === topic)
 }
 
+/** Whether a group has a committed offset on a topic, or is assigned a partition of it. */
+export function consumes (group: GroupView, topic: string): boolean {
+  return group.commits.some(({ partition }) => partition.topic.name === topic) ||
+    [...group.metadata?.members.values() ?? []].some(({ assignments }) => (assignments.get(topic)?.length ?? 0) > 0)
+}
+
 /** How many partitions are assigned to members, but have no committed offset. During a rebalance, two may have one. */
 function uncommitted (mirror: MirrorView, group: GroupView, topic: string | undefined): number {
   const found = new Map<string, Set<number>>()

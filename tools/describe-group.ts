@@ -41,8 +41,8 @@ export default defineTool({
     protocol_type: means(textOrNull, '`consumer`, `connect` or another type; empty without stored metadata'),
     protocol: means(textOrNull, 'The assignment strategy that the members agreed on'),
     leader: means(textOrNull, 'Id of the member that assigns partitions'),
-    generation_id: means(integerOrNull, 'Increases with each rebalance'),
-    rebalance_timeout_ms: integerOrNull,
+    generation_id: means(integerOrNull, 'Increases with each rebalance; `null` without members'),
+    rebalance_timeout_ms: means(integerOrNull, '`null` without members'),
     coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null` if there is none'),
     ...lagTotals,
     members: list(object({
@@ -76,15 +76,14 @@ export default defineTool({
     const { rows, ...rest } = paginate('describe_group', query, members, ([memberId]) => [memberId])
 
     const none = metadata === null ? null : ''
-    const zero = metadata === null ? null : 0
     return {
       ...observedAt(host, mirror),
       group_id: group.id,
       ...groupState(group, observedAtMs),
       protocol: metadata ? cut(metadata.protocol) : none,
       leader: metadata?.leader ?? none,
-      generation_id: metadata?.generationId ?? zero,
-      rebalance_timeout_ms: metadata?.rebalanceTimeoutMs ?? zero,
+      generation_id: metadata?.members.size ? metadata.generationId : null,
+      rebalance_timeout_ms: metadata?.members.size ? metadata.rebalanceTimeoutMs : null,
       coordinator_id: mirror.coordinatorId(group.id),
       ...lagTotalsJson(groupLag(mirror, group)),
       members: rows.map(([memberId, member]) => ({

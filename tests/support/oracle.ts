@@ -853,8 +853,10 @@ const tools: Record<string, Tool> = {
       : {
           protocol: cut(metadata?.protocol ?? ''),
           leader: metadata?.leader ?? '',
-          generation_id: metadata?.generationId ?? 0,
-          rebalance_timeout_ms: metadata?.rebalanceTimeoutMs ?? 0
+          generation_id: metadata === undefined || metadata.members.length === 0 ? null : metadata.generationId,
+          rebalance_timeout_ms: metadata === undefined || metadata.members.length === 0
+            ? null
+            : metadata.rebalanceTimeoutMs
         }
     return paged({
       rows: metadata?.members ?? [],
@@ -986,6 +988,10 @@ const tools: Record<string, Tool> = {
       const subscribed = (group.metadata?.members ?? []).flatMap(({ subscriptions }) => subscriptions)
       return lags.length === 0 && (onlyTopic === undefined || subscribed.includes(onlyTopic))
     })
+    const unknownTopics = onlyTopic === undefined || space.snapshot === null || inSnapshot(space, onlyTopic) ||
+      missing(space).topics.includes(onlyTopic) || groups.some(({ lags }) => lags.length > 0)
+      ? []
+      : [onlyTopic]
     // After the rows, a page has groups without any.
     type Item = { row: typeof rows[number] } | { without: string }
     const items: Item[] = [
@@ -1018,6 +1024,7 @@ const tools: Record<string, Tool> = {
               ...totals(group, lags),
               partitions: lags.filter(({ lag }) => lag !== null).length
             })),
+            unknown_topics: unknownTopics,
             total: rows.length,
             ...ignoredKeys(space, onlyGroup, onlyTopic)
           },

@@ -482,6 +482,7 @@ t.test('committed offsets, lag and total lag', async t => {
       },
     ],
     groups: [{ group_id: 'g', total_lag: lag, partitions_unknown: 5, partitions_past_end: 1, partitions: 2 }],
+    unknown_topics: [],
     total: 2
   })
   t.match(ask(space, 'consumer_lag', { topic: 't', min_lag: 0 }), {
@@ -493,11 +494,16 @@ t.test('committed offsets, lag and total lag', async t => {
     t.strictSame(ask(space, 'consumer_lag', { topic }), {
       lag: [],
       groups: [{ group_id: 'g', total_lag: null, partitions_unknown: 1, partitions_past_end: 0, partitions: 0 }],
+      unknown_topics: [],
       total: 0
     })
   }
   t.match(ask(space, 'consumer_lag', { topic: 'a' }), { groups: [{ partitions_unknown: 0 }] }, 'is subscribed')
-  t.strictSame(ask(space, 'consumer_lag', { topic: 'nowhere' }), { lag: [], groups: [], total: 0 })
+  t.strictSame(
+    ask(space, 'consumer_lag', { topic: 'nowhere' }),
+    { lag: [], groups: [], unknown_topics: ['nowhere'], total: 0 }
+  )
+  t.match(ask(space, 'consumer_lag', { topic: 'lost' }), { unknown_topics: [] })
 
   t.match(ask(space, 'list_groups', { state: 'STABLE' }), {
     groups: [{
