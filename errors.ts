@@ -31,7 +31,7 @@ const TOOL_ERRORS = {
   GROUP_NOT_FOUND: {
     status: 404,
     retryable: false,
-    message: 'Consumer group %s does not exist: it has no members and no committed offsets. ' +
+    message: 'Consumer group %s does not exist: it has no members and no committed offsets%s. ' +
       'Call list_groups for the groups that exist.',
   },
   RESULT_TOO_LARGE: {
@@ -133,7 +133,6 @@ function define<Arguments extends string[]> (code: ErrorCode) {
 
 export const InvalidArgument = define<[mistakes: string]>('INVALID_ARGUMENT')
 export const InvalidCursor = define<[]>('INVALID_CURSOR')
-export const GroupNotFound = define<[quotedId: string]>('GROUP_NOT_FOUND')
 export const ResultTooLarge = define<[remedy: string]>('RESULT_TOO_LARGE')
 export const MetadataUnavailable = define<[reason: string]>('METADATA_UNAVAILABLE')
 export const MetricsNotConfigured = define<[]>('METRICS_NOT_CONFIGURED')
@@ -149,6 +148,13 @@ export const TooComplex = define<[]>('TOO_COMPLEX')
 export const IdTooLong = define<[]>('ID_TOO_LONG')
 export const MethodTooLong = define<[]>('METHOD_TOO_LONG')
 export const BatchTooLong = define<[]>('BATCH_TOO_LONG')
+
+/** `apartFrom` adds which keys may belong to the group, but can't be attributed to it. */
+export class GroupNotFound extends define<[quotedId: string, apartFrom: string]>('GROUP_NOT_FOUND') {
+  constructor (quotedId: string, apartFrom = '') {
+    super(quotedId, apartFrom)
+  }
+}
 
 /** The error codes of RFC 6750 for authentication. A request without a token has none. */
 type BearerError = 'invalid_request' | 'invalid_token'

@@ -12,7 +12,14 @@ export type Key =
   | { kind: 'partition-lease', topic: string, partition: number }
   | { kind: 'group-lease', group: string }
 
-const SNAPSHOT = `${PREFIX}metadata/snapshot`
+/**
+ * A committed offset whose key can be read as several groups and topics, because names may contain slashes. Without
+ * candidates, it can be read in too many ways.
+ */
+export interface AmbiguousOffset { kind: 'ambiguous-offset', candidates: readonly Candidate[], partition: number }
+export interface Candidate { group: string, topic: string }
+
+export const SNAPSHOT = `${PREFIX}metadata/snapshot`
 const TOPICS = `${PREFIX}topics/`
 const CONSUMERS = `${PREFIX}consumers/`
 const PARTITION_LEASES = `${PREFIX}partition-leases/`
@@ -24,10 +31,10 @@ const MAX_PARTITION = 2 ** 31 - 1
 /**
  * Parses an etcd key; `undefined` when it matches no known pattern.
  *
- * Brokers validate neither topic names nor group ids, so a topic name may contain slashes: keys of topics are parsed
- * from the end. The key of a committed offset must have exactly four parts, as in KafScale's own parser.
+ * Brokers validate neither topic names nor group ids, so both may contain slashes. Keys are parsed from both ends. Only
+ * that of a committed offset can be ambiguous, if `/offsets/` occurs in it more than once.
  */
-export function parseKey (key: string): Key | undefined {
+export function parseKey (key: string): Key | AmbiguousOffset | undefined {
   if (key.startsWith(CONSUMERS)) return parseConsumerKey(key.slice(CONSUMERS.length))
   if (key.startsWith(TOPICS)) return parseTopicKey(key.slice(TOPICS.length))
   if (key.startsWith(PARTITION_LEASES)) return topicPartition('partition-lease', key.slice(PARTITION_LEASES.length))
@@ -38,13 +45,35 @@ export function parseKey (key: string): Key | undefined {
   return key === SNAPSHOT ? { kind: 'snapshot' } : undefined
 }
 
-function parseConsumerKey (rest: string): Key | undefined {
-  const [group, kind, topic, text, ...more] = rest.split('/')
-  if (!group) return undefined
-  if (kind === 'metadata' && topic === undefined) return { kind: 'group-metadata', group }
-  if (kind !== 'offsets' || !topic || text === undefined || more.length > 0) return undefined
-  const partition = parsePartition(text)
-  return partition === undefined ? undefined : { kind: 'committed-offset', group, topic, partition }
+const METADATA = '/metadata'
+const OFFSETS = '/offsets/'
+/** More readings of one key are not considered, because the work would grow with the square of its length. */
+const MAX_CANDIDATES = 16
+
+function parseConsumerKey (rest: string): Key | AmbiguousOffset | undefined {
+  if (rest.endsWith(METADATA)) {
+    const group = rest.slice(0, -METADATA.length)
+    return group === '' ? undefined : { kind: 'group-metadata', group }
+  }
+  const slash = rest.lastIndexOf('/')
+  const partition = parsePartition(rest.slice(slash + 1))
+  if (slash < 1 || partition === undefined) return undefined
+  const [candidate, ...others] = candidatesOf(rest.slice(0, slash))
+  if (!candidate) return undefined
+  if (others.length === 0) return { kind: 'committed-offset', ...candidate, partition }
+  const candidates = others.length < MAX_CANDIDATES ? [candidate, ...others] : []
+  return { kind: 'ambiguous-offset', candidates, partition }
+}
+
+/** Every way to read `{group}/offsets/{topic}`, but at most one more than are considered. */
+function candidatesOf (path: string): Candidate[] {
+  const found: Candidate[] = []
+  let at = 0
+  while ((at = path.indexOf(OFFSETS, at + 1)) !== -1 && found.length <= MAX_CANDIDATES) {
+    const topic = path.slice(at + OFFSETS.length)
+    if (topic !== '') found.push({ group: path.slice(0, at), topic })
+  }
+  return found
 }
 
 function parseTopicKey (rest: string): Key | undefined {

@@ -1,5 +1,6 @@
 import { add, type Int64 } from './int64.ts'
 import type { Commit, GroupView, MirrorView } from './mirror.ts'
+import type { ConsumerGroup } from './records.ts'
 
 /** The lag of a group on several partitions, and what its sum leaves out. */
 export interface Lag {
@@ -40,8 +41,32 @@ export function commitsOn (group: GroupView, topic: string | undefined): readonl
   return topic === undefined ? group.commits : group.commits.filter(({ partition }) => partition.topic.name === topic)
 }
 
-/** How many partitions are assigned to members, but have no committed offset. During a rebalance, two may have one. */
+/** Whether a group has a committed offset on a topic, or is assigned a partition of it. */
+export function consumes (group: GroupView, topic: string): boolean {
+  return group.commits.some(({ partition }) => partition.topic.name === topic) ||
+    [...group.metadata?.members.values() ?? []].some(({ assignments }) => (assignments.get(topic)?.length ?? 0) > 0)
+}
+
+/**
+ * What {@link uncommitted} last counted on all topics, because counting takes longer than everything else here. The
+ * count depends on a group's metadata and on which partitions it has committed. Both objects are replaced when that
+ * changes, and never modified.
+ */
+const counts = new WeakMap<ConsumerGroup, { commits: readonly Commit[], count: number }>()
+
 function uncommitted (mirror: MirrorView, group: GroupView, topic: string | undefined): number {
+  const { metadata, commits } = group
+  if (!metadata) return 0
+  if (topic !== undefined) return countUncommitted(mirror, group, topic)
+  const known = counts.get(metadata)
+  if (known?.commits === commits) return known.count
+  const count = countUncommitted(mirror, group)
+  counts.set(metadata, { commits, count })
+  return count
+}
+
+/** How many partitions are assigned to members, but have no committed offset. During a rebalance, two may have one. */
+function countUncommitted (mirror: MirrorView, group: GroupView, topic?: string): number {
   const found = new Map<string, Set<number>>()
   for (const { assignments } of group.metadata?.members.values() ?? []) {
     for (const [name, numbers] of assignments) {

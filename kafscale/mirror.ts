@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import { isDeepStrictEqual } from 'node:util'
 import { type Int64, subtract } from './int64.ts'
-import { type Key, parseKey } from './keyspace.ts'
+import { type AmbiguousOffset, type Candidate, type Key, parseKey } from './keyspace.ts'
 import {
   type ConsumerGroup,
   decodeCommittedOffset,
@@ -140,6 +140,8 @@ export interface MirrorView {
   group: (id: string) => GroupView | undefined
   /** Node id of the broker that holds the group's lease; `null` when there is none. */
   coordinatorId: (group: string) => number | null
+  /** The committed offsets that are ignored because nobody knows which group and topic their key means. */
+  readonly unattributed: readonly AmbiguousOffset[]
 }
 
 /** A consumer group. It exists as long as it has metadata or a committed offset. */
@@ -193,6 +195,16 @@ export function compare (a: string, b: string): number {
 
 const EMPTY_SNAPSHOT: Snapshot = { clusterName: null, clusterId: null, controllerId: 0, brokers: [], topics: [] }
 
+/** Why a key is ignored. */
+export const IGNORED = {
+  unknown: 'it matches no known pattern',
+  ambiguous: 'it can be read as several groups and topics, of which the snapshot has none or more than one',
+} as const
+type IgnoredReason = typeof IGNORED[keyof typeof IGNORED]
+
+/** A committed offset whose key is ambiguous. `as` is how the topics in the snapshot settle it, if they do. */
+interface AmbiguousEntry { key: AmbiguousOffset, value: Buffer, as: Candidate | undefined }
+
 /** What one broker holds leases of. */
 export interface Leases { readonly partitions: Set<Partition>, readonly groups: Set<string> }
 
@@ -206,6 +218,8 @@ export class Mirror implements MirrorView {
   revision = 0
   /** The keys whose value can't be decoded, in whole or in part, with the reasons. */
   readonly undecodable = new Map<string, readonly string[]>()
+  /** The keys that stand for nothing, with the reason. */
+  readonly ignored = new Map<string, IgnoredReason>()
   /** The mod revision of every key, including keys of unknown patterns. Comparisons with etcd use it. */
   readonly modRevisions = new Map<string, number>()
 
@@ -216,6 +230,7 @@ export class Mirror implements MirrorView {
   /** The leases of each broker that holds any, by node id. */
   readonly #leases = new Map<number, Leases>()
   readonly #unlisted = new Set<Topic>()
+  readonly #ambiguous = new Map<string, AmbiguousEntry>()
   #sortedTopics: Topic[] | undefined
   #sortedUnlisted: Topic[] | undefined
   #sortedGroups: Group[] | undefined
@@ -225,13 +240,40 @@ export class Mirror implements MirrorView {
     const name = keyName(event.key)
     if (event.type === 'put') this.modRevisions.set(name, event.modRevision)
     else this.modRevisions.delete(name)
-    this.undecodable.delete(name)
-
+    const value = event.type === 'put' ? event.value : undefined
     const key = parseKey(name)
-    if (!key) return
+    if (key?.kind === 'ambiguous-offset') {
+      this.#settle(name, key, value && Buffer.from(value)) // a copy, because the original is part of a whole message
+    } else if (key) {
+      this.#decode(name, key, value)
+      if (key.kind === 'snapshot') for (const [name, { key, value }] of this.#ambiguous) this.#settle(name, key, value)
+    } else {
+      this.#ignore(name, value && IGNORED.unknown)
+    }
+  }
+
+  #decode (name: string, key: Key, value: Buffer | undefined): void {
     const defects: Defects = []
-    this.#store(key, event.type === 'put' ? event.value : undefined, defects)
+    this.#store(key, value, defects)
     if (defects.length > 0) this.undecodable.set(name, defects)
+    else this.undecodable.delete(name)
+  }
+
+  #ignore (name: string, reason: IgnoredReason | undefined): void {
+    if (reason) this.ignored.set(name, reason)
+    else this.ignored.delete(name)
+  }
+
+  /** Stores a committed offset as the one candidate whose topic is in the snapshot, or ignores its key. */
+  #settle (name: string, key: AmbiguousOffset, value: Buffer | undefined): void {
+    const before = this.#ambiguous.get(name)?.as
+    const listed = key.candidates.filter(({ topic }) => this.#topics.get(topic)?.info)
+    const as = value && listed.length === 1 ? listed[0] : undefined
+    if (before && before.topic !== as?.topic) this.#decode(name, offsetKey(before, key), undefined)
+    if (as) this.#decode(name, offsetKey(as, key), value)
+    if (value) this.#ambiguous.set(name, { key, value, as })
+    else this.#ambiguous.delete(name)
+    this.#ignore(name, value && !as ? IGNORED.ambiguous : undefined)
   }
 
   get snapshot (): MirrorView['snapshot'] {
@@ -282,6 +324,10 @@ export class Mirror implements MirrorView {
     return this.#coordinators.get(group) ?? null
   }
 
+  get unattributed (): readonly AmbiguousOffset[] {
+    return this.#ambiguous.values().filter(({ as }) => !as).map(({ key }) => key).toArray()
+  }
+
   /** The names of the keys in which two mirrors of the same revision differ, by mod revision or by what they stored. */
   differences (other: Mirror): string[] {
     const names = new Set([...this.modRevisions.keys(), ...other.modRevisions.keys()])
@@ -292,7 +338,9 @@ export class Mirror implements MirrorView {
   }
 
   #stored (name: string): unknown {
-    const key = parseKey(name)
+    const parsed = parseKey(name)
+    const as = this.#ambiguous.get(name)?.as
+    const key = parsed?.kind !== 'ambiguous-offset' ? parsed : as && offsetKey(as, parsed)
     switch (key?.kind) {
       case undefined: return undefined
       case 'snapshot': return [this.#snapshot, this.topics.map(topic => topic.info)]
@@ -456,6 +504,10 @@ export class Mirror implements MirrorView {
     this.#groups.delete(group.id)
     this.#sortedGroups = undefined
   }
+}
+
+function offsetKey (as: Candidate, { partition }: AmbiguousOffset): Key {
+  return { kind: 'committed-offset', ...as, partition }
 }
 
 /** A snapshot without its topics. These are reached through a view of the mirror, which knows who may see them. */

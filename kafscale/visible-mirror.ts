@@ -1,3 +1,4 @@
+import type { Candidate } from './keyspace.ts'
 import type { Commit, GroupView, Mirror, MirrorView, Partition, Topic } from './mirror.ts'
 import type { ConsumerGroup } from './records.ts'
 
@@ -73,6 +74,12 @@ export class VisibleMirror implements MirrorView {
 
   coordinatorId (group: string): number | null {
     return this.#visibility.group(group) ? this.#mirror.coordinatorId(group) : null
+  }
+
+  get unattributed (): MirrorView['unattributed'] {
+    const sees = ({ group, topic }: Candidate) =>
+      this.#visibility.group(group) && this.#visibility.topicsOf(group)(topic)
+    return this.#mirror.unattributed.filter(({ candidates }) => candidates.length > 0 && candidates.every(sees))
   }
 
   #visible (group: GroupView): GroupView | undefined {

@@ -3,6 +3,7 @@ import * as grpc from '@grpc/grpc-js'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import { MessageTooLargeError } from '../errors.ts'
+import { SNAPSHOT } from '../kafscale/keyspace.ts'
 import { type KeyEvent, keyName, Mirror } from '../kafscale/mirror.ts'
 import { Outages } from '../kafscale/outages.ts'
 import { longDelay } from '../lib/delay.ts'
@@ -24,6 +25,9 @@ const CATCH_UP_MS = 200
 const MAX_BEHIND_MS = 2_000
 /** The keys remembered as logged for an undecodable value. When there are more, all are forgotten. */
 const MAX_REPORTED_KEYS = 10_000
+
+/** How many ignored keys are logged. The others are only counted, because clients choose the names in keys. */
+const MAX_LOGGED_IGNORED_KEYS = 1_000
 
 /** Why the mirror is not synced, as shown to callers. Addresses and details are only logged. */
 export const REASONS = {
@@ -104,6 +108,7 @@ class Synchronizer implements Metadata {
   /** The events that arrive during the load for a comparison. */
   #recorded: KeyEvent[] | undefined
   readonly #reportedKeys = new Set<string>()
+  readonly #loggedIgnoredKeys = new Set<string>()
 
   constructor (etcd: EtcdReader, log: FastifyBaseLogger, verifyIntervalMs: number) {
     this.#etcd = etcd
@@ -177,6 +182,7 @@ class Synchronizer implements Metadata {
     this.counters.loads++
     this.#failures.clear()
     this.#report(mirror.undecodable.keys())
+    this.#logIgnored(mirror.ignored.keys())
     this.#probedRevision = mirror.revision
     this.#confirm(sentAtMs)
     this.#log.info(
@@ -212,6 +218,11 @@ class Synchronizer implements Metadata {
     this.counters.events += unseen.length
     for (const event of unseen) this.#recorded?.push(event)
     if (mirror.undecodable.size > 0) this.#report(unseen.map(event => keyName(event.key)))
+    if (mirror.ignored.size > 0) {
+      const keys = unseen.map(event => keyName(event.key))
+      // A new snapshot decides on ambiguous keys that were stored before.
+      this.#logIgnored(keys.includes(SNAPSHOT) ? mirror.ignored.keys() : keys)
+    }
     if (mirror.revision >= this.#probedRevision && this.state === 'synced') this.#current(performance.now())
   }
 
@@ -308,6 +319,18 @@ class Synchronizer implements Metadata {
         { key: quote(key), defects: defects.slice(0, 5).map(escapeUnprintable), count: defects.length },
         'a stored value could not be decoded'
       )
+    }
+  }
+
+  #logIgnored (keys: Iterable<string>): void {
+    const logged = this.#loggedIgnoredKeys
+    for (const key of keys) {
+      if (logged.size === MAX_LOGGED_IGNORED_KEYS) return
+      const reason = this.mirror?.ignored.get(key)
+      if (!reason || logged.has(key)) continue
+      logged.add(key)
+      const last = logged.size === MAX_LOGGED_IGNORED_KEYS && { further: 'counted in /healthz, but no longer logged' }
+      this.#log.warn({ key: quote(key), reason, ...last }, 'a key is ignored')
     }
   }
 

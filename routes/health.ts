@@ -26,6 +26,7 @@ export default async function health (app: FastifyInstance) {
               age_ms: ageMs,
               keys: mirror.modRevisions.size,
               undecodable: mirror.undecodable.size,
+              ignored_keys: mirror.ignored.size,
             }),
           ...counters,
         },

@@ -2,6 +2,7 @@ import { Type } from '@sinclair/typebox'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { MetricsSnapshot } from '../plugins/broker-metrics/index.ts'
 import { summarize, topicSummary } from './list-topics.ts'
+import { ignored, ignoredJson } from './shared/ignored.ts'
 import { worstS3 } from './shared/metrics-figures.ts'
 import { observedAt } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
@@ -60,6 +61,7 @@ export default defineTool({
       age_ms: means(integer, 'Time since the answer was last known to be current'),
       revision: int64,
     }),
+    ...ignored,
     ...paged,
   }),
   rows: { list: 'topics' },
@@ -93,6 +95,7 @@ export default defineTool({
         worst_latency_ms: worstS3(metrics?.brokers ?? [])?.page.s3LatencyMs ?? null,
       },
       etcd: { state: etcdState(host), age_ms: host.metadata.ageMs, revision: mirror.revision },
+      ...ignoredJson(mirror),
       ...rest,
     }
   },

@@ -1,12 +1,13 @@
 import { Type } from '@sinclair/typebox'
 import { InvalidArgument, InvalidCursor } from '../errors.ts'
 import { type Int64, int64 as exact, parseInt64, subtract, toJson } from '../kafscale/int64.ts'
-import { commitsOn, groupLag, type Lag } from '../kafscale/lag.ts'
+import { commitsOn, consumes, groupLag, type Lag } from '../kafscale/lag.ts'
 import { type Commit, compare, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
+import { ignored, ignoredJson } from './shared/ignored.ts'
 import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { ageMs } from './shared/members.ts'
-import { inSnapshot, observedAt } from './shared/observed.ts'
+import { exists, inSnapshot, observedAt } from './shared/observed.ts'
 import { DEFAULT_LIMIT, firstAfter, readCursor, type RowPosition, writeCursor } from './shared/paging.ts'
 import {
   input, inSnapshotFlag, int64, integer, integerOrNull, list, means, nameOf, object, observed, page, paged, text,
@@ -71,7 +72,9 @@ export default defineTool({
       partitions: means(integer, 'Partitions with a known lag'),
     })), 'Totals over the given topic, whatever `min_lag` is: of each group with rows on this page and, after the ' +
       'last row, of each group without rows that is past the end or whose lag is not known'),
+    unknown_topics: means(list(text), 'The given topic if it does not exist and no group here consumes it'),
     total: means(integer, 'Partitions with a known lag that match the filters, on all pages'),
+    ...ignored,
     next_cursor: paged.next_cursor,
   }),
   rows: { list: 'lag', per: { list: 'groups', field: 'group_id' } },
@@ -117,11 +120,19 @@ export default defineTool({
         ...lagTotalsJson(lag),
         partitions: lag.partitions,
       })),
+      unknown_topics: unknownTopics(mirror, groups, query.topic),
       total,
+      ...ignoredJson(mirror, { group: query.group_id, topic: query.topic }),
       ...(more && last && { next_cursor: writeCursor('consumer_lag', query, last) }),
     }
   },
 })
+
+function unknownTopics (mirror: MirrorView, groups: readonly GroupView[], topic: string | undefined): string[] {
+  // If the snapshot can't be decoded, nobody knows which topics exist.
+  if (topic === undefined || !mirror.snapshot || exists(mirror.topic(topic))) return []
+  return groups.some(group => consumes(group, topic)) ? [] : [topic]
+}
 
 /** Whether a group without rows is not simply below `min_lag`: its absence would say that it keeps up. */
 function isUnclear (

@@ -2,6 +2,7 @@ import { GroupNotFound } from '../errors.ts'
 import { groupLag, sumLag } from '../kafscale/lag.ts'
 import { compare, type GroupView, type MirrorView } from '../kafscale/mirror.ts'
 import { quote } from '../lib/printable.ts'
+import { ignored, ignoredJson, ignoredKeys } from './shared/ignored.ts'
 import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { groupState, heartbeatsAt } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
@@ -15,8 +16,13 @@ import { defineTool } from './tool.ts'
 /** @throws {GroupNotFound} */
 export function groupOf (mirror: MirrorView, id: string): GroupView {
   const group = mirror.group(id)
-  if (!group) throw new GroupNotFound(quote(id.slice(0, 256)))
+  if (!group) throw new GroupNotFound(quote(id.slice(0, 256)), apartFrom(ignoredKeys(mirror, { group: id })))
   return group
+}
+
+function apartFrom (keys: number): string {
+  const counted = keys === 1 ? '1 key' : `${keys} keys`
+  return keys === 0 ? '' : `, apart from ${counted} that may be its own or another group's`
 }
 
 export default defineTool({
@@ -35,8 +41,8 @@ export default defineTool({
     protocol_type: means(textOrNull, '`consumer`, `connect` or another type; empty without stored metadata'),
     protocol: means(textOrNull, 'The assignment strategy that the members agreed on'),
     leader: means(textOrNull, 'Id of the member that assigns partitions'),
-    generation_id: means(integerOrNull, 'Increases with each rebalance'),
-    rebalance_timeout_ms: integerOrNull,
+    generation_id: means(integerOrNull, 'Increases with each rebalance; `null` without members'),
+    rebalance_timeout_ms: means(integerOrNull, '`null` without members'),
     coordinator_id: means(integerOrNull, 'Node id of the broker that coordinates the group; `null` if there is none'),
     ...lagTotals,
     members: list(object({
@@ -59,6 +65,7 @@ export default defineTool({
         partitions_past_end: means(integer, 'Of these partitions, those committed past the log end offset'),
       })),
     })),
+    ...ignored,
     ...paged,
   }),
   rows: { list: 'members' },
@@ -72,15 +79,14 @@ export default defineTool({
     const { rows, ...rest } = paginate('describe_group', query, members, ([memberId]) => [memberId])
 
     const none = metadata === null ? null : ''
-    const zero = metadata === null ? null : 0
     return {
       ...observedAt(host, mirror),
       group_id: group.id,
       ...groupState(group, heartbeatOf),
       protocol: metadata ? cut(metadata.protocol) : none,
       leader: metadata?.leader ?? none,
-      generation_id: metadata?.generationId ?? zero,
-      rebalance_timeout_ms: metadata?.rebalanceTimeoutMs ?? zero,
+      generation_id: metadata?.members.size ? metadata.generationId : null,
+      rebalance_timeout_ms: metadata?.members.size ? metadata.rebalanceTimeoutMs : null,
       coordinator_id: mirror.coordinatorId(group.id),
       ...lagTotalsJson(groupLag(mirror, group)),
       members: rows.map(([memberId, member]) => ({
@@ -104,6 +110,7 @@ export default defineTool({
           }
         }),
       })),
+      ...ignoredJson(mirror, { group: group.id }),
       ...rest,
     }
   },

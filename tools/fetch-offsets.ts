@@ -1,5 +1,6 @@
 import { type Commit, compare, type GroupView, type MirrorView, type Partition } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
+import { ignored, ignoredJson } from './shared/ignored.ts'
 import { exists, inSnapshot, observedAt, partitionsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
@@ -40,6 +41,7 @@ export default defineTool({
       in_snapshot: inSnapshotFlag,
     })),
     unknown_topics: means(list(text), 'Given topics that do not exist and have no rows here'),
+    ...ignored,
     ...paged,
   }),
   rows: { list: 'offsets' },
@@ -64,7 +66,14 @@ export default defineTool({
     // If the snapshot can't be decoded, nobody knows which topics exist.
     const unknown = (mirror.snapshot ? asked ?? [] : [])
       .filter(topic => !seen.has(topic) && !exists(mirror.topic(topic)))
-    return { ...observedAt(host, mirror), group_id: group.id, offsets, unknown_topics: unknown, ...rest }
+    return {
+      ...observedAt(host, mirror),
+      group_id: group.id,
+      offsets,
+      unknown_topics: unknown,
+      ...ignoredJson(mirror, { group: group.id }),
+      ...rest,
+    }
   },
 })
 

@@ -1,6 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { matcher } from '../kafscale/glob.ts'
 import { groupLag } from '../kafscale/lag.ts'
+import { ignored, ignoredJson } from './shared/ignored.ts'
 import { lagTotals, lagTotalsJson } from './shared/lag.ts'
 import { groupState, heartbeatsAt, inState, STATES } from './shared/members.ts'
 import { observedAt } from './shared/observed.ts'
@@ -39,6 +40,7 @@ export default defineTool({
       ...lagTotals,
       last_commit_at: means(textOrNull, 'Time of the latest commit'),
     })),
+    ...ignored,
     ...paged,
   }),
   rows: { list: 'groups' },
@@ -68,6 +70,6 @@ export default defineTool({
         ),
       }
     })
-    return { ...observedAt(host, mirror), groups, ...rest }
+    return { ...observedAt(host, mirror), groups, ...ignoredJson(mirror), ...rest }
   },
 })

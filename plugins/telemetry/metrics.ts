@@ -128,6 +128,7 @@ export class Metrics {
     ofMirror('age_seconds', 'Time since the mirror was last known to be current.', () => app.metadata.ageMs / 1_000)
     ofMirror('keys', 'Keys in the mirror.', () => app.metadata.mirror?.modRevisions.size)
     ofMirror('undecodable_values', 'Keys whose value cannot be decoded.', () => app.metadata.mirror?.undecodable.size)
+    ofMirror('ignored_keys', 'Keys that stand for nothing known.', () => app.metadata.mirror?.ignored.size)
     counted('events', 'Changes received from the watch.', () => app.metadata.counters.events)
     counted(
       'resyncs',

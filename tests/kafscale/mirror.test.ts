@@ -1,6 +1,6 @@
 import t from 'tap'
 import { sumLag } from '../../kafscale/lag.ts'
-import { compare, type KeyEvent, Mirror } from '../../kafscale/mirror.ts'
+import { compare, IGNORED, type KeyEvent, Mirror } from '../../kafscale/mirror.ts'
 import { recording } from '../support/paths.ts'
 
 const put = (key: string | Buffer, value: string | Buffer, modRevision = 1): KeyEvent => ({
@@ -265,6 +265,58 @@ t.test('keys of unknown patterns are counted and otherwise ignored', async t => 
   t.equal(mirror.modRevisions.size, 2)
   t.equal(mirror.undecodable.size, 0)
   t.equal(mirror.coordinatorId('\ufffd'), null, 'a key that is not UTF-8 does not collide with another')
+  t.strictSame(
+    [...mirror.ignored],
+    [['/kafscale/brokers/0', IGNORED.unknown], ['\0/kafscale/group-leases/\xff', IGNORED.unknown]]
+  )
+  mirror.apply(remove('/kafscale/brokers/0'))
+  t.equal(mirror.ignored.size, 1)
+})
+
+t.test('the topics in the snapshot settle which group and topic an ambiguous key means', async t => {
+  const key = '/kafscale/consumers/a/offsets/b/offsets/c/0'
+  const value = '{"offset":4,"metadata":"","committed_at":""}'
+  const owners = (mirror: Mirror) =>
+    mirror.groups.flatMap(({ id, commits }) =>
+      commits.map(({ partition, offset }) => `${id}: ${partition.topic.name} ${offset}`))
+  for (const events of [[put(key, value), snapshot(['c', 1])], [snapshot(['c', 1]), put(key, value)]]) {
+    const mirror = mirrorOf(...events)
+    t.strictSame(owners(mirror), ['a/offsets/b: c 4'])
+    t.strictSame([mirror.ignored.size, mirror.unattributed], [0, []])
+
+    mirror.apply(snapshot(['b/offsets/c', 1]))
+    t.strictSame(owners(mirror), ['a: b/offsets/c 4'], 'another snapshot settles it differently')
+    mirror.apply(put(key, value.replace('4', '5')))
+    t.strictSame(owners(mirror), ['a: b/offsets/c 5'])
+
+    for (const unsettling of [
+      snapshot(['c', 1], ['b/offsets/c', 1]),
+      snapshot(['other', 1]),
+      put('/kafscale/metadata/snapshot', '{'),
+      remove('/kafscale/metadata/snapshot'),
+    ]) {
+      mirror.apply(snapshot(['c', 1]))
+      t.equal(mirror.groups.length, 1)
+      mirror.apply(unsettling)
+      t.strictSame(owners(mirror), [], 'both topics, or none, settle nothing')
+      t.strictSame([...mirror.ignored], [[key, IGNORED.ambiguous]])
+      t.match(mirror.unattributed, [{ partition: 0, candidates: [{ group: 'a' }, { group: 'a/offsets/b' }] }])
+    }
+
+    mirror.apply(put(key, '{'))
+    t.equal(mirror.undecodable.size, 0)
+    mirror.apply(snapshot(['c', 1]))
+    t.strictSame(owners(mirror), ['a/offsets/b: c null'])
+    t.strictSame([...mirror.undecodable.keys()], [key])
+    mirror.apply(remove(key))
+    t.strictSame([mirror.groups, mirror.ignored.size, mirror.undecodable.size, mirror.unattributed], [[], 0, 0, []])
+    mirror.apply(remove('/kafscale/metadata/snapshot'))
+    t.strictSame(mirror.differences(new Mirror()), [])
+  }
+  t.strictSame(
+    mirrorOf(put(key, value), snapshot(['c', 1])).differences(mirrorOf(put(key, '{"offset":5}'), snapshot(['c', 1]))),
+    [key]
+  )
 })
 
 t.test('lists are sorted by code unit', async t => {

@@ -4,7 +4,7 @@ import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import t, { type Test } from 'tap'
 import { encodeConsumerGroup, formatKey } from '../../demo/encode.ts'
-import type { Mirror } from '../../kafscale/mirror.ts'
+import { IGNORED, type Mirror } from '../../kafscale/mirror.ts'
 import configPlugin from '../../plugins/config/index.ts'
 import { readConfig } from '../../plugins/config/read.ts'
 import { EtcdConnection, type WatchHandlers } from '../../plugins/etcd/connection.ts'
@@ -230,6 +230,26 @@ t.test('what is logged', needsEtcd(), async t => {
     t.equal(logged.length, 1)
     t.match(logged[0], '"key":"\\"/kafscale/group-leases/\\\\u202egnp.exe\\""')
     t.equal((await app.inject('/healthz')).json().dependencies.etcd.undecodable, 1)
+  })
+
+  t.test('a key that stands for nothing is logged once, with the reason, also when a snapshot makes it so', async t => {
+    const etcd = await startEtcd(t)
+    const ambiguous = '/kafscale/consumers/a/offsets/b/offsets/c/0'
+    const topic = (name: string) => JSON.stringify({ Topics: [{ Topic: name }] })
+    await etcd.client.put('/kafscale/brokers/0').value('x')
+    await etcd.client.put('/kafscale/metadata/snapshot').value(topic('c'))
+    await etcd.client.put(ambiguous).value('{"offset":1}')
+    const written = t.capture(process.stderr, 'write', () => true)
+    const app = await buildSyncedApp(t, etcd, { KAFSCALE_MCP_LOG_LEVEL: 'warn' })
+    for (const name of ['other', 'c', 'other']) await etcd.client.put('/kafscale/metadata/snapshot').value(topic(name))
+    await etcd.client.put('/kafscale/brokers/0').value('y')
+    await caughtUp(app, etcd)
+    const logged = written().map(({ args }) => JSON.parse(String(args[0])) as Record<'msg' | 'key' | 'reason', string>)
+    written.restore()
+    t.strictSame(
+      logged.filter(({ msg }) => msg === 'a key is ignored').map(({ key, reason }) => [key, reason]),
+      [['"/kafscale/brokers/0"', IGNORED.unknown], [`"${ambiguous}"`, IGNORED.ambiguous]]
+    )
   })
 
   t.test('the mirror is periodically compared with a fresh load, and repaired', async t => {

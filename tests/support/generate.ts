@@ -9,6 +9,10 @@
 /** One write of a history. */
 export type Operation = { put: Buffer, value: Buffer } | { delete: Buffer }
 
+/** Group ids and topics with slashes. Together, some of them make keys that can be read in several ways. */
+const slashedGroups = ['dc-1/pending', '/', 'a/metadata', 'a/offsets', 'a/offsets/b', 'offsets', 'a'] as const
+const slashedTopics = ['offsets/b', 'b/offsets/c', '/b', 'b/', 'metadata', 'offsets'] as const
+
 /** A reproducible source of random choices. */
 export interface Random {
   /** An integer from 0 to `below` − 1. */
@@ -631,7 +635,36 @@ export function history (seed: number, length: number, now: Date): History {
     operations.push({ delete: key })
   }
 
-  while (operations.length < length) {
+  /** What groups with slashes store, or on such topics. Its own source of choices leaves the others as they are. */
+  const other = random(seed + 1_000_000)
+  const others = new Map<string, Buffer>()
+  const allTopics = [...new Set([...topics, ...slashedTopics])]
+  function slashed (): void {
+    const groupId = other.pick(slashedGroups)
+    const topic = other.pick(allTopics)
+    const key = Buffer.from(
+      other.chance(0.25)
+        ? `/kafscale/consumers/${groupId}/metadata`
+        : `/kafscale/consumers/${groupId}/offsets/${topic}/${other.int(3)}`
+    )
+    const [gone] = other.chance(0.2) ? other.some([...others.values()], 1) : []
+    if (other.chance(0.08)) {
+      const value = snapshot(other, allTopics)
+      operations.push({ put: Buffer.from('/kafscale/metadata/snapshot'), value })
+    } else if (gone) {
+      others.delete(gone.toString())
+      operations.push({ delete: gone })
+    } else {
+      others.set(key.toString(), key)
+      const value = key.toString().endsWith('/metadata')
+        ? group(other, now, groupId, allTopics)
+        : committedOffset(other, now)
+      operations.push({ put: key, value })
+    }
+  }
+
+  let slashedWrites = 0
+  while (operations.length - slashedWrites < length) {
     const topic = from.pick(topics)
     const groupId = from.pick(groups)
     const partition = from.chance(0.97) ? from.int(4) : from.pick([100, 2147483647])
@@ -669,6 +702,10 @@ export function history (seed: number, length: number, now: Date): History {
       const prefix = Buffer.from(from.pick(prefixes))
       for (const key of live.values()) if (key.subarray(0, prefix.length).equals(prefix)) remove(key)
     }
+    if (other.chance(0.3)) {
+      slashed()
+      slashedWrites++
+    }
   }
-  return { operations, topics, groups }
+  return { operations, topics: allTopics, groups: [...groups, ...slashedGroups] }
 }

@@ -488,6 +488,22 @@ export interface Keyspace {
   partitionLeases: Map<string, bigint | null>
   groupLeases: Map<string, bigint | null>
   groups: Map<string, Group>
+  /** The readings of each committed offset whose key the topics in the snapshot do not settle. */
+  unattributed: Reading[][]
+  /** How many keys stand for nothing known. */
+  ignored: number
+}
+
+interface Reading { group: string, topic: string }
+
+/** Every group and topic that the part of a key between `/kafscale/consumers/` and the last slash can mean. */
+function readings (path: string): Reading[] {
+  const parts = path.split('/')
+  return parts.flatMap((part, at) => {
+    const group = parts.slice(0, at).join('/')
+    const topic = parts.slice(at + 1).join('/')
+    return part === 'offsets' && group !== '' && topic !== '' ? [{ group, topic }] : []
+  })
 }
 
 const key = (topic: string, partition: number): string => `${partition}/${topic}`
@@ -506,7 +522,7 @@ function partitionNumber (text: string): number | null {
   return /^(0|[1-9][0-9]*)$/.test(text) && BigInt(text) <= 2147483647n ? Number(text) : null
 }
 
-/** Decodes every key of a known pattern. Other keys are ignored. */
+/** Decodes every key of a known pattern. Other keys are counted. */
 export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
   const space: Keyspace = {
     revision: BigInt(revision),
@@ -516,7 +532,9 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
     nextOffsets: new Map(),
     partitionLeases: new Map(),
     groupLeases: new Map(),
-    groups: new Map()
+    groups: new Map(),
+    unattributed: [],
+    ignored: 0
   }
   const group = (groupId: string): Group => {
     const known = space.groups.get(groupId) ?? { metadata: undefined, offsets: [] }
@@ -524,38 +542,54 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
     return known
   }
 
+  const commits: Array<{ path: string, partition: number, value: Buffer }> = []
   for (const { key: name, value } of kvs) {
+    space.ignored++
     const text = orNull(() => utf8(name))
     if (text === null) continue
+    const known = (): void => { space.ignored-- }
     const after = (prefix: string): string | null => text.startsWith(prefix) ? text.slice(prefix.length) : null
 
-    if (text === '/kafscale/metadata/snapshot') space.snapshot = orNull(() => snapshot(value))
+    if (text === '/kafscale/metadata/snapshot') {
+      known()
+      space.snapshot = orNull(() => snapshot(value))
+    }
 
     const ofTopic = after('/kafscale/topics/')?.split('/')
     if (ofTopic !== undefined && ofTopic.at(-1) === 'config') {
       const topic = ofTopic.slice(0, -1).join('/')
-      if (topic !== '') space.configs.set(topic, orNull(() => topicConfig(value)))
+      if (topic !== '') {
+        known()
+        space.configs.set(topic, orNull(() => topicConfig(value)))
+      }
     }
     if (ofTopic !== undefined && ofTopic.at(-2) === 'partitions' && ofTopic.slice(0, -2).join('/') !== '') {
       const partition = partitionNumber(ofTopic.at(-1) ?? '')
-      if (partition !== null) space.states.push({ topic: ofTopic.slice(0, -2).join('/'), partition })
+      if (partition !== null) {
+        known()
+        space.states.push({ topic: ofTopic.slice(0, -2).join('/'), partition })
+      }
     }
     if (ofTopic !== undefined && ofTopic.at(-1) === 'next_offset' && ofTopic.at(-3) === 'partitions') {
       const topic = ofTopic.slice(0, -3).join('/')
       const partition = partitionNumber(ofTopic.at(-2) ?? '')
       if (partition !== null && topic !== '') {
+        known()
         space.nextOffsets.set(key(topic, partition), orNull(() => decimal(value, 64)))
       }
     }
 
     const ofGroup = after('/kafscale/consumers/')?.split('/')
-    if (ofGroup !== undefined && ofGroup[0] !== '') {
-      const [groupId, kind, topic, number] = ofGroup as [string, string?, string?, string?]
-      if (ofGroup.length === 2 && kind === 'metadata') group(groupId).metadata = orNull(() => consumerGroup(value))
-      const partition = partitionNumber(number ?? '')
-      if (ofGroup.length === 4 && kind === 'offsets' && topic !== undefined && topic !== '' && partition !== null) {
-        group(groupId).offsets.push({ topic, partition, commit: orNull(() => committedOffset(value)) })
+    if (ofGroup !== undefined && ofGroup.at(-1) === 'metadata') {
+      const groupId = ofGroup.slice(0, -1).join('/')
+      if (groupId !== '') {
+        known()
+        group(groupId).metadata = orNull(() => consumerGroup(value))
       }
+    }
+    const committedPartition = partitionNumber(ofGroup?.at(-1) ?? '')
+    if (ofGroup !== undefined && committedPartition !== null) {
+      commits.push({ path: ofGroup.slice(0, -1).join('/'), partition: committedPartition, value })
     }
 
     const partitionLease = after('/kafscale/partition-leases/')?.split('/')
@@ -563,14 +597,37 @@ export function keyspace ({ revision, kvs }: RangeRead): Keyspace {
       const topic = partitionLease.slice(0, -1).join('/')
       const partition = partitionNumber(partitionLease.at(-1) ?? '')
       if (partition !== null && topic !== '') {
+        known()
         space.partitionLeases.set(key(topic, partition), orNull(() => decimal(value, 32)))
       }
     }
 
     const groupLease = after('/kafscale/group-leases/')
-    if (groupLease !== null && groupLease !== '') space.groupLeases.set(groupLease, orNull(() => decimal(value, 32)))
+    if (groupLease !== null && groupLease !== '') {
+      known()
+      space.groupLeases.set(groupLease, orNull(() => decimal(value, 32)))
+    }
+  }
+
+  for (const { path, partition, value } of commits) {
+    const all = readings(path)
+    const listed = all.filter(({ topic }) => space.snapshot?.topics.some(({ name }) => name === topic))
+    const [reading] = all.length === 1 ? all : all.length <= 16 && listed.length === 1 ? listed : []
+    if (reading !== undefined) {
+      space.ignored--
+      const commit = orNull(() => committedOffset(value))
+      group(reading.group).offsets.push({ topic: reading.topic, partition, commit })
+    } else if (all.length > 0) space.unattributed.push(all.length <= 16 ? all : [])
   }
   return space
+}
+
+/** The number of unattributed offsets that may be those of a group, or on a topic; absent when there are none. */
+function ignoredKeys (space: Keyspace, groupId?: string, topicName?: string): { ignored_keys?: number } {
+  const count = space.unattributed.filter(readings =>
+    readings.some(({ group, topic }) =>
+      (groupId === undefined || group === groupId) && (topicName === undefined || topic === topicName))).length
+  return count === 0 ? {} : { ignored_keys: count }
 }
 
 const nodeOrNull = (lease: bigint | null | undefined): number | null =>
@@ -707,7 +764,8 @@ const tools: Record<string, Tool> = {
         brokers_not_in_snapshot: [...new Set(leases.map(Number))].sort(bySize)
           .filter(node => !(snapshot?.brokers ?? []).some(({ nodeId }) => nodeId === node)),
         group_count: space.groups.size,
-        topics: topics.map(topicRow)
+        topics: topics.map(topicRow),
+        ...ignoredKeys(space)
       })
     })
   },
@@ -794,7 +852,7 @@ const tools: Record<string, Tool> = {
     return paged({
       rows: groups.filter(group => globMatches([...pattern], [...group.group_id]) &&
         (state === undefined || (group.state !== null && sameWord(group.state, state)))),
-      content: groups => ({ groups })
+      content: groups => ({ groups, ...ignoredKeys(space) })
     })
   },
 
@@ -807,8 +865,10 @@ const tools: Record<string, Tool> = {
       : {
           protocol: cut(metadata?.protocol ?? ''),
           leader: metadata?.leader ?? '',
-          generation_id: metadata?.generationId ?? 0,
-          rebalance_timeout_ms: metadata?.rebalanceTimeoutMs ?? 0
+          generation_id: metadata === undefined || metadata.members.length === 0 ? null : metadata.generationId,
+          rebalance_timeout_ms: metadata === undefined || metadata.members.length === 0
+            ? null
+            : metadata.rebalanceTimeoutMs
         }
     return paged({
       rows: metadata?.members ?? [],
@@ -818,6 +878,7 @@ const tools: Record<string, Tool> = {
         ...head,
         coordinator_id: nodeOrNull(space.groupLeases.get(groupId)),
         ...totals(group, lags(space, group)),
+        ...ignoredKeys(space, groupId),
         members: members.map(member => ({
           member_id: member.memberId,
           client_id: cut(member.clientId),
@@ -873,7 +934,8 @@ const tools: Record<string, Tool> = {
             ...flagOf(space, topic, partition)
           }
         }),
-        unknown_topics: named(unknown, [])
+        unknown_topics: named(unknown, []),
+        ...ignoredKeys(space, groupId)
       })
     })
   },
@@ -947,6 +1009,10 @@ const tools: Record<string, Tool> = {
       const subscribed = (group.metadata?.members ?? []).flatMap(({ subscriptions }) => subscriptions)
       return lags.length === 0 && (onlyTopic === undefined || subscribed.includes(onlyTopic))
     })
+    const unknownTopics = onlyTopic === undefined || space.snapshot === null || inSnapshot(space, onlyTopic) ||
+      missing(space).topics.includes(onlyTopic) || groups.some(({ lags }) => lags.length > 0)
+      ? []
+      : [onlyTopic]
     // After the rows, a page has groups without any.
     type Item = { row: typeof rows[number] } | { without: string }
     const items: Item[] = [
@@ -979,7 +1045,9 @@ const tools: Record<string, Tool> = {
               ...totals(group, lags),
               partitions: lags.filter(({ lag }) => lag !== null).length
             })),
-            total: rows.length
+            unknown_topics: unknownTopics,
+            total: rows.length,
+            ...ignoredKeys(space, onlyGroup, onlyTopic)
           },
           more: from + limit < items.length
         }

@@ -1,7 +1,7 @@
 /** The tools that report the lag of groups: what they know, what they do not know, and what their sums leave out. */
 import t from 'tap'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
-import { ask, buildSyncedApp, callTool } from '../support/service.ts'
+import { ask, buildSyncedApp, callTool, caughtUp } from '../support/service.ts'
 import { commit, end, group, member, replace, snapshot } from '../support/stored.ts'
 
 t.test('the lag of groups', needsEtcd(), async t => {
@@ -132,6 +132,47 @@ t.test('the lag of groups', needsEtcd(), async t => {
       groups: [{ group_id: 'behind' }, { group_id: 'past', total_lag: 0, partitions_past_end: 2 }],
       total: 1,
     }, 'a group past the end is listed, whatever min_lag is')
+  })
+
+  t.test('names a topic that does not exist', async t => {
+    await replace(app, etcd, [
+      snapshot({ t: [0], idle: [0] }),
+      end('t', 0, 10),
+      end('lost', 0, 10),
+      commit('g', 't', 0, 4),
+      commit('g', 'gone', 0, 4),
+      group('h', member('m', { assigned: [0], nothing: [] }, ['subscribed'])),
+      commit('h', 't', 0, 4),
+    ])
+    const unknown = async (input: object) => (await ask(app, 'consumer_lag', { ...input }))['unknown_topics']
+    for (const topic of ['nope', 'subscribed', 'nothing']) {
+      t.strictSame(await unknown({ topic }), [topic])
+      t.strictSame(await unknown({ topic, min_lag: 5 }), [topic])
+    }
+    for (const topic of ['t', 'idle', 'lost', 'gone', 'assigned']) t.strictSame(await unknown({ topic }), [], topic)
+    t.strictSame(await unknown({}), [])
+    t.strictSame(await unknown({ topic: 'gone', group_id: 'h' }), ['gone'], 'the group does not consume it')
+    t.strictSame(await unknown({ topic: 'idle', group_id: 'h' }), [], 'the topic exists')
+    await etcd.client.put('/kafscale/metadata/snapshot').value('{')
+    await caughtUp(app, etcd)
+    t.strictSame(await unknown({ topic: 'nope' }), [], 'nobody knows which topics exist')
+  })
+
+  t.test('a group without members has no generation', async t => {
+    const none = { generation_id: null, rebalance_timeout_ms: null, members: [] }
+    await replace(app, etcd, [
+      ...three,
+      commit('offsets-only', 't', 0, 4),
+      group('memberless'),
+      group('running', member('m', {})),
+    ])
+    for (const id of ['offsets-only', 'memberless']) {
+      t.match(await ask(app, 'describe_group', { group_id: id }), none, id)
+    }
+    t.match(
+      await ask(app, 'describe_group', { group_id: 'running' }),
+      { generation_id: 3, rebalance_timeout_ms: 60_000 }
+    )
   })
 
   t.test('groups without rows follow the last row, page by page', async t => {

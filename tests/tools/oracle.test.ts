@@ -259,7 +259,7 @@ t.test('a snapshot that is absent, undecodable, or undecodable in part', async t
   })
 })
 
-t.test('keys are parsed from the end, and keys of unknown patterns are ignored', async t => {
+t.test('keys are parsed from both ends, and keys of unknown patterns are ignored', async t => {
   const offset = '{"offset":1,"metadata":""}'
   const space = keyspace({
     revision: '7',
@@ -277,6 +277,8 @@ t.test('keys are parsed from the end, and keys of unknown patterns are ignored',
       '/kafscale/consumers/by-metadata/metadata': '',
       '/kafscale/consumers/slash/offsets/a/b/0': offset,
       '/kafscale/consumers/a/b/metadata': '',
+      '/kafscale/consumers/settled/offsets/x/offsets/t/0': offset,
+      '/kafscale/consumers/ambiguous/offsets/x/offsets/y/0': offset,
       '/kafscale/consumers//metadata': '',
       '/kafscale/consumers//offsets/t/0': offset,
       '/kafscale/consumers/no-topic/offsets//0': offset,
@@ -293,7 +295,14 @@ t.test('keys are parsed from the end, and keys of unknown patterns are ignored',
         modRevision: '7',
       }]),
   })
-  t.strictSame(groupIds(space), ['by-metadata', 'by-offset'])
+  t.strictSame(groupIds(space), ['a/b', 'by-metadata', 'by-offset', 'settled/offsets/x', 'slash'])
+  t.equal(space.ignored, 13)
+  t.match(ask(space, 'fetch_offsets', { group_id: 'slash' }), { offsets: [{ topic: 'a/b', partition: 0, offset: 1 }] })
+  t.match(ask(space, 'fetch_offsets', { group_id: 'settled/offsets/x' }), { offsets: [{ topic: 't', offset: 1 }] })
+  t.equal(ask(space, 'list_groups')['ignored_keys'], 1)
+  t.equal(ask(space, 'describe_group', { group_id: 'slash' })['ignored_keys'], undefined)
+  t.equal(ask(space, 'consumer_lag', { topic: 'y' })['ignored_keys'], 1)
+  t.equal(ask(space, 'consumer_lag', { topic: 'x' })['ignored_keys'], undefined)
   t.strictSame(topicNames(space), ['a/b', 't', 'x/config'])
   t.match(ask(space, 'describe_topics'), {
     topics: [
@@ -476,6 +485,7 @@ t.test('committed offsets, lag and total lag', async t => {
       },
     ],
     groups: [{ group_id: 'g', total_lag: lag, partitions_unknown: 5, partitions_past_end: 1, partitions: 2 }],
+    unknown_topics: [],
     total: 2
   })
   t.match(ask(space, 'consumer_lag', { topic: 't', min_lag: 0 }), {
@@ -487,11 +497,16 @@ t.test('committed offsets, lag and total lag', async t => {
     t.strictSame(ask(space, 'consumer_lag', { topic }), {
       lag: [],
       groups: [{ group_id: 'g', total_lag: null, partitions_unknown: 1, partitions_past_end: 0, partitions: 0 }],
+      unknown_topics: [],
       total: 0
     })
   }
   t.match(ask(space, 'consumer_lag', { topic: 'a' }), { groups: [{ partitions_unknown: 0 }] }, 'is subscribed')
-  t.strictSame(ask(space, 'consumer_lag', { topic: 'nowhere' }), { lag: [], groups: [], total: 0 })
+  t.strictSame(
+    ask(space, 'consumer_lag', { topic: 'nowhere' }),
+    { lag: [], groups: [], unknown_topics: ['nowhere'], total: 0 }
+  )
+  t.match(ask(space, 'consumer_lag', { topic: 'lost' }), { unknown_topics: [] })
 
   t.match(ask(space, 'list_groups', { state: 'STABLE' }), {
     groups: [{
@@ -880,6 +895,9 @@ t.test('generated histories', async t => {
     'a negative lag': '"lag":-1',
     'an owner': '"owner_id":1',
     'a topic with a slash': '"name":"a/b c"',
+    'a group with slashes': '"group_id":"a/offsets"',
+    'an ambiguous key': '"ignored_keys":',
+    'a partition past the end': '"partitions_past_end":1',
     'an odd name': '"__proto__"'
   })) t.ok(text.includes(example), `contain ${what}`)
 })

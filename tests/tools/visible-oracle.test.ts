@@ -292,6 +292,7 @@ t.test('answers match the oracle for a range read at the same revision', needsEt
         const space = await rangeRead(client, revision)
         const wrong = await checkAnswers(watching, schemas, space, questions(space, story, from))
         t.equal(report(wrong), '', `after ${at + writesBetweenQuestions} writes, by watch`)
+        t.equal(watching.metadata.mirror?.ignored.size, space.ignored, 'ignored keys')
       }
 
       const loaded = await buildSyncedApp(t, etcd)

@@ -472,6 +472,19 @@ bindings:
     await caughtUp(app, etcd)
   })
 
+  t.test('covers ambiguous keys, of which some reading is hidden', async t => {
+    const key = (rest: string) => `/kafscale/consumers/orders-1/offsets/${rest}/0`
+    const ambiguous = ['orders-x/offsets/hidden', 'hidden/offsets/orders-x', 'orders-x/offsets/orders-y'].map(key)
+    await fill(etcd, ambiguous.map(key => ({ key, value: offset })))
+    await caughtUp(app, etcd)
+    t.equal(app.metadata.mirror?.unattributed.length, 3)
+    for (const [tool, input] of [['list_groups', {}], ['describe_group', { group_id: 'orders-1' }]] as const) {
+      t.match(await ask(tool, input), { ignored_keys: 1 }, tool)
+    }
+    for (const key of ambiguous) await etcd.client.delete().key(key)
+    await caughtUp(app, etcd)
+  })
+
   t.test('keeps hidden names out of everything that a tool can reach', async t => {
     const reached = Promise.withResolvers<Set<string>>()
     app.tools.declare(tool({
