@@ -219,13 +219,14 @@ export class CompactedError extends Error {
 export class MessageTooLargeError extends Error {
   override name = 'MessageTooLargeError'
   readonly bytes: number
-  /** The key whose value alone is too large, quoted; `undefined` for the events of a watch. */
-  readonly key: string | undefined
+  readonly maxBytes: number
 
-  constructor (bytes: number, maxBytes: number, key?: string) {
-    super(`etcd sent ${bytes} bytes${key === undefined ? '' : ` for the key ${key}`}, and at most ${maxBytes} fit`)
+  /** @param quotedKey the key whose value alone is too large; absent for the events of a watch */
+  constructor (bytes: number, maxBytes: number, quotedKey?: string) {
+    const what = quotedKey === undefined ? '' : ` for the key ${quotedKey}`
+    super(`etcd sent ${bytes} bytes${what}, more than ${maxBytes}`)
     this.bytes = bytes
-    this.key = key
+    this.maxBytes = maxBytes
   }
 }
 

@@ -16,6 +16,8 @@ declare module 'fastify' {
 }
 
 const RETRY_INTERVAL_MS = 250
+/** Each attempt makes etcd read a value that is too large. */
+const TOO_LARGE_RETRY_INTERVAL_MS = 5_000
 const PROBE_INTERVAL_MS = 2_000
 /** A probe counts as fresh until the next one would have had time to fail. */
 const PROBE_FRESH_MS = 4_000
@@ -35,8 +37,8 @@ export const REASONS = {
   unreachable: "etcd can't be reached",
   timedOut: 'etcd does not answer in time',
   refused: 'etcd refuses the credentials',
-  /** Followed by the size. */
-  tooLarge: 'etcd holds a value larger than 64 MB',
+  /** Followed by the sizes. */
+  tooLarge: 'etcd holds a value that is too large',
   failed: 'the connection to etcd failed',
 } as const
 
@@ -149,17 +151,19 @@ class Synchronizer implements Metadata {
   async #run (): Promise<void> {
     while (!this.#stop.signal.aborted) {
       const connection = this.#etcd.connect()
+      let retryMs = RETRY_INTERVAL_MS
       const leaving = new AbortController()
       try {
         await this.#follow(connection, AbortSignal.any([leaving.signal, this.#stop.signal]))
       } catch (error) {
         this.#lost(connection.endpoint, error as Error)
+        if (error instanceof MessageTooLargeError && !this.#watchOpen) retryMs = TOO_LARGE_RETRY_INTERVAL_MS
       }
       this.#watchOpen = false
       this.#recorded = undefined
       leaving.abort()
       connection.close()
-      await delay(RETRY_INTERVAL_MS, undefined, { signal: this.#stop.signal }).catch(() => {})
+      await delay(retryMs, undefined, { signal: this.#stop.signal }).catch(() => {})
     }
   }
 
@@ -337,15 +341,20 @@ class Synchronizer implements Metadata {
   #lost (endpoint: string, error: Partial<grpc.ServiceError> & Error): void {
     if (this.#stop.signal.aborted) return
     this.#failure = reasonOf(error)
-    if (this.#failures.get(endpoint) !== this.#failure) {
+    // The load knows the key, unlike the watch before it.
+    const known = error instanceof MessageTooLargeError ? error.message : this.#failure
+    if (this.#failures.get(endpoint) !== known) {
       this.#log.warn({ endpoint, reason: error.details ?? error.message }, 'etcd lost')
     }
-    this.#failures.set(endpoint, this.#failure)
+    this.#failures.set(endpoint, known)
   }
 }
 
 function reasonOf (error: Partial<grpc.ServiceError> & Error): string {
-  if (error instanceof MessageTooLargeError) return `${REASONS.tooLarge}: ${(error.bytes / 1024 / 1024).toFixed(1)} MB`
+  if (error instanceof MessageTooLargeError) {
+    const [size, most] = [error.bytes, error.maxBytes].map(bytes => Number((bytes / 1024 / 1024).toFixed(1)))
+    return `${REASONS.tooLarge}: ${size} MB, and at most ${most} MB are loaded`
+  }
   const { code, details = '' } = error
   // grpc-js reports an expired deadline; so does etcd, which gets the deadline with the request and may be first.
   if (/deadline exceeded/i.test(details)) return REASONS.timedOut

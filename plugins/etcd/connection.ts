@@ -25,8 +25,8 @@ const AUTHENTICATE_TIMEOUT_MS = 1_000
 const RANGE_TIMEOUT_MS = 10_000
 
 /**
- * The largest message accepted. etcd limits a value to 1.5 MB unless `--max-request-bytes` is raised. A page of the
- * load that exceeds it is requested again with fewer keys.
+ * The largest message accepted by default. etcd limits a value to 1.5 MB unless `--max-request-bytes` is raised. A page
+ * of the load that exceeds it is requested again with fewer keys.
  */
 const MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 const TARGET_PAGE_BYTES = 1024 * 1024
@@ -61,12 +61,17 @@ export class EtcdConnection {
   #closed = false
 
   /** @param endpoint scheme, host and port, such as `http://etcd:2379` */
-  constructor (endpoint: string, channel: grpc.ChannelCredentials, credentials: Credentials | undefined) {
+  constructor (
+    endpoint: string,
+    channel: grpc.ChannelCredentials,
+    credentials: Credentials | undefined,
+    maxMessageBytes = MAX_MESSAGE_BYTES
+  ) {
     this.endpoint = endpoint
     this.#sockets = new TrackedSockets(channel)
     this.#credentials = credentials
     this.#client = new grpc.Client(`dns:${endpoint.replace(/^https?:\/\//, '')}`, this.#sockets, {
-      'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
+      'grpc.max_receive_message_length': maxMessageBytes,
       'grpc.keepalive_time_ms': 6_000, // etcd rejects pings less than 5 s apart
       'grpc.keepalive_timeout_ms': 3_000,
       'grpc.keepalive_permit_without_calls': 1,
@@ -94,7 +99,7 @@ export class EtcdConnection {
   /**
    * Reads every key under the prefix at one revision, page by page.
    * @throws {CompactedError} when that revision is compacted during the load
-   * @throws {MessageTooLargeError} for a value that is larger than {@link MAX_MESSAGE_BYTES}
+   * @throws {MessageTooLargeError} for a value that is larger than a message may be
    */
   async load (onPage: (kvs: KeyValue[]) => void): Promise<ResponseHeader> {
     let at: ResponseHeader | undefined
@@ -109,7 +114,7 @@ export class EtcdConnection {
         if (limit === 1) {
           const { kvs: [kv] } = await this.#range(
             { key, rangeEnd: prefixEnd, limit, revision: at?.revision ?? 0, keysOnly: true }, RANGE_TIMEOUT_MS)
-          throw new MessageTooLargeError(error.bytes, MAX_MESSAGE_BYTES, kv && quote(kv.key.toString()))
+          throw new MessageTooLargeError(error.bytes, error.maxBytes, kv && quote(kv.key.toString()))
         }
         limit = Math.ceil(limit / 8)
         continue
@@ -268,8 +273,8 @@ class TrackedSockets extends grpc.ChannelCredentials {
 
 /** Tells a message that is too large, which only the text of grpc-js does, from other exhausted resources. */
 function explain (error: grpc.ServiceError): Error {
-  const [, bytes] = /^Received message larger than max \((\d+) vs \d+\)$/.exec(error.details) ?? []
-  return bytes === undefined ? error : new MessageTooLargeError(Number(bytes), MAX_MESSAGE_BYTES)
+  const [, bytes, maxBytes] = /^Received message larger than max \((\d+) vs (\d+)\)$/.exec(error.details) ?? []
+  return bytes === undefined ? error : new MessageTooLargeError(Number(bytes), Number(maxBytes))
 }
 
 /** Like etcd's own client, accepts credentials even if etcd does not use them yet. */

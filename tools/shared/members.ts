@@ -32,7 +32,8 @@ export function heartbeatsAt ({ metadata }: Host): (member: GroupMember) => Hear
     if (age === null || heartbeatAtMs === null) return { ageMs: null, stale: true }
     const timeoutMs = sessionTimeoutMs || DEFAULT_SESSION_TIMEOUT_MS
     const storableMs = age - metadata.awayMs(heartbeatAtMs, observedAtMs)
-    return storableMs > timeoutMs ? { ageMs: age, stale: true } : { ageMs: Math.min(age, storableMs), stale: false }
+    if (storableMs > timeoutMs) return { ageMs: age, stale: true }
+    return { ageMs: Math.max(0, storableMs), stale: false } // outages overlap if the clock was set back
   }
 }
 
