@@ -5,7 +5,7 @@
  * openssl and curl are required; as root on Debian, this installs them. etcd is optional. On Debian, this takes it from
  * its package into `.cache`, so that nothing is installed and no service starts. With `--all`, and in CI, it also gets
  * what only a few tests need: promtool and etcdctl from Debian's packages, etcd 3.6 and Helm, built with Go, the SDKs
- * of model hosts from npm and PyPI, and Chromium, which root installs. In CI, all of them are required.
+ * of model hosts from npm and PyPI, one for Go, and Chromium, which root installs. In CI, all of them are required.
  */
 import { execFile, execFileSync, spawnSync } from 'node:child_process'
 import {
@@ -14,7 +14,7 @@ import {
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { ROOT } from '../tests/support/paths.ts'
-import { BIN, etcd36, exists, helm, nodeSdks, pythonSdks } from '../tests/support/programs.ts'
+import { BIN, etcd36, exists, goSdk, helm, nodeSdks, pythonSdks } from '../tests/support/programs.ts'
 
 /** What pins the SDKs of model hosts. */
 const CONVERTERS = join(ROOT, 'tests/support/converters')
@@ -44,6 +44,7 @@ const failures = [
           build('Helm', helm, 'helm-3', 'helm.sh/helm/v3/cmd/helm'),
           installNodeSdks(),
           installPythonSdks(),
+          downloadGoSdk(),
         ])).flat(),
       ]
     : [],
@@ -157,6 +158,15 @@ async function installPythonSdks (): Promise<string[]> {
     await promisify(execFile)('python3', ['-m', 'venv', dir])
     const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-compile']
     await promisify(execFile)(join(dir, 'bin/python'), [...pip, '-r', join(CONVERTERS, 'requirements.txt')])
+  })
+}
+
+/** Downloads the SDK for Go. Resolves to why it could not, if so. */
+async function downloadGoSdk (): Promise<string[]> {
+  if (!exists('go')) return ['There is no Go to download its SDK with.']
+  return await install('the SDK for Go', goSdk, async dir => {
+    const env = { ...process.env, GOMODCACHE: dir, GOFLAGS: '-modcacherw' }
+    await promisify(execFile)('go', ['mod', 'download'], { cwd: join(ROOT, 'tests/support/go-client'), env })
   })
 }
 

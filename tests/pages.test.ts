@@ -1,5 +1,5 @@
 /** Runs every code block of the install, configuration, connect and upgrade pages, or compares it with the service. */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { readConfig } from '../plugins/config/read.ts'
@@ -9,6 +9,8 @@ import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { run } from './support/packaging.ts'
 import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
+import { goSdk, needsSdks, nodeSdks, pythonSdks } from './support/programs.ts'
+import { temporaryFolder } from './support/run.ts'
 import { buildTestApp, CALLER, fill, recordedKeyspace, startService } from './support/service.ts'
 
 const pages = Object.fromEntries(
@@ -34,7 +36,17 @@ const variables = Object.values<{ name: string, secret?: true }>(ConfigSchema).f
 t.test('every code block is of a kind that a test covers', async t => {
   t.strictSame(install.kinds, ['sh compose', 'sh env none', 'sh etcd', 'sh image', 'sh look', 'sh package', 'sh start'])
   t.strictSame(configure.kinds, ['sh env none', 'sh env oidc', 'sh env token'])
-  t.strictSame(connect.kinds, ['js sdk', 'json client', 'json oauth', 'sh client', 'sh curl', 'sh oauth'])
+  t.strictSame(connect.kinds, [
+    'go sdk',
+    'js ai-sdk',
+    'js sdk',
+    'json client',
+    'json oauth',
+    'python sdk',
+    'sh client',
+    'sh curl',
+    'sh oauth',
+  ])
   t.strictSame(upgrade.kinds, ['json fields', 'yaml chart'])
   t.strictSame(troubleshooting.kinds, ['sh env refused', 'sh run look', 'text sentence'])
 })
@@ -192,10 +204,55 @@ t.test('with a running service', needsEtcd(), async t => {
     t.equal(snippets.length, 2)
     for (const [index, snippet] of snippets.entries()) {
       const file = join(dir, `snippet-${index}.mjs`)
-      writeFileSync(file, snippet.replace('http://127.0.0.1:8090/mcp', url))
+      writeFileSync(file, at(url, snippet))
       t.match(await run(process.execPath, [file], { cwd: dir, env }), /lag: \[/)
     }
   })
+
+  t.test('the snippet for the AI SDK works', needsSdks(nodeSdks), async t => {
+    const folder = temporaryFolder(t)
+    symlinkSync(join(nodeSdks, 'node_modules'), join(folder, 'node_modules'))
+    writeFileSync(join(folder, 'snippet.mjs'), at(url, connect.block('js ai-sdk')))
+    t.match(await run(process.execPath, ['snippet.mjs'], { cwd: folder, env }), /lag: \[/)
+  })
+
+  t.test('the snippets for Python work', needsSdks(pythonSdks), async t => {
+    const snippets = connect.ofKind('python sdk')
+    t.equal(snippets.length, 3)
+    for (const [index, snippet] of snippets.entries()) {
+      writeFileSync(join(dir, `snippet-${index}.py`), at(url, snippet))
+      const printed = await run(join(pythonSdks, 'bin/python'), [`snippet-${index}.py`], { cwd: dir, env })
+      t.match(printed, /["']lag\\?["']: ?\[/)
+    }
+  })
+
+  t.test('the snippet for Go works', needsSdks(goSdk), async t => {
+    const folder = temporaryFolder(t)
+    const module = join(ROOT, 'tests/support/go-client')
+    for (const name of ['go.mod', 'go.sum']) copyFileSync(join(module, name), join(folder, name))
+    writeFileSync(join(folder, 'main.go'), at(url, connect.block('go sdk')))
+    const printed = await run('go', ['run', '.'], { cwd: folder, env: { ...env, GOMODCACHE: goSdk, GOPROXY: 'off' } })
+    t.match(printed, /lag:\[/)
+  })
+})
+
+/** A snippet that connects to the service of the test. */
+function at (url: string, snippet: string): string {
+  return snippet.replace('http://127.0.0.1:8090/mcp', url)
+}
+
+t.test('the tested clients have the versions that the tests use', async t => {
+  const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
+  const locked = ({ packages }: { packages: Record<string, { version?: string }> }, name: string) =>
+    packages[`node_modules/${name}`]?.version
+  const versionOf = (name: string) =>
+    locked(JSON.parse(read('package-lock.json')), name) ??
+      locked(JSON.parse(read('tests/support/converters/package-lock.json')), name) ??
+      new RegExp(`^${name}==(.*)$`, 'm').exec(read('tests/support/converters/requirements.txt'))?.[1] ??
+      new RegExp(`^require ${name} v(.*)$`, 'm').exec(read('tests/support/go-client/go.mod'))?.[1]
+  const tested = connect.rows('client').filter(([, , how]) => how?.startsWith('tests: '))
+  t.equal(tested.length, 13)
+  for (const [client = '', version] of tested) t.equal(version, versionOf(client.replaceAll('`', '')), client)
 })
 
 t.test('client configurations name the endpoint and contain no token', async t => {

@@ -152,7 +152,8 @@ async function configuration (keys: Key[]): Promise<object> {
       response_types: [],
     })),
     clientDefaults: { id_token_signed_response_alg: 'ES256' },
-    scopes: ['openid', SCOPE],
+    // Clients ask for the last one if it is listed, and for a refresh token.
+    scopes: ['openid', SCOPE, 'offline_access'],
     cookies: { keys: [randomUUID()] },
     findAccount: (_: unknown, accountId: string) => ({ accountId, claims: () => ({ sub: accountId }) }),
     interactions: { url: (_: unknown, { uid }: { uid: string }) => `/interaction/${uid}` },
@@ -185,7 +186,7 @@ async function configuration (keys: Key[]): Promise<object> {
 async function consent (provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { params: { client_id: clientId, resource } } = await provider.interactionDetails(request, response)
   const grant = new provider.Grant({ accountId: ACCOUNT, clientId })
-  grant.addOIDCScope(SCOPE)
+  grant.addOIDCScope(`${SCOPE} offline_access`)
   grant.addResourceScope(resource, SCOPE)
   await provider.interactionFinished(request, response, {
     login: { accountId: ACCOUNT },

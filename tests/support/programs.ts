@@ -1,6 +1,6 @@
 /** The programs that the tests run: the machine's, and those that `scripts/test-setup.ts` puts into `.cache`. */
 import { createHash } from 'node:crypto'
-import { accessSync, constants, readFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { ROOT } from './paths.ts'
 
@@ -11,8 +11,14 @@ export const helm = cached('helm-3', 'helm-3/go.sum')
 /** Folders with the SDKs of `converters/`: one with `node_modules`, one with a virtual environment of Python. */
 export const nodeSdks = cached('node-sdks', 'converters/package-lock.json')
 export const pythonSdks = cached('python-sdks', 'converters/requirements.txt')
+/** A cache of modules with the SDK for Go that `go-client/` requires. */
+export const goSdk = cached('go-sdk', 'go-client/go.sum')
 
 process.env['PATH'] = [process.env['PATH'], BIN].join(delimiter)
+
+/** Options for tap: skips tests that need one of these folders. */
+export const needsSdks = (folder: string) =>
+  ({ skip: existsSync(folder) ? false : 'the SDKs are not installed: npm run test:setup -- --all' })
 
 /** Whether a program is in the path. */
 export function exists (program: string): boolean {

@@ -1,11 +1,11 @@
 /** The SDKs of model hosts connect to the service and convert its tools for their models, without losing anything. */
 import { execFile } from 'node:child_process'
-import { copyFileSync, existsSync, symlinkSync } from 'node:fs'
+import { copyFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { ROOT } from '../support/paths.ts'
-import { nodeSdks, pythonSdks } from '../support/programs.ts'
+import { needsSdks, nodeSdks, pythonSdks } from '../support/programs.ts'
 import { temporaryFolder } from '../support/run.ts'
 import { buildTestApp, CALLER } from '../support/service.ts'
 
@@ -26,8 +26,6 @@ const url = `${await app.listen({ port: 0, host: '127.0.0.1' })}/mcp`
 const published = app.tools.list(CALLER.principal).map(({ name, inputSchema }) =>
   ({ name, properties: (inputSchema as Required<Schema>).properties }))
 
-const needs = (sdks: string) =>
-  ({ skip: existsSync(sdks) ? false : 'the SDKs are not installed: npm run test:setup -- --all' })
 const converter = (name: string) => join(ROOT, 'tests/support/converters', name)
 
 /** Runs a converter without the credentials and proxies of the machine. */
@@ -62,7 +60,7 @@ function check (t: Test, converted: Converted, mode: 'strict for all' | 'strict 
   }
 }
 
-t.test('SDKs from npm', needs(nodeSdks), async t => {
+t.test('SDKs from npm', needsSdks(nodeSdks), async t => {
   const dir = temporaryFolder(t)
   copyFileSync(converter('convert.mjs'), join(dir, 'convert.mjs'))
   symlinkSync(join(nodeSdks, 'node_modules'), join(dir, 'node_modules'))
@@ -78,7 +76,7 @@ t.test('SDKs from npm', needs(nodeSdks), async t => {
   }
 })
 
-t.test('SDKs from PyPI', needs(pythonSdks), async t => {
+t.test('SDKs from PyPI', needsSdks(pythonSdks), async t => {
   const converted = await convert(join(pythonSdks, 'bin/python'), converter('convert.py'))
   for (const [sdk, mode] of [
     ['google-genai', 'not strict'],

@@ -33,13 +33,22 @@ t.test('the SDK\'s client discovers everything and signs in with PKCE', async t 
     code_challenge_method: 'S256',
     code_challenge: /^[\w-]{43}$/,
     resource: url,
-    scope: SCOPE,
+    scope: `${SCOPE} offline_access`,
+    prompt: 'consent',
   })
 
   await first.transport.finishAuth(await signIn(authorizationUrl() as URL))
   const client = await (await connect()).connected
   const { structuredContent } = await client.callTool({ name: 'whoami', arguments: {} })
   t.match(structuredContent, { subject: ACCOUNT, issuer: idp.issuer, method: 'oidc' })
+
+  t.test('and stays signed in when the access token expires, with its refresh token', async t => {
+    user.expire()
+    const before = idp.requests.length
+    const later = await (await connect()).connected
+    t.match((await later.callTool({ name: 'whoami', arguments: {} })).structuredContent, { subject: ACCOUNT })
+    t.strictSame(idp.requests.slice(before).filter(path => /^\/(auth|token|reg)/.test(path)), ['/token'])
+  })
 })
 
 /** A user of the client: stores what the provider interface asks for, and records where sign-in starts. */
@@ -54,7 +63,7 @@ function newUser () {
     clientMetadata: {
       client_name: 'test',
       redirect_uris: [CALLBACK],
-      grant_types: ['authorization_code'],
+      grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
       token_endpoint_auth_method: 'none',
       application_type: 'native',
@@ -69,7 +78,8 @@ function newUser () {
     saveDiscoveryState: saved => { discovered = saved },
     discoveryState: () => discovered,
   }
-  return { provider, authorizationUrl: () => url }
+  const expire = () => { if (tokens) tokens = { ...tokens, access_token: 'expired' } }
+  return { provider, authorizationUrl: () => url, expire }
 }
 
 /** Does what a browser does: follows redirects, with cookies, until the callback. */
