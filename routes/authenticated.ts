@@ -17,7 +17,8 @@ export default async function authenticated (app: FastifyInstance) {
   app.setErrorHandler(async (error: FastifyError, request, reply) => {
     const { statusCode = 500, code } = error
     request.log.debug({ statusCode, code }, 'a request was refused')
-    if (statusCode >= 500) request.log.error({ err: error }, 'a request failed')
+    // An issuer that fails is logged where that is noticed: once, with its code and status.
+    if (statusCode >= 500 && !(error instanceof Unverifiable)) request.log.error({ err: error }, 'a request failed')
     const bearer = challenge(error, app)
     if (bearer !== undefined) reply.header('www-authenticate', bearer)
     if (statusCode === 503 && !reply.hasHeader('retry-after')) reply.header('retry-after', RETRY_AFTER_S)

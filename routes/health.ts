@@ -4,7 +4,7 @@ import packageJson from '../package.json' with { type: 'json' }
 /**
  * `GET /healthz`: 200 while the process can serve, with the state of its dependencies. `GET /readyz`: 200 once the
  * mirror is loaded; 503 with the reason before that, and while the mirror is older than `MAX_STALENESS`. Neither
- * contacts etcd or a broker.
+ * contacts etcd, a broker or an issuer.
  */
 export default async function health (app: FastifyInstance) {
   const { maxStalenessMs } = app.config
@@ -32,6 +32,7 @@ export default async function health (app: FastifyInstance) {
         },
         brokers: { state: brokerMetrics.state },
         audit: app.audit.state,
+        ...app.tokenIssuers.length > 0 && { issuers: app.tokenIssuers.map(({ state }) => state) },
       },
     }
   })

@@ -184,6 +184,9 @@ is doubled.
   "OIDC_ADVERTISED_SCOPE" $mcp.auth.oidc.advertisedScope
   "OIDC_ID_TOKEN_ISSUERS" $mcp.auth.oidc.idTokenIssuers
   "OIDC_MAX_TOKEN_LIFETIME" $mcp.auth.oidc.maxTokenLifetime
+  "OIDC_JWKS_URL" $mcp.auth.oidc.jwksURLs
+  "OIDC_INTROSPECTION_URL" $mcp.auth.oidc.introspectionURL
+  "OIDC_ALLOW_HTTP" $mcp.auth.oidc.allowHTTP
   "OIDC_CLIENT_ID" $mcp.auth.oidc.clientId
   "AUTH_JWKS_ISSUER" $mcp.auth.jwks.issuer
   "ENVIRONMENT" $mcp.environment
@@ -289,7 +292,7 @@ Settings passed as files, as a JSON array of objects: `variable`, the setting; `
 {{- range splitList "," (default "" $mcp.metrics.brokerMetricsURL | replace " " "") -}}
 {{- $destinations = append $destinations (dict "url" (ternary "http://broker:9093" . (eq . "auto"))) -}}
 {{- end -}}
-{{- range concat $mcp.auth.oidc.issuers $mcp.audit.sinks -}}
+{{- range concat $mcp.auth.oidc.issuers $mcp.auth.oidc.jwksURLs (list $mcp.auth.oidc.introspectionURL) $mcp.audit.sinks -}}
 {{- $destinations = append $destinations (dict "url" .) -}}
 {{- end -}}
 {{- range $mcp.extraEnv -}}

@@ -8,7 +8,7 @@ import { variableOf } from '../config/schema.ts'
 import { reveal } from '../config/secret.ts'
 import { clientCertificate } from '../tls.ts'
 import { bearerToken } from './bearer.ts'
-import { Issuer } from './issuer.ts'
+import { Issuer, type IssuerState } from './issuer.ts'
 import {
   checkIntrospected, type Claims, type Expectations, LEEWAY_S, missing, NOT_A_JWT, verifyJwt
 } from './jwt.ts'
@@ -26,6 +26,8 @@ declare module 'fastify' {
      * @throws {Unauthenticated} {Unverifiable}
      */
     authenticate: (request: FastifyRequest, throttle?: Throttle) => Promise<Principal>
+    /** The issuers that verify tokens over the network, in the mode `oidc`. */
+    readonly tokenIssuers: { readonly state: IssuerState }[]
   }
   interface FastifyRequest {
     /** The caller; null on routes without authentication. */
@@ -56,6 +58,7 @@ interface VerifiedClaims {
 export default fp(async function auth (app) {
   const closing = new AbortController()
   app.addHook('onClose', async () => closing.abort())
+  app.decorate('tokenIssuers', [])
   const authenticateToken = await tokenAuthentication(app, closing.signal)
   const requiresCertificate = app.config.tls?.clientCaFile !== undefined
 
@@ -88,9 +91,16 @@ function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): Aut
   const expectations = expectationsOf(app, auth)
   const { introspection } = auth
   const client = introspection && { id: introspection.clientId, secret: reveal(introspection.clientSecret) }
-  const issuers = auth.issuers.map(identifier =>
-    new Issuer(identifier, { client, onKeysChange: forgetTokens, log: app.log })
+  const issuers = auth.issuers.map((identifier, index) =>
+    new Issuer(identifier, {
+      client,
+      jwksUrl: auth.jwksUrls[index],
+      introspectionUrl: index === 0 ? introspection?.url : undefined,
+      onKeysChange: forgetTokens,
+      log: app.log,
+    })
   )
+  app.tokenIssuers.push(...issuers)
   for (const issuer of issuers) void issuer.follow(signal)
   return authenticateToken
 

@@ -1,12 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
-import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, type RemoteJWKSet } from 'jose'
+import {
+  createRemoteJWKSet, customFetch, errors, type JWTPayload, type JWTVerifyGetKey, type RemoteJWKSet
+} from 'jose'
 import {
   allowInsecureRequests,
   type ClientAuth,
   ClientSecretBasic,
   ClientSecretPost,
-  type Configuration,
+  Configuration,
   discovery,
   None,
   ResponseBodyError,
@@ -16,6 +18,7 @@ import {
 import { Unauthenticated, Unverifiable } from '../../errors.ts'
 import { isConfidential } from '../../lib/address.ts'
 import { quote } from '../../lib/printable.ts'
+import { variableOf } from '../config/schema.ts'
 
 const REQUEST_TIMEOUT_MS = 5_000
 /** Also how long a key is accepted after the issuer has withdrawn it. */
@@ -28,23 +31,38 @@ const MAX_RETRY_MS = 30_000
 const INTROSPECTION_PAUSE_MS = 1_000
 /** Of opaque tokens, which issuers keep short. Longer ones would be answered with an error of the issuer's server. */
 const MAX_OPAQUE_LENGTH = 8_192
+/** Errors of an introspection that are about the client as which the service asks. */
+const ABOUT_THE_CLIENT = new Set(['invalid_client', 'unauthorized_client'])
 /** Statuses below 500 that are about the service, its credentials or its rate, and not about the token. */
 const ABOUT_THE_SERVICE = new Set([401, 403, 407, 408, 429])
 
 interface Options {
   /** The client that introspects opaque tokens. */
   client?: { id: string, secret: string } | undefined
+  /** Where the keys are. Then nothing is discovered. */
+  jwksUrl?: string | undefined
+  /** Where opaque tokens are introspected, in place of the endpoint that the issuer names. */
+  introspectionUrl?: string | undefined
   /** Called when the issuer has published other keys than before. */
   onKeysChange: () => void
   log: FastifyBaseLogger
 }
 
-/** What discovery has found out: the issuer's endpoints and its keys. */
-interface Discovered { server: Configuration, jwks: RemoteJWKSet }
+/** The issuer's keys, and its endpoints, of which only that for introspection is used. */
+interface Discovered { server: Configuration | undefined, jwks: RemoteJWKSet }
+
+/** Whether an issuer answers. Reasons contain codes and statuses, but no addresses. */
+export interface IssuerState {
+  issuer: string
+  state: 'connecting' | 'reachable' | 'unreachable'
+  reason?: string
+  /** The last introspection that was about the service; absent if none failed since. */
+  introspection?: { state: 'failing', reason: string }
+}
 
 /**
- * A token issuer, known through its discovery document. While it is unreachable, its last keys stay in use. Until it
- * has been reached once, none of its tokens can be verified.
+ * A token issuer, known through its discovery document or its configured addresses. While it is unreachable, its last
+ * keys stay in use. Until it has been reached once, none of its tokens can be verified.
  */
 export class Issuer {
   readonly identifier: string
@@ -53,11 +71,27 @@ export class Issuer {
   #refreshing: Promise<void> | undefined
   #refreshedAtMs = -Infinity
   #reachable: boolean | undefined
+  #failure: Failure | undefined
+  #introspectionFailure: Failure | undefined
+  /** The status of the last answer to a request for keys, which the errors of jose lack. */
+  #keysStatus: number | undefined
   #unansweredAtMs = -Infinity
 
   constructor (identifier: string, options: Options) {
     this.identifier = identifier
     this.#options = options
+  }
+
+  get state (): IssuerState {
+    const state = this.#reachable === undefined ? 'connecting' : this.#reachable ? 'reachable' : 'unreachable'
+    return {
+      issuer: this.identifier,
+      state,
+      ...this.#failure && { reason: summaryOf(this.#failure) },
+      ...this.#introspectionFailure && {
+        introspection: { state: 'failing' as const, reason: summaryOf(this.#introspectionFailure) },
+      },
+    }
   }
 
   /** Discovers the issuer and keeps its keys current, until the signal aborts. */
@@ -95,22 +129,26 @@ export class Issuer {
       )
     }
     const { server } = await this.#known()
-    if (server.serverMetadata().introspection_endpoint === undefined) return undefined
+    if (server?.serverMetadata().introspection_endpoint === undefined) return undefined
     if (performance.now() - this.#unansweredAtMs < INTROSPECTION_PAUSE_MS) {
       throw new Unverifiable('its issuer does not answer')
     }
     try {
       const { active, ...claims } = await tokenIntrospection(server, token, { token_type_hint: 'access_token' })
+      this.#introspectionFailure = undefined
       return active ? claims as JWTPayload : undefined
     } catch (error) {
-      const status = statusOf(error)
-      const aboutToken = status !== undefined && !ABOUT_THE_SERVICE.has(status) &&
+      const failure = failureOf(error)
+      const { status, refusesClient } = failure
+      const aboutToken = status !== undefined && !refusesClient && !ABOUT_THE_SERVICE.has(status) &&
         (status < 300 || (status >= 400 && status < 500))
+      this.#introspectionFailure = aboutToken ? undefined : failure
       this.#options.log[aboutToken ? 'info' : 'warn'](
-        { issuer: this.identifier, status, reason: reasonOf(error) },
-        'a token could not be introspected'
+        { issuer: this.identifier, ...detailsOf(failure) },
+        refusesClient ? CLIENT_REFUSED : 'a token could not be introspected'
       )
       if (aboutToken) throw new Unauthenticated('the token is not understood by its issuer', 'invalid_token')
+      if (refusesClient) throw new Unverifiable('its issuer refuses the client credentials of this service')
       if (status !== undefined) throw new Unverifiable('its issuer answers with an error')
       this.#unansweredAtMs = performance.now()
       throw new Unverifiable('its issuer does not answer')
@@ -138,6 +176,7 @@ export class Issuer {
   async #load (): Promise<void> {
     const { log, onKeysChange } = this.#options
     this.#refreshedAtMs = performance.now()
+    this.#keysStatus = undefined
     try {
       this.#discovered ??= await this.#discover()
       const { jwks } = this.#discovered
@@ -146,15 +185,36 @@ export class Issuer {
       if (before !== undefined && JSON.stringify(jwks.jwks()) !== before) onKeysChange()
       if (!this.#reachable) log.info({ issuer: this.identifier }, 'the token issuer has been reached')
       this.#reachable = true
+      this.#failure = undefined
     } catch (error) {
-      if (this.#reachable !== false) {
-        log.warn({ issuer: this.identifier, reason: reasonOf(error) }, 'the token issuer cannot be reached')
+      const failure = failureOf(error)
+      if (this.#keysStatus !== undefined && this.#keysStatus !== 200) failure.status = this.#keysStatus
+      const last = this.#failure
+      // Again if it fails in another way.
+      if (!last || failure.code !== last.code || failure.status !== last.status) {
+        log.warn({ issuer: this.identifier, ...detailsOf(failure) }, 'the token issuer cannot be reached')
       }
+      this.#failure = failure
       this.#reachable = false
     }
   }
 
   async #discover (): Promise<Discovered> {
+    const { jwksUrl, introspectionUrl } = this.#options
+    if (jwksUrl !== undefined) {
+      return {
+        server: introspectionUrl === undefined ? undefined : this.#introspectionAt(introspectionUrl),
+        jwks: this.#keysAt(jwksUrl),
+      }
+    }
+    const { server, jwksUri } = await this.#discoverServer()
+    return {
+      server: introspectionUrl === undefined ? server : this.#introspectionAt(introspectionUrl, server),
+      jwks: this.#keysAt(jwksUri),
+    }
+  }
+
+  async #discoverServer (): Promise<{ server: Configuration, jwksUri: string }> {
     const url = new URL(this.identifier)
     const { client } = this.#options
     const options = {
@@ -176,14 +236,85 @@ export class Issuer {
       throw new Error(`it identifies itself as ${quote(issuer)}: set KAFSCALE_MCP_OIDC_ISSUER to exactly that`)
     }
     if (jwksUri === undefined || !isConfidential(jwksUri)) throw new Error('its metadata has no https URL of its keys')
+    return { server, jwksUri }
+  }
+
+  #keysAt (url: string): RemoteJWKSet {
     // This class decides when to reload. jose itself would after each failure, and would drop the keys that it has.
-    const jwks = createRemoteJWKSet(new URL(jwksUri), {
+    return createRemoteJWKSet(new URL(url), {
       timeoutDuration: REQUEST_TIMEOUT_MS,
       cooldownDuration: Infinity,
       cacheMaxAge: Infinity,
+      [customFetch]: async (url, options) => {
+        const response = await fetch(url, options)
+        this.#keysStatus = response.status
+        return response
+      },
     })
-    return { server, jwks }
   }
+
+  /** An issuer with this endpoint for introspection, which need not be https. */
+  #introspectionAt (url: string, discovered?: Configuration): Configuration {
+    const { client } = this.#options
+    const known = discovered?.serverMetadata()
+    const methods = known?.introspection_endpoint_auth_methods_supported ?? known?.token_endpoint_auth_methods_supported
+    const metadata = {
+      issuer: this.identifier,
+      introspection_endpoint: url,
+      ...methods && { introspection_endpoint_auth_methods_supported: methods },
+    }
+    const auth = client ? clientSecret(client.secret) : None()
+    const server = new Configuration(metadata, client?.id ?? 'kafscale-mcp', undefined, auth)
+    server.timeout = REQUEST_TIMEOUT_MS / 1_000
+    if (new URL(url).protocol === 'http:') allowInsecureRequests(server)
+    return server
+  }
+}
+
+const CLIENT_REFUSED = 'the token issuer refuses the client credentials of the service: ' +
+  `${variableOf('oidcClientId')} or ${variableOf('oidcClientSecret')} is wrong`
+
+/** How a request to an issuer failed. */
+interface Failure {
+  /** Of the answer; undefined when there was none, or not all of it. */
+  status: number | undefined
+  /** Of the network or TLS, such as `ECONNREFUSED`, or of OAuth, such as `invalid_client`. */
+  code: string | undefined
+  reason: string
+  /** Whether the issuer refuses the service's own client. */
+  refusesClient: boolean
+}
+
+function failureOf (error: unknown): Failure {
+  const status = statusOf(error)
+  const code = codeOf(error)
+  const refusesClient = status !== undefined && (status === 401 || (code !== undefined && ABOUT_THE_CLIENT.has(code)))
+  return { status, code, reason: reasonOf(error), refusesClient }
+}
+
+/** What the log shows of a failure. */
+function detailsOf ({ status, code, reason }: Failure) {
+  return { ...code !== undefined && { code }, ...status !== undefined && { status }, reason }
+}
+
+/** A failure in one sentence, without addresses. */
+function summaryOf ({ status, code, refusesClient }: Failure): string {
+  if (refusesClient) return CLIENT_REFUSED
+  if (status !== undefined && status !== 200) return `the token issuer answers with HTTP ${status}`
+  if (status === 200) return 'the answer of the token issuer is not valid: the log contains the reason'
+  return `the token issuer cannot be reached${code === undefined ? '' : `: ${code}`}`
+}
+
+/** The most specific code of an error: that of its last cause, or that of an answer in OAuth. */
+function codeOf (error: unknown): string | undefined {
+  if (error instanceof ResponseBodyError) return error.error
+  let found: string | undefined
+  for (let each = error; each instanceof Error; each = each.cause) {
+    const { code, name } = each as Error & { code?: unknown }
+    if (typeof code === 'string') found = code
+    else if (name === 'TimeoutError') found = 'TIMEOUT'
+  }
+  return found
 }
 
 /** HTTP Basic, which RFC 6749 requires servers to support, unless the server's metadata says that it does not. */

@@ -1,6 +1,6 @@
 import { type Address, formatAddress, isConfidential } from '../../lib/address.ts'
 import { type AuthMode, type SettingKey, type Settings, variableOf } from './schema.ts'
-import type { Secret } from './secret.ts'
+import { quoteValue, type Secret } from './secret.ts'
 
 /** How callers authenticate, with what that mode needs. */
 export type AuthConfig = OidcConfig | JwksConfig | StaticTokenConfig | NoAuthConfig
@@ -17,8 +17,17 @@ interface AccessTokenConfig {
 export interface OidcConfig extends AccessTokenConfig {
   readonly mode: 'oidc'
   readonly issuers: readonly string[]
+  /** Where the keys of the first issuers are, in their order. Those of the others are discovered. */
+  readonly jwksUrls: readonly string[]
   /** The client that introspects opaque tokens at the first issuer. Without one, opaque tokens are refused. */
-  readonly introspection: { readonly clientId: string, readonly clientSecret: Secret } | undefined
+  readonly introspection: Introspection | undefined
+}
+
+interface Introspection {
+  readonly clientId: string
+  readonly clientSecret: Secret
+  /** Undefined: discovered. */
+  readonly url?: string | undefined
 }
 
 export interface JwksConfig extends AccessTokenConfig {
@@ -44,7 +53,10 @@ interface NoAuthConfig { readonly mode: 'none' }
 
 /** The settings that a mode requires, and the others that only it uses. */
 export const MODE_SETTINGS: Readonly<Record<AuthMode, { required: SettingKey[], optional: SettingKey[] }>> = {
-  oidc: { required: ['oidcIssuer'], optional: ['oidcClientId', 'oidcClientSecret'] },
+  oidc: {
+    required: ['oidcIssuer'],
+    optional: ['oidcClientId', 'oidcClientSecret', 'oidcJwksUrl', 'oidcIntrospectionUrl'],
+  },
   jwks: { required: ['authJwksFile', 'authJwksIssuer'], optional: [] },
   token: { required: ['authToken'], optional: [] },
   none: { required: [], optional: [] },
@@ -72,8 +84,9 @@ export function authConfigOf (mode: AuthMode, settings: Settings): AuthConfig | 
   const accessTokens = { audiences, maxTokenLifetimeMs, idTokenIssuers: settings.oidcIdTokenIssuers ?? [] }
   switch (mode) {
     case 'oidc': {
-      const introspection = clientId !== undefined && clientSecret ? { clientId, clientSecret } : undefined
-      return issuers && { mode, issuers, introspection, ...accessTokens }
+      const { oidcJwksUrl: jwksUrls = [], oidcIntrospectionUrl: url } = settings
+      const introspection = clientId !== undefined && clientSecret ? { clientId, clientSecret, url } : undefined
+      return issuers && { mode, issuers, jwksUrls, introspection, ...accessTokens }
     }
     case 'jwks':
       return file !== undefined && issuer !== undefined
@@ -93,8 +106,9 @@ export function scopesOf ({ oidcScope: observe, oidcAdvertisedScope: advertised 
 /** What is valid about authentication but probably not intended. */
 export function authWarnings (
   mode: AuthMode,
-  { httpAddr, publicUrl, oidcIdTokenIssuers = [], oidcMaxTokenLifetimeMs }: Partial<Settings>
+  settings: Partial<Settings>
 ): string[] {
+  const { httpAddr, publicUrl, oidcIdTokenIssuers = [], oidcMaxTokenLifetimeMs } = settings
   if (mode === 'none') return []
   const found = []
   if (mode === 'token') {
@@ -107,6 +121,13 @@ export function authWarnings (
     found.push(
       `${variableOf('oidcMaxTokenLifetimeMs')} is 0: tokens are accepted however long they are valid, and a JWT ` +
       'cannot be revoked; set it to the longest lifetime that your issuer uses'
+    )
+  }
+  for (const { key, url } of internalUrls(settings)) {
+    if (isConfidential(url)) continue
+    found.push(
+      `${variableOf(key)} contains ${quoteValue(url)}, which is plain http: whoever can change the traffic to it can ` +
+      'make the service accept any token, and can read the client secret'
     )
   }
   if (oidcIdTokenIssuers.length > 0) {
@@ -125,6 +146,14 @@ export function authWarnings (
     )
   }
   return found
+}
+
+/** The internal addresses of issuers, with their settings. */
+export function internalUrls ({ oidcJwksUrl = [], oidcIntrospectionUrl }: Partial<Settings>) {
+  return [
+    ...oidcJwksUrl.map(url => ({ key: 'oidcJwksUrl' as const, url })),
+    ...oidcIntrospectionUrl === undefined ? [] : [{ key: 'oidcIntrospectionUrl' as const, url: oidcIntrospectionUrl }],
+  ]
 }
 
 /** Whether an address stands for all addresses of the machine. */

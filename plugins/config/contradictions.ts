@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
-import { formatAddress, isLoopback } from '../../lib/address.ts'
-import { configuredModes, MODE_SETTINGS } from './auth.ts'
+import { formatAddress, isConfidential, isLoopback } from '../../lib/address.ts'
+import { configuredModes, internalUrls, MODE_SETTINGS } from './auth.ts'
 import { readCertificate, readPrivateKey } from './parsers.ts'
 import { type AuthMode, type SettingKey, type Settings, variableOf } from './schema.ts'
 import { quoteValue } from './secret.ts'
@@ -26,6 +26,7 @@ export function contradictions (settings: Partial<Settings>, mode: AuthMode): Co
     ...incompleteMode(settings, mode),
     ...unpaired(settings, 'oidcClientId', 'oidcClientSecret'),
     ...unknownIssuers(settings),
+    ...internalAddresses(settings),
     ...unpaired(settings, 'tlsCertFile', 'tlsKeyFile'),
     ...unusedClientCa(settings),
     ...exposed(settings, mode),
@@ -119,6 +120,39 @@ function unknownIssuers ({ oidcIdTokenIssuers = [], oidcIssuer = [], authJwksIss
       message: `${variableOf('oidcIdTokenIssuers')} contains ${quoteValue(issuer)}: expected issuers that ` +
         `${variableOf('oidcIssuer')} names in the same spelling`,
     }))
+}
+
+function internalAddresses (settings: Partial<Settings>): Contradiction[] {
+  const { oidcIssuer, oidcJwksUrl = [], oidcIntrospectionUrl, oidcClientId, oidcAllowHttp } = settings
+  const found = internalUrls(settings).filter(({ url }) => oidcAllowHttp !== 'true' && !isConfidential(url))
+    .map(({ key, url }): Contradiction => ({
+      about: [key, 'oidcAllowHttp'],
+      message: `${variableOf(key)} contains ${quoteValue(url)}: expected https URLs, or ` +
+        `${variableOf('oidcAllowHttp')}=true, since others can read and change what is sent over plain http`,
+    }))
+  if (oidcIssuer && oidcJwksUrl.length > oidcIssuer.length) {
+    found.push({
+      about: ['oidcJwksUrl', 'oidcIssuer'],
+      message: `${variableOf('oidcJwksUrl')} has ${oidcJwksUrl.length} URLs and ${variableOf('oidcIssuer')} has ` +
+        `${oidcIssuer.length}: expected at most one URL for each issuer, in the same order`,
+    })
+  }
+  if (oidcIntrospectionUrl !== undefined && oidcClientId === undefined) {
+    found.push({
+      about: ['oidcIntrospectionUrl', 'oidcClientId'],
+      message: `${variableOf('oidcIntrospectionUrl')} is set and ${variableOf('oidcClientId')} is not: ` +
+        'expected both, since the issuer introspects tokens only for a client',
+    })
+  }
+  if (oidcJwksUrl.length > 0 && oidcClientId !== undefined && oidcIntrospectionUrl === undefined) {
+    found.push({
+      about: ['oidcJwksUrl', 'oidcClientId', 'oidcIntrospectionUrl'],
+      message: `${variableOf('oidcJwksUrl')} and ${variableOf('oidcClientId')} are set and ` +
+        `${variableOf('oidcIntrospectionUrl')} is not: expected all three, since nothing is discovered of an issuer ` +
+        'whose keys have a URL',
+    })
+  }
+  return found
 }
 
 function unusedClientCa ({ tlsClientCaFile, tlsCertFile }: Partial<Settings>): Contradiction[] {

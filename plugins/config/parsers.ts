@@ -127,6 +127,13 @@ export function parseIssuer (text: string): string {
   return text
 }
 
+/** The URL of an endpoint of an issuer, unchanged. Plain http requires another setting. */
+export function parseEndpointUrl (text: string): string {
+  const url = parseUrl(text, 'URLs such as https://keycloak.id.svc/realms/main/protocol/openid-connect/certs')
+  if (url.hash !== '') throw new Error('URLs without a fragment')
+  return text
+}
+
 /** One OAuth scope, in the characters of RFC 6749, section 3.3. */
 export function parseScope (text: string): string {
   if (!/^[\x21\x23-\x5b\x5d-\x7e]+$/.test(text)) throw new Error('one scope: visible ASCII without " and \\')

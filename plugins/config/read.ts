@@ -21,6 +21,7 @@ type GroupedKey =
   | 'authMode' | 'authJwksFile' | 'authJwksIssuer' | 'authToken'
   | 'oidcIssuer' | 'oidcAudience' | 'oidcMaxTokenLifetimeMs' | 'oidcClientId' | 'oidcClientSecret'
   | 'oidcScope' | 'oidcAdvertisedScope' | 'oidcIdTokenIssuers'
+  | 'oidcJwksUrl' | 'oidcIntrospectionUrl' | 'oidcAllowHttp'
   | 'tlsCertFile' | 'tlsKeyFile' | 'tlsClientCaFile'
 
 /** The validated configuration. Durations are in milliseconds. Secrets are opaque: see `Secret`. */
@@ -61,6 +62,9 @@ export function readConfig (env: Environment = process.env): Config {
     oidcScope,
     oidcAdvertisedScope,
     oidcIdTokenIssuers,
+    oidcJwksUrl,
+    oidcIntrospectionUrl,
+    oidcAllowHttp,
     oidcMaxTokenLifetimeMs,
     oidcClientId,
     oidcClientSecret,

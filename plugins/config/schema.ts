@@ -7,6 +7,7 @@ import {
   parseAddressOrOff,
   parseCidr,
   parseEndpoint,
+  parseEndpointUrl,
   parseHost,
   parseHostPattern,
   parseIssuer,
@@ -173,6 +174,22 @@ export const ConfigSchema = {
     meaning: 'Client secret for introspecting opaque tokens',
     secret: true,
     parse: text => new Secret(text),
+  },
+  oidcJwksUrl: {
+    name: 'OIDC_JWKS_URL',
+    meaning: 'Internal URLs of the keys of issuers, comma-separated, in the order of OIDC_ISSUER. Unset: discovered',
+    parse: listOf(parseEndpointUrl),
+  },
+  oidcIntrospectionUrl: {
+    name: 'OIDC_INTROSPECTION_URL',
+    meaning: 'Internal URL at which the first issuer introspects opaque tokens. Unset: discovered',
+    parse: parseEndpointUrl,
+  },
+  oidcAllowHttp: {
+    name: 'OIDC_ALLOW_HTTP',
+    meaning: 'true: OIDC_JWKS_URL and OIDC_INTROSPECTION_URL may be plain http, which others can read and change',
+    default: 'false',
+    parse: oneOf('false', 'true'),
   },
   authJwksFile: {
     name: 'AUTH_JWKS_FILE',

@@ -1,13 +1,27 @@
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import packageJson from '../../package.json' with { type: 'json' }
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
-import { buildSyncedApp, buildTestApp, caughtUp, fill, recordedKeyspace } from '../support/service.ts'
+import {
+  buildSyncedApp, buildTestApp, caughtUp, fill, modern, recordedKeyspace, startService
+} from '../support/service.ts'
 import { waitFor } from '../support/wait-for.ts'
 
 /** An outage is noticed within two probes. */
 const OUTAGE_BOUND_MS = 6_000
 const SYNC_BOUND_MS = 2_000
+
+/** A port on which nothing listens. `fetch` refuses those that are reserved. */
+async function closedPort (): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
 
 async function get (app: FastifyInstance, url: string) {
   const response = await app.inject(url)
@@ -42,6 +56,35 @@ t.test('before the first load, it is alive but not ready, and the reason reveals
   const ready = await get(app, '/readyz')
   t.strictSame(ready, { status: 503, body: { status: 'not ready', reason: health.body.dependencies.etcd.reason } })
   t.notMatch(JSON.stringify([health, ready]), /127\.0\.0\.1/)
+})
+
+t.test('an issuer that cannot be reached is shown, and no request logs it as an error', async t => {
+  const issuer = `http://127.0.0.1:${await closedPort()}/realms/main`
+  const service = startService(t, { KAFSCALE_MCP_OIDC_ISSUER: issuer })
+  const url = await service.url
+  const health = async () => {
+    const response = await fetch(new URL('/healthz', url))
+    return JSON.stringify((await response.json() as { dependencies: { issuers: object } }).dependencies.issuers)
+  }
+  const unreachable = { issuer, state: 'unreachable', reason: 'the token issuer cannot be reached: ECONNREFUSED' }
+  const expected = JSON.stringify([unreachable])
+  await waitFor(async () => await health() === expected || await health(), SYNC_BOUND_MS, 'the issuer is shown')
+  const encoded = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const token = `${encoded({ alg: 'ES256', kid: 'a' })}.${encoded({ iss: issuer })}.AAAA`
+  const { headers, payload } = modern('tools/list')
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { ...headers, authorization: `Bearer ${token}` },
+    body: JSON.stringify(payload),
+  })
+  t.equal(response.status, 503)
+  service.process.kill('SIGTERM')
+  await service.exit
+  const logged = service.output.stderr.trim().split('\n').map(line => JSON.parse(line) as { level: number })
+  t.match(logged.filter(line => JSON.stringify(line).includes('the token issuer cannot be reached')), [
+    { level: 40, code: 'ECONNREFUSED', issuer },
+  ])
+  t.strictSame(logged.filter(({ level }) => level >= 50), [])
 })
 
 t.test('with a running etcd', needsEtcd(), async t => {

@@ -21,7 +21,7 @@ export interface Options {
 }
 
 export function oidc (issuers: string[], more: Partial<OidcConfig> = {}): AuthConfig {
-  return { mode: 'oidc', issuers, introspection: undefined, ...ACCESS_TOKENS, ...more }
+  return { mode: 'oidc', issuers, jwksUrls: [], introspection: undefined, ...ACCESS_TOKENS, ...more }
 }
 
 export function jwks (file: string, issuer: string): AuthConfig {

@@ -14,16 +14,19 @@ const now = () => Math.floor(Date.now() / 1_000)
 /** Starts an issuer with the given metadata, discovery path and introspection answer, and a service that trusts it. */
 async function startIssuer (
   t: Test,
-  { metadata = {}, discovery = '/.well-known/openid-configuration', introspection, answerIntrospection }: {
+  { metadata = {}, discovery = '/.well-known/openid-configuration', introspection, answerIntrospection, internal }: {
     metadata?: object
     discovery?: string
     introspection?: object
     /** Responds to introspections in place of `introspection`. */
     answerIntrospection?: (response: ServerResponse, body: string) => unknown
+    /** The service is given the addresses of the keys, of introspection or of both, and this name of the issuer. */
+    internal?: { name: string, keys?: boolean, introspection?: boolean }
   } = {}
 ) {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519')
   const asked: { authorization: string | undefined, body: string }[] = []
+  const requests: string[] = []
   const answers: Record<string, () => object | undefined> = {
     [discovery]: () => ({
       issuer,
@@ -35,6 +38,7 @@ async function startIssuer (
     '/introspect': () => introspection,
   }
   const server = createServer(async (request: IncomingMessage, response: ServerResponse) => {
+    requests.push(String(request.url))
     const body = (await request.toArray()).join('')
     if (request.url === '/introspect') {
       asked.push({ authorization: request.headers.authorization, body })
@@ -51,17 +55,23 @@ async function startIssuer (
   })
   const issuer = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const jwks = { keys: [{ ...await exportJWK(publicKey), kid: 'a' }] }
-  const { url, log } = await startAuthApp(t, {
+  const identifier = internal?.name ?? issuer
+  const { app, url, log } = await startAuthApp(t, {
     config: {
-      auth: oidc([issuer], {
+      auth: oidc([identifier], {
         audiences: ['us'],
-        introspection: { clientId: 'id', clientSecret: new Secret('hunter2') },
+        ...internal?.keys && { jwksUrls: [`${issuer}/jwks`] },
+        introspection: {
+          clientId: 'id',
+          clientSecret: new Secret('hunter2'),
+          ...internal?.introspection && { url: `${issuer}/introspect` },
+        },
       }),
     },
   })
-  const token = await new SignJWT({ iss: issuer, aud: 'us', sub: 'alice', iat: now(), exp: now() + 60 })
+  const token = await new SignJWT({ iss: identifier, aud: 'us', sub: 'alice', iat: now(), exp: now() + 60 })
     .setProtectedHeader({ alg: 'EdDSA', kid: 'a' }).sign(privateKey)
-  return { url, log, token, asked, issuer }
+  return { app, url, log, token, asked, issuer, requests }
 }
 
 t.test('an issuer with RFC 8414 metadata only is discovered', async t => {
@@ -84,6 +94,115 @@ t.test('an issuer that identifies itself differently is refused', async t => {
 })
 
 const inactive = { active: false }
+const active = { active: true, sub: 'alice', aud: 'us', exp: now() + 3_000, iat: now() }
+
+t.test('an issuer with internal addresses is not discovered', async t => {
+  const name = 'https://id.invalid/realms/main'
+  const { url, token, requests, asked, app } = await startIssuer(t, {
+    internal: { name, keys: true, introspection: true },
+    introspection: active,
+  })
+  t.match(await ask(url, token), { status: 200, principal: { issuer: name, subject: 'alice' } })
+  t.match(await ask(url, 'opaque'), { status: 200, principal: { issuer: name, subject: 'alice' } })
+  t.strictSame(asked.map(({ authorization }) => authorization), [`Basic ${btoa('id:hunter2')}`])
+  t.strictSame(requests, ['/jwks', '/introspect'])
+  t.strictSame(app.tokenIssuers.map(({ state }) => state), [{ issuer: name, state: 'reachable' }])
+})
+
+t.test('an internal address replaces the discovered one', async t => {
+  const provider = await startIssuer(t, {
+    metadata: { introspection_endpoint_auth_methods_supported: ['client_secret_post'] },
+  })
+  const { issuer } = provider
+  const { url } = await startAuthApp(t, {
+    config: {
+      auth: oidc([issuer], {
+        audiences: ['us'],
+        introspection: { clientId: 'id', clientSecret: new Secret('hunter2'), url: `${issuer}/internal` },
+      }),
+    },
+  })
+  t.equal((await ask(url, provider.token)).status, 200)
+  await ask(url, 'opaque')
+  t.ok(provider.requests.includes('/internal'))
+  t.notOk(provider.requests.includes('/introspect'))
+})
+
+t.test('issuers without an internal address are discovered', async t => {
+  const internal = await startIssuer(t, { internal: { name: 'https://id.invalid', keys: true } })
+  const discovered = await startIssuer(t)
+  const { url } = await startAuthApp(t, {
+    config: {
+      auth: oidc(['https://id.invalid', discovered.issuer], {
+        audiences: ['us'],
+        jwksUrls: [`${internal.issuer}/jwks`],
+      }),
+    },
+  })
+  t.equal((await ask(url, internal.token)).status, 200)
+  t.equal((await ask(url, discovered.token)).status, 200)
+})
+
+/** The lines of a log with a message, parsed. */
+const lines = (log: string, message: string) =>
+  log.trim().split('\n').map(line => JSON.parse(line) as Record<string, unknown>)
+    .filter(({ msg }) => String(msg).includes(message))
+
+t.test('a wrong client secret is reported as exactly that', async t => {
+  const json = { 'content-type': 'application/json' }
+  const answers: [code: string | undefined, status: number, answer: (response: ServerResponse) => unknown][] = [
+    ['invalid_client', 401, response => response.writeHead(401, json).end('{"error":"invalid_client"}')],
+    ['unauthorized_client', 400, response => response.writeHead(400, json).end('{"error":"unauthorized_client"}')],
+    ['invalid_client', 400, response => response.writeHead(400, json).end('{"error":"invalid_client"}')],
+    [undefined, 401, response => response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end()],
+  ]
+  for (const [code, status, answer] of answers) {
+    const { url, log, app } = await startIssuer(t, { answerIntrospection: answer })
+    t.match(await ask(url, 'opaque'), {
+      status: 503,
+      challenge: null,
+      message: /its issuer refuses the client credentials of this service/,
+    })
+    const reason = 'the token issuer refuses the client credentials of the service: ' +
+      'KAFSCALE_MCP_OIDC_CLIENT_ID or KAFSCALE_MCP_OIDC_CLIENT_SECRET is wrong'
+    const [line, ...more] = lines(log(), reason)
+    t.match(line, { level: 40, status, ...code !== undefined && { code } })
+    t.equal(more.length, 0)
+    t.match(app.tokenIssuers[0]?.state, { state: 'reachable', introspection: { state: 'failing', reason } })
+    t.notMatch(log(), /hunter2|opaque/)
+  }
+})
+
+t.test('what fails at an issuer is logged with its code and status', async t => {
+  const started = async (respond?: (path: string, response: ServerResponse) => void) => {
+    const server = createServer((request, response) => respond?.(String(request.url), response))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const issuer = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    if (!respond) server.close()
+    t.teardown(() => server.close())
+    const { url, log, app } = await startAuthApp(t, { config: { auth: oidc([issuer]) } })
+    const missing = 'the token issuer cannot be reached'
+    await waitFor(() => log().includes(missing) || log(), 5_000, missing)
+    t.match(await ask(url, `${btoa('{"alg":"ES256"}')}.${btoa(JSON.stringify({ iss: issuer }))}.x`), { status: 401 })
+    return { line: lines(log(), missing)[0], state: app.tokenIssuers[0]?.state, issuer }
+  }
+  const refused = await started()
+  t.match(refused.line, { level: 40, code: 'ECONNREFUSED', issuer: refused.issuer })
+  t.strictSame(refused.state, {
+    issuer: refused.issuer, state: 'unreachable', reason: 'the token issuer cannot be reached: ECONNREFUSED',
+  })
+  const failing = await started((_, response) => response.writeHead(502).end())
+  t.match(failing.line, { level: 40, status: 502 })
+  t.match(failing.state, { state: 'unreachable', reason: 'the token issuer answers with HTTP 502' })
+  const withoutKeys = await started((path, response) => {
+    const { host } = response.req.headers
+    if (path === '/jwks') response.writeHead(403).end()
+    else response.end(JSON.stringify({ issuer: `http://${host}`, jwks_uri: `http://${host}/jwks` }))
+  })
+  t.match(withoutKeys.line, { level: 40, status: 403 })
+  t.match(withoutKeys.state, { reason: 'the token issuer answers with HTTP 403' })
+})
 
 t.test('the client authenticates by a method that the issuer supports', async t => {
   const basic = await startIssuer(t, { introspection: inactive })
@@ -177,7 +296,7 @@ t.test('an error about one token holds up no other', async t => {
     ['active as text', response => response.writeHead(200, json).end('{"active":"true"}'), notUnderstood],
     ['201', response => response.writeHead(201, json).end('{"active":true}'), notUnderstood],
     ['302', response => response.writeHead(302, { location: '/' }).end(), anError],
-    ['401', response => response.writeHead(401, { 'www-authenticate': 'Basic' }).end(), anError],
+    ['401', response => response.writeHead(401, { 'www-authenticate': 'Basic' }).end(), { status: 503 }],
     ['403', response => response.writeHead(403, json).end('{"error":"access_denied"}'), anError],
     ['429', response => response.writeHead(429).end(), anError],
     ['500', response => response.writeHead(500, json).end('{"error":"x"}'), anError],

@@ -167,6 +167,11 @@ t.test('what is valid but probably not intended causes a warning', async t => {
   t.strictSame(resolve({ ...OIDC, publicUrl: 'http://mcp.example' }).warnings, [
     'KAFSCALE_MCP_PUBLIC_URL is not https: tokens can be intercepted on the way; serve it over https',
   ])
+  t.match(resolve({ ...OIDC, oidcJwksUrl: ['http://id.svc/jwks'], oidcAllowHttp: 'true' }), {
+    mistakes: [],
+    warnings: [/^KAFSCALE_MCP_OIDC_JWKS_URL contains "http:\/\/id\.svc\/jwks", which is plain http: whoever/],
+  })
+  t.match(resolve({ ...OIDC, oidcJwksUrl: ['http://127.0.0.1/jwks'] }), { mistakes: [], warnings: [] })
   t.match(resolve({ ...OIDC, oidcIdTokenIssuers: OIDC.oidcIssuer }).warnings, [
     /^KAFSCALE_MCP_OIDC_ID_TOKEN_ISSUERS is set: ID tokens of https:\/\/id\.example are accepted as access tokens/,
   ])

@@ -209,6 +209,15 @@ t.test('what each variable accepts', async t => {
     [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientId', 'mcp'],
     [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x' }, 'oidcClientSecret', 'x'],
     [{ ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET_FILE: `${dir}/password` }, 'oidcClientSecret', 'secret'],
+    [{ ...oidc, OIDC_JWKS_URL: 'https://id.svc/certs?a=b , http://127.0.0.1/jwks', OIDC_ISSUER: 'https://a,https://b' },
+      'oidcJwksUrl', ['https://id.svc/certs?a=b', 'http://127.0.0.1/jwks']],
+    [{ ...oidc, OIDC_JWKS_URL: 'http://id.svc/certs', OIDC_ALLOW_HTTP: 'true' }, 'oidcJwksUrl', ['http://id.svc/certs']],
+    [{ ...oidc, OIDC_ALLOW_HTTP: 'true' }, 'oidcAllowHttp', undefined],
+    [
+      { ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x', OIDC_INTROSPECTION_URL: 'https://id.svc/introspect' },
+      'oidcIntrospectionUrl',
+      'https://id.svc/introspect',
+    ],
     [{ AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' }, 'authJwksFile', `${dir}/jwks`],
     [{ AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' }, 'authJwksIssuer', 'ops'],
     [{ AUTH_TOKEN: TOKEN }, 'authToken', TOKEN],
@@ -424,6 +433,37 @@ t.test('what each variable refuses, in one line with its name, its value and wha
       { OIDC_ISSUER: 'https://id.example', OIDC_ID_TOKEN_ISSUERS: 'https://id.example/' },
       'KAFSCALE_MCP_OIDC_ID_TOKEN_ISSUERS contains "https://id.example/": ' +
       'expected issuers that KAFSCALE_MCP_OIDC_ISSUER names in the same spelling',
+    ],
+    ...['OIDC_JWKS_URL', 'OIDC_INTROSPECTION_URL'].map((name): [Environment, string] => [
+      {
+        ...OIDC_CLIENT,
+        OIDC_CLIENT_SECRET: 'x',
+        OIDC_INTROSPECTION_URL: 'https://id.svc/introspect',
+        [name]: 'http://id.svc/x',
+      },
+      `KAFSCALE_MCP_${name} contains "http://id.svc/x": expected https URLs, or KAFSCALE_MCP_OIDC_ALLOW_HTTP=true, ` +
+      'since others can read and change what is sent over plain http',
+    ]),
+    [
+      { OIDC_ISSUER: 'https://a', OIDC_JWKS_URL: 'https://a/jwks,https://b/jwks' },
+      'KAFSCALE_MCP_OIDC_JWKS_URL has 2 URLs and KAFSCALE_MCP_OIDC_ISSUER has 1: ' +
+      'expected at most one URL for each issuer, in the same order',
+    ],
+    [
+      { OIDC_ISSUER: 'https://a', OIDC_INTROSPECTION_URL: 'https://a/introspect' },
+      'KAFSCALE_MCP_OIDC_INTROSPECTION_URL is set and KAFSCALE_MCP_OIDC_CLIENT_ID is not: ' +
+      'expected both, since the issuer introspects tokens only for a client',
+    ],
+    [
+      { ...OIDC_CLIENT, OIDC_CLIENT_SECRET: 'x', OIDC_JWKS_URL: 'https://a/jwks' },
+      'KAFSCALE_MCP_OIDC_JWKS_URL and KAFSCALE_MCP_OIDC_CLIENT_ID are set and KAFSCALE_MCP_OIDC_INTROSPECTION_URL is ' +
+      'not: expected all three, since nothing is discovered of an issuer whose keys have a URL',
+    ],
+    [{ OIDC_ALLOW_HTTP: 'yes' }, 'KAFSCALE_MCP_OIDC_ALLOW_HTTP is "yes": expected one of false, true'],
+    [
+      { OIDC_ISSUER: 'https://a', OIDC_JWKS_URL: 'id.svc/jwks' },
+      'KAFSCALE_MCP_OIDC_JWKS_URL is "id.svc/jwks": expected URLs such as ' +
+      'https://keycloak.id.svc/realms/main/protocol/openid-connect/certs',
     ],
     [{ AUDIT_FAIL_MODE: 'no' }, 'KAFSCALE_MCP_AUDIT_FAIL_MODE is "no": expected one of closed, open'],
     [{ AUDIT_REDACT: ',' }, 'KAFSCALE_MCP_AUDIT_REDACT is ",": expected at least one item'],
