@@ -40,6 +40,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   const { requestTimeoutMs: requestTimeout } = settings
   // Node.js derives the header timeout from these options, and by default checks timeouts only every 30 s.
   const server = { requestTimeout, connectionsCheckingInterval: Math.min(requestTimeout || 30_000, 1_000) }
+  const prefix = new URL(settings.publicUrl ?? 'http://localhost').pathname.replace(/\/$/, '')
   const tlsServer = tlsOptions(settings.tls)
   const app = Fastify({
     logger: {
@@ -60,6 +61,8 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
     // A start waits up to 30 s for the lock of an audit file whose holder is gone.
     pluginTimeout: 60_000,
     requestTimeout,
+    // A proxy may strip the path of PUBLIC_URL, or not.
+    rewriteUrl: ({ url = '/' }) => url.startsWith(`${prefix}/`) ? url.slice(prefix.length) : url,
     // Fastify takes 0 for its own default.
     keepAliveTimeout: settings.keepAliveTimeoutMs || MAX_KEEP_ALIVE_MS,
   })

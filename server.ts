@@ -3,8 +3,9 @@ import closeWithGrace from 'close-with-grace'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { buildApp } from './app.ts'
 import { ConfigError } from './errors.ts'
-import { formatAddress } from './lib/address.ts'
+import type { Address } from './lib/address.ts'
 import { isRunning } from './lib/is-running.ts'
+import { listenOn, listenProblem } from './lib/listening.ts'
 
 /** How long a shutdown waits for calls in flight. */
 const FINISH_CALLS_MS = 10_000
@@ -17,33 +18,24 @@ const EXIT_WITH_INTERVAL_MS = 500
 export const url = await start()
 
 async function start (): Promise<string> {
+  let address: Address | undefined
   try {
     const app = await buildApp()
     closeOnSignal(closer(app), app.log)
-    const { host, port } = app.config.httpAddr
-    const url = `${await app.listen({ host, port })}/mcp`
+    address = app.config.httpAddr
+    const url = `${await listenOn(address, ({ host, port }) => app.listen({ host, port }))}/mcp`
     app.log.info({ url }, 'listening')
     return url
   } catch (error) {
-    process.stderr.write(`kafscale-mcp does not start:\n${reasonOf(error as NodeJS.ErrnoException)}\n`)
+    process.stderr.write(`kafscale-mcp does not start:\n${reasonOf(error as Error, address)}\n`)
     process.exit(1)
   }
 }
 
-function reasonOf (error: NodeJS.ErrnoException & { address?: string, port?: number }): string {
+function reasonOf (error: Error, address: Address | undefined): string {
   if (error instanceof ConfigError) return error.message
-  const { address: host = '', port = 0 } = error
-  const setting = `KAFSCALE_MCP_HTTP_ADDR (${formatAddress({ host, port })})`
-  switch (error.code) {
-    case 'EADDRINUSE':
-      return `${setting} is in use: stop the process that listens there, or choose another port.`
-    case 'EADDRNOTAVAIL':
-      return `${setting} is not an address of this machine: choose one that is, such as 127.0.0.1:8090.`
-    case 'EACCES':
-      return `${setting} needs privileges that this user does not have: choose a port of 1024 or higher.`
-    default:
-      return error.stack ?? String(error)
-  }
+  const problem = address && listenProblem('KAFSCALE_MCP_HTTP_ADDR', address, error)
+  return problem ?? error.stack ?? String(error)
 }
 
 /**

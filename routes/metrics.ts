@@ -2,6 +2,8 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
+import { type Address, formatAddress } from '../lib/address.ts'
+import { listenOn, listenProblem } from '../lib/listening.ts'
 
 /**
  * `GET /metrics`, without authentication, on a listener of its own that serves nothing else. If that listener cannot
@@ -26,7 +28,7 @@ export default async function metrics (app: FastifyInstance) {
   let listening: Promise<void> | undefined
 
   app.addHook('onListen', async () => {
-    listening = listen()
+    listening = listen(telemetryAddr)
     await listening
   })
   app.addHook('onClose', async () => {
@@ -37,21 +39,18 @@ export default async function metrics (app: FastifyInstance) {
     await once(server, 'close')
   })
 
-  async function listen (): Promise<void> {
-    const { host, port } = telemetryAddr as { host: string, port: number }
+  async function listen (address: Address): Promise<void> {
     try {
-      server.listen(port, host)
-      await once(server, 'listening')
-      const { address, family, port: bound } = server.address() as AddressInfo
-      app.log.info(
-        { url: `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}/metrics` },
-        'metrics are served'
-      )
+      await listenOn(address, async ({ host, port }) => {
+        server.listen(port, host)
+        await once(server, 'listening')
+      })
+      const { address: host, port } = server.address() as AddressInfo
+      app.log.info({ url: `http://${formatAddress({ host, port })}/metrics` }, 'metrics are served')
     } catch (error) {
-      app.log.warn(
-        { err: error },
-        'cannot listen on KAFSCALE_MCP_TELEMETRY_ADDR, so there are no metrics: choose another port, or off'
-      )
+      const problem = listenProblem('KAFSCALE_MCP_TELEMETRY_ADDR', address, error) ?? String(error)
+      const { code } = error as NodeJS.ErrnoException
+      app.log.warn({ code }, `cannot listen on KAFSCALE_MCP_TELEMETRY_ADDR, so there are no metrics: ${problem}`)
     }
   }
 }

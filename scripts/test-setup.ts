@@ -4,8 +4,8 @@
  *
  * openssl and curl are required; as root on Debian, this installs them. etcd is optional. On Debian, this takes it from
  * its package into `.cache`, so that nothing is installed and no service starts. With `--all`, and in CI, it also gets
- * what only a few tests need: promtool and etcdctl from Debian's packages, etcd 3.6 and Helm, built with Go, the SDKs
- * of model hosts from npm and PyPI, one for Go, and Chromium, which root installs. In CI, all of them are required.
+ * what only a few tests need: promtool, etcdctl and nginx from Debian's packages, etcd 3.6 and Helm, built with Go, the
+ * SDKs of model hosts from npm and PyPI, one for Go, and Chromium, which root installs. In CI, all of them are required.
  */
 import { execFile, execFileSync, spawnSync } from 'node:child_process'
 import {
@@ -37,6 +37,7 @@ const failures = [
     ? [
         ...extract('promtool', 'prometheus'),
         ...extract('etcdctl', 'etcd-client'),
+        ...extract('nginx', 'nginx', 'usr/sbin'),
         ...installPackage('chromium'),
         // Together they take as long as the machine's cores need, and one alone does not keep them busy.
         ...(await Promise.all([
@@ -80,7 +81,7 @@ function aptGet (...args: string[]): void {
 }
 
 /** Puts a program of a Debian package into `.cache/bin`. Returns why it could not, if so. */
-function extract (program: string, name: string): string[] {
+function extract (program: string, name: string, folder = 'usr/bin'): string[] {
   if (exists(program)) return []
   if (!exists('apt-get')) return program === 'etcd' && !inCi ? [] : [`There is no ${program}.`]
   if (isRoot && megabytes(name) === undefined) {
@@ -92,8 +93,8 @@ function extract (program: string, name: string): string[] {
   try {
     execFileSync('apt-get', ['download', name], { cwd: dir, stdio: 'pipe' })
     const [file = ''] = globSync('*.deb', { cwd: dir })
-    const script = 'dpkg-deb --fsys-tarfile "$1" | tar -xO "./usr/bin/$2" > "$2"'
-    execFileSync('sh', ['-ec', script, 'sh', file, program], { cwd: dir, stdio: 'pipe' })
+    const script = 'dpkg-deb --fsys-tarfile "$1" | tar -xO "./$3/$2" > "$2"'
+    execFileSync('sh', ['-ec', script, 'sh', file, program, folder], { cwd: dir, stdio: 'pipe' })
     chmodSync(join(dir, program), 0o755)
     renameSync(join(dir, program), join(BIN, program))
     return []

@@ -4,11 +4,12 @@ import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { Agent, createServer, type IncomingMessage, request as httpRequest } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
+import { constants } from 'node:os'
 import { json } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { ROOT } from './support/paths.ts'
-import { scaled } from './support/run.ts'
+import { scaled, temporaryFolder } from './support/run.ts'
 import { legacy, modern, type Service, startService } from './support/service.ts'
 import { spawnClean } from './support/spawn.ts'
 import { waitFor } from './support/wait-for.ts'
@@ -77,7 +78,14 @@ async function begin (t: Test, url: string, text: string): Promise<void> {
 }
 
 function logged ({ output }: Service): { msg: string, level: number, url?: string, signal?: string }[] {
-  return output.stderr.trim().split('\n').map(line => JSON.parse(line))
+  return output.stderr.split('\n').slice(0, -1).map(line => JSON.parse(line))
+}
+
+/** Makes `bind` of an IPv6 address fail, as where the kernel or a seccomp profile has no such addresses. */
+const withoutIpv6 = {
+  NODE_OPTIONS: `--import=data:text/javascript,${
+    encodeURIComponent(`process.binding('tcp_wrap').TCP.prototype.bind6 = () => ${-constants.errno.EAFNOSUPPORT}`)
+  }`,
 }
 
 /** Starts a service that must refuse to start. Returns its exit code and what it has written. */
@@ -241,6 +249,56 @@ t.test('it does not start where it cannot listen, and reports why', async t => {
   )
   t.match(await sentence(`localhost:${port}`), /^KAFSCALE_MCP_HTTP_ADDR \(127\.0\.0\.1:\d+\) is in use: /)
   t.match(await sentence(`[::1]:${await occupy('::1')}`), /^KAFSCALE_MCP_HTTP_ADDR \(\[::1\]:\d+\) is in use: /)
+})
+
+t.test('without IPv6, it listens on every IPv4 address instead of every address', async t => {
+  const service = startService(t, {
+    ...withoutIpv6,
+    KAFSCALE_MCP_HTTP_ADDR: ':0',
+    KAFSCALE_MCP_TELEMETRY_ADDR: ':0',
+    KAFSCALE_MCP_AUTH_TOKEN: 'x'.repeat(32),
+    KAFSCALE_MCP_AUDIT_SINKS: 'stdout',
+  })
+  const { port } = new URL(await service.url)
+  t.equal((await fetch(`http://127.0.0.1:${port}/healthz`)).status, 200)
+  const { url } = logged(service).find(({ msg }) => msg === 'metrics are served') ?? {}
+  t.match(url, /^http:\/\/0\.0\.0\.0:\d+\/metrics$/)
+  t.equal((await fetch(String(url).replace('0.0.0.0', '127.0.0.1'))).status, 200)
+})
+
+t.test('every address that cannot be listened on is one sentence with its setting', async t => {
+  const token = { KAFSCALE_MCP_AUTH_TOKEN: 'x'.repeat(32) }
+  const records = () => `file:${temporaryFolder(t)}/audit.jsonl`
+  const problems: [address: string, env: Record<string, string>, sentence: RegExp][] = [
+    ['[::1]:8090', withoutIpv6, /\(\[::1\]:8090\) is an IPv6 address, and this machine has no IPv6: choose an IPv4 /],
+    ['192.0.2.1:0', token, /\(192\.0\.2\.1:0\) is not an address of this machine: choose one that is/],
+    ['nowhere.invalid:0', token, /\(nowhere\.invalid:0\) has a host name that cannot be resolved \(E\w+\): /],
+    ['[fe80::1]:0', token, /\(\[fe80::1\]:0\) is not an address to listen on: a link-local address needs its /],
+  ]
+  for (const [address, env, sentence] of problems) {
+    const { exit, lines } = await refusal(t, {
+      ...env,
+      KAFSCALE_MCP_HTTP_ADDR: address,
+      KAFSCALE_MCP_LOG_LEVEL: 'silent',
+      KAFSCALE_MCP_AUDIT_SINKS: records(),
+    })
+    t.equal(exit, REFUSED)
+    t.equal(lines.length, 2, address)
+    t.match(lines[1], new RegExp(`^KAFSCALE_MCP_HTTP_ADDR ${sentence.source}`))
+
+    const service = startService(t, {
+      ...env,
+      KAFSCALE_MCP_TELEMETRY_ADDR: address,
+      KAFSCALE_MCP_AUDIT_SINKS: records(),
+    })
+    await service.url
+    const warning = new RegExp(`^cannot listen on .* no metrics: KAFSCALE_MCP_TELEMETRY_ADDR ${sentence.source}`)
+    await waitFor(
+      () => logged(service).some(({ msg, level }) => level === WARN && warning.test(msg)) || service.output.stderr,
+      ACT_BOUND_MS,
+      'a warning'
+    )
+  }
 })
 
 t.test('on a signal it finishes the calls in flight, accepts no others, and exits with 0', async t => {

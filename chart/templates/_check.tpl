@@ -117,6 +117,28 @@
 {{- end -}}
 {{- end -}}
 
+{{- if and $mcp.ingress.enabled $mcp.publicURL -}}
+{{- $url := urlParse $mcp.publicURL -}}
+{{- $endpoint := printf "%s/mcp" (trimSuffix "/" $url.path) -}}
+{{- range $mcp.ingress.hosts -}}
+{{- if eq .host (regexReplaceAll ":[0-9]+$" $url.host "") -}}
+{{- $routed := false -}}
+{{- range .paths -}}
+{{- $path := trimSuffix "/" .path -}}
+{{- $isPattern := regexMatch "[^A-Za-z0-9/._~%-]" $path -}}
+{{- $isAbove := and (ne (default "Prefix" .pathType) "Exact") (hasPrefix (printf "%s/" $path) $endpoint) -}}
+{{- if or $isPattern $isAbove (eq $path $endpoint) }}{{ $routed = true }}{{ end -}}
+{{- end -}}
+{{- if not $routed -}}
+{{- fail (printf (print
+  "mcp.publicURL is %s, but no path of %s in mcp.ingress.hosts routes %s: "
+  "add the path, or remove mcp.publicURL, which then follows the ingress")
+  $mcp.publicURL .host $endpoint) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- with $mcp.networkPolicy -}}
 {{- if and .enabled $mcp.ingress.enabled (not $mcp.ingress.controllerNamespace) (not .extraIngress) -}}
 {{- fail (print

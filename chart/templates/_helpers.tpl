@@ -108,12 +108,24 @@ labels:
 {{- end -}}
 {{- end -}}
 
+{{/*
+The path of the ingress's first host below which everything is: its first path, without the service's own paths and
+without what only a pattern has, as in /kafscale(/|$)(.*).
+*/}}
+{{- define "kafscale-mcp.ingressPath" -}}
+{{- with (first .Values.mcp.ingress.hosts).paths -}}
+{{- $path := regexFind "^[A-Za-z0-9/._~%-]*" (first .).path -}}
+{{- regexReplaceAll "/(mcp|\\.well-known.*)?$" $path "" -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "kafscale-mcp.publicURL" -}}
 {{- $host := include "kafscale-mcp.ingressHost" . -}}
 {{- if .Values.mcp.publicURL -}}
-{{- .Values.mcp.publicURL -}}
+{{- trimSuffix "/" .Values.mcp.publicURL -}}
 {{- else if $host -}}
-{{- printf "%s://%s" (ternary "https" "http" (gt (len .Values.mcp.ingress.tls) 0)) $host -}}
+{{- $scheme := ternary "https" "http" (gt (len .Values.mcp.ingress.tls) 0) -}}
+{{- printf "%s://%s%s" $scheme $host (include "kafscale-mcp.ingressPath" .) -}}
 {{- else -}}
 {{- include "kafscale-mcp.serviceURL" . -}}
 {{- end -}}

@@ -14,10 +14,13 @@ export function resourceUrl (app: FastifyInstance): string {
   return new URL(`${base.replace(/\/$/, '')}/mcp`).href
 }
 
-/** The URL of the resource's metadata, which tells clients where to get a token. */
+/**
+ * The URL of the resource's metadata, which tells clients where to get a token. It is below `PUBLIC_URL`, so that a
+ * proxy needs only one prefix. A client that builds the URL itself, as RFC 9728 describes, puts a path of `PUBLIC_URL`
+ * behind the well-known one.
+ */
 export function metadataUrl (app: FastifyInstance): string {
-  const { origin, pathname } = new URL(resourceUrl(app))
-  return `${origin}${WELL_KNOWN}${pathname}`
+  return resourceUrl(app).replace(/\/mcp$/, `${WELL_KNOWN}/mcp`)
 }
 
 function listenerUrl ({ config: { httpAddr, tls }, server }: FastifyInstance): string {

@@ -704,6 +704,17 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
       /mcp\.httpAddr is 127\.0\.0\.1:8090, which only the pod itself can reach/,
     ],
     [
+      'an ingress that does not route the public URL',
+      {
+        ...ingress({
+          hosts: [{ host: 'mcp.example', paths: [{ path: '/kafscale' }] }],
+          tls: [{ secretName: 'tls', hosts: ['mcp.example'] }],
+        }),
+        publicURL: 'https://mcp.example',
+      },
+      /mcp\.publicURL is https:\/\/mcp\.example, but no path of mcp\.example in mcp\.ingress\.hosts routes \/mcp: /,
+    ],
+    [
       'an ingress without TLS',
       ingress(),
       /mcp\.local in mcp\.ingress\.hosts has no TLS, so tokens would cross the network in clear text/,
@@ -1289,6 +1300,38 @@ t.test('the ingress routes to the service, which accepts its host', needsHelm(),
     values({ publicURL: 'https://[fd00::1]:8443/x', 'service.type': 'NodePort', 'tls.existingSecret': 'tls' })
   )
   t.equal(configOf(t, known).allowedHosts?.at(-1), '[fd00::1]')
+})
+
+t.test('the public URL follows the path of the ingress', needsHelm(), async t => {
+  const ingress = (...paths: object[]) => ({
+    enabled: true,
+    controllerNamespace: 'ingress-nginx',
+    hosts: [{ host: 'mcp.example', paths }],
+    tls: [{ secretName: 'tls', hosts: ['mcp.example'] }],
+  })
+  const publicUrls: [paths: object[], publicUrl: string][] = [
+    [[{ path: '/kafscale' }], 'https://mcp.example/kafscale'],
+    [[{ path: '/a/b/' }], 'https://mcp.example/a/b'],
+    [[{ path: '/kafscale(/|$)(.*)', pathType: 'ImplementationSpecific' }], 'https://mcp.example/kafscale'],
+    [[{ path: '/mcp', pathType: 'Exact' }, { path: '/.well-known' }], 'https://mcp.example'],
+    [[{ path: '/x/.well-known/oauth-protected-resource' }, { path: '/x/mcp' }], 'https://mcp.example/x'],
+  ]
+  for (const [paths, publicUrl] of publicUrls) {
+    t.equal(configOf(t, await render(values({ ingress: ingress(...paths) }))).publicUrl, publicUrl)
+  }
+  const prefixed = values({ ingress: ingress({ path: '/kafscale' }) })
+  t.match(await notes(t, prefixed), 'claude mcp add --transport http kafscale https://mcp.example/kafscale/mcp')
+  const routed = { ingress: ingress({ path: '/' }), publicURL: 'https://mcp.example/kafscale/' }
+  t.equal(configOf(t, await render(values(routed))).publicUrl, 'https://mcp.example/kafscale')
+})
+
+t.test('the route of the Gateway API in the documentation leads to the Service', needsHelm(), async t => {
+  const route = parse(readPage('install.md').block('yaml gateway'))
+  const { metadata, spec } = only(await render(LEAST), 'Service', NAME)
+  const [{ matches, backendRefs }] = route.spec.rules
+  t.match(matches, [{ path: { type: 'PathPrefix', value: '/kafscale' } }])
+  t.equal(route.metadata.namespace, metadata.namespace)
+  t.match(backendRefs, [{ port: (spec?.['ports'] as { port: number }[])[0]?.port }])
 })
 
 t.test('telemetry', needsHelm(), async t => {

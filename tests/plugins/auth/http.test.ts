@@ -223,7 +223,7 @@ t.test('the protected resource metadata', async t => {
   t.equal(behind.metadata?.['resource'], 'https://example.com/kafscale/mcp')
   t.equal(
     challenge(new Unauthenticated('x'), behind.app),
-    'Bearer resource_metadata="https://example.com/.well-known/oauth-protected-resource/kafscale/mcp", scope="kafscale:observe"'
+    'Bearer resource_metadata="https://example.com/kafscale/.well-known/oauth-protected-resource/mcp", scope="kafscale:observe"'
   )
 
   const { app } = await startAuthApp(t)
