@@ -51,7 +51,9 @@ export default {
     fc.assert(
       fc.property(key, text => {
         const parsed = parseKey(text)
-        return parsed === undefined || formatKey(parsed) === text
+        if (parsed?.kind !== 'ambiguous-offset') return parsed === undefined || formatKey(parsed) === text
+        return parsed.candidates.every(candidate =>
+          formatKey({ kind: 'committed-offset', ...candidate, partition: parsed.partition }) === text)
       }),
       { seed, numRuns: 1_000 }
     )
