@@ -1,9 +1,10 @@
 /** `npm run demo`: the service over an embedded cluster, which stands in for etcd and the brokers. */
 import { once } from 'node:events'
-import { mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { dirname, join, relative } from 'node:path'
+import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { FileLock } from '../plugins/audit/sinks/lock.ts'
 import { serveBrokerPages } from './broker-pages.ts'
 import { startCluster } from './cluster.ts'
 import { EmbeddedEtcd } from './embedded-etcd.ts'
@@ -12,7 +13,8 @@ const SEED = 42
 const PORT = 8090
 const SETTABLE = ['KAFSCALE_MCP_HTTP_ADDR', 'KAFSCALE_MCP_LOG_LEVEL']
 /** Ignored by git. */
-const AUDIT_FILE = join(import.meta.dirname, '../.demo/audit.jsonl')
+const FOLDER = join(import.meta.dirname, '../.demo')
+const AUDIT_FILE = 'audit.jsonl'
 const STATUS_CALL = {
   jsonrpc: '2.0',
   id: 1,
@@ -29,19 +31,28 @@ for (const name of Object.keys(process.env)) {
 }
 process.env.KAFSCALE_MCP_ETCD_ENDPOINTS = await etcd.listen()
 process.env.KAFSCALE_MCP_BROKER_METRICS_URL = await serveBrokerPages(cluster)
-process.env.KAFSCALE_MCP_AUDIT_SINKS = `file:${AUDIT_FILE}`
+const auditFile = relative('', await ownAuditFile())
+process.env.KAFSCALE_MCP_AUDIT_SINKS = `file:${auditFile}`
 process.env.KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY = '0' // a busy laptop is no reason to refuse requests
 process.env.KAFSCALE_MCP_TELEMETRY_ADDR = 'off'
 process.env.KAFSCALE_MCP_HTTP_ADDR ||= `127.0.0.1:${await isFree(PORT) ? PORT : 0}`
 process.env.KAFSCALE_MCP_LOG_LEVEL ||= 'warn'
 
-rmSync(dirname(AUDIT_FILE), { recursive: true, force: true })
-mkdirSync(dirname(AUDIT_FILE))
-
 const { url } = await import('../server.ts')
 while (!await isSynced()) await delay(20)
 await recordCall()
 process.stdout.write(instructions())
+
+/** An empty audit file: the usual one, unless another demo writes to that. */
+async function ownAuditFile (): Promise<string> {
+  mkdirSync(FOLDER, { recursive: true })
+  const path = join(FOLDER, AUDIT_FILE)
+  const lock = new FileLock(`${path}.lock`)
+  if (await lock.acquire(() => {})) return join(FOLDER, `audit-${process.pid}.jsonl`)
+  for (const name of readdirSync(FOLDER)) if (name.startsWith(AUDIT_FILE)) rmSync(join(FOLDER, name))
+  await lock.release()
+  return path
+}
 
 async function isFree (port: number): Promise<boolean> {
   const server = createServer().listen(port, '127.0.0.1')
@@ -71,7 +82,6 @@ async function recordCall (): Promise<void> {
 }
 
 function instructions (): string {
-  const auditFile = relative('', AUDIT_FILE)
   const clientConfig = (server: object) => `{
   "mcpServers": {
     "kafscale": ${JSON.stringify(server)}

@@ -45,6 +45,14 @@ t.test('the demo answers every tool from a cluster that changes, and Ctrl-C stop
     t.not(status, 1, 'git ignores the file')
   })
 
+  t.test('a second demo leaves the audit file of the first alone', async t => {
+    const second = await startDemo(t, { KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0' })
+    t.match(second.lineWith('npx kafscale-mcp audit verify'), /\.demo\/audit-\d+\.jsonl$/)
+    t.match(await second.ask('cluster_status'), { brokers_reachable: 3 })
+    t.match(await demo.ask('cluster_status'), { brokers_reachable: 3 })
+    t.equal(await second.interrupt(), 0)
+  })
+
   t.test('the client configurations are JSON and name the endpoint', async t => {
     const [direct, remote] = demo.output.match(/^\{$.*?^\}$/gms)!.map(json => JSON.parse(json).mcpServers.kafscale)
     t.same(direct, { type: 'http', url: demo.url })

@@ -18,7 +18,7 @@ import t, { type Test } from 'tap'
 import { chain, header, sha256 } from '../../../plugins/audit/chain.ts'
 import type { LogRecord } from '../../../plugins/audit/record.ts'
 import type { ToolResult } from '../../../tools/tool.ts'
-import { recordsOf, signingKey } from '../../support/audit.ts'
+import { auditApp, type AuditConfig, entry, recordsOf, signingKey } from '../../support/audit.ts'
 import { ROOT } from '../../support/paths.ts'
 import { modern, type Service, startService } from '../../support/service.ts'
 import { waitFor } from '../../support/wait-for.ts'
@@ -33,19 +33,24 @@ function setUp (t: Test) {
   const { keyFile, publicKeyFile } = signingKey(dir)
   const path = join(dir, 'log', 'audit.jsonl')
   const head = join(dir, 'heads', 'of', 'this', 'replica')
-  const env: Record<string, string> = {
-    KAFSCALE_MCP_AUDIT_SINKS: `file:${path}`,
-    KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: keyFile,
-    KAFSCALE_MCP_AUDIT_HEAD_FILE: head,
-    KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0',
-    KAFSCALE_MCP_LOG_LEVEL: 'info',
-  }
-  const start = (more: Record<string, string> = {}) => startService(t, { ...env, ...more })
-  /** One run of the service, with this many calls. */
-  async function run (calls = 1, more: Record<string, string> = {}): Promise<void> {
-    const service = start(more)
-    for (let made = 0; made < calls; made++) t.equal(await call(service), 'ok')
-    await stop(service)
+  const start = (more: Record<string, string> = {}) =>
+    startService(t, {
+      KAFSCALE_MCP_AUDIT_SINKS: `file:${path}`,
+      KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: keyFile,
+      KAFSCALE_MCP_AUDIT_HEAD_FILE: head,
+      ...more,
+    })
+  /** An earlier run of the service, with this many calls. */
+  async function run (calls = 1, more: Partial<AuditConfig> = {}): Promise<void> {
+    const app = auditApp({
+      auditSinks: [{ kind: 'file', path }],
+      auditSigningKeyFile: keyFile,
+      auditHeadFile: head,
+      ...more,
+    })
+    await app.ready()
+    for (let made = 0; made < calls; made++) await app.audit.record(entry())
+    await app.close()
   }
   const files = () => readdirSync(join(dir, 'log')).map(name => join(dir, 'log', name))
   /** The exit code of `audit verify`, with the head file as it is. */
@@ -169,8 +174,7 @@ t.test('with the service down and without the key', async t => {
     copyFileSync(path, join(dir, 'copy'))
     await run()
     copyFileSync(join(dir, 'copy'), path)
-    const other = join(dir, 'other')
-    await run(20, { KAFSCALE_MCP_AUDIT_HEAD_FILE: other, KAFSCALE_MCP_AUDIT_FAIL_MODE: 'open' })
+    await run(20, { auditHeadFile: undefined })
     await refused(t, given, /but another record \d+ is in the log: it was changed, or set back and continued/)
   })
 
@@ -222,9 +226,9 @@ t.test('with the service down and without the key', async t => {
     const given = setUp(t)
     const { dir, path, run } = given
     await run()
-    const other = { KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}/other.jsonl`, KAFSCALE_MCP_AUDIT_HEAD_FILE: `${dir}/other` }
-    await run(5, other)
-    copyFileSync(join(dir, 'other.jsonl'), path)
+    const other = join(dir, 'other.jsonl')
+    await run(5, { auditSinks: [{ kind: 'file', path: other }], auditHeadFile: undefined })
+    copyFileSync(other, path)
     const service = given.start()
     t.equal(await call(service), 'AUDIT_UNAVAILABLE')
     t.match((await healthOf(service)).head_file.reason, /of another log than the one that is there/)
@@ -236,7 +240,7 @@ t.test('with the service down and without the key', async t => {
     await run()
     rmSync(path)
     rmSync(head)
-    await run(3, { KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: signingKey(dir, 'forger').keyFile })
+    await run(3, { auditSigningKeyFile: signingKey(dir, 'forger').keyFile })
     const service = given.start()
     t.equal(await call(service), 'AUDIT_UNAVAILABLE')
     t.match((await healthOf(service)).head_file.reason, /is not signed with a trusted key/)
@@ -266,7 +270,7 @@ t.test('the head file is removed or changed', async t => {
 
   t.test('a log that had no head file before is not a contradiction', async t => {
     const { path, head, run } = setUp(t)
-    await run(1, { KAFSCALE_MCP_AUDIT_HEAD_FILE: '' })
+    await run(1, { auditHeadFile: undefined })
     await run()
     t.match(ofEvent(path, 'head_check'), [{ outcome: 'ok', warning: /^there was no head file yet: nothing outside/ }])
     t.ok(existsSync(head))
