@@ -16,6 +16,7 @@ import authenticated from './routes/authenticated.ts'
 import browsers from './routes/browsers.ts'
 import health from './routes/health.ts'
 import metrics from './routes/metrics.ts'
+import noSignIn from './routes/no-sign-in.ts'
 import wellKnown from './routes/well-known.ts'
 import clusterMetrics from './tools/cluster-metrics.ts'
 import clusterStatus from './tools/cluster-status.ts'
@@ -102,6 +103,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   // The routes. Only those of the first plugin require authentication.
   await app.register(authenticated)
   await app.register(wellKnown)
+  await app.register(noSignIn)
   await app.register(health)
   await app.register(metrics)
 

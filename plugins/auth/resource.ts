@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { formatAddress } from '../../lib/address.ts'
+import type { Config } from '../config/read.ts'
 
 /** The path prefix of a resource's metadata, before the resource's own path (RFC 9728). */
 export const WELL_KNOWN = '/.well-known/oauth-protected-resource'
@@ -21,6 +22,11 @@ export function resourceUrl (app: FastifyInstance): string {
  */
 export function metadataUrl (app: FastifyInstance): string {
   return resourceUrl(app).replace(/\/mcp$/, `${WELL_KNOWN}/mcp`)
+}
+
+/** The path of `/mcp` as clients see it: it may have a prefix, which a proxy strips. */
+export function mcpPath ({ publicUrl = 'http://localhost' }: Pick<Config, 'publicUrl'>): string {
+  return new URL(`${publicUrl.replace(/\/$/, '')}/mcp`).pathname
 }
 
 function listenerUrl ({ config: { httpAddr, tls }, server }: FastifyInstance): string {

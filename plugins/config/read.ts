@@ -21,7 +21,7 @@ type GroupedKey =
   | 'authMode' | 'authJwksFile' | 'authJwksIssuer' | 'authToken'
   | 'oidcIssuer' | 'oidcAudience' | 'oidcMaxTokenLifetimeMs' | 'oidcClientId' | 'oidcClientSecret'
   | 'oidcScope' | 'oidcAdvertisedScope' | 'oidcIdTokenIssuers'
-  | 'oidcJwksUrl' | 'oidcIntrospectionUrl' | 'oidcAllowHttp'
+  | 'oidcJwksUrl' | 'oidcIntrospectionUrl'
   | 'tlsCertFile' | 'tlsKeyFile' | 'tlsClientCaFile'
 
 /** The validated configuration. Durations are in milliseconds. Secrets are opaque: see `Secret`. */
@@ -64,7 +64,6 @@ export function readConfig (env: Environment = process.env): Config {
     oidcIdTokenIssuers,
     oidcJwksUrl,
     oidcIntrospectionUrl,
-    oidcAllowHttp,
     oidcMaxTokenLifetimeMs,
     oidcClientId,
     oidcClientSecret,

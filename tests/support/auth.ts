@@ -9,6 +9,7 @@ import type { AuthConfig, OidcConfig } from '../../plugins/config/auth.ts'
 import { type Config, readConfig } from '../../plugins/config/read.ts'
 import { Secret } from '../../plugins/config/secret.ts'
 import tls, { tlsOptions } from '../../plugins/tls.ts'
+import noSignIn from '../../routes/no-sign-in.ts'
 import wellKnown from '../../routes/well-known.ts'
 
 const LOOPBACK = readConfig({ KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0' })
@@ -50,6 +51,7 @@ export async function startAuthApp (
   await app.register(tls)
   await app.register(auth)
   await app.register(wellKnown)
+  await app.register(noSignIn)
   await app.register(async app => {
     app.addHook('onRequest', async request => { await app.authenticate(request) })
     app.setErrorHandler(async (error: FastifyError, request, reply) => {

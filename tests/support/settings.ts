@@ -20,7 +20,6 @@ export function settingsOf ({ auth, scopes, tls, tracing, warnings, ...others }:
     oidcMaxTokenLifetimeMs: (oidc ?? jwks)?.maxTokenLifetimeMs,
     oidcJwksUrl: oidc?.jwksUrls,
     oidcIntrospectionUrl: oidc?.introspection?.url,
-    oidcAllowHttp: undefined,
     oidcClientId: oidc?.introspection?.clientId,
     oidcClientSecret: oidc?.introspection && reveal(oidc.introspection.clientSecret),
     authJwksFile: jwks?.file,

@@ -69,6 +69,7 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
     allowedHosts: undefined,
     allowedOrigins: undefined,
     auth: { mode: 'none' },
+    oidcAllowHttp: 'false',
     scopes: { observe: 'kafscale:observe', mutate: 'kafscale:mutate', advertised: ['kafscale:observe'] },
     publicUrl: undefined,
     tls: undefined,
@@ -212,7 +213,7 @@ t.test('what each variable accepts', async t => {
     [{ ...oidc, OIDC_JWKS_URL: 'https://id.svc/certs?a=b , http://127.0.0.1/jwks', OIDC_ISSUER: 'https://a,https://b' },
       'oidcJwksUrl', ['https://id.svc/certs?a=b', 'http://127.0.0.1/jwks']],
     [{ ...oidc, OIDC_JWKS_URL: 'http://id.svc/certs', OIDC_ALLOW_HTTP: 'true' }, 'oidcJwksUrl', ['http://id.svc/certs']],
-    [{ ...oidc, OIDC_ALLOW_HTTP: 'true' }, 'oidcAllowHttp', undefined],
+    [{ ...oidc, OIDC_ALLOW_HTTP: 'true' }, 'oidcAllowHttp', 'true'],
     [
       { ...oidc, OIDC_CLIENT_ID: 'mcp', OIDC_CLIENT_SECRET: 'x', OIDC_INTROSPECTION_URL: 'https://id.svc/introspect' },
       'oidcIntrospectionUrl',
