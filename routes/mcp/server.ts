@@ -58,26 +58,36 @@ export class McpToolServer extends Server {
   }
 
   /**
-   * Skips the SDK's validation of results, which costs more than most tools. Tests ensure that answers match their
-   * schemas.
+   * Skips the SDK's validation of the results of tools, which costs more than most tools. Tests ensure that answers
+   * match their schemas. Names the parameters that do not match the schema of a request, which the SDK reports as an
+   * internal error, in the format of its validator.
    */
   protected override _wrapHandler (
     method: string,
     handler: (request: JSONRPCRequest, context: ServerContext) => Promise<Result>
   ) {
-    if (method !== 'tools/call') return super._wrapHandler(method, handler)
+    const handle = method === 'tools/call' ? handler : super._wrapHandler(method, handler)
     return async (request: JSONRPCRequest, context: ServerContext) => {
       try {
-        return await handler(request, context)
+        return await handle(request, context)
       } catch (error) {
-        // The registry never rejects, so any other error is about the parameters.
         if (error instanceof ProtocolError) throw error
-        throw new ProtocolError(
-          ProtocolErrorCode.InvalidParams,
-          'The params of tools/call must be name (a string) and arguments (an object)'
-        )
+        // The registry never rejects, so any other error of a call is about the parameters.
+        const reason = method === 'tools/call' ? 'must be name (a string) and arguments (an object)' : mistakesIn(error)
+        if (reason === undefined) throw error
+        throw new ProtocolError(ProtocolErrorCode.InvalidParams, `The params of ${method} ${reason}`)
       }
     }
+  }
+}
+
+/** The mistakes that a validator found, if that is what the error is about: the SDK writes them as JSON. */
+function mistakesIn (error: unknown): string | undefined {
+  try {
+    const issues = JSON.parse((error as Error).message) as { path: string[], message: string }[]
+    return `are not valid: ${issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ')}`
+  } catch {
+    return undefined
   }
 }
 

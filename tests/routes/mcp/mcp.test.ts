@@ -354,6 +354,26 @@ t.test('an unknown tool is a protocol error, which escapes invisible characters 
   t.equal(error.message, `Tool "\\u202e\\u0085\\n${x(125)}" does not exist. Call tools/list for those that do.`)
 })
 
+t.test('parameters that do not match the schema of their request are named', async t => {
+  const app = await buildTestApp(t)
+  const errorOf = async (form: typeof modern | typeof legacy, method: string, params: object) =>
+    (await app.inject(form(method, { ...params }))).json().error
+  for (const form of Object.values(forms)) {
+    t.match(await errorOf(form, 'tools/list', { cursor: 5 }), {
+      code: -32602,
+      message: 'The params of tools/list are not valid: params.cursor: Invalid input: expected string, received number',
+    })
+    t.match(await errorOf(form, 'tools/call', { name: 'list_topics', arguments: [] }), {
+      code: -32602,
+      message: 'The params of tools/call must be name (a string) and arguments (an object)',
+    })
+  }
+  t.match(await errorOf(legacy, 'initialize', { protocolVersion: '2025-06-18', capabilities: {} }), {
+    code: -32602,
+    message: /^The params of initialize are not valid: params\.clientInfo: /,
+  })
+})
+
 t.test('null in the parameters of a request means absent', async t => {
   const app = await buildTestApp(t)
   app.tools.declare(tool({ name: 'echo', properties: { text: Type.Optional(Type.String()) } }))
