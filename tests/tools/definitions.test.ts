@@ -41,7 +41,7 @@ const NAMES = [
 ]
 const PAGED = NAMES.filter(name => name !== 'cluster_metrics' && name !== 'explain_access')
 /** Of the 24 KB for all definitions, what is reserved for future tools. */
-const ROOM_BYTES = 4_000
+const ROOM_BYTES = 3_500
 const INT64 = [
   'revision',
   'log_end_offset',
