@@ -20,8 +20,8 @@ export default defineTool({
   title: 'Describe topics',
   description:
     'Partitions of topics: leader_id (static, from the snapshot), owner_id (the broker that writes it now; null: ' +
-    'none), replicas, log_end_offset (next offset; null: nothing flushed). Without names, describes all topics. ' +
-    'For names only, use list_topics.',
+    'none), replicas, log_end_offset (next offset; null: unknown, as before the first flush). Without names, ' +
+    'describes all topics. For names only, use list_topics.',
   operation: 'observe',
   input: input({ names, ...page }),
   output: object({

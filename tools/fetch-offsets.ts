@@ -1,3 +1,4 @@
+import { Type } from '@sinclair/typebox'
 import { type Commit, compare, type GroupView, type MirrorView, type Partition } from '../kafscale/mirror.ts'
 import { groupOf } from './describe-group.ts'
 import { ignored, ignoredJson } from './shared/ignored.ts'
@@ -17,7 +18,7 @@ export default defineTool({
   title: 'Fetch committed offsets',
   description:
     'Committed offset, log end offset and lag (records) of a group by partition: for the given topics, or for all ' +
-    'partitions that it has committed or is assigned. offset null: nothing committed; lag null: unknown.',
+    'partitions that it has committed or is assigned. offset null without error: nothing committed. lag null: unknown.',
   operation: 'observe',
   input: input({ group_id: groupId, topics: names, ...page }),
   listed: { limit: null },
@@ -37,6 +38,10 @@ export default defineTool({
       lag: means(
         int64OrNull,
         'Log end offset minus committed offset, in records; negative past the end, `null` if either is unknown'
+      ),
+      error: means(
+        Type.Optional(text),
+        'Present if a commit is stored but cannot be decoded: then `offset` is unknown'
       ),
       in_snapshot: inSnapshotFlag,
     })),
@@ -60,6 +65,7 @@ export default defineTool({
       committed_at: time(commit?.committedAtMs ?? null),
       log_end_offset: int64OrNullJson(known?.logEndOffset ?? null),
       lag: int64OrNullJson(commit?.lag ?? null),
+      ...(commit?.offset === null && { error: 'the stored commit cannot be decoded' }),
       ...inSnapshot(mirror, known),
     }))
     const seen = new Set(all.map(row => row.topic))

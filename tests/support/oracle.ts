@@ -931,6 +931,7 @@ const tools: Record<string, Tool> = {
             committed_at: timeOrNull(offset?.commit?.committedAt ?? null),
             log_end_offset: int64OrNull(logEndOffset(space, topic, partition)),
             lag: int64OrNull(offset === undefined ? null : lagOf(space, offset)),
+            ...(offset?.commit === null ? { error: anyText } : {}),
             ...flagOf(space, topic, partition)
           }
         }),

@@ -57,6 +57,17 @@ t.test('the lag of groups', needsEtcd(), async t => {
     })
   }
 
+  t.test('fetch_offsets tells a commit that cannot be decoded from none', async t => {
+    await replace(app, etcd, [...three, assigned, commit('g', 't', 0, '"1000"'), commit('g', 't', 1, 5)])
+    t.match(await ask(app, 'fetch_offsets', { group_id: 'g' }), {
+      offsets: [
+        { partition: 0, offset: null, error: 'the stored commit cannot be decoded' },
+        { partition: 1, offset: 5, error: undefined },
+        { partition: 2, offset: null, error: undefined },
+      ],
+    })
+  })
+
   t.test('is unknown by an unknown number of partitions when the metadata cannot be decoded', async t => {
     const damaged = { key: '/kafscale/consumers/g/metadata', value: 'damaged' }
     await replace(app, etcd, [...three, damaged, commit('g', 't', 0, 900), commit('g', 't', 1, '"x"')])

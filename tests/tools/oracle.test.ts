@@ -449,7 +449,16 @@ t.test('committed offsets, lag and total lag', async t => {
         lag: -2,
       },
       { topic: 't', partition: 2, offset: 1, metadata: '', committed_at: null, log_end_offset: null, lag: null },
-      { topic: 't', partition: 3, offset: null, metadata: null, committed_at: null, log_end_offset: null, lag: null },
+      {
+        topic: 't',
+        partition: 3,
+        offset: null,
+        metadata: null,
+        committed_at: null,
+        log_end_offset: null,
+        lag: null,
+        error: anyText,
+      },
       { topic: 't', partition: 4, offset: null, metadata: null, committed_at: null, log_end_offset: 10, lag: null }
     ],
     unknown_topics: [],
