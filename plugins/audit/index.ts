@@ -1,6 +1,8 @@
 import fp from 'fastify-plugin'
 import { AuditUnavailable } from '../../errors.ts'
 import type { AuditSink } from '../config/parsers.ts'
+import type { Config } from '../config/read.ts'
+import { fetchOutbound } from '../outbound.ts'
 import type { Body } from './chain.ts'
 import { cleanse } from './cleanse.ts'
 import { countFailures } from './count-failures.ts'
@@ -61,7 +63,7 @@ export default fp(async function audit (app) {
   const key = auditSigningKeyFile === undefined ? undefined : readSigningKey(auditSigningKeyFile)
   const sinks = auditSinks
     .filter(setting => setting.kind !== 'none')
-    .map(setting => new Sink(mediumOf(setting), { key, log: app.log }))
+    .map(setting => new Sink(mediumOf(setting, app.config), { key, log: app.log }))
   const redact = redactor(auditRedact)
   const live = new LiveRecords()
   let lost = 0
@@ -130,13 +132,13 @@ export default fp(async function audit (app) {
   })
 }, { name: 'audit', dependencies: ['config'] })
 
-function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>): Medium {
+function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>, config: Config): Medium {
   switch (setting.kind) {
     case 'stdout':
       return stdoutMedium()
     case 'file':
       return new FileMedium(setting.path)
     case 'http':
-      return httpMedium(setting.url)
+      return httpMedium(setting.url, fetchOutbound(config))
   }
 }

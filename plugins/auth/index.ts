@@ -5,6 +5,7 @@ import { decodeJwt, type JWTVerifyGetKey } from 'jose'
 import { Unauthenticated } from '../../errors.ts'
 import type { JwksConfig, OidcConfig } from '../config/auth.ts'
 import { reveal } from '../config/secret.ts'
+import { fetchOutbound } from '../outbound.ts'
 import { clientCertificate } from '../tls.ts'
 import { bearerToken } from './bearer.ts'
 import { Issuer } from './issuer.ts'
@@ -85,7 +86,7 @@ function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): Aut
   const { introspection } = auth
   const client = introspection && { id: introspection.clientId, secret: reveal(introspection.clientSecret) }
   const issuers = auth.issuers.map(identifier =>
-    new Issuer(identifier, { client, onKeysChange: forgetTokens, log: app.log })
+    new Issuer(identifier, { client, onKeysChange: forgetTokens, fetch: fetchOutbound(app.config), log: app.log })
   )
   for (const issuer of issuers) void issuer.follow(signal)
   return authenticateToken

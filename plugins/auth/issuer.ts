@@ -1,12 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
-import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, type RemoteJWKSet } from 'jose'
+import {
+  createRemoteJWKSet, customFetch as joseFetch, errors, type JWTPayload, type JWTVerifyGetKey, type RemoteJWKSet
+} from 'jose'
 import {
   allowInsecureRequests,
   type ClientAuth,
   ClientSecretBasic,
   ClientSecretPost,
   type Configuration,
+  type CustomFetch,
+  customFetch,
   discovery,
   None,
   ResponseBodyError,
@@ -36,6 +40,8 @@ interface Options {
   client?: { id: string, secret: string } | undefined
   /** Called when the issuer has published other keys than before. */
   onKeysChange: () => void
+  /** Sends every request to the issuer. */
+  fetch: typeof fetch
   log: FastifyBaseLogger
 }
 
@@ -156,8 +162,9 @@ export class Issuer {
 
   async #discover (): Promise<Discovered> {
     const url = new URL(this.identifier)
-    const { client } = this.#options
+    const { client, fetch } = this.#options
     const options = {
+      [customFetch]: fetch as CustomFetch,
       timeout: REQUEST_TIMEOUT_MS / 1_000,
       execute: url.protocol === 'http:' ? [allowInsecureRequests] : [],
     }
@@ -181,6 +188,7 @@ export class Issuer {
       timeoutDuration: REQUEST_TIMEOUT_MS,
       cooldownDuration: Infinity,
       cacheMaxAge: Infinity,
+      [joseFetch]: fetch,
     })
     return { server, jwks }
   }
