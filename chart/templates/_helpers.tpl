@@ -229,6 +229,14 @@ is doubled.
   value: {{ toJson . }}
 {{- end -}}
 {{- end -}}
+{{- with $mcp.proxy -}}
+{{- range $name, $value := dict "HTTPS_PROXY" .httpsProxy "HTTP_PROXY" .httpProxy "NO_PROXY" .noProxy -}}
+{{- with include "kafscale-mcp.text" $value }}
+- name: {{ $name }}
+  value: {{ toJson . }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/*
@@ -304,11 +312,12 @@ Settings passed as files, as a JSON array of objects: `variable`, the setting; `
 {{- range splitList "," (default "" $mcp.metrics.brokerMetricsURL | replace " " "") -}}
 {{- $destinations = append $destinations (dict "url" (ternary "http://broker:9093" . (eq . "auto"))) -}}
 {{- end -}}
-{{- range concat $mcp.auth.oidc.issuers $mcp.auth.oidc.jwksURLs (list $mcp.auth.oidc.introspectionURL) $mcp.audit.sinks -}}
+{{- $issuers := concat $mcp.auth.oidc.issuers $mcp.auth.oidc.jwksURLs (list $mcp.auth.oidc.introspectionURL) -}}
+{{- range concat $issuers $mcp.audit.sinks (list $mcp.proxy.httpsProxy $mcp.proxy.httpProxy) -}}
 {{- $destinations = append $destinations (dict "url" .) -}}
 {{- end -}}
 {{- range $mcp.extraEnv -}}
-{{- if and (regexMatch "^OTEL_EXPORTER_OTLP_.*ENDPOINT$" .name) .value -}}
+{{- if and (regexMatch "^(OTEL_EXPORTER_OTLP_.*ENDPOINT|(?i:https?_proxy))$" .name) .value -}}
 {{- $destinations = append $destinations (dict "url" .value) -}}
 {{- end -}}
 {{- end -}}

@@ -1,6 +1,8 @@
 import fp from 'fastify-plugin'
 import { AuditUnavailable } from '../../errors.ts'
 import type { AuditSink } from '../config/parsers.ts'
+import type { Config } from '../config/read.ts'
+import { fetchOutbound } from '../outbound.ts'
 import type { Body } from './chain.ts'
 import { cleanse } from './cleanse.ts'
 import { countFailures } from './count-failures.ts'
@@ -80,7 +82,7 @@ export default fp(async function audit (app) {
   const sinks = auditSinks
     .filter(setting => setting.kind !== 'none')
     .map(setting =>
-      new Sink(mediumOf(setting), {
+      new Sink(mediumOf(setting, app.config), {
         key,
         log: app.log,
         onHead,
@@ -184,13 +186,13 @@ export default fp(async function audit (app) {
   })
 }, { name: 'audit', dependencies: ['config'] })
 
-function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>): Medium {
+function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>, config: Config): Medium {
   switch (setting.kind) {
     case 'stdout':
       return stdoutMedium()
     case 'file':
       return new FileMedium(setting.path)
     case 'http':
-      return httpMedium(setting.url)
+      return httpMedium(setting.url, fetchOutbound(config))
   }
 }

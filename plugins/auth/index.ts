@@ -6,6 +6,7 @@ import { Unauthenticated } from '../../errors.ts'
 import type { JwksConfig, OidcConfig } from '../config/auth.ts'
 import { variableOf } from '../config/schema.ts'
 import { reveal } from '../config/secret.ts'
+import { fetchOutbound } from '../outbound.ts'
 import { clientCertificate } from '../tls.ts'
 import { bearerToken } from './bearer.ts'
 import { Issuer, type IssuerState } from './issuer.ts'
@@ -91,12 +92,14 @@ function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): Aut
   const expectations = expectationsOf(app, auth)
   const { introspection } = auth
   const client = introspection && { id: introspection.clientId, secret: reveal(introspection.clientSecret) }
+  const fetch = fetchOutbound(app.config)
   const issuers = auth.issuers.map((identifier, index) =>
     new Issuer(identifier, {
       client,
       jwksUrl: auth.jwksUrls[index],
       introspectionUrl: index === 0 ? introspection?.url : undefined,
       onKeysChange: forgetTokens,
+      fetch,
       log: app.log,
     })
   )

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import {
-  createRemoteJWKSet, customFetch, errors, type JWTPayload, type JWTVerifyGetKey, type RemoteJWKSet
+  createRemoteJWKSet, customFetch as joseFetch, errors, type JWTPayload, type JWTVerifyGetKey, type RemoteJWKSet
 } from 'jose'
 import {
   allowInsecureRequests,
@@ -9,6 +9,8 @@ import {
   ClientSecretBasic,
   ClientSecretPost,
   Configuration,
+  type CustomFetch,
+  customFetch,
   discovery,
   None,
   ResponseBodyError,
@@ -45,6 +47,8 @@ interface Options {
   introspectionUrl?: string | undefined
   /** Called when the issuer has published other keys than before. */
   onKeysChange: () => void
+  /** Sends every request to the issuer. */
+  fetch: typeof fetch
   log: FastifyBaseLogger
 }
 
@@ -216,8 +220,9 @@ export class Issuer {
 
   async #discoverServer (): Promise<{ server: Configuration, jwksUri: string }> {
     const url = new URL(this.identifier)
-    const { client } = this.#options
+    const { client, fetch } = this.#options
     const options = {
+      [customFetch]: fetch as CustomFetch,
       timeout: REQUEST_TIMEOUT_MS / 1_000,
       execute: url.protocol === 'http:' ? [allowInsecureRequests] : [],
     }
@@ -245,8 +250,8 @@ export class Issuer {
       timeoutDuration: REQUEST_TIMEOUT_MS,
       cooldownDuration: Infinity,
       cacheMaxAge: Infinity,
-      [customFetch]: async (url, options) => {
-        const response = await fetch(url, options)
+      [joseFetch]: async (url, options) => {
+        const response = await this.#options.fetch(url, options)
         this.#keysStatus = response.status
         return response
       },
@@ -265,6 +270,7 @@ export class Issuer {
     }
     const auth = client ? clientSecret(client.secret) : None()
     const server = new Configuration(metadata, client?.id ?? 'kafscale-mcp', undefined, auth)
+    server[customFetch] = this.#options.fetch as CustomFetch
     server.timeout = REQUEST_TIMEOUT_MS / 1_000
     if (new URL(url).protocol === 'http:') allowInsecureRequests(server)
     return server

@@ -3,6 +3,7 @@ import { ConfigError } from '../../errors.ts'
 import { tracesAskedFor } from '../telemetry/otel.ts'
 import { type AuthConfig, authConfigOf, authModeOf, authWarnings, type Scopes, scopesOf } from './auth.ts'
 import { contradictions } from './contradictions.ts'
+import { type Proxies, proxiesOf } from './proxies.ts'
 import { ConfigSchema, PREFIX, type Setting, type SettingKey, type Settings, variableOf } from './schema.ts'
 import { quoteValue } from './secret.ts'
 
@@ -30,11 +31,15 @@ export interface Config extends Omit<Settings, GroupedKey> {
   readonly scopes: Scopes
   /** Undefined: plain HTTP. */
   readonly tls: TlsFiles | undefined
+  /** Undefined without a proxy, and where nothing would use it. */
+  readonly proxies: Proxies | undefined
   /** Whether the standard `OTEL_*` variables ask for traces. */
   readonly tracing: boolean
   /** What to log as a warning at startup: unknown variables, and settings that are valid but probably not intended. */
   readonly warnings: readonly string[]
 }
+
+const NO_PROXIES = { proxies: undefined, mistakes: [] }
 
 /**
  * Reads the configuration from an environment. Whitespace around a value is ignored: files, Secrets and copied tokens
@@ -47,6 +52,9 @@ export function readConfig (env: Environment = process.env): Config {
   for (const { about, message } of contradictions(parsed, mode)) {
     if (!about.some(key => unparsed.has(key))) mistakes.push(message)
   }
+  const sendsRequests = parsed.oidcIssuer !== undefined || parsed.auditSinks?.some(({ kind }) => kind === 'http')
+  const { proxies, mistakes: proxyMistakes } = sendsRequests ? proxiesOf(env) : NO_PROXIES
+  mistakes.push(...proxyMistakes)
   // Complete if there is no mistake.
   const settings = parsed as Settings
   const auth = authConfigOf(mode, settings)
@@ -77,7 +85,7 @@ export function readConfig (env: Environment = process.env): Config {
   const tls = certFile !== undefined && keyFile !== undefined ? { certFile, keyFile, clientCaFile } : undefined
   const { tracing, warnings: tracingWarnings } = tracesAskedFor(env)
   const warnings = [...variableWarnings(env), ...authWarnings(mode, settings), ...tracingWarnings]
-  return Object.freeze({ ...others, rateLimit, auth, scopes: scopesOf(settings), tls, tracing, warnings })
+  return Object.freeze({ ...others, rateLimit, auth, scopes: scopesOf(settings), tls, proxies, tracing, warnings })
 }
 
 /** Parses each setting by itself. `unparsed` has those with a mistake, which are absent from `parsed`. */

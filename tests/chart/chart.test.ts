@@ -8,6 +8,7 @@ import { parse } from 'yaml'
 import packageJson from '../../package.json' with { type: 'json' }
 import { type Config, readConfig } from '../../plugins/config/read.ts'
 import { ConfigSchema } from '../../plugins/config/schema.ts'
+import { reveal } from '../../plugins/config/secret.ts'
 import { parsePolicy } from '../../plugins/rbac/policy.ts'
 import { readmeWithTable } from '../../scripts/chart-readme.ts'
 import {
@@ -910,6 +911,8 @@ t.test('values.schema.json refuses unknown and invalid values', needsHelm(), asy
     [{ allowedOrigins: ['app.example'] }, '/mcp/allowedOrigins/0'],
     [{ allowedOrigins: ['https://*.app.example'] }, '/mcp/allowedOrigins/0'],
     [{ trustedProxies: ['proxy.example'] }, '/mcp/trustedProxies/0'],
+    [{ 'proxy.httpsProxy': 'http://user:password@proxy.example:3128' }, '/mcp/proxy/httpsProxy'],
+    [{ 'proxy.noProxy': '.svc' }, '/mcp/proxy/noProxy'],
     [{ 'policy.bindings': [{ role: 'observer' }] }, '/mcp/policy/bindings/0'],
     [{ tools: 'list_topics' }, '/mcp/tools'],
     [{ 'audit.sinks': ['none'] }, '/mcp/audit/sinks/0'],
@@ -1065,6 +1068,15 @@ t.test('the NetworkPolicy', needsHelm(), async t => {
         }],
       }),
       [2379, 443, 8443, 9880, 4318]
+    )
+    t.strictSame(
+      await outTo({
+        'metrics.brokerMetricsURL': '',
+        'proxy.httpsProxy': 'http://proxy.example:3128',
+        'proxy.httpProxy': 'https://proxy.example',
+        extraEnv: [{ name: 'https_proxy', value: 'proxy.example:3129' }],
+      }),
+      [2379, 3128, 443, 3129]
     )
     t.match(policyOf(installation('jwks')).egress.at(-1), { ports: [{ port: 5353 }] })
   })
@@ -1300,6 +1312,23 @@ t.test('the ingress routes to the service, which accepts its host', needsHelm(),
     values({ publicURL: 'https://[fd00::1]:8443/x', 'service.type': 'NodePort', 'tls.existingSecret': 'tls' })
   )
   t.equal(configOf(t, known).allowedHosts?.at(-1), '[fd00::1]')
+})
+
+t.test('requests to issuers and audit sinks use the proxies', needsHelm(), async t => {
+  const objects = await render(
+    values({
+      'proxy.httpsProxy': 'http://proxy.example:3128',
+      'proxy.httpProxy': 'http://proxy.example:3129',
+      'proxy.noProxy': ['.svc', '10.0.0.0/8'],
+      'audit.sinks': ['stdout', 'https://collector.example/audit'],
+    })
+  )
+  const { proxies } = readConfig(environmentOf(t, podOf(objects), objects, EXISTING))
+  t.equal(proxies?.https && reveal(proxies.https), 'http://proxy.example:3128/')
+  t.equal(proxies?.http && reveal(proxies.http), 'http://proxy.example:3129/')
+  t.ok(proxies?.bypasses(new URL('https://collector.monitoring.svc')))
+  t.ok(proxies?.bypasses(new URL('https://10.1.2.3')))
+  t.notOk(proxies?.bypasses(new URL('https://collector.example')))
 })
 
 t.test('the public URL follows the path of the ingress', needsHelm(), async t => {

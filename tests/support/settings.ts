@@ -4,7 +4,7 @@ import type { SettingKey } from '../../plugins/config/schema.ts'
 import { reveal } from '../../plugins/config/secret.ts'
 
 /** The value of every setting, secrets in plain text. A setting that the mode does not use is undefined. */
-export function settingsOf ({ auth, scopes, tls, tracing, warnings, ...others }: Config) {
+export function settingsOf ({ auth, scopes, tls, proxies, tracing, warnings, ...others }: Config) {
   const oidc = auth.mode === 'oidc' ? auth : undefined
   const jwks = auth.mode === 'jwks' ? auth : undefined
   const { etcdPassword } = others

@@ -10,14 +10,15 @@ const LAST_RETRY_MS = 5_000
  * Posts lines to a collector, as one chain per run of the process. A batch is accepted when the collector answers 2xx,
  * and is sent again until it does. A batch whose answer was lost therefore arrives twice, with the same sequence
  * numbers.
+ * @param send sends each request
  */
-export function httpMedium (url: string): Medium {
+export function httpMedium (url: string, send: typeof fetch): Medium {
   const closing = new AbortController()
   let begins = true
 
   async function post (body: string): Promise<void> {
     const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(ANSWER_BOUND_MS)])
-    const response = await fetch(url, {
+    const response = await send(url, {
       method: 'POST',
       headers: { 'content-type': 'application/x-ndjson' },
       body,

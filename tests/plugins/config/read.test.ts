@@ -98,6 +98,7 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
     telemetryAddr: { host: '127.0.0.1', port: 9090 },
     logLevel: 'info',
     sessionTimeoutMs: undefined,
+    proxies: undefined,
     tracing: false,
     warnings: [],
   })
@@ -755,6 +756,22 @@ t.test('an unknown or ineffective variable causes a warning that names it, and n
     [],
     'variables of other programs are ignored'
   )
+})
+
+t.test('the proxies of the environment are read where requests can use them', async t => {
+  const env = { HTTPS_PROXY: 'socks5://proxy', HTTP_PROXY: 'http://reader:hunter2@proxy:3128' }
+  const readWith = (variables: Environment) => readConfig({ ...prefixed({ ...REQUIRED, ...variables }), ...env })
+  t.equal(readWith({}).proxies, undefined)
+  for (const uses of [{ OIDC_ISSUER: 'https://id.example' }, { AUDIT_SINKS: 'stdout,http://collector.example' }]) {
+    t.throws(() => readWith(uses), {
+      message: 'HTTPS_PROXY is not valid: expected the URL of a proxy, such as http://proxy.example:3128',
+    })
+  }
+  env.HTTPS_PROXY = 'https://reader:hunter2@proxy'
+  const { proxies } = readWith({ AUDIT_SINKS: 'http://collector.example' })
+  t.ok(proxies)
+  t.notMatch(inspect(proxies, { depth: Infinity, showHidden: true }), 'hunter2')
+  t.notMatch(JSON.stringify(proxies), 'hunter2')
 })
 
 t.test('a shared token causes a warning', async t => {
