@@ -1,6 +1,8 @@
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { AuditUnavailable } from '../../errors.ts'
 import type { AuditSink } from '../config/parsers.ts'
+import type { Config } from '../config/read.ts'
 import type { Body } from './chain.ts'
 import { cleanse } from './cleanse.ts'
 import { countFailures } from './count-failures.ts'
@@ -8,8 +10,9 @@ import { LiveRecords } from './live.ts'
 import { type AuditEntry, ownEntry } from './record.ts'
 import { redactor } from './redact.ts'
 import { readSigningKey } from './signing-key.ts'
+import { Collector, type CollectorFiles } from './sinks/collector.ts'
 import { FileMedium } from './sinks/file.ts'
-import { httpMedium } from './sinks/http.ts'
+import { HttpMedium } from './sinks/http.ts'
 import type { Medium } from './sinks/medium.ts'
 import { Sink } from './sinks/sink.ts'
 import type { SinkState } from './sinks/sink-status.ts'
@@ -61,7 +64,7 @@ export default fp(async function audit (app) {
   const key = auditSigningKeyFile === undefined ? undefined : readSigningKey(auditSigningKeyFile)
   const sinks = auditSinks
     .filter(setting => setting.kind !== 'none')
-    .map(setting => new Sink(mediumOf(setting), { key, log: app.log }))
+    .map(setting => new Sink(mediumOf(setting, app), { key, log: app.log }))
   const redact = redactor(auditRedact)
   const live = new LiveRecords()
   let lost = 0
@@ -130,13 +133,24 @@ export default fp(async function audit (app) {
   })
 }, { name: 'audit', dependencies: ['config'] })
 
-function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>): Medium {
+function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>, { config, log }: FastifyInstance): Medium {
   switch (setting.kind) {
     case 'stdout':
       return stdoutMedium()
     case 'file':
       return new FileMedium(setting.path)
     case 'http':
-      return httpMedium(setting.url)
+      return new HttpMedium(new Collector(setting.url, collectorFiles(config), log), {
+        maxBytes: config.auditCollectorBatchBytes,
+      })
   }
+}
+
+function collectorFiles ({
+  auditCollectorHeadersFile: headersFile,
+  auditCollectorCaFile: caFile,
+  auditCollectorCertFile: certFile,
+  auditCollectorKeyFile: keyFile,
+}: Config): CollectorFiles {
+  return { headersFile, caFile, certFile, keyFile }
 }
