@@ -84,7 +84,8 @@ export class Collector {
     })
     // Stays for errors after the answer, such as that of a collector that closes the connection before it has read all.
     request.on('error', ({ code = 'unknown error' }: NodeJS.ErrnoException) => {
-      resolve(timeout.aborted ? TOO_LATE : { reason: reasonOf(code), reached: AFTER_CONNECTING.test(code) })
+      const reached = AFTER_CONNECTING.test(code)
+      resolve(timeout.aborted ? TOO_LATE : { reason: reasonOf(code, reached), reached })
     })
     request.end(batch)
     return promise
@@ -131,8 +132,10 @@ function headersOf ({ headersFile }: CollectorFiles): OutgoingHttpHeaders {
 }
 
 /** Without the address, which error messages contain. */
-function reasonOf (code: string): string {
-  return `the collector cannot be reached: ${code}${hintOf(code)}`
+function reasonOf (code: string, reached: boolean): string {
+  return reached
+    ? `the connection to the collector failed: ${code}`
+    : `the collector cannot be reached: ${code}${hintOf(code)}`
 }
 
 function hintOf (code: string): string {
@@ -140,8 +143,11 @@ function hintOf (code: string): string {
   if (/ALERT.*(?:CERTIFICATE|UNKNOWN_CA)/.test(code)) {
     return `: does it trust the certificate in ${variableOf('auditCollectorCertFile')}?`
   }
-  if (/CERT|SIGNED|VERIFY/.test(code)) {
+  if (/^(?:SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_(?:GET_ISSUER|VERIFY))/.test(code)) {
     return `: is the CA of its certificate in ${variableOf('auditCollectorCaFile')}?`
+  }
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
+    return `: is the host in ${variableOf('auditSinks')} one that its certificate names?`
   }
   return ''
 }

@@ -3,6 +3,7 @@ import { variableOf } from '../../config/schema.ts'
 import { BEGINNING, isOfChain, parseRecord } from '../chain.ts'
 import type { Answer, Collector } from './collector.ts'
 import type { Appended, Attempt, Medium } from './medium.ts'
+import { LATE } from './sink-status.ts'
 
 const RETRY_MS = { first: 200, last: 5_000 }
 /** A batch that has failed so often, and as often again, is halved: something in it may be the cause. */
@@ -55,6 +56,7 @@ export class HttpMedium implements Medium {
     const lines = text.split(/(?<=\n)/)
     const { signal } = this.#collector
     let proven = 0
+    let failure = LATE
     for (let failures = 0; ; failures++) {
       const batch = this.#batchOf(lines)
       const isAlone = batch.length === 1
@@ -66,7 +68,7 @@ export class HttpMedium implements Medium {
         this.#known = batch.at(-1)
         return { lines: batch.length }
       }
-      signal.throwIfAborted()
+      if (signal.aborted) throw new Error(failure)
       // What the chain states about itself cannot be left out.
       const isRecord = isAlone && !isNote(lines[0])
       if (isFinal(answer) && (!isAlone || isRecord)) {
@@ -75,22 +77,23 @@ export class HttpMedium implements Medium {
         this.#halve(batch)
         continue
       }
-      const failure = `${reasonOf(answer)}${hintOf(answer)}`
+      failure = `${reasonOf(answer)}${hintOf(answer)}`
       onAttempt({ status: statusOf(answer), failure })
       if (isRecord && isAboutBatch(answer) && failures >= FAILURES_PER_RECORD && this.#known !== undefined) {
         // Otherwise a collector that is down could not be told from a record that it cannot take. It then has the line
         // twice, which does not alter the log.
         const probe = await this.#collector.post(this.#known)
-        signal.throwIfAborted()
+        if (signal.aborted) throw new Error(failure)
         onAttempt({ status: statusOf(probe), failure })
         proven = isAccepted(probe) ? proven + 1 : 0
         if (proven === PROVEN_FAILURES_PER_RECORD) {
-          return { lines: 0, refused: `${reasonOf(answer)}, to this record only, and did not accept it later` }
+          return { lines: 0, refused: `${reasonOf(answer)}, for this record only` }
         }
       }
       if (isAboutBatch(answer) && failures % FAILURES_PER_HALVING === FAILURES_PER_HALVING - 1) this.#halve(batch)
       const waitMs = Math.min(this.#retryMs.first * 2 ** failures, this.#retryMs.last)
-      await delay(Math.max(waitMs, answer.retryAfterMs ?? 0), undefined, { signal })
+      await delay(Math.max(waitMs, answer.retryAfterMs ?? 0), undefined, { signal }).catch(() => {})
+      if (signal.aborted) throw new Error(failure)
     }
   }
 
