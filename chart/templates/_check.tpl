@@ -69,6 +69,20 @@
   "mcp.etcd.tls is set, but no URL in mcp.etcdEndpoints is https: "
   "use https URLs, or remove mcp.etcd.tls") -}}
 {{- end -}}
+{{- $collector := $mcp.audit.collector -}}
+{{- $collectorTLS := $collector.tls -}}
+{{- if and $collector.headers.existingSecret (not (regexMatch "(^|,)https?:" (join "," $mcp.audit.sinks))) -}}
+{{- fail (print
+  "mcp.audit.collector.headers is set, but mcp.audit.sinks has no URL: "
+  "add the collector's URL, or remove mcp.audit.collector.headers") -}}
+{{- end -}}
+{{- if and
+  (or $collectorTLS.ca.existingConfigMap $collectorTLS.ca.existingSecret $collectorTLS.client.existingSecret)
+  (not (regexMatch "(^|,)https:" (join "," $mcp.audit.sinks))) -}}
+{{- fail (print
+  "mcp.audit.collector.tls is set, but no URL in mcp.audit.sinks is https: "
+  "use https URLs, or remove mcp.audit.collector.tls") -}}
+{{- end -}}
 {{- if and (include "kafscale-mcp.asksForClientCertificates" .) (not $mcp.tls.existingSecret) -}}
 {{- fail (print
   "mcp.tls.clientCA is set, but mcp.tls.existingSecret is not: "
@@ -84,6 +98,7 @@
   "mcp.etcd.tls.ca" $mcp.etcd.tls.ca
   "mcp.auth.jwks" $auth.jwks
   "mcp.tls.clientCA" $mcp.tls.clientCA
+  "mcp.audit.collector.tls.ca" $mcp.audit.collector.tls.ca
 -}}
 {{- if and $value.existingConfigMap $value.existingSecret -}}
 {{- fail (printf

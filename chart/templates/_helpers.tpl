@@ -208,6 +208,7 @@ is doubled.
   "AUDIT_HEAD_FILE" (ternary (printf "%s/head" $mcp.audit.headFile.mountPath) "" $mcp.audit.headFile.enabled)
   "AUDIT_FAIL_MODE" $mcp.audit.failMode
   "AUDIT_REDACT" $mcp.audit.redact
+  "AUDIT_COLLECTOR_BATCH_BYTES" $mcp.audit.collector.batchBytes
   "RATE_LIMIT" $mcp.limits.rateLimit
   "ADDRESS_RATE_LIMIT" $mcp.limits.addressRateLimit
   "MAX_CONCURRENT_CALLS" $mcp.limits.maxConcurrentCalls
@@ -269,6 +270,15 @@ Settings passed as files, as a JSON array of objects: `variable`, the setting; `
     "key" $mcp.tls.clientCA.key)
   (dict "variable" "AUDIT_SIGNING_KEY" "path" "audit.key"
     "secret" $mcp.audit.signingKey.existingSecret "key" $mcp.audit.signingKey.key)
+  (dict "variable" "AUDIT_COLLECTOR_HEADERS" "path" "collector-headers"
+    "secret" $mcp.audit.collector.headers.existingSecret "key" $mcp.audit.collector.headers.key)
+  (dict "variable" "AUDIT_COLLECTOR_CA" "path" "collector-ca.crt"
+    "configMap" $mcp.audit.collector.tls.ca.existingConfigMap "secret" $mcp.audit.collector.tls.ca.existingSecret
+    "key" $mcp.audit.collector.tls.ca.key)
+  (dict "variable" "AUDIT_COLLECTOR_CERT" "path" "collector.crt"
+    "secret" $mcp.audit.collector.tls.client.existingSecret "key" $mcp.audit.collector.tls.client.certKey)
+  (dict "variable" "AUDIT_COLLECTOR_KEY" "path" "collector.key"
+    "secret" $mcp.audit.collector.tls.client.existingSecret "key" $mcp.audit.collector.tls.client.keyKey)
   (dict "variable" "POLICY" "path" "policy.yaml"
     "configMap" (include "kafscale-mcp.policyConfigMap" $)
     "key" (ternary $mcp.policy.key "policy.yaml" (ne $mcp.policy.existingConfigMap "")))

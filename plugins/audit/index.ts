@@ -1,8 +1,9 @@
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { AuditUnavailable } from '../../errors.ts'
 import type { AuditSink } from '../config/parsers.ts'
 import type { Config } from '../config/read.ts'
-import { fetchOutbound } from '../outbound.ts'
+import { proxyOptions } from '../outbound.ts'
 import type { Body } from './chain.ts'
 import { cleanse } from './cleanse.ts'
 import { countFailures } from './count-failures.ts'
@@ -12,8 +13,9 @@ import { type AuditEntry, isCall, ownEntry } from './record.ts'
 import { redactor } from './redact.ts'
 import { REPLICA } from './replica.ts'
 import { readSigningKey } from './signing-key.ts'
+import { Collector, type CollectorFiles } from './sinks/collector.ts'
 import { FileMedium } from './sinks/file.ts'
-import { httpMedium } from './sinks/http.ts'
+import { HttpMedium } from './sinks/http.ts'
 import type { Medium } from './sinks/medium.ts'
 import { Sink } from './sinks/sink.ts'
 import type { SinkState } from './sinks/sink-status.ts'
@@ -82,7 +84,7 @@ export default fp(async function audit (app) {
   const sinks = auditSinks
     .filter(setting => setting.kind !== 'none')
     .map(setting =>
-      new Sink(mediumOf(setting, app.config), {
+      new Sink(mediumOf(setting, app), {
         key,
         log: app.log,
         onHead,
@@ -186,13 +188,25 @@ export default fp(async function audit (app) {
   })
 }, { name: 'audit', dependencies: ['config'] })
 
-function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>, config: Config): Medium {
+function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>, { config, log }: FastifyInstance): Medium {
   switch (setting.kind) {
     case 'stdout':
       return stdoutMedium()
     case 'file':
       return new FileMedium(setting.path)
     case 'http':
-      return httpMedium(setting.url, fetchOutbound(config))
+      return new HttpMedium(
+        new Collector(setting.url, { files: collectorFiles(config), log, agent: proxyOptions(config, setting.url) }),
+        { maxBytes: config.auditCollectorBatchBytes }
+      )
   }
+}
+
+function collectorFiles ({
+  auditCollectorHeadersFile: headersFile,
+  auditCollectorCaFile: caFile,
+  auditCollectorCertFile: certFile,
+  auditCollectorKeyFile: keyFile,
+}: Config): CollectorFiles {
+  return { headersFile, caFile, certFile, keyFile }
 }

@@ -20,6 +20,9 @@ export function contradictions (settings: Partial<Settings>, mode: AuthMode): Co
     ...mismatched(settings, 'etcdCertFile', 'etcdKeyFile'),
     ...mismatched(settings, 'tlsCertFile', 'tlsKeyFile'),
     ...unusedEtcdTls(settings),
+    ...unpaired(settings, 'auditCollectorCertFile', 'auditCollectorKeyFile'),
+    ...mismatched(settings, 'auditCollectorCertFile', 'auditCollectorKeyFile'),
+    ...unusedCollectorFiles(settings),
     ...missingSinks(settings, mode),
     ...misplacedHeadFile(settings),
     ...competingModes(settings, mode),
@@ -45,8 +48,8 @@ function unpaired (settings: Partial<Settings>, first: SettingKey, second: Setti
 /** A private key does not belong to its certificate. */
 function mismatched (
   settings: Partial<Settings>,
-  cert: 'etcdCertFile' | 'tlsCertFile',
-  key: 'etcdKeyFile' | 'tlsKeyFile'
+  cert: 'etcdCertFile' | 'tlsCertFile' | 'auditCollectorCertFile',
+  key: 'etcdKeyFile' | 'tlsKeyFile' | 'auditCollectorKeyFile'
 ): Contradiction[] {
   const certFile = settings[cert]
   const keyFile = settings[key]
@@ -63,6 +66,22 @@ function unusedEtcdTls ({ etcdEndpoints, etcdCaFile, etcdCertFile }: Partial<Set
   const message = `${variableOf('etcdEndpoints')} is ${quoteValue(etcdEndpoints.join(','))}: ` +
     'expected an https endpoint, since TLS files are set'
   return [{ about: ['etcdEndpoints'], message }]
+}
+
+function unusedCollectorFiles (settings: Partial<Settings>): Contradiction[] {
+  const { auditSinks } = settings
+  if (!auditSinks) return []
+  const urls = auditSinks.flatMap(sink => sink.kind === 'http' ? sink.url : [])
+  const hasHttps = urls.some(url => url.startsWith('https:'))
+  const unused = [
+    ...urls.length === 0 ? ['auditCollectorHeadersFile'] as const : [],
+    ...hasHttps ? [] : ['auditCollectorCaFile', 'auditCollectorCertFile'] as const,
+  ]
+  return unused.filter(key => settings[key] !== undefined).map(key => ({
+    about: ['auditSinks', key],
+    message: `${variableOf(key)} is set and ${variableOf('auditSinks')} has no ` +
+      `${key === 'auditCollectorHeadersFile' ? 'collector' : 'https collector'}: expected both or neither`,
+  }))
 }
 
 function missingSinks ({ auditSinks }: Partial<Settings>, mode: AuthMode): Contradiction[] {

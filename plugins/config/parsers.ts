@@ -1,12 +1,23 @@
 /** Parsers of settings. Each throws an `Error` whose message says what was expected, to follow "expected ". */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { validateHeaderName, validateHeaderValue } from 'node:http'
 import { isIP } from 'node:net'
 import { type Address, isConfidential, withoutDot } from '../../lib/address.ts'
 import { originOf, originsOfApp } from '../../lib/origin.ts'
 import { Secret } from './secret.ts'
 
 const MIN_TOKEN_LENGTH = 32
+/** Headers of a request that depend on its body or its connection. */
+const OWN_HEADERS: ReadonlySet<string> = new Set([
+  'connection',
+  'content-encoding',
+  'content-length',
+  'content-type',
+  'expect',
+  'transfer-encoding',
+  'upgrade',
+])
 
 /** A destination of audit records. */
 export type AuditSink =
@@ -33,10 +44,12 @@ export function oneOf<T extends string> (...words: T[]): (text: string) => T {
   }
 }
 
-export function wholeNumber (least = 0): (text: string) => number {
+export function wholeNumber (least = 0, most?: number): (text: string) => number {
+  const expected = most === undefined ? `a whole number, ${least} or more` : `a whole number from ${least} to ${most}`
   return text => {
-    if (!/^[0-9]{1,9}$/.test(text) || Number(text) < least) throw new Error(`a whole number, ${least} or more`)
-    return Number(text)
+    const number = /^[0-9]{1,9}$/.test(text) ? Number(text) : NaN
+    if (!(number >= least && number <= (most ?? Infinity))) throw new Error(expected)
+    return number
   }
 }
 
@@ -179,6 +192,16 @@ export function privateKeyFile (path: string): string {
   return checkFile(path, readPrivateKey, 'a file with an unencrypted private key in PEM')
 }
 
+/** The path of a file with HTTP headers. */
+export function headersFile (path: string): string {
+  try {
+    readHeaders(path)
+    return path
+  } catch (error) {
+    throw new Error(isSystemError(error) ? 'a file that can be read' : (error as Error).message)
+  }
+}
+
 /** The path of a file of any content. */
 export function readableFile (path: string): string {
   return checkFile(path, readFileSync, 'a file that can be read')
@@ -190,6 +213,31 @@ export function readCertificate (path: string): X509Certificate {
 
 export function readPrivateKey (path: string): KeyObject {
   return createPrivateKey(readFileSync(path, 'utf8'))
+}
+
+/** HTTP headers from a file. Blank lines and lines that begin with # are skipped. Messages never quote a line. */
+export function readHeaders (path: string): Record<string, string> {
+  const headers: Record<string, string> = {}
+  for (const [index, text] of readFileSync(path, 'utf8').split('\n').entries()) {
+    const line = text.trim()
+    if (line === '' || line.startsWith('#')) continue
+    const [, name = '', value = ''] = /^([^:\s]+)\s*:\s*(\S.*)$/.exec(line) ?? []
+    try {
+      validateHeaderName(name)
+      validateHeaderValue(name, value)
+    } catch {
+      throw new Error(`header lines such as Authorization: Bearer …, unlike line ${index + 1}`)
+    }
+    const key = name.toLowerCase()
+    if (OWN_HEADERS.has(key)) throw new Error(`no header that the service sets itself, as line ${index + 1} does`)
+    if (key in headers) throw new Error(`each header once: line ${index + 1} repeats one`)
+    headers[key] = value
+  }
+  return headers
+}
+
+function isSystemError (error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).syscall !== undefined
 }
 
 function checkFile (path: string, read: (path: string) => unknown, expected: string): string {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { ConfigError } from '../../errors.ts'
+import { isConfidential } from '../../lib/address.ts'
 import { tracesAskedFor } from '../telemetry/otel.ts'
 import { type AuthConfig, authConfigOf, authModeOf, authWarnings, type Scopes, scopesOf } from './auth.ts'
 import { contradictions } from './contradictions.ts'
@@ -84,7 +85,12 @@ export function readConfig (env: Environment = process.env): Config {
   const rateLimit = mode === 'none' && valueOf(env, variableOf('rateLimit')) === undefined ? 0 : settings.rateLimit
   const tls = certFile !== undefined && keyFile !== undefined ? { certFile, keyFile, clientCaFile } : undefined
   const { tracing, warnings: tracingWarnings } = tracesAskedFor(env)
-  const warnings = [...variableWarnings(env), ...authWarnings(mode, settings), ...tracingWarnings]
+  const warnings = [
+    ...variableWarnings(env),
+    ...authWarnings(mode, settings),
+    ...auditWarnings(settings),
+    ...tracingWarnings,
+  ]
   return Object.freeze({ ...others, rateLimit, auth, scopes: scopesOf(settings), tls, proxies, tracing, warnings })
 }
 
@@ -146,4 +152,14 @@ function variableWarnings (env: Environment): string[] {
   const sessionTimeout = variableOf('sessionTimeoutMs')
   if (valueOf(env, sessionTimeout)) found.push(`${sessionTimeout} has no effect: sessions no longer exist`)
   return found
+}
+
+/** What is valid about the audit log but probably not intended. */
+function auditWarnings ({ auditSinks, auditCollectorHeadersFile }: Settings): string[] {
+  const isExposed = auditSinks.some(sink => sink.kind === 'http' && !isConfidential(sink.url))
+  if (!isExposed || auditCollectorHeadersFile === undefined) return []
+  return [
+    `${variableOf('auditSinks')} has a collector without https: the headers in ` +
+    `${variableOf('auditCollectorHeadersFile')} can be intercepted on the way`,
+  ]
 }

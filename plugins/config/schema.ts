@@ -1,6 +1,7 @@
 import { parseDuration } from '../../lib/duration.ts'
 import {
   certificateFile,
+  headersFile,
   listOf,
   oneOf,
   parseAddress,
@@ -274,6 +275,32 @@ export const ConfigSchema = {
     name: 'AUDIT_REDACT',
     meaning: 'Additional argument names, comma-separated, whose values are redacted in audit records',
     parse: parseList,
+  },
+  auditCollectorBatchBytes: {
+    name: 'AUDIT_COLLECTOR_BATCH_BYTES',
+    meaning: 'Size of a batch that is sent to an audit collector, in bytes',
+    default: '524288',
+    parse: wholeNumber(32_768, 1_048_576),
+  },
+  auditCollectorHeadersFile: {
+    name: 'AUDIT_COLLECTOR_HEADERS_FILE',
+    meaning: 'File with HTTP headers for audit collectors, one a line, such as Authorization: Bearer …',
+    parse: headersFile,
+  },
+  auditCollectorCaFile: {
+    name: 'AUDIT_COLLECTOR_CA_FILE',
+    meaning: "PEM file with the CA of the audit collectors' certificates. Unset: the system's CAs",
+    parse: certificateFile,
+  },
+  auditCollectorCertFile: {
+    name: 'AUDIT_COLLECTOR_CERT_FILE',
+    meaning: 'PEM file with the client certificate to present to audit collectors',
+    parse: certificateFile,
+  },
+  auditCollectorKeyFile: {
+    name: 'AUDIT_COLLECTOR_KEY_FILE',
+    meaning: 'PEM file with the private key of the client certificate for audit collectors',
+    parse: privateKeyFile,
   },
   rateLimit: {
     name: 'RATE_LIMIT',

@@ -172,6 +172,16 @@ export class Metrics {
     )
     this.#read(
       Counter,
+      'audit_collector_answers_total',
+      'Answers of an audit collector to batches by HTTP status; none: no answer.',
+      ['sink', 'status'],
+      () =>
+        sinks().flatMap(({ name: sink, answers = {} }) =>
+          Object.entries(answers).map(([status, count]): Sample => [count, { sink, status }])
+        )
+    )
+    this.#read(
+      Counter,
       'audit_records_lost_total',
       'Audit records that no sink accepted.',
       [],

@@ -90,6 +90,9 @@ const EXISTING: Existing = {
   'ConfigMap/jwks': { 'jwks.json': '{"keys":[]}' },
   'Secret/audit': { 'audit.key': key },
   'Secret/kafscale-mcp-audit': { 'audit.key': key },
+  'Secret/collector': { headers: 'Authorization: Bearer of-the-collector' },
+  'ConfigMap/collector-ca': { 'ca.crt': certificate },
+  'Secret/collector-client': pair,
   'ConfigMap/policy': { 'policy.yaml': 'bindings: []' },
 }
 
@@ -259,6 +262,23 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
   }, '/heads/head'],
   auditFailMode: [{ 'audit.failMode': 'open' }, 'open'],
   auditRedact: [{ 'audit.redact': ['iban', 'pin'] }, ['iban', 'pin']],
+  auditCollectorBatchBytes: [{ 'audit.collector.batchBytes': 65_536 }, 65_536],
+  auditCollectorHeadersFile: [
+    { 'audit.collector.headers.existingSecret': 'collector' },
+    content('Secret/collector', 'headers'),
+  ],
+  auditCollectorCaFile: [
+    { 'audit.collector.tls.ca.existingConfigMap': 'collector-ca' },
+    content('ConfigMap/collector-ca', 'ca.crt'),
+  ],
+  auditCollectorCertFile: [
+    { 'audit.collector.tls.client.existingSecret': 'collector-client' },
+    content('Secret/collector-client', 'tls.crt'),
+  ],
+  auditCollectorKeyFile: [
+    { 'audit.collector.tls.client.existingSecret': 'collector-client' },
+    content('Secret/collector-client', 'tls.key'),
+  ],
   rateLimit: [{ 'limits.rateLimit': 601 }, 601],
   addressRateLimit: [{ 'limits.addressRateLimit': 602 }, 602],
   maxConcurrentCalls: [{ 'limits.maxConcurrentCalls': 0 }, 0],
@@ -772,6 +792,16 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
       'two replicas with an existing claim',
       { ...persistence, 'audit.persistence.existingClaim': 'audit', replicaCount: 2 },
       /more than one replica, but only one can mount the volume/,
+    ],
+    [
+      'headers for collectors without a collector',
+      { 'audit.collector.headers.existingSecret': 'collector' },
+      /mcp\.audit\.sinks has no URL: add the collector's URL/,
+    ],
+    [
+      'TLS for collectors without an https collector',
+      { 'audit.sinks': ['http://collector/audit'], 'audit.collector.tls.client.existingSecret': 'collector-client' },
+      /no URL in mcp\.audit\.sinks is https: use https URLs/,
     ],
     [
       'persistence without an audit file',

@@ -1,9 +1,10 @@
 /** The audit plugin in the test's process or in one of its own, and helpers for its tests. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { generateKeyPairSync } from 'node:crypto'
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer, type ServerOptions } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify'
@@ -12,7 +13,9 @@ import type { Test } from 'tap'
 import { type Body, parseRecord } from '../../plugins/audit/chain.ts'
 import auditPlugin from '../../plugins/audit/index.ts'
 import type { AuditEntry, LogRecord } from '../../plugins/audit/record.ts'
+import { Collector, type CollectorFiles } from '../../plugins/audit/sinks/collector.ts'
 import { FileMedium, type FileOptions } from '../../plugins/audit/sinks/file.ts'
+import { HttpMedium } from '../../plugins/audit/sinks/http.ts'
 import type { Medium } from '../../plugins/audit/sinks/medium.ts'
 import type { PendingRecord } from '../../plugins/audit/sinks/record-queue.ts'
 import { Sink } from '../../plugins/audit/sinks/sink.ts'
@@ -56,7 +59,17 @@ export function entry (more: Partial<AuditEntry> = {}): AuditEntry {
 
 export type AuditConfig = Pick<
   Config,
-  'auditSinks' | 'auditSigningKeyFile' | 'auditHeadFile' | 'auditFailMode' | 'auditRedact' | 'logLevel'
+  | 'auditSinks'
+  | 'auditSigningKeyFile'
+  | 'auditHeadFile'
+  | 'auditFailMode'
+  | 'auditRedact'
+  | 'auditCollectorBatchBytes'
+  | 'auditCollectorHeadersFile'
+  | 'auditCollectorCaFile'
+  | 'auditCollectorCertFile'
+  | 'auditCollectorKeyFile'
+  | 'logLevel'
 >
 
 /** A started app with the audit plugin only. */
@@ -82,6 +95,24 @@ export function fileSink (path: string, options: FileOptions = {}, log: FastifyB
 
 export function sinkOver (medium: Medium, log: FastifyBaseLogger = silent): Sink {
   return new Sink(medium, { log })
+}
+
+/** A sink on a collector, which waits only a moment between attempts. */
+export function collectorSink (
+  url: string,
+  { maxBytes = 524_288, files = {}, log = silent, key }: CollectorSinkOptions = {}
+): Sink {
+  return new Sink(new HttpMedium(new Collector(url, { files, log }), { maxBytes, retryMs: { first: 1, last: 5 } }), {
+    log,
+    key,
+  })
+}
+
+interface CollectorSinkOptions {
+  maxBytes?: number
+  files?: CollectorFiles
+  log?: FastifyBaseLogger
+  key?: KeyObject
 }
 
 export const body = (more: Partial<AuditEntry> = {}) => ({ ...entry(more), time: new Date().toISOString() })
@@ -145,15 +176,17 @@ export function startService (
 /** A collector on loopback. `handle` answers. */
 export async function startAuditCollector (
   t: Test,
-  handle: (request: IncomingMessage, body: string, response: ServerResponse) => void
+  handle: (request: IncomingMessage, body: string, response: ServerResponse) => void,
+  tls?: ServerOptions
 ): Promise<string> {
-  const server = createServer(async (request, response) => {
+  const onRequest = async (request: IncomingMessage, response: ServerResponse) => {
     const chunks: Buffer[] = []
     for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk)
     handle(request, Buffer.concat(chunks).toString(), response)
-  })
+  }
+  const server = tls ? createTlsServer(tls, onRequest) : createServer(onRequest)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.teardown(() => { server.closeAllConnections(); server.close() })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/audit`
+  return `http${tls ? 's' : ''}://127.0.0.1:${(server.address() as AddressInfo).port}/audit`
 }

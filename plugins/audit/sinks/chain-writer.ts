@@ -1,9 +1,9 @@
 import { header } from '../chain.ts'
 import type { Checkpoints } from './checkpoints.ts'
-import type { Draft } from './draft.ts'
+import type { Draft, Taken } from './draft.ts'
 import type { ChainPosition, Medium, Opened } from './medium.ts'
 import type { PendingRecord, RecordQueue } from './record-queue.ts'
-import type { MissedRecords, SinkStatus } from './sink-status.ts'
+import type { SinkStatus } from './sink-status.ts'
 import type { Syncer } from './syncer.ts'
 
 /** Writes one chain to one medium, from file to file. */
@@ -32,34 +32,54 @@ export class ChainWriter {
 
   /**
    * Appends one batch of the queue, after whatever the chain has to state about itself, and settles its records.
-   * Rejects if the batch was not appended; it is then still in flight.
+   * Rejects if part of the batch was not appended; that part is then still in flight.
    */
   async writeBatch (queue: RecordQueue, { closing = false } = {}): Promise<void> {
+    // What follows a record that the medium refused is drafted again: it has to chain to a gap instead.
+    while (!await this.#writeDraft(queue, closing));
+  }
+
+  /** Resolves to whether all of the draft was appended, rather than only what comes before a refused record. */
+  async #writeDraft (queue: RecordQueue, closing: boolean): Promise<boolean> {
     let opened = await this.#medium.open(this.#position)
     this.#position = opened.position
     if (opened.due && this.#medium.rotate) opened = await this.#rotate(opened)
 
-    const { position, position: { file, end, log }, begins, torn, gap } = opened
-    const missed = this.#status.unrecordedGap
+    const { position, position: { file, end, log }, begins } = opened
     const draft = this.#checkpoints.draft(end, log)
-    preface(draft, opened, missed)
+    preface(draft, opened, this.#status)
     queue.fill(draft)
     if (closing) draft.seal({ endsRun: true })
     else this.#checkpoints.sealIfDue(draft)
-    if (draft.text === '') return
 
-    await this.#medium.append(draft.text)
-    this.#position = { ...position, file: begins ? file + 1 : file, end: draft.end }
-    this.#checkpoints.appended(draft)
-    if (missed) this.#status.gapRecorded(missed)
-    if (torn ?? gap) this.#status.damageRecorded(opened)
-    const records = queue.takeAppended()
-    this.#status.accepted(records.length)
-    this.#syncer.settle([...records, ...this.#headOf(draft, log)])
+    while (!draft.isEmpty) {
+      const appended = await this.#medium.append(draft.text, attempt => this.#status.attempted(attempt))
+      const taken = draft.take(appended?.lines)
+      if (appended?.lines !== 0) {
+        this.#position = { ...position, file: begins ? file + 1 : file, end: taken.end }
+        this.#checkpoints.appended(taken)
+        const records = queue.takeAppended(taken.records)
+        this.#status.accepted(records.length)
+        this.#syncer.settle([...records, ...this.#headOf(taken, log)])
+      }
+      if (appended?.refused !== undefined) {
+        this.#leaveOut(queue, appended.refused)
+        return false
+      }
+    }
+    return true
   }
 
-  /** The draft's last checkpoint, which is published once it is durable: never before the log is sure to have it. */
-  #headOf ({ head }: Draft, log: string | undefined): PendingRecord[] {
+  /** Gives up the first record in flight; the others wait again. */
+  #leaveOut (queue: RecordQueue, reason: string): void {
+    const [refused] = queue.takeAppended(1)
+    queue.putBack()
+    this.#status.refused(reason)
+    refused?.reject(new Error(reason))
+  }
+
+  /** The last checkpoint appended, which is published once it is durable: never before the log is sure to have it. */
+  #headOf ({ head }: Taken, log: string | undefined): PendingRecord[] {
     if (head === undefined || log === undefined) return []
     return [{
       body: { event: 'checkpoint' },
@@ -76,10 +96,11 @@ export class ChainWriter {
     const { file, end, log } = opened.position
     const draft = this.#checkpoints.draft(end, log)
     draft.seal({ closing: true, found: opened.unsealed === true, continues: opened.continues })
-    await this.#medium.append(draft.text)
-    this.#position = { ...opened.position, end: draft.end }
-    this.#checkpoints.appended(draft)
-    this.#syncer.settle(this.#headOf(draft, log))
+    await this.#medium.append(draft.text, attempt => this.#status.attempted(attempt))
+    const taken = draft.take()
+    this.#position = { ...opened.position, end: taken.end }
+    this.#checkpoints.appended(taken)
+    this.#syncer.settle(this.#headOf(taken, log))
     await this.#syncer.flush()
     await this.#medium.rotate?.(file).catch((error: Error) => this.#status.rotationFailed(error))
     return { ...opened, unsealed: false, continues: undefined, ...await this.#medium.open(this.#position) }
@@ -91,14 +112,18 @@ export class ChainWriter {
  */
 function preface (
   draft: Draft,
-  { position: { file, end, log }, begins, continues, unsealed, torn, gap }: Opened,
-  missed: MissedRecords | undefined
+  opened: Opened,
+  status: SinkStatus
 ): void {
+  const { position: { file, end, log }, begins, continues, unsealed, torn, gap } = opened
   if (begins) draft.note(header(file + 1, end, log))
   // Sealed at once: no call is answered before its run has stated where it began, and repeated crashes leave no more
   // records without a checkpoint than a single one.
   if (continues) draft.seal({ found: unsealed === true && !begins, continues })
-  if (torn) draft.note({ event: 'torn_line', torn })
-  if (gap) draft.note({ event: 'gap', gap: { since: null, ...gap } })
-  if (missed) draft.note({ event: 'gap', gap: missed })
+  const onDamage = () => status.damageRecorded(opened)
+  if (torn) draft.note({ event: 'torn_line', torn }, gap ? undefined : onDamage)
+  if (gap) draft.note({ event: 'gap', gap: { since: null, ...gap } }, onDamage)
+  for (const missed of status.unrecordedGaps) {
+    draft.note({ event: 'gap', gap: missed }, () => status.gapRecorded(missed))
+  }
 }

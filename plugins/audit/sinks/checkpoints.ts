@@ -44,7 +44,7 @@ export class Checkpoints {
   }
 
   /** The draft is now part of the chain. */
-  appended ({ unsealed }: Draft): void {
+  appended ({ unsealed }: Pick<Draft, 'unsealed'>): void {
     this.#unsealed = unsealed
     this.#schedule()
   }

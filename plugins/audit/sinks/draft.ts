@@ -21,6 +21,26 @@ interface Seal {
   continues?: Continuation | undefined
 }
 
+interface Line {
+  /** With its line end. */
+  text: string
+  /** The end of the chain with this line. */
+  end: End
+  /** Records after the last checkpoint, this one included. */
+  unsealed: number
+  kind: 'record' | 'checkpoint' | 'note'
+  onTaken: (() => void) | undefined
+}
+
+/** The first lines of a draft, which the chain now has. */
+export interface Taken {
+  end: End
+  unsealed: number
+  records: number
+  /** The line of the last checkpoint in it. */
+  head: string | undefined
+}
+
 /** Lines to append to a chain in one go. Until that has succeeded, a draft can be dropped without a trace. */
 export class Draft {
   readonly #key: KeyObject | undefined
@@ -30,9 +50,9 @@ export class Draft {
   end: End
   /** Records after the last checkpoint. */
   unsealed: number
-  text = ''
-  /** The line of the last checkpoint in it. */
-  head: string | undefined
+  /** Of all lines that were added, with their line ends. */
+  bytes = 0
+  #lines: Line[] = []
 
   /**
    * @param log the log that the chain belongs to, if it is kept in files
@@ -46,15 +66,24 @@ export class Draft {
     this.unsealed = unsealed
   }
 
+  get text (): string {
+    return this.#lines.map(({ text }) => text).join('')
+  }
+
+  get isEmpty (): boolean {
+    return this.#lines.length === 0
+  }
+
   /** Adds a record, and a checkpoint when enough records are without one. Returns the record's line. */
   add (body: Body): string {
-    const line = this.#append(body)
+    const line = this.#append(body, 'record')
     if (this.unsealed >= CHECKPOINT_RECORDS) this.seal()
     return line
   }
 
-  note (note: ChainNote): void {
-    this.#append({ ...note, ...stamp() })
+  /** @param onTaken is called once the chain has the note */
+  note (note: ChainNote, onTaken?: () => void): void {
+    this.#append({ ...note, ...stamp() }, 'note', onTaken)
   }
 
   /** Adds a checkpoint. */
@@ -66,15 +95,25 @@ export class Draft {
       ...endsRun && { ends_run: true },
       ...this.#hasHeadFile && { head_file: true },
     }
-    this.head = this.#append(checkpoint(this.end, { ...stamp(), ...states }, closing, this.#key))
-    this.unsealed = 0
+    this.#append(checkpoint(this.end, { ...stamp(), ...states }, closing, this.#key), 'checkpoint')
   }
 
-  #append (body: Body): string {
+  /** Removes the first lines, all by default, which the chain now has. */
+  take (count = this.#lines.length): Taken {
+    const lines = this.#lines.splice(0, count)
+    for (const { onTaken } of lines) onTaken?.()
+    const { end, unsealed } = lines.at(-1) ?? this
+    const head = lines.findLast(({ kind }) => kind === 'checkpoint')?.text.slice(0, -1)
+    return { end, unsealed, head, records: lines.filter(({ kind }) => kind === 'record').length }
+  }
+
+  #append (body: Body, kind: Line['kind'], onTaken?: () => void): string {
     const { line, end } = chain(this.end, body)
+    const text = `${line}\n`
     this.end = end
-    this.text += `${line}\n`
-    this.unsealed++
+    this.bytes += Buffer.byteLength(text)
+    this.unsealed = kind === 'checkpoint' ? 0 : this.unsealed + 1
+    this.#lines.push({ text, end, unsealed: this.unsealed, kind, onTaken })
     return line
   }
 }

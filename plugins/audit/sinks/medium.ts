@@ -28,6 +28,22 @@ export interface Opened {
   gap?: Omit<Gap, 'since'> | undefined
 }
 
+/** What a medium took of the lines that it was given. */
+export interface Appended {
+  /** How many of them, from the first on. */
+  lines: number
+  /** Why the medium will never take the line after these, a record. */
+  refused?: string
+}
+
+/** One attempt to hand lines over. A medium may need several. */
+export interface Attempt {
+  /** The HTTP status of the answer; `none` without an answer. */
+  status: string
+  /** Why it failed, if it will be repeated. */
+  failure?: string | undefined
+}
+
 /** A destination for lines: the part that differs between kinds of sinks. */
 export interface Medium {
   readonly kind: 'stdout' | 'file' | 'http'
@@ -35,8 +51,11 @@ export interface Medium {
   prepare?: (log: FastifyBaseLogger) => Promise<void>
   /** Prepares for appending lines after `position`, the last one that this process wrote, if any. */
   open: (position: ChainPosition | undefined) => Promise<Opened>
-  /** Resolves once all lines are handed over; rejects if none is. */
-  append: (lines: string) => Promise<void>
+  /**
+   * Resolves once lines are handed over: all of them, unless the result says otherwise. Rejects if none is.
+   * @param onAttempt is called after each attempt that others may follow
+   */
+  append: (lines: string, onAttempt: (attempt: Attempt) => void) => Promise<Appended | void>
   /** Makes everything appended durable. Absent when handing over is all a medium can do. */
   sync?: () => Promise<void>
   /** Sets aside the file, which ends with a closing checkpoint. */

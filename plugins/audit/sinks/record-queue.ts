@@ -43,20 +43,21 @@ export class RecordQueue {
 
   /** Moves one batch of records into a draft, and so into flight. */
   fill (draft: Draft): void {
-    while (
-      this.#waiting.length > 0 && this.#inFlight.length < MAX_BATCH_RECORDS && draft.text.length < MAX_BATCH_BYTES
-    ) {
+    while (this.#waiting.length > 0 && this.#inFlight.length < MAX_BATCH_RECORDS && draft.bytes < MAX_BATCH_BYTES) {
       const record = this.#waiting.shift() as PendingRecord
       this.#inFlight.push(record)
       record.line = draft.add(record.body)
     }
   }
 
-  /** Hands over the batch in flight, which was appended. */
-  takeAppended (): PendingRecord[] {
-    const appended = this.#inFlight
-    this.#inFlight = []
-    return appended
+  /** Hands over records in flight that were appended: the first ones, all by default. */
+  takeAppended (count = this.#inFlight.length): PendingRecord[] {
+    return this.#inFlight.splice(0, count)
+  }
+
+  /** Makes records in flight wait again, before all others. */
+  putBack (): void {
+    this.#waiting.unshift(...this.takeAppended())
   }
 
   /** Hands over the batch in flight, which could not be appended; without one, everything that waits. */

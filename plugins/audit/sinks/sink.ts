@@ -4,8 +4,8 @@ import type { Body } from '../chain.ts'
 import { ChainWriter } from './chain-writer.ts'
 import { Checkpoints } from './checkpoints.ts'
 import type { Medium } from './medium.ts'
-import { RecordQueue } from './record-queue.ts'
-import { type SinkState, SinkStatus } from './sink-status.ts'
+import { type PendingRecord, RecordQueue } from './record-queue.ts'
+import { LATE, reasonOf, type SinkState, SinkStatus } from './sink-status.ts'
 import { Syncer } from './syncer.ts'
 
 /** A record that is not written within this time is refused. */
@@ -105,8 +105,11 @@ export class Sink {
       await this.#writer.writeBatch(this.#queue, { closing: true })
       await this.#syncer.flush()
     }
-    const late = Promise.withResolvers<never>()
-    const timer = setTimeout(() => late.reject(new Error('the last records were not accepted in time')), CLOSE_BOUND_MS)
+    const late = Promise.withResolvers<void>()
+    const timer = setTimeout(() => {
+      this.#status.stalled()
+      late.resolve()
+    }, CLOSE_BOUND_MS)
     await Promise.race([finish(), late.promise]).catch((error: Error) => this.#status.failed(error))
     clearTimeout(timer)
     this.#syncer.stop()
@@ -137,7 +140,7 @@ export class Sink {
   #refuse (error: Error): void {
     const refused = this.#queue.takeRefused()
     this.#checkpoints.postpone()
-    this.#status.missed(refused.length)
+    this.#status.missed(refused.length, reasonOf(error))
     this.#status.failed(error)
     for (const { reject } of refused) reject(error)
   }
@@ -145,11 +148,14 @@ export class Sink {
   /** Rejects records that have waited too long. They stay on their way: the medium may still accept them. */
   #sweep (): void {
     const oldestMs = performance.now() - WRITE_BOUND_MS
-    const late = [...this.#syncer.pending, ...this.#queue.pending].filter(({ sinceMs }) => sinceMs < oldestMs)
-    if (late.length > 0) {
-      const error = new Error('records were not accepted in time')
-      this.#status.failed(error, true)
-      for (const { reject } of late) reject(error)
+    const isLate = ({ sinceMs }: PendingRecord) => sinceMs < oldestMs
+    const unsynced = this.#syncer.pending.filter(isLate)
+    const unwritten = this.#queue.pending.filter(isLate)
+    if (unsynced.length > 0 || unwritten.length > 0) {
+      // A backlog that the medium is working off is no new failure.
+      if (unsynced.length > 0 || this.#status.acceptedAtMs < oldestMs) this.#status.stalled()
+      const error = new Error(this.#status.stallReason ?? LATE)
+      for (const { reject } of [...unsynced, ...unwritten]) reject(error)
     } else if (!this.#running && this.#syncer.isIdle) {
       clearInterval(this.#sweepTimer)
       this.#sweepTimer = undefined

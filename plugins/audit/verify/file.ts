@@ -21,6 +21,9 @@ import {
 import { type Line, linesOf } from '../lines.ts'
 import * as problems from './problems.ts'
 
+/** More lines than a batch has. */
+const REMEMBERED_LINES = 2_000
+
 /** Where a run of the service began, and the end that it found. */
 export interface Run { line: number, time: string, continues: Continuation }
 
@@ -98,6 +101,9 @@ class FileCheck {
   readonly #sequences: ReadonlySet<number>
   /** Of the lines so far, from the header on. */
   #report: FileReport | undefined
+  /** Hashes of the latest lines of a log that is not in files: its collector may have received a batch twice. */
+  readonly #latest = new Set<string>()
+  #copies = 0
   /** A record that does not fit the one before it. The next line tells which of the two was changed. */
   #suspect: { number: number, hash: string } | undefined
   /** Events since the last checkpoint, and the sequence number of that. */
@@ -113,11 +119,21 @@ class FileCheck {
   next (line: ValidLine | InvalidLine): problems.Problem | undefined {
     if (this.#suspect) return this.#blame(this.#suspect, line)
     if (line.problem !== undefined) return this.#problem(line.number, line.problem)
+    if (this.#latest.has(line.hash)) {
+      this.#copies++
+      return
+    }
     return this.#report ? this.#follow(line, this.#report) : this.#begin(line)
   }
 
   end (): FileReport | problems.Problem {
     if (this.#suspect) return this.#problem(this.#suspect.number - 1, problems.RECORD_OR_HASH_CHANGED)
+    if (this.#copies > 0) {
+      this.#report?.notes.push(
+        `${this.#path}: ${this.#copies} lines are exact copies of earlier ones: a batch is sent again if the ` +
+          'answer of the collector was lost'
+      )
+    }
     return this.#report ?? this.#problem(1, problems.NO_HEADER)
   }
 
@@ -153,6 +169,7 @@ class FileCheck {
       runs: [],
       notes: [],
     }
+    this.#remember(hash, this.#report)
   }
 
   #follow (line: ValidLine, report: FileReport): problems.Problem | undefined {
@@ -166,6 +183,7 @@ class FileCheck {
       return
     }
     report.end = { hash, sequence: record.sequence }
+    this.#remember(hash, report)
     if (this.#sequences.has(record.sequence)) report.hashes.set(record.sequence, hash)
     report.lines = number
     report.closed = checkpoint?.closing === true
@@ -177,6 +195,14 @@ class FileCheck {
     if (continues) report.runs.push({ line: number, time: record.time, continues })
     const problem = checkpoint ? this.#seal(line, checkpoint, report) : this.#count(record, report)
     if (problem !== undefined) return this.#problem(number, problem)
+  }
+
+  #remember (hash: string, { log }: FileReport): void {
+    if (log !== undefined) return
+    this.#latest.add(hash)
+    if (this.#latest.size <= REMEMBERED_LINES) return
+    const [oldest = ''] = this.#latest
+    this.#latest.delete(oldest)
   }
 
   #count (record: ChainRecord, report: FileReport): string | undefined {

@@ -15,8 +15,8 @@ function medium (more: Partial<Medium> = {}) {
   const fake: Medium = {
     kind: 'file',
     open: async position => ({ position: position ?? { file: 0, end: BEGINNING }, begins }),
-    append: async lines => {
-      await more.append?.(lines)
+    append: async (lines, onAttempt) => {
+      await more.append?.(lines, onAttempt)
       done.push('append')
       begins = false
       for (const line of lines.split('\n').slice(0, -1)) records.push(parseRecord(Buffer.from(line)) as ChainRecord)
@@ -159,6 +159,45 @@ t.test('a medium that hangs delays no call for long, and loses nothing', async t
   t.strictSame(events(), ['header', 'tool_call', 'tool_call', 'tool_call'], 'refused records are not lost')
   t.match(sink.state, { state: 'ok', missed: 0 })
   await sink.close()
+})
+
+t.test('a backlog that is being written is not another failure', async t => {
+  const pass = clock(t)
+  const lines: string[] = []
+  const { log } = Fastify({ logger: { level: 'info', stream: { write: line => lines.push(line) } } })
+  const answers: PromiseWithResolvers<void>[] = []
+  const { fake, events } = medium({
+    append: () => {
+      const answer = Promise.withResolvers<void>()
+      answers.push(answer)
+      return answer.promise
+    },
+  })
+  const sink = sinkOver(fake, log)
+  const writes = Promise.allSettled(Array.from({ length: 2_000 }, () => sink.write(body(), false)))
+  await pass(0)
+  await pass(6_000)
+  t.match(sink.state, { state: 'failed' })
+  const states: string[] = []
+  for (let batch = 0; batch < 4; batch++) {
+    answers.shift()?.resolve()
+    await pass(1_000)
+    states.push(sink.state.state)
+  }
+  answers.shift()?.resolve()
+  await pass(0)
+  t.strictSame(states, ['ok', 'ok', 'ok', 'ok'])
+  t.strictSame(lines.map(line => JSON.parse(line).msg), [
+    'an audit sink is not accepting records',
+    'an audit sink is accepting records again',
+  ])
+  const settled = await writes
+  t.ok(settled.every(({ status }) => status === 'rejected'), 'they were late')
+  t.equal(events().filter(event => event === 'tool_call').length, 2_000)
+  const closed = sink.close()
+  await pass(0)
+  for (const { resolve } of answers) resolve()
+  await closed
 })
 
 t.test('an fsync that hangs delays no mutation for long', async t => {

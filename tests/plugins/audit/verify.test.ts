@@ -232,6 +232,46 @@ function rechained (lines: readonly string[], forged: number): string[] {
   })
 }
 
+t.test('what a collector has received may have exact copies of lines, but nothing else may differ', async t => {
+  const dir = t.testdir()
+  let begins = true
+  let text = ''
+  const sink = new Sink({
+    kind: 'http',
+    open: async position => ({ position: position ?? { file: 0, end: BEGINNING }, begins }),
+    append: async lines => {
+      begins = false
+      text += lines
+    },
+    close: async () => {},
+  }, { log: silent })
+  for (let record = 0; record < 8; record++) await sink.write(body({ rule: `rule ${record}` }), false)
+  await sink.close()
+  const lines = splitLines(text)
+  const last = lines.length - 1
+  t.equal(last, 9, 'a header, eight records and a checkpoint')
+  const exitCodeOf = async (changed: string[]) => (await verdictOf(dir, [textOf(changed)])).exitCode
+
+  for (let first = 0; first <= last; first++) {
+    for (let end = first + 1; end <= last + 1; end++) {
+      const copied = [...lines.slice(0, end), ...lines.slice(first)]
+      t.equal(await exitCodeOf(copied), 0, `lines ${first} to ${end} twice`)
+    }
+  }
+  for (let line = 0; line < last; line++) {
+    t.equal(await exitCodeOf(lines.toSpliced(line, 1)), 1, `without line ${line}`)
+    t.equal(await exitCodeOf(lines.toSpliced(line, 2, lines[line + 1] ?? '', lines[line] ?? '')), 1, `${line} later`)
+    const changed = (lines[line] ?? '').replace('"time":"2', '"time":"3')
+    t.equal(await exitCodeOf(lines.with(line, changed)), 1, `line ${line} changed`)
+    t.equal(await exitCodeOf(lines.toSpliced(last, 0, changed)), 1, `a changed copy of line ${line}`)
+  }
+  const { findings } = await verdictOf(dir, [textOf([...lines, ...lines.slice(3)])])
+  t.match(findings.join('\n'), 'file-1: 7 lines are exact copies of earlier ones')
+
+  const [file = []] = await writeLog(dir, { records: 4, runs: 1 })
+  t.equal(await exitCodeOf([...file, file.at(-1) ?? '']), 1, 'a file of the service has no copies')
+})
+
 t.test('a problem has a file and a line', async t => {
   const dir = t.testdir()
   const log = await writeLog(dir)

@@ -83,6 +83,11 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
     auditHeadFile: undefined,
     auditFailMode: 'closed',
     auditRedact: undefined,
+    auditCollectorBatchBytes: 524_288,
+    auditCollectorHeadersFile: undefined,
+    auditCollectorCaFile: undefined,
+    auditCollectorCertFile: undefined,
+    auditCollectorKeyFile: undefined,
     rateLimit: 0,
     addressRateLimit: 0,
     maxConcurrentCalls: 64,
@@ -126,8 +131,10 @@ t.test('what each variable accepts', async t => {
     jwks: '{"keys":[]}',
     policy: 'bindings: []',
     'signing.key': signingKey(),
+    headers: '# a token\nAuthorization: Bearer x\n',
   })
   const { ca, cert, key } = pemFiles(dir)
+  const collector = { AUDIT_SINKS: 'https://collector.example/audit' }
   const oidc = { OIDC_ISSUER: 'https://id.example', PUBLIC_URL: 'https://mcp.example' }
   const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
   const taken: [variables: Environment, setting: SettingKey, value: unknown][] = [
@@ -255,6 +262,20 @@ t.test('what each variable accepts', async t => {
     [{ KEEP_ALIVE_TIMEOUT: '75s' }, 'keepAliveTimeoutMs', 75_000],
     [{ KEEP_ALIVE_TIMEOUT: '500us' }, 'keepAliveTimeoutMs', 1],
     [{ KEEP_ALIVE_TIMEOUT: '0' }, 'keepAliveTimeoutMs', 0],
+    [{ AUDIT_COLLECTOR_BATCH_BYTES: '1048576' }, 'auditCollectorBatchBytes', 1_048_576],
+    [{ AUDIT_COLLECTOR_BATCH_BYTES: '32768' }, 'auditCollectorBatchBytes', 32_768],
+    [
+      { AUDIT_SINKS: 'http://127.0.0.1:9/audit', AUDIT_COLLECTOR_HEADERS_FILE: `${dir}/headers` },
+      'auditCollectorHeadersFile',
+      `${dir}/headers`,
+    ],
+    [{ ...collector, AUDIT_COLLECTOR_CA_FILE: ca }, 'auditCollectorCaFile', ca],
+    [
+      { ...collector, AUDIT_COLLECTOR_CERT_FILE: cert, AUDIT_COLLECTOR_KEY_FILE: key },
+      'auditCollectorCertFile',
+      cert,
+    ],
+    [{ ...collector, AUDIT_COLLECTOR_CERT_FILE: cert, AUDIT_COLLECTOR_KEY_FILE: key }, 'auditCollectorKeyFile', key],
     [{ RESPONSE_TIMEOUT: '1m' }, 'responseTimeoutMs', 60_000],
     [{ MAX_UNREAD_BYTES: '0' }, 'maxUnreadBytes', 0],
     [{ TOTAL_MAX_UNREAD_BYTES: '1000' }, 'totalMaxUnreadBytes', 1_000],
@@ -778,5 +799,66 @@ t.test('a shared token causes a warning', async t => {
   t.strictSame(read({ AUTH_TOKEN: TOKEN }).warnings, [
     'KAFSCALE_MCP_AUTH_TOKEN is a shared secret: every caller is static-token, and audit records cannot tell callers ' +
     'apart; KAFSCALE_MCP_OIDC_ISSUER or KAFSCALE_MCP_AUTH_JWKS_FILE identifies them',
+  ])
+})
+
+t.test('settings for audit collectors are refused without one, and headers are never quoted', async t => {
+  const headers = {
+    name: 'Bearer s3cret',
+    value: 'authorization: s3cret\u0007',
+    own: 'x-a: b\ncontent-length: 5',
+    twice: 'X-A: s3cret\nx-a: s3cret',
+  }
+  const dir = t.testdir({ ...headers, valid: 'authorization: Bearer s3cret' })
+  const { ca, cert, key, otherKey } = pemFiles(dir)
+  const https = { AUDIT_SINKS: 'stdout,https://collector.example/audit' }
+  const file = 'KAFSCALE_MCP_AUDIT_COLLECTOR_HEADERS_FILE'
+  const lines: Record<string, string> = {
+    name: 'header lines such as Authorization: Bearer …, unlike line 1',
+    value: 'header lines such as Authorization: Bearer …, unlike line 1',
+    own: 'no header that the service sets itself, as line 2 does',
+    twice: 'each header once: line 2 repeats one',
+    none: 'a file that can be read',
+  }
+  for (const [name, expected] of Object.entries(lines)) {
+    t.strictSame(refusal({ ...https, AUDIT_COLLECTOR_HEADERS_FILE: `${dir}/${name}` }), [
+      `${file} is "${dir}/${name}": expected ${expected}`,
+    ])
+  }
+  const refused: [Environment, string][] = [
+    [
+      { AUDIT_COLLECTOR_HEADERS_FILE: `${dir}/valid` },
+      `${file} is set and KAFSCALE_MCP_AUDIT_SINKS has no collector: expected both or neither`,
+    ],
+    [
+      { AUDIT_SINKS: 'http://collector.example', AUDIT_COLLECTOR_CA_FILE: ca },
+      'KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE is set and KAFSCALE_MCP_AUDIT_SINKS has no https collector: ' +
+      'expected both or neither',
+    ],
+    [
+      { AUDIT_COLLECTOR_CERT_FILE: cert, AUDIT_COLLECTOR_KEY_FILE: key },
+      'KAFSCALE_MCP_AUDIT_COLLECTOR_CERT_FILE is set and KAFSCALE_MCP_AUDIT_SINKS has no https collector: ' +
+      'expected both or neither',
+    ],
+    [
+      { ...https, AUDIT_COLLECTOR_CERT_FILE: cert },
+      'KAFSCALE_MCP_AUDIT_COLLECTOR_CERT_FILE is set and KAFSCALE_MCP_AUDIT_COLLECTOR_KEY_FILE is not: ' +
+      'expected both or neither',
+    ],
+    [
+      { ...https, AUDIT_COLLECTOR_CERT_FILE: cert, AUDIT_COLLECTOR_KEY_FILE: otherKey },
+      `KAFSCALE_MCP_AUDIT_COLLECTOR_KEY_FILE is "${otherKey}": ` +
+      'expected the key of the certificate in KAFSCALE_MCP_AUDIT_COLLECTOR_CERT_FILE',
+    ],
+    ...['32767', '1048577', '1MB'].map((text): [Environment, string] => [
+      { AUDIT_COLLECTOR_BATCH_BYTES: text },
+      `KAFSCALE_MCP_AUDIT_COLLECTOR_BATCH_BYTES is "${text}": expected a whole number from 32768 to 1048576`,
+    ]),
+  ]
+  for (const [variables, message] of refused) t.strictSame(refusal(variables), [message])
+  const valid = { AUDIT_COLLECTOR_HEADERS_FILE: `${dir}/valid` }
+  t.strictSame(read({ ...https, ...valid }).warnings, [])
+  t.strictSame(read({ ...valid, AUDIT_SINKS: 'http://collector.example/audit' }).warnings, [
+    `KAFSCALE_MCP_AUDIT_SINKS has a collector without https: the headers in ${file} can be intercepted on the way`,
   ])
 })

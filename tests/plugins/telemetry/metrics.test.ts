@@ -8,6 +8,7 @@ import t, { type Test } from 'tap'
 import { Unauthenticated, Unverifiable } from '../../../errors.ts'
 import packageJson from '../../../package.json' with { type: 'json' }
 import { authenticationFailure } from '../../../plugins/telemetry/authentication-failure.ts'
+import { startAuditCollector } from '../../support/audit.ts'
 import { needsEtcd, startEtcd } from '../../support/etcd.ts'
 import { ROOT } from '../../support/paths.ts'
 import { scaled } from '../../support/run.ts'
@@ -119,6 +120,20 @@ t.test('a page with every metric', needsEtcd(), async t => {
 
   t.test('contains nothing that a caller can choose, and no principals', async t => {
     t.notMatch(page, /no_such_tool|nobody-in-particular|static-token|audit\.jsonl/)
+  })
+})
+
+t.test('the answers of a collector are counted by status', async t => {
+  const statuses = [503, 429]
+  const url = await startAuditCollector(t, (_, __, response) => response.writeHead(statuses.shift() ?? 200).end())
+  const app = await buildTestApp(t, { KAFSCALE_MCP_AUDIT_SINKS: url })
+  await app.ready()
+  const page = samples((await app.telemetry.page()).text)
+  for (const [status, count] of [[503, 1], [429, 1], [200, 1]]) {
+    t.equal(page.get(`kafscale_mcp_audit_collector_answers_total{sink="http",status="${status}"}`), count)
+  }
+  t.match((await app.inject('/healthz')).json(), {
+    dependencies: { audit: { state: 'ok', sinks: [{ kind: 'http', answers: { 200: 1, 429: 1, 503: 1 } }] } },
   })
 })
 
