@@ -1,19 +1,21 @@
 import { type Address, formatAddress } from './address.ts'
 
-/** What the system answers to `::` where it has no IPv6: no address family, or one that is turned off. */
-const NO_IPV6 = ['EAFNOSUPPORT', 'EADDRNOTAVAIL', 'EPROTONOSUPPORT']
 /** What a failed attempt to listen was doing. */
 const LISTEN_CALLS = ['listen', 'bind', 'getaddrinfo']
 
+/** A port below this one may need privileges. */
+const FIRST_FREE_PORT = 1_024
+
 /**
- * Listens on an address. `::` stands for every address of the machine, so where there is no IPv6 it is `0.0.0.0`.
+ * Listens on an address. `::` stands for every address of the machine, so where there is no IPv6 it is `0.0.0.0`. What
+ * the system answers then depends on what is missing: the kernel's support, the addresses, or a permission.
  * @param listen called with the host, and again with another one if the first does not exist
  */
 export async function listenOn<T> ({ host, port }: Address, listen: (address: Address) => Promise<T>): Promise<T> {
   try {
     return await listen({ host, port })
   } catch (error) {
-    if (host !== '::' || !NO_IPV6.includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+    if (host !== '::' || (error as NodeJS.ErrnoException).code === 'EADDRINUSE') throw error
     return await listen({ host: '0.0.0.0', port })
   }
 }
@@ -32,6 +34,10 @@ export function listenProblem (setting: string, configured: Address, error: unkn
       return `${where} is not an address of this machine: choose one that is, such as 127.0.0.1:${configured.port}.`
     case 'EACCES':
     case 'EPERM':
+      if (configured.port >= FIRST_FREE_PORT || configured.port === 0) {
+        return `${where} is not permitted (${code}) by a security policy of this machine, such as seccomp: ` +
+          'choose another address or port, or change the policy.'
+      }
       return `${where} needs privileges that this user does not have: choose a port of 1024 or higher.`
     case 'EAFNOSUPPORT':
     case 'EPROTONOSUPPORT':

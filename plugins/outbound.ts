@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { Agent, type AgentOptions, type IncomingMessage, request as httpRequest } from 'node:http'
 import { Agent as TlsAgent, request as httpsRequest } from 'node:https'
-import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
 import type { Proxies } from './config/proxies.ts'
 import type { Config } from './config/read.ts'
 import { reveal } from './config/secret.ts'
@@ -54,10 +54,9 @@ async function fetchWith (agent: Agent, request: Request): Promise<Response> {
     for (const [name, values = []] of Object.entries(headersDistinct)) {
       for (const value of values) answered.append(name, value)
     }
-    if (WITHOUT_BODY.includes(status)) incoming.resume()
-    // The types of both streams differ in details that do not matter here.
-    const body = WITHOUT_BODY.includes(status) ? null : Readable.toWeb(incoming) as unknown as ReadableStream
-    return new Response(body, { status, headers: answered })
+    // Read here, so that an answer that breaks off fails like one that does not come.
+    const body = new Uint8Array(await buffer(incoming))
+    return new Response(WITHOUT_BODY.includes(status) ? null : body, { status, headers: answered })
   } catch (error) {
     throw signal.aborted ? signal.reason : new TypeError('fetch failed', { cause: error })
   }

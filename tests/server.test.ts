@@ -81,12 +81,12 @@ function logged ({ output }: Service): { msg: string, level: number, url?: strin
   return output.stderr.split('\n').slice(0, -1).map(line => JSON.parse(line))
 }
 
-/** Makes `bind` of an IPv6 address fail, as where the kernel or a seccomp profile has no such addresses. */
-const withoutIpv6 = {
+/** Makes `bind` of an IPv6 address fail, as where the kernel has none or a seccomp profile forbids them. */
+const withoutIpv6 = (code: 'EAFNOSUPPORT' | 'EPERM') => ({
   NODE_OPTIONS: `--import=data:text/javascript,${
-    encodeURIComponent(`process.binding('tcp_wrap').TCP.prototype.bind6 = () => ${-constants.errno.EAFNOSUPPORT}`)
+    encodeURIComponent(`process.binding('tcp_wrap').TCP.prototype.bind6 = () => ${-constants.errno[code]}`)
   }`,
-}
+})
 
 /** Starts a service that must refuse to start. Returns its exit code and what it has written. */
 async function refusal (t: Test, env: Record<string, string>): Promise<{ exit: unknown, lines: string[] }> {
@@ -252,25 +252,33 @@ t.test('it does not start where it cannot listen, and reports why', async t => {
 })
 
 t.test('without IPv6, it listens on every IPv4 address instead of every address', async t => {
-  const service = startService(t, {
-    ...withoutIpv6,
-    KAFSCALE_MCP_HTTP_ADDR: ':0',
-    KAFSCALE_MCP_TELEMETRY_ADDR: ':0',
-    KAFSCALE_MCP_AUTH_TOKEN: 'x'.repeat(32),
-    KAFSCALE_MCP_AUDIT_SINKS: 'stdout',
-  })
-  const { port } = new URL(await service.url)
-  t.equal((await fetch(`http://127.0.0.1:${port}/healthz`)).status, 200)
-  const { url } = logged(service).find(({ msg }) => msg === 'metrics are served') ?? {}
-  t.match(url, /^http:\/\/0\.0\.0\.0:\d+\/metrics$/)
-  t.equal((await fetch(String(url).replace('0.0.0.0', '127.0.0.1'))).status, 200)
+  for (const code of ['EAFNOSUPPORT', 'EPERM'] as const) {
+    const service = startService(t, {
+      ...withoutIpv6(code),
+      KAFSCALE_MCP_HTTP_ADDR: ':0',
+      KAFSCALE_MCP_TELEMETRY_ADDR: ':0',
+      KAFSCALE_MCP_AUTH_TOKEN: 'x'.repeat(32),
+      KAFSCALE_MCP_AUDIT_SINKS: `file:${temporaryFolder(t)}/audit.jsonl`,
+    })
+    const { port } = new URL(await service.url)
+    t.equal((await fetch(`http://127.0.0.1:${port}/healthz`)).status, 200, code)
+    const metricsUrl = () => logged(service).find(({ msg }) => msg === 'metrics are served')?.url
+    await waitFor(() => metricsUrl() !== undefined || service.output.stderr, ACT_BOUND_MS, 'metrics')
+    t.match(metricsUrl(), /^http:\/\/0\.0\.0\.0:\d+\/metrics$/)
+    t.equal((await fetch(String(metricsUrl()).replace('0.0.0.0', '127.0.0.1'))).status, 200)
+  }
 })
 
 t.test('every address that cannot be listened on is one sentence with its setting', async t => {
   const token = { KAFSCALE_MCP_AUTH_TOKEN: 'x'.repeat(32) }
   const records = () => `file:${temporaryFolder(t)}/audit.jsonl`
   const problems: [address: string, env: Record<string, string>, sentence: RegExp][] = [
-    ['[::1]:8090', withoutIpv6, /\(\[::1\]:8090\) is an IPv6 address, and this machine has no IPv6: choose an IPv4 /],
+    ['[::1]:8090', withoutIpv6('EPERM'), /\(\[::1\]:8090\) is not permitted \(EPERM\) by a security policy of this /],
+    [
+      '[::1]:8090',
+      withoutIpv6('EAFNOSUPPORT'),
+      /\(\[::1\]:8090\) is an IPv6 address, and this machine has no IPv6: choose an IPv4 /,
+    ],
     ['192.0.2.1:0', token, /\(192\.0\.2\.1:0\) is not an address of this machine: choose one that is/],
     ['nowhere.invalid:0', token, /\(nowhere\.invalid:0\) has a host name that cannot be resolved \(E\w+\): /],
     ['[fe80::1]:0', token, /\(\[fe80::1\]:0\) is not an address to listen on: a link-local address needs its /],

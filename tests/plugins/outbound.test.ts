@@ -2,12 +2,13 @@
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { createServer, type IncomingMessage } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { type AddressInfo, connect } from 'node:net'
 import t, { type Test } from 'tap'
 import { type Proxies, proxiesOf } from '../../plugins/config/proxies.ts'
 import { reveal } from '../../plugins/config/secret.ts'
+import { fetchOutbound } from '../../plugins/outbound.ts'
 import { temporaryFolder } from '../support/run.ts'
 import { modern, type Service, startService } from '../support/service.ts'
 import { waitFor } from '../support/wait-for.ts'
@@ -178,6 +179,33 @@ t.test('a proxy that refuses is named as the reason', async t => {
   await waitFor(() => reason.test(service.output.stderr) || service.output.stderr, REQUEST_BOUND_MS, 'a warning')
   t.match(service.output.stderr, /"reason":"[^"]*tunnel to id\.example:443 via http:\/\/127\.0\.0\.1:\d+[^"]* 403/)
   t.notMatch(service.output.stderr, 'hunter2')
+})
+
+t.test('a request through a proxy fails as fetch does', async t => {
+  const answers: Record<string, (response: ServerResponse) => void> = {
+    'http://a.example/whole': response => response.setHeader('set-cookie', ['a=1', 'b=2']).end('whole'),
+    'http://a.example/empty': response => response.writeHead(204).end(),
+    'http://a.example/elsewhere': response => response.writeHead(302, { location: 'http://b.example/' }).end(),
+    'http://a.example/half': response => {
+      response.writeHead(200, { 'content-length': 10 }).write('half')
+      setImmediate(() => response.destroy())
+    },
+    'http://a.example/never': () => {},
+  }
+  const proxy = createServer((request, response) => answers[request.url ?? '']?.(response)).listen(0, '127.0.0.1')
+  await once(proxy, 'listening')
+  t.teardown(() => {
+    proxy.closeAllConnections()
+    proxy.close()
+  })
+  const send = fetchOutbound(proxiesOf({ HTTP_PROXY: `127.0.0.1:${(proxy.address() as AddressInfo).port}` }))
+
+  const whole = await send('http://a.example/whole', { method: 'POST', body: new URLSearchParams({ token: 'x' }) })
+  t.strictSame([whole.status, await whole.text(), whole.headers.getSetCookie()], [200, 'whole', ['a=1', 'b=2']])
+  t.equal((await send('http://a.example/empty')).status, 204)
+  t.equal((await send('http://a.example/elsewhere')).status, 302, 'a redirect is not followed')
+  await t.rejects(send('http://a.example/half'), TypeError)
+  await t.rejects(send('http://a.example/never', { signal: AbortSignal.timeout(100) }), { name: 'TimeoutError' })
 })
 
 t.test('which URLs NO_PROXY excepts', async t => {
