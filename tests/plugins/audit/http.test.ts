@@ -414,7 +414,6 @@ t.test('a CA and a client certificate of its own, which can be renewed', async t
     BOUND_MS,
     'an unknown CA'
   )
-  await stranger.close()
   const misnamed = collectorSink(url.replace('127.0.0.1', 'localhost'), { files: { caFile: ca.ca } })
   void write(misnamed, ['first'])
   await waitFor(
@@ -423,7 +422,6 @@ t.test('a CA and a client certificate of its own, which can be renewed', async t
     BOUND_MS,
     'another name'
   )
-  await misnamed.close()
   const unknown = collectorSink(url, { files: { caFile: ca.ca } })
   void write(unknown, ['first'])
   await waitFor(
@@ -432,7 +430,7 @@ t.test('a CA and a client certificate of its own, which can be renewed', async t
     BOUND_MS,
     'a missing certificate'
   )
-  await unknown.close()
+  await Promise.all([stranger.close(), misnamed.close(), unknown.close()])
   t.strictSame(clients, [])
 
   const [certFile, keyFile] = [join(dir, 'client.pem'), join(dir, 'client.key')]
