@@ -3,13 +3,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { BEGINNING, chain, checkpoint, type End, header, parseRecord } from '../../../../plugins/audit/chain.ts'
+import { BEGINNING, chain, checkpoint, type End, header, newLog, parseRecord } from '../../../../plugins/audit/chain.ts'
 import { verifyFiles } from '../../../../plugins/audit/verify/index.ts'
 import type { Target } from '../target.ts'
 
 const { privateKey, publicKey } = generateKeyPairSync('ed25519')
 const publicKeys = [publicKey.export({ type: 'spki', format: 'pem' }).toString()]
 const TIME = '2026-07-28T00:00:00.000Z'
+const LOG = newLog('audit.jsonl')
 
 /** A closed file with a signed checkpoint after every third record, as the service writes it. */
 function logOf (values: readonly unknown[]): { lines: string[], end: End } {
@@ -20,12 +21,12 @@ function logOf (values: readonly unknown[]): { lines: string[], end: End } {
     lines.push(added.line)
     end = added.end
   }
-  append({ ...header(1, BEGINNING), time: TIME })
+  append({ ...header(1, BEGINNING, LOG), time: TIME })
   for (const [index, value] of values.entries()) {
     append({ event: 'tool_call', time: TIME, value })
-    if (index % 3 === 2) append(checkpoint(end, { time: TIME }, false, privateKey))
+    if (index % 3 === 2) append(checkpoint(end, { time: TIME, log: LOG }, false, privateKey))
   }
-  append(checkpoint(end, { time: TIME, ends_run: true }, true, privateKey))
+  append(checkpoint(end, { time: TIME, log: LOG, ends_run: true }, true, privateKey))
   return { lines, end }
 }
 
