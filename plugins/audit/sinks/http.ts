@@ -13,9 +13,9 @@ const FAILURES_PER_RECORD = 10
 const PROVEN_FAILURES_PER_RECORD = 5
 
 /** Refusals that may have another cause than the batch. */
-const PASSING = new Set([401, 403, 404, 408, 425, 429])
-/** Refusals that say nothing about the batch. */
-const UNRELATED = new Set([401, 429])
+const PASSING = new Set([401, 403, 404, 407, 408, 425, 429])
+/** Refusals that say nothing about the batch: 407 comes from a proxy. */
+const UNRELATED = new Set([401, 407, 429])
 
 export interface HttpOptions {
   /** Of a batch, with its line ends. A longer line is a batch of its own. */

@@ -106,7 +106,7 @@ t.test('a collector that refuses every record for good gets gaps instead, and no
   t.equal((await verdictOn(t, seen.stored)).exitCode, 0)
 })
 
-for (const status of [300, 307, 401, 403, 404, 408, 425, 429, 500, 501, 502, 503, 504, 507, 599]) {
+for (const status of [300, 307, 401, 403, 404, 407, 408, 425, 429, 500, 501, 502, 503, 504, 507, 599]) {
   t.test(`a batch that gets ${status} is sent again until it is accepted`, async t => {
     let failing = true
     const { url, seen } = await collector(t, () => failing ? status : 200)
@@ -450,7 +450,7 @@ t.test('a CA and a client certificate of its own, which can be renewed', async t
 })
 
 /** What a collector does with a batch: `lost` stores it and does not answer, `reset` does neither. */
-const ANSWERS = [200, 204, 302, 400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 'reset', 'lost'] as const
+const ANSWERS = [200, 204, 302, 400, 401, 403, 404, 407, 408, 409, 413, 422, 429, 500, 502, 503, 'reset', 'lost'] as const
 
 t.test('whatever a collector answers, what it stores is intact, and every record is in it or in a gap', async t => {
   const dir = t.testdir({})
