@@ -450,7 +450,9 @@ t.test('a CA and a client certificate of its own, which can be renewed', async t
 })
 
 /** What a collector does with a batch: `lost` stores it and does not answer, `reset` does neither. */
-const ANSWERS = [200, 204, 302, 400, 401, 403, 404, 407, 408, 409, 413, 422, 429, 500, 502, 503, 'reset', 'lost'] as const
+const ANSWERS = [
+  200, 204, 302, 400, 401, 403, 404, 407, 408, 409, 413, 422, 429, 500, 502, 503, 'reset', 'lost',
+] as const
 
 t.test('whatever a collector answers, what it stores is intact, and every record is in it or in a gap', async t => {
   const dir = t.testdir({})
