@@ -1,4 +1,6 @@
+import type { Socket } from 'node:net'
 import Fastify, { type FastifyInstance, type FastifyReply, LogController } from 'fastify'
+import { logStream } from './lib/log-stream.ts'
 import audit from './plugins/audit/index.ts'
 import auth from './plugins/auth/index.ts'
 import brokerMetrics from './plugins/broker-metrics/index.ts'
@@ -17,6 +19,7 @@ import browsers from './routes/browsers.ts'
 import health from './routes/health.ts'
 import metrics from './routes/metrics.ts'
 import noSignIn from './routes/no-sign-in.ts'
+import notFound from './routes/not-found.ts'
 import wellKnown from './routes/well-known.ts'
 import clusterMetrics from './tools/cluster-metrics.ts'
 import clusterStatus from './tools/cluster-status.ts'
@@ -46,7 +49,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   const app = Fastify({
     logger: {
       level: settings.logLevel,
-      stream: process.stderr,
+      stream: logStream,
       serializers: { err: serializeError },
       mixin: traceIds,
     },
@@ -68,7 +71,10 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
     keepAliveTimeout: settings.keepAliveTimeoutMs || MAX_KEEP_ALIVE_MS,
   })
 
-  app.setNotFoundHandler(async (_, reply) => reply.code(404).send({ statusCode: 404, error: 'Not Found' }))
+  // Node.js looks up the address of a client when it is first asked. Later, the client may be gone.
+  app.server.on(tlsServer ? 'secureConnection' : 'connection', (socket: Socket) => {
+    if (socket.remoteAddress === undefined) socket.destroy()
+  })
 
   // Configuration, metrics and traces.
   await app.register(config, { config: settings })
@@ -106,6 +112,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   await app.register(noSignIn)
   await app.register(health)
   await app.register(metrics)
+  await app.register(notFound)
 
   return app
 }

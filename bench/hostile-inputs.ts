@@ -14,7 +14,7 @@ const METHODS = [
   'tools/call', 'tools/list', 'initialize', 'ping', 'resources/list', 'prompts/get', 'logging/setLevel',
   'completion/complete', 'subscriptions/listen', 'server/discover', 'notifications/cancelled', 'notifications/progress',
 ]
-const MAX_BODY_BYTES = 1024 * 1024
+const MAX_BODY_BYTES = 256 * 1024
 const LENGTHS = [1, 16, 256, 1_024, 4_096, 65_536, 262_144, 1_048_576]
 const COUNTS = [1, 4, 32, 100, 1_000, 10_000, 100_000]
 const DEPTHS = [1, 2, 3, 5, 30, 33, 1_000, 100_000]
@@ -67,7 +67,7 @@ export function describe (recipe: Recipe, tools: readonly Tool[]): string {
     `given ${givenOf(recipe, tool).join('+')}`
 }
 
-/** The request of a recipe, with a body of at most 1 MB. */
+/** The request of a recipe, with a body of at most 256 KB. */
 export function requestOf (url: string, recipe: Recipe, tools: readonly Tool[]): HttpRequest {
   const request = recipe.modern ? modernRequest(url) : legacyRequest(url)
   const tool = toolOf(recipe, tools)

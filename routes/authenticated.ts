@@ -58,7 +58,7 @@ function failureEntry (request: FastifyRequest, { code, message, statusCode = 50
     ...entry,
     where: {
       ...entry.where,
-      remote_address: request.ip,
+      remote_address: request.ip ?? null,
       user_agent: request.headers['user-agent'] ?? null,
       request_id: request.id,
       trace_id: traceIdOf(request.headers),

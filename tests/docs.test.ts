@@ -87,7 +87,7 @@ t.test('the defaults are those on the page', async t => {
     addressMaxConcurrentCalls: 0,
     maxAuthFailures: 300,
     maxEventLoopDelayMs: 1_000,
-    maxBodyBytes: 2 ** 20,
+    maxBodyBytes: 2 ** 18,
     requestTimeoutMs: 30_000,
     auditSinks: [{ kind: 'stdout' }],
     auditFailMode: 'closed',

@@ -3,6 +3,8 @@ import { canonical } from './chain.ts'
 
 /** A value whose canonical JSON is larger is replaced by its size and digest. */
 const MAX_VALUE_BYTES = 2 * 1024
+/** A list or object with more members is replaced as a whole: a digest for each of thousands takes too long. */
+const MAX_MEMBERS = 100
 /** Deeper than any valid input, and shallow enough for recursion. */
 const MAX_DEPTH = 64
 
@@ -83,7 +85,7 @@ export function shrink (value: unknown): unknown | Promise<unknown> {
 async function replaceLarge (value: unknown): Promise<unknown> {
   const text = Buffer.from(canonical(value))
   if (text.length <= MAX_VALUE_BYTES) return value
-  if (typeof value === 'object' && value !== null) {
+  if (typeof value === 'object' && value !== null && Object.keys(value).length <= MAX_MEMBERS) {
     const smaller = Array.isArray(value)
       ? await Promise.all(value.map(shrink))
       : Object.fromEntries(

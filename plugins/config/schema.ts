@@ -341,7 +341,7 @@ export const ConfigSchema = {
   maxBodyBytes: {
     name: 'MAX_BODY_BYTES',
     meaning: 'Largest request body in bytes; a larger one is refused with 413',
-    default: '1048576',
+    default: '262144',
     parse: wholeNumber(1),
   },
   requestTimeoutMs: {

@@ -130,8 +130,8 @@ export default fp(async function toolRegistry (app) {
   ): Promise<ToolResult> {
     try {
       await turns.next()
-      const valid = validInput(tool, validate, input)
       if (decision.kind === 'denied') throw new PermissionDenied(tool.name, decision.needs)
+      const valid = validInput(tool, validate, input)
       if (tool.operation === 'mutate') await announce()
       return await run(tool, valid, contextOf(tool, caller.principal, signal), caller.batchSize ?? 1)
     } catch (error) {

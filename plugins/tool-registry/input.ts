@@ -8,6 +8,8 @@ import { isOfClient, lookalike } from './property-names.ts'
 
 /** Mistakes beyond this are only counted, because a small input can contain thousands. */
 const MAX_MISTAKES = 20
+/** Far more than a tool has, with those that clients add. */
+const MAX_PROPERTIES = 100
 
 type Input = Record<string, unknown>
 
@@ -22,6 +24,11 @@ type Input = Record<string, unknown>
  * @throws {InvalidArgument} describing the mistakes
  */
 export function validInput ({ input: schema }: Tool, validate: ValidateFunction, input: unknown = {}): Input {
+  const properties = isObject(input) ? Object.keys(input).length : 0
+  if (properties > MAX_PROPERTIES) {
+    throw new InvalidArgument(`the input has ${properties} properties, of which this tool has ` +
+      `${Object.keys(schema.properties).length}`)
+  }
   const given = isObject(input) ? asMeant(schema, input) : input
   const errors = validate(given) ? [] : validate.errors ?? []
   const empty = isObject(given) ? emptyIn(schema, given) : []

@@ -96,6 +96,9 @@ t.test('a value over 2 KB is replaced by its size and digest', async t => {
     'a list without a large item'
   )
   t.strictSame(await shrink([large]), [replaced(large)])
+  const hundred = [large, ...Array<number>(99).fill(0)]
+  t.strictSame(await shrink(hundred), [replaced(large), ...hundred.slice(1)])
+  t.strictSame(await shrink([...hundred, 0]), replaced([...hundred, 0]), 'more than 100 members, as a whole')
   const wide = Object.fromEntries(many.map(name => [name, 1]))
   t.strictSame(await shrink(wide), replaced(wide))
   t.strictSame(await shrink('ä'.repeat(1_024)), replaced('ä'.repeat(1_024)), 'the size is in bytes, not characters')

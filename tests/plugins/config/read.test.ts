@@ -94,7 +94,7 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
     addressMaxConcurrentCalls: 0,
     maxAuthFailures: 300,
     maxEventLoopDelayMs: 1_000,
-    maxBodyBytes: 1_048_576,
+    maxBodyBytes: 262_144,
     requestTimeoutMs: 30_000,
     keepAliveTimeoutMs: 620_000,
     responseTimeoutMs: 30_000,

@@ -271,10 +271,9 @@ t.test('the error about an unknown property names the one that was meant', async
     t.match(await message({ [name]: 'a' }), /is not an input of this tool\. Correct/, name)
   }
   t.match(await message({ group_id: 'a', groupId: 'a' }), '"groupId" is not an input of this tool. Correct')
-  t.match(
-    await message(Object.fromEntries(Array.from({ length: 10_000 }, (_, index) => [`limt${index}`, 1]))),
-    /; and 9980 more\. Correct/
-  )
+  const many = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, index) => [`limt${index}`, 1]))
+  t.match(await message(many(100)), /; and 80 more\. Correct/)
+  t.match(await message(many(101)), /: the input has 101 properties, of which this tool has \d+\. Correct/)
 })
 
 t.test('a failure states its code, what happened and what to do', async t => {
@@ -522,7 +521,7 @@ t.test('only declared tools exist', async t => {
   }
 })
 
-t.test('a denied tool is neither listed nor run, and invalid input is reported before the denial', async t => {
+t.test('a denied tool is neither listed nor run, and its input is not examined', async t => {
   const app = await buildTestApp(t, policy(t))
   let ran = 0
   app.tools.declare(tool({ properties: { limit }, operation: 'mutate', answer: () => ({ ran: ++ran }) }))
@@ -537,7 +536,7 @@ t.test('a denied tool is neither listed nor run, and invalid input is reported b
       'Call explain_access to see what you may call.'
     )
   )
-  t.match(await call(app, { limit: 0 }), { _meta: { 'kafscale-mcp/error': { code: 'INVALID_ARGUMENT' } } })
+  t.match(await call(app, { limit: 0 }), { _meta: { 'kafscale-mcp/error': { code: 'PERMISSION_DENIED' } } })
   t.equal(ran, 0)
 
   t.equal(isListed(OPERATOR), true)

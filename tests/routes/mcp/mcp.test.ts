@@ -296,9 +296,9 @@ t.test('an invalid request is rejected in JSON', async t => {
       `${revision}: an invalid content type`
     )
     t.match(
-      await refusal(form, {}, ' '.repeat(1024 * 1024 + 1)),
+      await refusal(form, {}, ' '.repeat(256 * 1024 + 1)),
       { status: 413, code: -32600 },
-      `${revision}: over 1 MB`
+      `${revision}: over 256 KB`
     )
   }
   for (const accept of ['application/json', 'text/event-stream', 'text/html', 'application/*']) {
