@@ -1,12 +1,17 @@
 /**
  * Characters that are not seen where text is shown, or that change how other text is shown: control and format
- * characters, line and paragraph separators, whatever Unicode lets a renderer ignore (zero-width characters,
- * bidirectional marks, fillers, tags, variation selectors), and blanks other than the space.
+ * characters, line and paragraph separators, whatever Unicode lets a renderer ignore (zero-width characters, marks of
+ * direction, fillers, tags, variation selectors), blanks other than the space, and what has no glyph because it is
+ * private or not assigned.
  */
-const UNSEEN = /[[\p{Cc}\p{Cf}\p{Zs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800\ufffc]--[ ]]+/gv
+const UNSEEN =
+  /[[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800\ufffc]--[ ]]+/gv
 
-/** The planes of Unicode that have such characters. */
-const PLANES = [0x0, 0x1, 0xe]
+/** Signs that have no glyph either. */
+const WITHOUT_GLYPH = [0x2d7f, 0x1107f, 0x16fe4, 0x1d159]
+
+/** The planes of Unicode that have characters. The others have none, or only private ones. */
+const PLANES = [0x0, 0x1, 0x2, 0x3, 0xe]
 
 /** 1 for each code point of {@link UNSEEN}: a lookup costs a fraction of what the expression does. */
 const IS_UNSEEN = unseenTable()
@@ -69,14 +74,29 @@ function writeEscape (units: Uint16Array, at: number, unit: number): number {
 }
 
 function unseenTable (): Uint8Array {
-  const table = new Uint8Array(0x110000)
+  const table = new Uint8Array(0x110000).fill(1, 0x40000)
+  for (const plane of PLANES) table.fill(0, plane << 16, (plane + 1) << 16)
   for (const plane of PLANES) {
     const start = plane << 16
     const units = plane === 0 ? 1 : 2
-    const characters = Array.from({ length: 0x10000 }, (_, index) => String.fromCodePoint(start + index)).join('')
-    for (const { 0: { length }, index } of characters.matchAll(UNSEEN)) {
+    for (const { 0: { length }, index } of charactersOf(plane).matchAll(UNSEEN)) {
       table.fill(1, start + index / units, start + (index + length) / units)
     }
   }
+  for (const codePoint of WITHOUT_GLYPH) table[codePoint] = 1
   return table
+}
+
+/** Every code point of a plane, in one text. */
+function charactersOf (plane: number): string {
+  const units = new Uint16Array(plane === 0 ? 0x10000 : 0x20000)
+  for (let index = 0; index < 0x10000; index++) {
+    if (plane === 0) {
+      units[index] = index
+    } else {
+      units[2 * index] = 0xd800 + ((plane - 1) << 6) + (index >> 10)
+      units[2 * index + 1] = 0xdc00 + (index & 0x3ff)
+    }
+  }
+  return Buffer.from(units.buffer).toString('utf16le')
 }
