@@ -5,7 +5,8 @@ import audit from './plugins/audit/index.ts'
 import auth from './plugins/auth/index.ts'
 import brokerMetrics from './plugins/broker-metrics/index.ts'
 import config from './plugins/config/index.ts'
-import { type Environment, readConfig } from './plugins/config/read.ts'
+import { type Config, type Environment, readConfig } from './plugins/config/read.ts'
+import { readStdioConfig } from './plugins/config/stdio.ts'
 import etcd from './plugins/etcd/index.ts'
 import limits from './plugins/limits/index.ts'
 import metadata from './plugins/metadata.ts'
@@ -35,6 +36,9 @@ import listTopics from './tools/list-topics.ts'
 /** No limit: as long as timers go, less what Node.js adds. */
 const MAX_KEEP_ALIVE_MS = 2 ** 31 - 10_000
 
+/** A start waits up to 30 s for the lock of an audit file whose holder is gone. */
+const PLUGIN_TIMEOUT_MS = 60_000
+
 /**
  * Builds the service, ready to listen, out of its parts and in their order.
  * @throws {ConfigError} listing every invalid variable
@@ -47,12 +51,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   const prefix = new URL(settings.publicUrl ?? 'http://localhost').pathname.replace(/\/$/, '')
   const tlsServer = tlsOptions(settings.tls)
   const app = Fastify({
-    logger: {
-      level: settings.logLevel,
-      stream: logStream,
-      serializers: { err: serializeError },
-      mixin: traceIds,
-    },
+    logger: loggerOptions(settings),
     // Fastify's own response repeats the URL, which may contain a token.
     frameworkErrors: (_, __, reply) => {
       ;(reply as FastifyReply).code(400).send({ statusCode: 400, error: 'Bad Request' })
@@ -62,8 +61,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
     ...tlsServer ? { https: { ...tlsServer, ...server } } : { http: server },
     trustProxy: settings.trustedProxies ?? false,
     bodyLimit: settings.maxBodyBytes,
-    // A start waits up to 30 s for the lock of an audit file whose holder is gone.
-    pluginTimeout: 60_000,
+    pluginTimeout: PLUGIN_TIMEOUT_MS,
     requestTimeout,
     // A proxy may strip the path of PUBLIC_URL, or not.
     rewriteUrl: ({ url = '/' }) => url.startsWith(`${prefix}/`) ? url.slice(prefix.length) : url,
@@ -76,6 +74,38 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
     if (socket.remoteAddress === undefined) socket.destroy()
   })
 
+  await registerTools(app, settings)
+
+  // The security of HTTP: which pages may call, TLS, who calls, and how often.
+  await app.register(browsers)
+  await app.register(tls)
+  await app.register(auth)
+  await app.register(limits)
+
+  // The routes. Only those of the first plugin require authentication.
+  await app.register(authenticated)
+  await app.register(wellKnown)
+  await app.register(noSignIn)
+  await app.register(health)
+  await app.register(metrics)
+  await app.register(notFound)
+
+  return app
+}
+
+/**
+ * Builds the same tools for a client on standard input and output, without anything that listens.
+ * @throws {ConfigError} listing every invalid variable
+ */
+export async function buildStdioApp ({ env }: { env?: Environment } = {}): Promise<FastifyInstance> {
+  const settings = readStdioConfig(env)
+  const app = Fastify({ logger: loggerOptions(settings), pluginTimeout: PLUGIN_TIMEOUT_MS })
+  await registerTools(app, settings)
+  return app
+}
+
+/** Registers the tools and what every call goes through, however it arrives. */
+async function registerTools (app: FastifyInstance, settings: Config): Promise<void> {
   // Configuration, metrics and traces.
   await app.register(config, { config: settings })
   await app.register(telemetry)
@@ -98,23 +128,14 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
   await app.register(consumerLag)
   await app.register(explainAccess)
 
-  // Security: which pages may call, TLS, the audit log, who may call what, and how often.
-  await app.register(browsers)
-  await app.register(tls)
+  // The audit log, and who may call what.
   await app.register(audit)
   await app.register(rbac)
-  await app.register(auth)
-  await app.register(limits)
+}
 
-  // The routes. Only those of the first plugin require authentication.
-  await app.register(authenticated)
-  await app.register(wellKnown)
-  await app.register(noSignIn)
-  await app.register(health)
-  await app.register(metrics)
-  await app.register(notFound)
-
-  return app
+/** Logs go to standard error: standard output is for audit records, or for the protocol. */
+function loggerOptions ({ logLevel: level }: Config) {
+  return { level, stream: logStream, serializers: { err: serializeError }, mixin: traceIds }
 }
 
 /** Serializes an error for the log. Omits other properties, which can contain the bytes of a malformed request. */

@@ -1,16 +1,14 @@
 import type { Socket } from 'node:net'
-import closeWithGrace from 'close-with-grace'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { buildApp } from './app.ts'
 import { ConfigError } from './errors.ts'
 import type { Address } from './lib/address.ts'
+import { closeOnSignal } from './lib/close-on-signal.ts'
 import { isRunning } from './lib/is-running.ts'
 import { listenOn, listenProblem } from './lib/listening.ts'
 
 /** How long a shutdown waits for calls in flight. */
 const FINISH_CALLS_MS = 10_000
-/** npm forwards a signal that the terminal has already sent to the service: within this time it counts as one. */
-const SAME_SIGNAL_MS = 1_000
 /** How often to look whether the process of `--exit-with` still runs. */
 const EXIT_WITH_INTERVAL_MS = 500
 
@@ -21,7 +19,7 @@ async function start (): Promise<string> {
   let address: Address | undefined
   try {
     const app = await buildApp()
-    closeOnSignal(closer(app), app.log)
+    exitWithParent(closeOnSignal(closer(app), app.log, FINISH_CALLS_MS + 1_000), app.log)
     address = app.config.httpAddr
     const url = `${await listenOn(address, ({ host, port }) => app.listen({ host, port }))}/mcp`
     app.log.info({ url }, 'listening')
@@ -58,31 +56,15 @@ function closer (app: FastifyInstance): () => Promise<void> {
   }
 }
 
-/** On SIGTERM or SIGINT, closes the app and exits with 0; on a second signal, exits at once with 1. */
-function closeOnSignal (close: () => Promise<void>, log: FastifyBaseLogger): void {
-  const grace = closeWithGrace({ delay: FINISH_CALLS_MS + 1_000, skip: ['SIGTERM', 'SIGINT'] }, async ({ err }) => {
-    if (err) log.fatal({ err }, 'the service failed')
-    await close()
-    log.info('shutdown complete')
-  })
-  let first: { signal: string, atMs: number } | undefined
-  const onSignal = (signal: string) => {
-    if (!first) {
-      first = { signal, atMs: performance.now() }
-      log.info({ signal }, 'shutting down')
-      grace.close()
-    } else if (signal !== first.signal || performance.now() - first.atMs > SAME_SIGNAL_MS) {
-      process.exit(1)
-    }
-  }
-  process.on('SIGTERM', onSignal)
-  process.on('SIGINT', onSignal)
+/** Shuts down when the process of `--exit-with` has ended. */
+function exitWithParent (shutDown: (reason: { signal: string }) => void, log: FastifyBaseLogger): void {
   const pid = exitWith()
   if (pid === undefined) return
-  setInterval(() => {
-    if (first || isRunning(pid)) return
+  const timer = setInterval(() => {
+    if (isRunning(pid)) return
+    clearInterval(timer)
     log.info({ pid }, 'the process of --exit-with has ended')
-    onSignal('SIGTERM')
+    shutDown({ signal: 'SIGTERM' })
   }, EXIT_WITH_INTERVAL_MS).unref()
 }
 

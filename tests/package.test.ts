@@ -1,6 +1,8 @@
 /** The npm package: what it contains, and that it runs where nothing else is installed. */
 import { copyFileSync, existsSync, readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
+import { Client } from '@modelcontextprotocol/client'
+import { StdioClientTransport } from '@modelcontextprotocol/client/stdio'
 import t from 'tap'
 import packageJson from '../package.json' with { type: 'json' }
 import { needsEtcd, startEtcd } from './support/etcd.ts'
@@ -9,6 +11,7 @@ import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
 import { temporaryFolder } from './support/run.ts'
 import { fill } from './support/service.ts'
+import { clean } from './support/spawn.ts'
 
 const DOCUMENTS = ['README.md', 'LICENSE'].filter(name => existsSync(join(ROOT, name)))
 
@@ -103,10 +106,20 @@ t.test('it answers from a real etcd', needsEtcd(), async t => {
     t.equal(await service.stop(), 0)
   })
 
+  t.test('to a client that starts it as npx kafscale-mcp stdio', async t => {
+    const [command, args] = clean('npx', ['-y', 'kafscale-mcp', 'stdio'], {
+      PATH, HOME: dir, npm_config_offline: 'true', ...etcd.env,
+    })
+    const client = new Client({ name: 'test', version: '1' }, { versionNegotiation: { mode: 'auto' } })
+    await client.connect(new StdioClientTransport({ command, args, cwd: dir, stderr: 'ignore' }))
+    t.match(await client.callTool({ name: 'list_topics', arguments: {} }), { structuredContent: orders })
+    await client.close()
+  })
+
   t.test('its commands make keys and tokens, and verify and show what is recorded', async t => {
     const npx = async (...args: string[]) => await run('npx', ['--offline', 'kafscale-mcp', ...args], { cwd: dir })
     const launcher = join(dir, 'node_modules/.bin/kafscale-mcp')
-    for (const command of ['token', 'audit']) {
+    for (const command of ['stdio', 'token', 'audit']) {
       t.match(await run(launcher, [command, '--help'], { cwd: dir }), `kafscale-mcp ${command}`)
     }
     await npx('token', 'keygen', '--key', 'token.key', '--jwks', 'jwks.json')

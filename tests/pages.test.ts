@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { readConfig } from '../plugins/config/read.ts'
 import { ConfigSchema } from '../plugins/config/schema.ts'
+import { readStdioConfig } from '../plugins/config/stdio.ts'
 import { parsePolicy } from '../plugins/rbac/policy.ts'
 import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { run } from './support/packaging.ts'
@@ -44,10 +45,12 @@ t.test('every code block is of a kind that a test covers', async t => {
     'js sdk',
     'json client',
     'json oauth',
+    'json stdio',
     'python sdk',
     'sh client',
     'sh curl',
     'sh oauth',
+    'sh stdio',
   ])
   t.strictSame(upgrade.kinds, ['json fields', 'yaml chart'])
   t.strictSame(troubleshooting.kinds, ['sh env refused', 'sh run look', 'text sentence'])
@@ -267,6 +270,22 @@ t.test('client configurations name the endpoint and contain no token', async t =
     t.match(headers.Authorization ?? args.at(-1), /\$\{[^}]+\}$/)
   }
   for (const command of connect.ofKind('sh client')) t.match(command, ' http://127.0.0.1:8090/mcp ')
+})
+
+t.test('clients start kafscale-mcp stdio as shown, and as in the README', async t => {
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+  const snippets = connect.ofKind('json stdio')
+  t.equal(snippets.length, 2)
+  for (const text of snippets) {
+    const { mcpServers, servers } = JSON.parse(text)
+    const { command, args, env } = (mcpServers ?? servers).kafscale
+    t.strictSame([command, ...args], ['npx', '-y', 'kafscale-mcp', 'stdio']) // tests/package.test.ts runs it
+    t.ok(readStdioConfig(env))
+    t.ok(readme.includes(`\`${text.trim()}\``), text)
+  }
+  const command = connect.block('sh stdio').trim()
+  t.match(command, / -- npx -y kafscale-mcp stdio$/)
+  t.ok(readme.includes(`\`${command}\``))
 })
 
 t.test('the resource metadata is as shown', async t => {

@@ -6,7 +6,10 @@ export type AuthMethod = AuthConfig['mode']
 
 /** The caller. The rest of the service learns nothing else about a token, and never sees the token itself. */
 export interface Principal {
-  /** `sub` of the token; `static-token` in the mode `token`, `anonymous` in the mode `none`. */
+  /**
+   * `sub` of the token; `static-token` in the mode `token`, `anonymous` in the mode `none`, `local` over standard input
+   * and output.
+   */
   subject: string
   /** `iss` of the token. */
   issuer: string | null
@@ -26,6 +29,8 @@ export interface Principal {
 }
 
 export const ANONYMOUS = withoutClaims('none', 'anonymous')
+/** The client that started the process, which has whatever the process has: it needs no token. */
+export const LOCAL = withoutClaims('none', 'local')
 export const STATIC_TOKEN = withoutClaims('token', 'static-token')
 
 /** The principal of a verified token, from its claims. */

@@ -3,7 +3,7 @@ import { ConfigError } from '../../errors.ts'
 import { isConfidential } from '../../lib/address.ts'
 import { tracesAskedFor } from '../telemetry/otel.ts'
 import { type AuthConfig, authConfigOf, authModeOf, authWarnings, type Scopes, scopesOf } from './auth.ts'
-import { contradictions } from './contradictions.ts'
+import { type Contradiction, contradictions } from './contradictions.ts'
 import { type Proxies, proxiesOf } from './proxies.ts'
 import { ConfigSchema, PREFIX, type Setting, type SettingKey, type Settings, variableOf } from './schema.ts'
 import { quoteValue } from './secret.ts'
@@ -45,12 +45,16 @@ const NO_PROXIES = { proxies: undefined, mistakes: [] }
 /**
  * Reads the configuration from an environment. Whitespace around a value is ignored: files, Secrets and copied tokens
  * often end with a line break. An empty variable counts as unset.
+ * @param more finds further contradictions
  * @throws {ConfigError} with one line for each mistake
  */
-export function readConfig (env: Environment = process.env): Config {
+export function readConfig (
+  env: Environment = processEnvironment(),
+  more: (settings: Partial<Settings>) => Contradiction[] = () => []
+): Config {
   const { parsed, mistakes, unparsed } = parseSettings(env)
   const mode = authModeOf(parsed)
-  for (const { about, message } of contradictions(parsed, mode)) {
+  for (const { about, message } of [...contradictions(parsed, mode), ...more(parsed)]) {
     if (!about.some(key => unparsed.has(key))) mistakes.push(message)
   }
   const sendsRequests = parsed.oidcIssuer !== undefined || parsed.auditSinks?.some(({ kind }) => kind === 'http')
@@ -94,6 +98,10 @@ export function readConfig (env: Environment = process.env): Config {
   return Object.freeze({ ...others, rateLimit, auth, scopes: scopesOf(settings), tls, proxies, tracing, warnings })
 }
 
+export function processEnvironment (): Environment {
+  return process.env
+}
+
 /** Parses each setting by itself. `unparsed` has those with a mistake, which are absent from `parsed`. */
 function parseSettings (env: Environment) {
   const parsed: Partial<Record<SettingKey, unknown>> = {}
@@ -126,7 +134,7 @@ function parseSetting (env: Environment, variable: string, setting: Setting): un
 }
 
 /** Without the whitespace around it; undefined if nothing is left. */
-function valueOf (env: Environment, variable: string): string | undefined {
+export function valueOf (env: Environment, variable: string): string | undefined {
   return env[variable]?.trim() || undefined
 }
 

@@ -41,20 +41,25 @@ export class McpToolServer extends Server {
 
     this.setRequestHandler(
       'tools/list',
-      (_, { http }) => ({ tools: tools.list(callerOf(http?.authInfo).principal) as never })
+      (_, context) => ({ tools: tools.list(this.callerOf(context).principal) as never })
     )
     this.setRequestHandler(
       'tools/call',
-      async ({ params: { name, arguments: input } }, { http, mcpReq: { signal } }) => {
+      async ({ params: { name, arguments: input } }, context) => {
         if (tools.operation(name) === undefined) {
           throw new ProtocolError(
             ProtocolErrorCode.InvalidParams,
             `Tool ${quote(name.slice(0, 128))} does not exist. Call tools/list for those that do.`
           )
         }
-        return await tools.call(name, input, callerOf(http?.authInfo), signal)
+        return await tools.call(name, input, this.callerOf(context), context.mcpReq.signal)
       }
     )
+  }
+
+  /** Who makes a request. */
+  protected callerOf ({ http }: ServerContext): Caller {
+    return http?.authInfo?.extra?.caller as Caller
   }
 
   /**
@@ -99,8 +104,4 @@ export function authInfoOf (caller: Caller): AuthInfo {
     scopes: [...caller.principal.scopes ?? []],
     extra: { caller },
   }
-}
-
-function callerOf (authInfo: AuthInfo | undefined): Caller {
-  return authInfo?.extra?.caller as Caller
 }

@@ -1,0 +1,54 @@
+/** `kafscale-mcp stdio`: serves the tools to the client that started the process, without a listener. */
+import { Console } from 'node:console'
+import { parseArgs } from 'node:util'
+import { buildStdioApp } from '../app.ts'
+import { ConfigError } from '../errors.ts'
+import { closeOnSignal } from '../lib/close-on-signal.ts'
+import { serveClient } from '../routes/mcp/stdio.ts'
+
+const USAGE = `Usage:
+  kafscale-mcp stdio
+      Serves the tools over standard input and output, to the client that starts it. The environment variables of the
+      service configure it, without those of HTTP. It records calls only if KAFSCALE_MCP_AUDIT_SINKS is set, logs to
+      standard error, and ends with the client.
+`
+
+const CLOSE_MS = 5_000
+/** How often to look whether the parent still runs: it may leave standard input open. */
+const PARENT_INTERVAL_MS = 500
+
+/** Runs `stdio` until the client is gone. Resolves to the exit code. */
+export async function stdio (args: string[]): Promise<number> {
+  const parent = process.ppid
+  try {
+    const { values: { help } } = parseArgs({ args, options: { help: { type: 'boolean', short: 'h' } } })
+    if (help) {
+      process.stdout.write(USAGE)
+      return 0
+    }
+  } catch (error) {
+    process.stderr.write(`kafscale-mcp stdio: ${(error as Error).message}\n${USAGE}`)
+    return 2
+  }
+  // Whatever a dependency prints must not end up in the protocol.
+  globalThis.console = new Console(process.stderr)
+  try {
+    await serve(parent)
+    return 0
+  } catch (error) {
+    const reason = error instanceof ConfigError ? error.message : (error as Error).stack ?? String(error)
+    process.stderr.write(`kafscale-mcp does not start:\n${reason}\n`)
+    process.exit(1)
+  }
+}
+
+async function serve (parent: number): Promise<void> {
+  const app = await buildStdioApp()
+  const ended = serveClient(app)
+  const shutDown = closeOnSignal(() => app.close(), app.log, CLOSE_MS)
+  setInterval(() => { if (process.ppid !== parent) shutDown({ reason: 'the parent is gone' }) }, PARENT_INTERVAL_MS)
+    .unref()
+  await app.ready()
+  await ended
+  shutDown({ reason: 'the client is gone' })
+}

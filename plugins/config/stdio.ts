@@ -1,0 +1,43 @@
+import type { Contradiction } from './contradictions.ts'
+import { type Config, type Environment, processEnvironment, readConfig, valueOf } from './read.ts'
+import { ConfigSchema, type Setting, type SettingKey, type Settings, variableOf } from './schema.ts'
+
+/** Settings of HTTP: its listeners, who may call over it, and how much. */
+export const HTTP_SETTINGS: readonly SettingKey[] = [
+  'httpAddr', 'publicUrl', 'allowedHosts', 'allowedOrigins', 'trustedProxies', 'maxStalenessMs',
+  'authMode', 'authJwksFile', 'authJwksIssuer', 'authToken',
+  'oidcIssuer', 'oidcAudience', 'oidcScope', 'oidcAdvertisedScope', 'oidcIdTokenIssuers', 'oidcMaxTokenLifetimeMs',
+  'oidcClientId', 'oidcClientSecret', 'oidcJwksUrl', 'oidcIntrospectionUrl', 'oidcAllowHttp',
+  'tlsCertFile', 'tlsKeyFile', 'tlsClientCaFile',
+  'rateLimit', 'addressRateLimit', 'maxConcurrentCalls', 'addressMaxConcurrentCalls', 'maxAuthFailures',
+  'maxEventLoopDelayMs', 'maxBodyBytes', 'requestTimeoutMs', 'keepAliveTimeoutMs', 'responseTimeoutMs',
+  'maxUnreadBytes', 'totalMaxUnreadBytes',
+  'telemetryAddr', 'sessionTimeoutMs',
+]
+
+/**
+ * Reads the configuration of a service whose only client is on standard input and output. The settings of HTTP are
+ * ignored, so that it can share an environment with a service that listens. Without audit sinks, nothing is recorded.
+ * @throws {ConfigError} with one line for each mistake
+ */
+export function readStdioConfig (env: Environment = processEnvironment()): Config {
+  const variables = HTTP_SETTINGS.flatMap(key => {
+    const { secret }: Setting = ConfigSchema[key]
+    return secret ? [variableOf(key), `${variableOf(key)}_FILE`] : [variableOf(key)]
+  })
+  const sinks = variableOf('auditSinks')
+  const ignored = variables.filter(name => valueOf(env, name) !== undefined)
+  const rest = { ...env, ...Object.fromEntries(variables.map(name => [name, undefined])) }
+  const config = readConfig({ ...rest, [sinks]: valueOf(env, sinks) ?? 'none' }, occupiedStdout)
+  if (ignored.length === 0) return config
+  const warning = `${ignored.join(', ')} ${ignored.length === 1 ? 'has' : 'have'} no effect over standard input and ` +
+    'output: the client that started the process is the only caller'
+  return Object.freeze({ ...config, warnings: [...config.warnings, warning] })
+}
+
+function occupiedStdout ({ auditSinks }: Partial<Settings>): Contradiction[] {
+  if (!auditSinks?.some(({ kind }) => kind === 'stdout')) return []
+  const message = `${variableOf('auditSinks')} contains stdout, which carries the protocol: ` +
+    'expected file:PATH, a URL, or nothing, which records nothing'
+  return [{ about: ['auditSinks'], message }]
+}
