@@ -132,8 +132,6 @@ export interface MirrorView {
   readonly unlisted: readonly Topic[]
   /** Node ids of the brokers that hold leases but are not in the snapshot, in ascending order. */
   readonly unlistedBrokers: readonly number[]
-  /** Topics that have a stored config, whether in the snapshot or not. Not sorted. */
-  topicsWithConfig: () => Iterable<Topic>
   /** The topic with a name, whether in the snapshot or not. */
   topic: (name: string) => Topic | undefined
   readonly groups: readonly GroupView[]
@@ -299,12 +297,6 @@ export class Mirror implements MirrorView {
 
   leasesOf (nodeId: number): Leases | undefined {
     return this.#leases.get(nodeId)
-  }
-
-  * topicsWithConfig (): Generator<Topic> {
-    for (const topic of this.#topics.values()) {
-      if (topic.config !== undefined) yield topic
-    }
   }
 
   topic (name: string): Topic | undefined {

@@ -53,10 +53,6 @@ export class VisibleMirror implements MirrorView {
     })
   }
 
-  * topicsWithConfig (): Generator<Topic> {
-    for (const topic of this.#mirror.topicsWithConfig()) if (this.#visibility.topic(topic.name)) yield topic
-  }
-
   topic (name: string): Topic | undefined {
     // Decisions are cached, so only existing names are checked. Otherwise a caller could fill the cache.
     const topic = this.#mirror.topic(name)

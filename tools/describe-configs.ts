@@ -1,10 +1,11 @@
 import { Type } from '@sinclair/typebox'
 import { type Int64, toJson } from '../kafscale/int64.ts'
 import type { MirrorView, Topic } from '../kafscale/mirror.ts'
-import { observedAt, topicsOf } from './shared/observed.ts'
+import { exists, observedAt, partitionsOf, topicsOf } from './shared/observed.ts'
 import { paginate } from './shared/paging.ts'
 import {
-  cut, flag, input, int64OrNull, integer, list, means, names, object, observed, page, paged, text, textOrNull, time
+  cut, flag, input, int64OrNull, integer, integerOrNull, list, means, names, object, observed, page, paged, text,
+  textOrNull, time
 } from './shared/schema.ts'
 import { defineTool } from './tool.ts'
 
@@ -28,9 +29,16 @@ export default defineTool({
     ...observed,
     configs: list(object({
       name: text,
-      exists: means(flag, 'Whether the snapshot contains the topic; a config can outlive its topic'),
-      partitions: means(integer, 'Partitions of the topic in the snapshot'),
-      replication_factor: means(integer, 'Replicas of the first partition in the snapshot'),
+      exists: means(flag, 'Whether the topic is in the snapshot, or in etcd although the snapshot lacks it'),
+      in_snapshot: means(
+        Type.Optional(flag),
+        '`false` if the snapshot lacks the topic although other keys in etcd have it, otherwise absent'
+      ),
+      partitions: means(integer, 'Partitions of the topic, with those that the snapshot lacks'),
+      replication_factor: means(
+        integerOrNull,
+        'Replicas of the first partition in the snapshot; `null` if the snapshot lacks the topic'
+      ),
       retention_ms: means(int64OrNull, 'How long records are kept; -1 for no limit'),
       retention_bytes: means(int64OrNull, 'How much of a partition is kept; -1 for no limit'),
       segment_bytes: means(
@@ -68,17 +76,19 @@ export default defineTool({
 function namesOf (mirror: MirrorView, asked: string[] = []): string[] {
   const topics = topicsOf(mirror)
   if (asked.length > 0) return [...new Set(asked)].sort()
-  return [...new Set([...topics, ...mirror.topicsWithConfig()].map(topic => topic.name))].sort()
+  return [...new Set([...topics, ...mirror.unlisted].map(topic => topic.name))].sort()
 }
 
 function describe (name: string, topic: Topic | undefined) {
   const { info, config } = topic ?? {}
+  const isLost = exists(topic) && !info
   return {
     name,
-    exists: info !== undefined,
+    exists: exists(topic),
+    ...(isLost && { in_snapshot: false }),
     // Not from the stored config, whose copies of these two go stale.
-    partitions: info?.partitions.length ?? 0,
-    replication_factor: info?.partitions[0]?.replicaNodes.length ?? 0,
+    partitions: partitionsOf(topic).length,
+    replication_factor: isLost ? null : info?.partitions[0]?.replicaNodes.length ?? 0,
     ...settings(config),
   }
 }

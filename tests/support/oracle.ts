@@ -944,8 +944,9 @@ const tools: Record<string, Tool> = {
   describe_configs (space, { topics: names }) {
     const { snapshot } = space
     if (snapshot === null) return metadataUnavailable
+    const lost = missing(space)
     return paged({
-      rows: named(names, [...snapshot.topics.map(({ name }) => name), ...space.configs.keys()]),
+      rows: named(names, [...snapshot.topics.map(({ name }) => name), ...lost.topics]),
       content: names => ({
         configs: names.map(name => {
           const topic = snapshot.topics.find(topic => topic.name === name)
@@ -961,9 +962,10 @@ const tools: Record<string, Tool> = {
           const segmentBytes = setting(stored?.segmentBytes, (stored?.segmentBytes ?? 0n) > 0n, 4_194_304n)
           return {
             name,
-            exists: topic !== undefined,
-            partitions: topic?.partitions.length ?? 0,
-            replication_factor: topic?.partitions[0]?.replicas.length ?? 0,
+            exists: topic !== undefined || lost.topics.includes(name),
+            ...(lost.topics.includes(name) ? { in_snapshot: false } : {}),
+            partitions: (topic?.partitions.length ?? 0) + lost.partitions.filter(it => it.topic === name).length,
+            replication_factor: lost.topics.includes(name) ? null : topic?.partitions[0]?.replicas.length ?? 0,
             retention_ms: retentionMs.value,
             retention_bytes: retentionBytes.value,
             segment_bytes: segmentBytes.value,

@@ -83,6 +83,17 @@ t.test('with an overwritten snapshot', needsEtcd(), async t => {
     })
   })
 
+  t.test('describe_configs does not take the topics for unknown', async t => {
+    const { configs } = await ask(app, 'describe_configs', { topics: ['payments', 'altered', 'orders', 'nowhere'] })
+    t.match(configs, [
+      { name: 'altered', exists: true, in_snapshot: false, partitions: 0, replication_factor: null },
+      { name: 'nowhere', exists: false, in_snapshot: undefined, partitions: 0, replication_factor: 0 },
+      { name: 'orders', exists: true, in_snapshot: undefined, partitions: 1 },
+      { name: 'payments', exists: true, in_snapshot: false, partitions: 3, replication_factor: null },
+    ])
+    t.match(await ask(app, 'describe_configs'), { total: 1 + 1 + 1 + 1 + 100 }, 'all topics, as in describe_topics')
+  })
+
   t.test('the log ends count for lag, and rows say that the snapshot lacks their partition', async t => {
     t.match(await ask(app, 'consumer_lag'), {
       lag: [

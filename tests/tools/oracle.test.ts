@@ -316,7 +316,7 @@ t.test('keys are parsed from both ends, and keys of unknown patterns are ignored
     (ask(space, 'describe_configs')['configs'] as Array<{ name: string, exists: boolean }>).map((
       { name, exists }
     ) => [name, exists]),
-    [['a/b', true], ['gone', false], ['t', true], ['x/config', true]]
+    [['a/b', true], ['gone', true], ['t', true], ['x/config', true]]
   )
 })
 
@@ -731,9 +731,10 @@ t.test('configs: stored, default, undecodable, without a topic', async t => {
         },
         {
           name: 'gone',
-          exists: false,
+          exists: true,
+          in_snapshot: false,
           partitions: 0,
-          replication_factor: 0,
+          replication_factor: null,
           retention_ms: -1,
           retention_bytes: -1,
           segment_bytes: 4_194_304,
@@ -895,7 +896,7 @@ t.test('generated histories', async t => {
     'an undecodable snapshot': '"failure":"METADATA_UNAVAILABLE"',
     'undecodable group metadata': '"state":null',
     'an undecodable config': '"sources":{"retention_ms":null',
-    'a stored config without a topic': '"exists":false',
+    'a stored config without a topic': '"exists":true,"in_snapshot":false',
     'a stale member': '"stale":true',
     'a live member': '"stale":false,"session_timeout_ms"',
     'an int64 beyond a JSON number': '"9223372036854775807"',

@@ -490,7 +490,7 @@ bindings:
     app.tools.declare(tool({
       name: 'look',
       answer: (host, _, context) => {
-        reached.resolve(reachable([host, context, context.mirror(), ...context.mirror().topicsWithConfig()]))
+        reached.resolve(reachable([host, context, context.mirror(), ...context.mirror().unlisted]))
         return {}
       },
     }))
