@@ -237,6 +237,35 @@
 {{- end -}}
 {{- end -}}
 
+{{- $fromOf := dict -}}
+{{- range include "kafscale-mcp.variables" . | fromJsonArray -}}
+{{- $_ := set $fromOf (trimSuffix "_FILE" .name) .from -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range $entry := $mcp.extraEnv -}}
+{{- with get $fromOf (trimSuffix "_FILE" .name) -}}
+{{- fail (printf (print
+  "mcp.extraEnv sets %s, which mcp.%s already sets: remove it from mcp.extraEnv, and set mcp.%s instead. "
+  "Kubernetes would merge the two, and lose the variable when one of them is removed")
+  $entry.name . .) -}}
+{{- end -}}
+{{- if has .name $names -}}
+{{- fail (printf (print
+  "mcp.extraEnv sets %s twice: keep one entry. "
+  "Kubernetes would merge the two, and lose the variable when one of them is removed")
+  .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+
+{{- $port := include "kafscale-mcp.port" . -}}
+{{- if and (ne $mcp.telemetry.addr "off") (eq $port (regexFind "[0-9]+$" $mcp.telemetry.addr)) -}}
+{{- fail (printf (print
+  "mcp.httpAddr (%s) and mcp.telemetry.addr (%s) use the same port, which only one of them can listen on: "
+  "change the port of one, or set mcp.telemetry.addr to off")
+  $mcp.httpAddr $mcp.telemetry.addr) -}}
+{{- end -}}
+
 {{- if and $mcp.telemetry.serviceMonitor.enabled (not (include "kafscale-mcp.telemetryPort" .)) -}}
 {{- fail (printf (print
   "mcp.telemetry.serviceMonitor.enabled is true, but mcp.telemetry.addr is %s, which Prometheus cannot reach: "

@@ -26,6 +26,7 @@ import {
   refusal,
   render,
   type Values,
+  values,
 } from '../support/chart.ts'
 import { mistakes } from '../support/chart-schemas.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
@@ -36,18 +37,6 @@ import { settingsOf } from '../support/settings.ts'
 const TOKEN = LEAST.auth.token
 const NAME = 'prod-kafscale-mcp'
 const read = (name: string) => readFileSync(join(CHART, name), 'utf8')
-
-/** The smallest values, with others set by path. */
-function values (paths: Record<string, unknown> = {}): Values {
-  const all: Record<string, unknown> = structuredClone(LEAST)
-  for (const [path, value] of Object.entries(paths)) {
-    const keys = path.split('.')
-    const last = keys.pop() as string
-    const block = keys.reduce((block, key) => (block[key] ??= {}) as Record<string, unknown>, all)
-    block[last] = value
-  }
-  return all
-}
 
 const dir = t.testdir({})
 

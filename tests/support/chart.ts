@@ -61,6 +61,18 @@ export const LEAST = {
   metrics: { brokerMetricsURL: 'http://kafscale-broker.kafscale.svc:9093/metrics' },
 } satisfies Values
 
+/** The smallest values below `mcp`, with others set by path. */
+export function values (paths: Record<string, unknown> = {}): Values {
+  const all: Record<string, unknown> = structuredClone(LEAST)
+  for (const [path, value] of Object.entries(paths)) {
+    const keys = path.split('.')
+    const last = keys.pop() as string
+    const block = keys.reduce((block, key) => (block[key] ??= {}) as Record<string, unknown>, all)
+    block[last] = value
+  }
+  return all
+}
+
 /**
  * Renders a release named `prod`, by default in a namespace other than the service's own. Rejects if Helm fails.
  * @param mcp values below `mcp`
