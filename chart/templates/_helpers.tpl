@@ -1,12 +1,12 @@
 {{- define "kafscale-mcp.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimAll "-" -}}
 {{- end -}}
 
 {{/* At most 52 characters: with the longest suffix, a name stays within the 63 that Kubernetes allows. */}}
 {{- define "kafscale-mcp.fullname" -}}
 {{- $name := include "kafscale-mcp.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- default $full .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- default $full .Values.fullnameOverride | trunc 52 | trimAll "-" -}}
 {{- end -}}
 
 {{- define "kafscale-mcp.selectorLabels" -}}
@@ -34,12 +34,16 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: test
 {{- end -}}
 
-{{/* Metadata of an object. Parameters: `root`, the root context; `suffix`, appended to the release's full name. */}}
+{{/*
+Metadata of an object. Parameters: `root`, the root context; `suffix`, appended to the release's full name; optionally
+`labels`, which take precedence over those of the chart. Helm only adopts objects whose label `managed-by` is its own.
+*/}}
 {{- define "kafscale-mcp.metadata" -}}
 name: {{ printf "%s%s" (include "kafscale-mcp.fullname" .root) .suffix | quote }}
 namespace: {{ .root.Values.mcp.namespace.name | quote }}
 labels:
-  {{- include "kafscale-mcp.labels" .root | nindent 2 }}
+  {{- $own := include "kafscale-mcp.labels" .root | fromYaml }}
+  {{- omit (default dict .labels) "app.kubernetes.io/managed-by" | mergeOverwrite $own | toYaml | nindent 2 }}
 {{- end -}}
 
 {{- define "kafscale-mcp.serviceAccountName" -}}
@@ -56,6 +60,16 @@ labels:
 {{- printf "%s:%s" .repository (ternary "latest" (default $.Chart.AppVersion .tag) .useLatest) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* A Kubernetes quantity, such as `512Mi`, as a number. */}}
+{{- define "kafscale-mcp.quantity" -}}
+{{- $factors := dict
+  "n" 1e-9 "u" 1e-6 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18
+  "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
+{{- $suffix := regexFind "[A-Za-z]+$" (toString .) -}}
+{{- $factor := default 1 (get $factors $suffix) -}}
+{{- printf "%.9f" (mulf (trimSuffix $suffix (toString .) | float64) $factor) -}}
 {{- end -}}
 
 {{/* The port of `mcp.httpAddr`, the digits at its end. */}}

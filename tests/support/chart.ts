@@ -73,16 +73,18 @@ export function values (paths: Record<string, unknown> = {}): Values {
   return all
 }
 
+interface Rendering { release?: string, namespace?: string, chart?: string, beside?: Values }
+
 /**
- * Renders a release named `prod`, by default in a namespace other than the service's own. Rejects if Helm fails.
+ * Renders a release, by default named `prod` and in a namespace other than the service's own. Rejects if Helm fails.
  * @param mcp values below `mcp`
  * @param options.beside values next to `mcp`
  */
 export async function render (
   mcp: Values,
-  { namespace = 'kafscale', chart = CHART, beside = {} }: { namespace?: string, chart?: string, beside?: Values } = {}
+  { release = 'prod', namespace = 'kafscale', chart = CHART, beside = {} }: Rendering = {}
 ): Promise<Manifest[]> {
-  const running = promisify(execFile)(helm, ['template', 'prod', chart, '--namespace', namespace, '--values', '-'], {
+  const running = promisify(execFile)(helm, ['template', release, chart, '--namespace', namespace, '--values', '-'], {
     maxBuffer: 2 ** 24,
   })
   running.child.stdin?.end(stringify({ mcp, ...beside }, { version: '1.1' }))
@@ -96,8 +98,8 @@ export async function render (
 }
 
 /** The message with which Helm refuses values. */
-export async function refusal (mcp: Values): Promise<string> {
-  return await render(mcp).then(
+export async function refusal (mcp: Values, options: Rendering = {}): Promise<string> {
+  return await render(mcp, options).then(
     () => 'the values were accepted',
     (error: Error & { stderr?: string }) => error.stderr ?? error.message)
 }
