@@ -46,6 +46,27 @@ labels:
   {{- omit (default dict .labels) "app.kubernetes.io/managed-by" | mergeOverwrite $own | toYaml | nindent 2 }}
 {{- end -}}
 
+{{/*
+Who owns the namespace: `release`, which creates it if necessary, or `other`. Without access to the cluster, as in
+`helm template`, it is assumed not to exist.
+*/}}
+{{- define "kafscale-mcp.namespaceOwner" -}}
+{{- $namespace := .Values.mcp.namespace -}}
+{{- $owner := "release" -}}
+{{- if or (not $namespace.create) (eq $namespace.name .Release.Namespace) -}}
+{{- $owner = "other" -}}
+{{- else -}}
+{{- with lookup "v1" "Namespace" "" $namespace.name -}}
+{{- $annotations := default dict .metadata.annotations -}}
+{{- $isManaged := eq (get (default dict .metadata.labels) "app.kubernetes.io/managed-by") $.Release.Service -}}
+{{- $isNamed := eq (get $annotations "meta.helm.sh/release-name") $.Release.Name -}}
+{{- $isInNamespace := eq (get $annotations "meta.helm.sh/release-namespace") $.Release.Namespace -}}
+{{- if not (and $isManaged $isNamed $isInNamespace) }}{{ $owner = "other" }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $owner -}}
+{{- end -}}
+
 {{- define "kafscale-mcp.serviceAccountName" -}}
 {{- with .Values.mcp.serviceAccount -}}
 {{- default (ternary (include "kafscale-mcp.fullname" $) "default" .create) .name -}}

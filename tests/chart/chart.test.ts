@@ -1523,14 +1523,14 @@ t.test('NOTES.txt', needsHelm(), async t => {
   t.match(least, /Pods of these namespaces can connect: kafscale-mcp, kafscale\. To admit\nothers, .*clientNamespaces/)
   t.match(least, /get secret prod-kafscale-mcp --output jsonpath='\{\.data\.auth-token\}' \| base64 --decode\n/)
   t.match(least, /WARNING: The token is a shared secret/)
-  t.match(least, /If the namespace exists before\nthe installation, .* set mcp\.namespace\.create to false/)
+  t.match(least, /The namespace kafscale-mcp belongs to this release and stays after an uninstall/)
   t.match(least, /helm --namespace kafscale test prod/)
   t.notOk(least.includes(TOKEN), 'it does not contain the token')
   t.match(
     await notes(t, values({ auth: { token: '', existingSecret: 'token' } })),
     /WARNING: The token is a shared secret/
   )
-  t.notMatch(await notes(t, LEAST, 'kafscale-mcp'), /namespace\.create/)
+  t.notMatch(await notes(t, LEAST, 'kafscale-mcp'), /The namespace kafscale-mcp/)
 
   const oidc = await notes(t, INSTALLATIONS['oidc'] as Values)
   t.match(oidc, /claude mcp add --transport http kafscale https:\/\/mcp\.example\/mcp\n/)
