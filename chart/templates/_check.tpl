@@ -229,12 +229,111 @@
 {{- end -}}
 {{- end -}}
 
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "kafscale-mcp.fullname" .)) -}}
+{{- fail (printf (print
+  "the release's objects would be named %s, which Kubernetes refuses as the name of a Service: set fullnameOverride to "
+  "a name of lower-case letters, digits and hyphens that starts with a letter")
+  (include "kafscale-mcp.fullname" .)) -}}
+{{- end -}}
+{{- if and $mcp.serviceAccount.create (eq $mcp.serviceAccount.name "default") -}}
+{{- fail (print
+  "mcp.serviceAccount.name is default, which exists in every namespace: "
+  "set another name, or mcp.serviceAccount.create to false to use it") -}}
+{{- end -}}
+{{- if and $mcp.service.loadBalancerSourceRanges (ne $mcp.service.type "LoadBalancer") -}}
+{{- fail (printf (print
+  "mcp.service.loadBalancerSourceRanges is set, but mcp.service.type is %s: set the type to LoadBalancer, or remove "
+  "the ranges; mcp.networkPolicy.extraIngress admits addresses to a Service of any type")
+  $mcp.service.type) -}}
+{{- end -}}
+{{- range $volume, $modes := dict
+  "persistence" $mcp.audit.persistence.accessModes "headFile" $mcp.audit.headFile.accessModes -}}
+{{- if and (has "ReadWriteOncePod" $modes) (gt (len $modes) 1) -}}
+{{- fail (printf (print
+  "mcp.audit.%s.accessModes contains ReadWriteOncePod and other modes, which Kubernetes refuses: "
+  "keep ReadWriteOncePod alone, or remove it")
+  $volume) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $request := $mcp.resources.requests -}}
+{{- if hasKey (default dict $mcp.resources.limits) $name -}}
+{{- $limit := get $mcp.resources.limits $name -}}
+{{- if gt (include "kafscale-mcp.quantity" $request | float64) (include "kafscale-mcp.quantity" $limit | float64) -}}
+{{- fail (printf (print
+  "mcp.resources.requests.%s (%v) is greater than mcp.resources.limits.%s (%v): "
+  "raise the limit or lower the request")
+  $name $request $name $limit) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $keys := list -}}
+{{- range $mcp.topologySpreadConstraints -}}
+{{- $key := printf "%s and %s" .topologyKey .whenUnsatisfiable -}}
+{{- if has $key $keys -}}
+{{- fail (printf (print
+  "mcp.topologySpreadConstraints contains two constraints for %s, which Kubernetes refuses: keep one of them") $key) -}}
+{{- end -}}
+{{- $keys = append $keys $key -}}
+{{- end -}}
+{{- $secrets := list -}}
+{{- range .Values.imagePullSecrets -}}
+{{- if has .name $secrets }}{{ fail (printf "imagePullSecrets contains %s twice: keep one entry" .name) }}{{ end -}}
+{{- $secrets = append $secrets .name -}}
+{{- end -}}
+{{- if $mcp.ingress.enabled -}}
+{{- range $mcp.ingress.hosts -}}
+{{- range .paths -}}
+{{- if and (ne (default "Prefix" .pathType) "ImplementationSpecific")
+  (regexMatch "(//|/\\.\\.?(/|$)|%2[fF])" .path) -}}
+{{- fail (printf (print
+  "the path %s in mcp.ingress.hosts contains //, /./, /../ or an encoded slash, which Kubernetes refuses with the "
+  "pathType %s: change the path, or set pathType to ImplementationSpecific")
+  .path (default "Prefix" .pathType)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- include "kafscale-mcp.checkVolumes" . -}}
+
 {{- range $mcp.extraEnv -}}
 {{- if has .name (list "KAFSCALE_MCP_AUTH_TOKEN" "KAFSCALE_MCP_ETCD_PASSWORD" "KAFSCALE_MCP_OIDC_CLIENT_SECRET") -}}
 {{- fail (printf
   "mcp.extraEnv sets the secret %s: set it in mcp.auth or mcp.etcd, which mount secrets as files"
   .name) -}}
 {{- end -}}
+{{- end -}}
+
+{{- $fromOf := dict -}}
+{{- range include "kafscale-mcp.variables" . | fromJsonArray -}}
+{{- $_ := set $fromOf (trimSuffix "_FILE" .name) .from -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range $entry := $mcp.extraEnv -}}
+{{- with get $fromOf (trimSuffix "_FILE" .name) -}}
+{{- fail (printf (print
+  "mcp.extraEnv sets %s, which mcp.%s already sets: remove it from mcp.extraEnv, and set mcp.%s instead. "
+  "Kubernetes would merge the two, and lose the variable when one of them is removed")
+  $entry.name . .) -}}
+{{- end -}}
+{{- $port := regexFind "://[^/?#]*:[0-9]+([/?#]|$)" (default "" .value) | regexFind ":[0-9]+" | trimPrefix ":" -}}
+{{- if and $port (or (not (regexMatch "^[1-9][0-9]{0,4}$" $port)) (gt (int $port) 65535)) -}}
+{{- fail (printf "the URL in the variable %s of mcp.extraEnv has the port %s: use 1 to 65535" .name $port) -}}
+{{- end -}}
+{{- if has .name $names -}}
+{{- fail (printf (print
+  "mcp.extraEnv sets %s twice: keep one entry. "
+  "Kubernetes would merge the two, and lose the variable when one of them is removed")
+  .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+
+{{- $port := include "kafscale-mcp.port" . -}}
+{{- if and (ne $mcp.telemetry.addr "off") (eq $port (regexFind "[0-9]+$" $mcp.telemetry.addr)) -}}
+{{- fail (printf (print
+  "mcp.httpAddr (%s) and mcp.telemetry.addr (%s) use the same port, which only one of them can listen on: "
+  "change the port of one, or set mcp.telemetry.addr to off")
+  $mcp.httpAddr $mcp.telemetry.addr) -}}
 {{- end -}}
 
 {{- if and $mcp.telemetry.serviceMonitor.enabled (not (include "kafscale-mcp.telemetryPort" .)) -}}
@@ -247,5 +346,65 @@
 {{- fail (print
   "mcp.autoscaling.minReplicas is greater than mcp.autoscaling.maxReplicas: "
   "lower the minimum or raise the maximum") -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Fails the render if volumes or their mounts in the pod collide. */}}
+{{- define "kafscale-mcp.checkVolumes" -}}
+{{- $mcp := .Values.mcp -}}
+{{- $volumes := list -}}
+{{- $paths := dict -}}
+{{- if include "kafscale-mcp.files" . | fromJsonArray -}}
+{{- $volumes = append $volumes "files" -}}
+{{- $_ := set $paths "/etc/kafscale-mcp" "the secrets and other files of the service" -}}
+{{- end -}}
+{{- if include "kafscale-mcp.hasAuditFile" . -}}
+{{- $volumes = append $volumes "audit" -}}
+{{- $path := clean $mcp.audit.mountPath -}}
+{{- if hasKey $paths $path -}}
+{{- fail (printf "mcp.audit.mountPath is %s, where %s are mounted: set another path" $path (get $paths $path)) -}}
+{{- end -}}
+{{- $_ := set $paths $path "mcp.audit.mountPath" -}}
+{{- end -}}
+{{- if $mcp.audit.headFile.enabled -}}
+{{- $volumes = append $volumes "audit-head" -}}
+{{- $path := clean $mcp.audit.headFile.mountPath -}}
+{{- if hasKey $paths $path -}}
+{{- fail (printf
+  "mcp.audit.headFile.mountPath is %s, where %s are mounted: set another path"
+  $path (get $paths $path)) -}}
+{{- end -}}
+{{- $_ := set $paths $path "mcp.audit.headFile.mountPath" -}}
+{{- end -}}
+{{- range $mcp.extraVolumes -}}
+{{- if has .name (list "files" "audit" "audit-head") -}}
+{{- fail (printf
+  "mcp.extraVolumes contains a volume named %s, which is a name of the chart's own volumes: rename it" .name) -}}
+{{- end -}}
+{{- if has .name $volumes -}}
+{{- fail (printf "mcp.extraVolumes contains two volumes named %s: rename one of them" .name) -}}
+{{- end -}}
+{{- $volumes = append $volumes .name -}}
+{{- end -}}
+{{- range $mcp.extraVolumeMounts -}}
+{{- $path := clean .mountPath -}}
+{{- if not (has .name $volumes) -}}
+{{- fail (printf (print
+  "mcp.extraVolumeMounts mounts the volume %s, which does not exist: "
+  "add it to mcp.extraVolumes, or correct the name")
+  .name) -}}
+{{- end -}}
+{{- if hasKey $paths $path -}}
+{{- fail (printf
+  "mcp.extraVolumeMounts mounts %s at %s, which is the path of %s: set another mountPath"
+  .name .mountPath (get $paths $path)) -}}
+{{- end -}}
+{{- if and (has "files" $volumes) (hasPrefix "/etc/kafscale-mcp/" $path) -}}
+{{- fail (printf (print
+  "mcp.extraVolumeMounts mounts %s at %s, below the read-only volume at /etc/kafscale-mcp: "
+  "set a mountPath outside of it")
+  .name .mountPath) -}}
+{{- end -}}
+{{- $_ := set $paths $path (printf "the volume %s" .name) -}}
 {{- end -}}
 {{- end -}}

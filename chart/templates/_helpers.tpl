@@ -1,12 +1,12 @@
 {{- define "kafscale-mcp.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimAll "-" -}}
 {{- end -}}
 
 {{/* At most 52 characters: with the longest suffix, a name stays within the 63 that Kubernetes allows. */}}
 {{- define "kafscale-mcp.fullname" -}}
 {{- $name := include "kafscale-mcp.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- default $full .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- default $full .Values.fullnameOverride | trunc 52 | trimAll "-" -}}
 {{- end -}}
 
 {{- define "kafscale-mcp.selectorLabels" -}}
@@ -34,12 +34,37 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: test
 {{- end -}}
 
-{{/* Metadata of an object. Parameters: `root`, the root context; `suffix`, appended to the release's full name. */}}
+{{/*
+Metadata of an object. Parameters: `root`, the root context; `suffix`, appended to the release's full name; optionally
+`labels`, which take precedence over those of the chart. Helm only adopts objects whose label `managed-by` is its own.
+*/}}
 {{- define "kafscale-mcp.metadata" -}}
 name: {{ printf "%s%s" (include "kafscale-mcp.fullname" .root) .suffix | quote }}
 namespace: {{ .root.Values.mcp.namespace.name | quote }}
 labels:
-  {{- include "kafscale-mcp.labels" .root | nindent 2 }}
+  {{- $own := include "kafscale-mcp.labels" .root | fromYaml }}
+  {{- omit (default dict .labels) "app.kubernetes.io/managed-by" | mergeOverwrite $own | toYaml | nindent 2 }}
+{{- end -}}
+
+{{/*
+Who owns the namespace: `release`, which creates it if necessary, or `other`. Without access to the cluster, as in
+`helm template`, it is assumed not to exist.
+*/}}
+{{- define "kafscale-mcp.namespaceOwner" -}}
+{{- $namespace := .Values.mcp.namespace -}}
+{{- $owner := "release" -}}
+{{- if or (not $namespace.create) (eq $namespace.name .Release.Namespace) -}}
+{{- $owner = "other" -}}
+{{- else -}}
+{{- with lookup "v1" "Namespace" "" $namespace.name -}}
+{{- $annotations := default dict .metadata.annotations -}}
+{{- $isManaged := eq (get (default dict .metadata.labels) "app.kubernetes.io/managed-by") $.Release.Service -}}
+{{- $isNamed := eq (get $annotations "meta.helm.sh/release-name") $.Release.Name -}}
+{{- $isInNamespace := eq (get $annotations "meta.helm.sh/release-namespace") $.Release.Namespace -}}
+{{- if not (and $isManaged $isNamed $isInNamespace) }}{{ $owner = "other" }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $owner -}}
 {{- end -}}
 
 {{- define "kafscale-mcp.serviceAccountName" -}}
@@ -56,6 +81,16 @@ labels:
 {{- printf "%s:%s" .repository (ternary "latest" (default $.Chart.AppVersion .tag) .useLatest) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* A Kubernetes quantity, such as `512Mi`, as a number. */}}
+{{- define "kafscale-mcp.quantity" -}}
+{{- $factors := dict
+  "n" 1e-9 "u" 1e-6 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18
+  "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
+{{- $suffix := regexFind "[A-Za-z]+$" (toString .) -}}
+{{- $factor := default 1 (get $factors $suffix) -}}
+{{- printf "%.9f" (mulf (trimSuffix $suffix (toString .) | float64) $factor) -}}
 {{- end -}}
 
 {{/* The port of `mcp.httpAddr`, the digits at its end. */}}
@@ -172,123 +207,156 @@ is doubled.
 {{- end -}}
 {{- end -}}
 
-{{/* Settings passed as values. An empty one is left out, so that the service's default applies. */}}
-{{- define "kafscale-mcp.env" -}}
-{{- $mcp := .Values.mcp -}}
-{{- $settings := dict
-  "HTTP_ADDR" $mcp.httpAddr
-  "PUBLIC_URL" (include "kafscale-mcp.publicURL" .)
-  "ALLOWED_HOSTS" (include "kafscale-mcp.allowedHosts" .)
-  "ALLOWED_ORIGINS" $mcp.allowedOrigins
-  "TRUSTED_PROXIES" $mcp.trustedProxies
-  "ETCD_ENDPOINTS" $mcp.etcdEndpoints
-  "ETCD_USERNAME" $mcp.etcd.username
-  "BROKER_METRICS_URL" $mcp.metrics.brokerMetricsURL
-  "METRICS_ALLOWED_HOSTS" $mcp.metrics.allowedHosts
-  "METRICS_MAX_AGE" $mcp.metrics.maxAge
-  "MAX_STALENESS" $mcp.maxStaleness
-  "VERIFY_INTERVAL" $mcp.verifyInterval
-  "SESSION_TIMEOUT" $mcp.sessionTimeout
-  "AUTH_MODE" $mcp.auth.mode
-  "OIDC_ISSUER" $mcp.auth.oidc.issuers
-  "OIDC_AUDIENCE" $mcp.auth.oidc.audience
-  "OIDC_SCOPE" $mcp.auth.oidc.scope
-  "OIDC_ADVERTISED_SCOPE" $mcp.auth.oidc.advertisedScope
-  "OIDC_ID_TOKEN_ISSUERS" $mcp.auth.oidc.idTokenIssuers
-  "OIDC_MAX_TOKEN_LIFETIME" $mcp.auth.oidc.maxTokenLifetime
-  "OIDC_JWKS_URL" $mcp.auth.oidc.jwksURLs
-  "OIDC_INTROSPECTION_URL" $mcp.auth.oidc.introspectionURL
-  "OIDC_ALLOW_HTTP" $mcp.auth.oidc.allowHTTP
-  "OIDC_CLIENT_ID" $mcp.auth.oidc.clientId
-  "AUTH_JWKS_ISSUER" $mcp.auth.jwks.issuer
-  "ENVIRONMENT" $mcp.environment
-  "TOOLS" $mcp.tools
-  "DISABLED_TOOLS" $mcp.disabledTools
-  "AUDIT_SINKS" $mcp.audit.sinks
-  "AUDIT_HEAD_FILE" (ternary (printf "%s/head" $mcp.audit.headFile.mountPath) "" $mcp.audit.headFile.enabled)
-  "AUDIT_FAIL_MODE" $mcp.audit.failMode
-  "AUDIT_REDACT" $mcp.audit.redact
-  "AUDIT_COLLECTOR_BATCH_BYTES" $mcp.audit.collector.batchBytes
-  "RATE_LIMIT" $mcp.limits.rateLimit
-  "ADDRESS_RATE_LIMIT" $mcp.limits.addressRateLimit
-  "MAX_CONCURRENT_CALLS" $mcp.limits.maxConcurrentCalls
-  "ADDRESS_MAX_CONCURRENT_CALLS" $mcp.limits.addressMaxConcurrentCalls
-  "MAX_AUTH_FAILURES" $mcp.limits.maxAuthFailures
-  "MAX_EVENT_LOOP_DELAY" $mcp.limits.maxEventLoopDelay
-  "MAX_BODY_BYTES" $mcp.limits.maxBodyBytes
-  "REQUEST_TIMEOUT" $mcp.limits.requestTimeout
-  "KEEP_ALIVE_TIMEOUT" $mcp.limits.keepAliveTimeout
-  "RESPONSE_TIMEOUT" $mcp.limits.responseTimeout
-  "MAX_UNREAD_BYTES" $mcp.limits.maxUnreadBytes
-  "TOTAL_MAX_UNREAD_BYTES" $mcp.limits.totalMaxUnreadBytes
-  "LOG_LEVEL" $mcp.logLevel
-  "TELEMETRY_ADDR" $mcp.telemetry.addr
--}}
-{{- range $name, $value := $settings -}}
-{{- with include "kafscale-mcp.text" $value }}
-- name: KAFSCALE_MCP_{{ $name }}
-  value: {{ toJson . }}
-{{- end -}}
-{{- end -}}
-{{- with $mcp.proxy -}}
-{{- range $name, $value := dict "HTTPS_PROXY" .httpsProxy "HTTP_PROXY" .httpProxy "NO_PROXY" .noProxy -}}
-{{- with include "kafscale-mcp.text" $value }}
-- name: {{ $name }}
-  value: {{ toJson . }}
-{{- end -}}
-{{- end -}}
-{{- end -}}
+{{/*
+Settings passed as values: for each, the path of its value below `mcp`. An empty one is left out, so that the service's
+default applies.
+*/}}
+{{- define "kafscale-mcp.settings" -}}
+{{- dict
+  "HTTP_ADDR" "httpAddr"
+  "PUBLIC_URL" "publicURL"
+  "ALLOWED_HOSTS" "allowedHosts"
+  "ALLOWED_ORIGINS" "allowedOrigins"
+  "TRUSTED_PROXIES" "trustedProxies"
+  "ETCD_ENDPOINTS" "etcdEndpoints"
+  "ETCD_USERNAME" "etcd.username"
+  "BROKER_METRICS_URL" "metrics.brokerMetricsURL"
+  "METRICS_ALLOWED_HOSTS" "metrics.allowedHosts"
+  "METRICS_MAX_AGE" "metrics.maxAge"
+  "MAX_STALENESS" "maxStaleness"
+  "VERIFY_INTERVAL" "verifyInterval"
+  "SESSION_TIMEOUT" "sessionTimeout"
+  "AUTH_MODE" "auth.mode"
+  "OIDC_ISSUER" "auth.oidc.issuers"
+  "OIDC_AUDIENCE" "auth.oidc.audience"
+  "OIDC_SCOPE" "auth.oidc.scope"
+  "OIDC_ADVERTISED_SCOPE" "auth.oidc.advertisedScope"
+  "OIDC_ID_TOKEN_ISSUERS" "auth.oidc.idTokenIssuers"
+  "OIDC_MAX_TOKEN_LIFETIME" "auth.oidc.maxTokenLifetime"
+  "OIDC_JWKS_URL" "auth.oidc.jwksURLs"
+  "OIDC_INTROSPECTION_URL" "auth.oidc.introspectionURL"
+  "OIDC_ALLOW_HTTP" "auth.oidc.allowHTTP"
+  "OIDC_CLIENT_ID" "auth.oidc.clientId"
+  "AUTH_JWKS_ISSUER" "auth.jwks.issuer"
+  "ENVIRONMENT" "environment"
+  "TOOLS" "tools"
+  "DISABLED_TOOLS" "disabledTools"
+  "AUDIT_SINKS" "audit.sinks"
+  "AUDIT_HEAD_FILE" "audit.headFile"
+  "AUDIT_FAIL_MODE" "audit.failMode"
+  "AUDIT_REDACT" "audit.redact"
+  "AUDIT_COLLECTOR_BATCH_BYTES" "audit.collector.batchBytes"
+  "RATE_LIMIT" "limits.rateLimit"
+  "ADDRESS_RATE_LIMIT" "limits.addressRateLimit"
+  "MAX_CONCURRENT_CALLS" "limits.maxConcurrentCalls"
+  "ADDRESS_MAX_CONCURRENT_CALLS" "limits.addressMaxConcurrentCalls"
+  "MAX_AUTH_FAILURES" "limits.maxAuthFailures"
+  "MAX_EVENT_LOOP_DELAY" "limits.maxEventLoopDelay"
+  "MAX_BODY_BYTES" "limits.maxBodyBytes"
+  "REQUEST_TIMEOUT" "limits.requestTimeout"
+  "KEEP_ALIVE_TIMEOUT" "limits.keepAliveTimeout"
+  "RESPONSE_TIMEOUT" "limits.responseTimeout"
+  "MAX_UNREAD_BYTES" "limits.maxUnreadBytes"
+  "TOTAL_MAX_UNREAD_BYTES" "limits.totalMaxUnreadBytes"
+  "LOG_LEVEL" "logLevel"
+  "TELEMETRY_ADDR" "telemetry.addr"
+| toJson -}}
 {{- end -}}
 
 {{/*
-Settings passed as files, as a JSON array of objects: `variable`, the setting; `path`, the file's name; `secret` or
-`configMap`, the object that holds it; `key`, its key there. An `inline` value is in the release's own Secret.
+The container's variables, except those of `extraEnv`, as a JSON array of objects: `name`; `value` or `valueFrom`;
+`from`, the value of the chart that sets it.
+*/}}
+{{- define "kafscale-mcp.variables" -}}
+{{- $mcp := .Values.mcp -}}
+{{- $variables := list -}}
+{{- $computed := dict
+  "PUBLIC_URL" (include "kafscale-mcp.publicURL" .)
+  "ALLOWED_HOSTS" (include "kafscale-mcp.allowedHosts" .)
+  "AUDIT_HEAD_FILE" (ternary (printf "%s/head" $mcp.audit.headFile.mountPath) "" $mcp.audit.headFile.enabled)
+-}}
+{{- range $name, $path := include "kafscale-mcp.settings" . | fromJson -}}
+{{- $value := $mcp -}}
+{{- range splitList "." $path }}{{ $value = get $value . }}{{ end -}}
+{{- if hasKey $computed $name }}{{ $value = get $computed $name }}{{ end -}}
+{{- with include "kafscale-mcp.text" $value -}}
+{{- $variables = append $variables (dict "name" (print "KAFSCALE_MCP_" $name) "value" . "from" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $path := dict "HTTPS_PROXY" "httpsProxy" "HTTP_PROXY" "httpProxy" "NO_PROXY" "noProxy" -}}
+{{- with include "kafscale-mcp.text" (get $mcp.proxy $path) -}}
+{{- $variables = append $variables (dict "name" $name "value" . "from" (print "proxy." $path)) -}}
+{{- end -}}
+{{- end -}}
+{{- range include "kafscale-mcp.files" . | fromJsonArray -}}
+{{- $variables = append $variables (dict
+  "name" (printf "KAFSCALE_MCP_%s_FILE" .variable) "value" (print "/etc/kafscale-mcp/" .path) "from" .from) -}}
+{{- end -}}
+{{- if and $mcp.etcd.existingSecret (not $mcp.etcd.username) -}}
+{{- $key := dict "name" $mcp.etcd.existingSecret "key" $mcp.etcd.existingSecretKeys.username -}}
+{{- $variables = append $variables (dict
+  "name" "KAFSCALE_MCP_ETCD_USERNAME" "valueFrom" (dict "secretKeyRef" $key) "from" "etcd.existingSecret") -}}
+{{- end -}}
+{{- if and $mcp.audit.persistence.enabled (include "kafscale-mcp.hasReplicas" .) -}}
+{{- $field := dict "fieldPath" "metadata.name" -}}
+{{- $variables = append $variables (dict
+  "name" "POD_NAME" "valueFrom" (dict "fieldRef" $field) "from" "audit.persistence") -}}
+{{- end -}}
+{{- toJson $variables -}}
+{{- end -}}
+
+{{/*
+Settings passed as files, as a JSON array of objects: `variable`, the setting; `path`, the file's name; `from`, the
+value of the chart that sets it; `secret` or `configMap`, the object that holds it; `key`, its key there. An `inline`
+value is in the release's own Secret.
 */}}
 {{- define "kafscale-mcp.files" -}}
 {{- $mcp := .Values.mcp -}}
 {{- $own := include "kafscale-mcp.fullname" . -}}
 {{- $files := list -}}
 {{- range list
-  (dict "variable" "AUTH_TOKEN" "path" "auth-token"
+  (dict "variable" "AUTH_TOKEN" "path" "auth-token" "from" "auth"
     "inline" $mcp.auth.token "secret" $mcp.auth.existingSecret "key" $mcp.auth.existingSecretKey)
-  (dict "variable" "OIDC_CLIENT_SECRET" "path" "oidc-client-secret"
+  (dict "variable" "OIDC_CLIENT_SECRET" "path" "oidc-client-secret" "from" "auth.oidc"
     "inline" $mcp.auth.oidc.clientSecret "secret" $mcp.auth.oidc.existingSecret "key" $mcp.auth.oidc.existingSecretKey)
-  (dict "variable" "ETCD_PASSWORD" "path" "etcd-password"
+  (dict "variable" "ETCD_PASSWORD" "path" "etcd-password" "from" "etcd"
     "inline" $mcp.etcd.password "secret" $mcp.etcd.existingSecret "key" $mcp.etcd.existingSecretKeys.password)
-  (dict "variable" "ETCD_CA" "path" "etcd-ca.crt"
+  (dict "variable" "ETCD_CA" "path" "etcd-ca.crt" "from" "etcd.tls.ca"
     "configMap" $mcp.etcd.tls.ca.existingConfigMap "secret" $mcp.etcd.tls.ca.existingSecret "key" $mcp.etcd.tls.ca.key)
-  (dict "variable" "ETCD_CERT" "path" "etcd.crt"
+  (dict "variable" "ETCD_CERT" "path" "etcd.crt" "from" "etcd.tls.client"
     "secret" $mcp.etcd.tls.client.existingSecret "key" $mcp.etcd.tls.client.certKey)
-  (dict "variable" "ETCD_KEY" "path" "etcd.key"
+  (dict "variable" "ETCD_KEY" "path" "etcd.key" "from" "etcd.tls.client"
     "secret" $mcp.etcd.tls.client.existingSecret "key" $mcp.etcd.tls.client.keyKey)
-  (dict "variable" "AUTH_JWKS" "path" "jwks.json"
+  (dict "variable" "AUTH_JWKS" "path" "jwks.json" "from" "auth.jwks"
     "configMap" $mcp.auth.jwks.existingConfigMap "secret" $mcp.auth.jwks.existingSecret "key" $mcp.auth.jwks.key)
-  (dict "variable" "TLS_CERT" "path" "tls.crt" "secret" $mcp.tls.existingSecret "key" $mcp.tls.certKey)
-  (dict "variable" "TLS_KEY" "path" "tls.key" "secret" $mcp.tls.existingSecret "key" $mcp.tls.keyKey)
-  (dict "variable" "TLS_CLIENT_CA" "path" "client-ca.crt"
+  (dict "variable" "TLS_CERT" "path" "tls.crt" "from" "tls"
+    "secret" $mcp.tls.existingSecret "key" $mcp.tls.certKey)
+  (dict "variable" "TLS_KEY" "path" "tls.key" "from" "tls"
+    "secret" $mcp.tls.existingSecret "key" $mcp.tls.keyKey)
+  (dict "variable" "TLS_CLIENT_CA" "path" "client-ca.crt" "from" "tls.clientCA"
     "configMap" $mcp.tls.clientCA.existingConfigMap "secret" $mcp.tls.clientCA.existingSecret
     "key" $mcp.tls.clientCA.key)
-  (dict "variable" "AUDIT_SIGNING_KEY" "path" "audit.key"
+  (dict "variable" "AUDIT_SIGNING_KEY" "path" "audit.key" "from" "audit.signingKey"
     "secret" $mcp.audit.signingKey.existingSecret "key" $mcp.audit.signingKey.key)
-  (dict "variable" "AUDIT_COLLECTOR_HEADERS" "path" "collector-headers"
+  (dict "variable" "AUDIT_COLLECTOR_HEADERS" "path" "collector-headers" "from" "audit.collector.headers"
     "secret" $mcp.audit.collector.headers.existingSecret "key" $mcp.audit.collector.headers.key)
-  (dict "variable" "AUDIT_COLLECTOR_CA" "path" "collector-ca.crt"
+  (dict "variable" "AUDIT_COLLECTOR_CA" "path" "collector-ca.crt" "from" "audit.collector.tls.ca"
     "configMap" $mcp.audit.collector.tls.ca.existingConfigMap "secret" $mcp.audit.collector.tls.ca.existingSecret
     "key" $mcp.audit.collector.tls.ca.key)
-  (dict "variable" "AUDIT_COLLECTOR_CERT" "path" "collector.crt"
+  (dict "variable" "AUDIT_COLLECTOR_CERT" "path" "collector.crt" "from" "audit.collector.tls.client"
     "secret" $mcp.audit.collector.tls.client.existingSecret "key" $mcp.audit.collector.tls.client.certKey)
-  (dict "variable" "AUDIT_COLLECTOR_KEY" "path" "collector.key"
+  (dict "variable" "AUDIT_COLLECTOR_KEY" "path" "collector.key" "from" "audit.collector.tls.client"
     "secret" $mcp.audit.collector.tls.client.existingSecret "key" $mcp.audit.collector.tls.client.keyKey)
-  (dict "variable" "POLICY" "path" "policy.yaml"
+  (dict "variable" "POLICY" "path" "policy.yaml" "from" "policy"
     "configMap" (include "kafscale-mcp.policyConfigMap" $)
     "key" (ternary $mcp.policy.key "policy.yaml" (ne $mcp.policy.existingConfigMap "")))
 -}}
 {{- if .inline -}}
-{{- $files = append $files (dict "variable" .variable "path" .path "secret" $own "key" .path) -}}
+{{- $files = append $files (dict "variable" .variable "path" .path "from" .from "secret" $own "key" .path) -}}
 {{- else if .configMap -}}
-{{- $files = append $files (pick . "variable" "path" "configMap" "key") -}}
+{{- $files = append $files (pick . "variable" "path" "from" "configMap" "key") -}}
 {{- else if .secret -}}
-{{- $files = append $files (pick . "variable" "path" "secret" "key") -}}
+{{- $files = append $files (pick . "variable" "path" "from" "secret" "key") -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $files -}}

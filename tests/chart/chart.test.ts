@@ -26,6 +26,7 @@ import {
   refusal,
   render,
   type Values,
+  values,
 } from '../support/chart.ts'
 import { mistakes } from '../support/chart-schemas.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
@@ -36,18 +37,6 @@ import { settingsOf } from '../support/settings.ts'
 const TOKEN = LEAST.auth.token
 const NAME = 'prod-kafscale-mcp'
 const read = (name: string) => readFileSync(join(CHART, name), 'utf8')
-
-/** The smallest values, with others set by path. */
-function values (paths: Record<string, unknown> = {}): Values {
-  const all: Record<string, unknown> = structuredClone(LEAST)
-  for (const [path, value] of Object.entries(paths)) {
-    const keys = path.split('.')
-    const last = keys.pop() as string
-    const block = keys.reduce((block, key) => (block[key] ??= {}) as Record<string, unknown>, all)
-    block[last] = value
-  }
-  return all
-}
 
 const dir = t.testdir({})
 
@@ -1534,14 +1523,14 @@ t.test('NOTES.txt', needsHelm(), async t => {
   t.match(least, /Pods of these namespaces can connect: kafscale-mcp, kafscale\. To admit\nothers, .*clientNamespaces/)
   t.match(least, /get secret prod-kafscale-mcp --output jsonpath='\{\.data\.auth-token\}' \| base64 --decode\n/)
   t.match(least, /WARNING: The token is a shared secret/)
-  t.match(least, /If the namespace exists before\nthe installation, .* set mcp\.namespace\.create to false/)
+  t.match(least, /The namespace kafscale-mcp belongs to this release and stays after an uninstall/)
   t.match(least, /helm --namespace kafscale test prod/)
   t.notOk(least.includes(TOKEN), 'it does not contain the token')
   t.match(
     await notes(t, values({ auth: { token: '', existingSecret: 'token' } })),
     /WARNING: The token is a shared secret/
   )
-  t.notMatch(await notes(t, LEAST, 'kafscale-mcp'), /namespace\.create/)
+  t.notMatch(await notes(t, LEAST, 'kafscale-mcp'), /The namespace kafscale-mcp/)
 
   const oidc = await notes(t, INSTALLATIONS['oidc'] as Values)
   t.match(oidc, /claude mcp add --transport http kafscale https:\/\/mcp\.example\/mcp\n/)

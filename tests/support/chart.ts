@@ -61,18 +61,41 @@ export const LEAST = {
   metrics: { brokerMetricsURL: 'http://kafscale-broker.kafscale.svc:9093/metrics' },
 } satisfies Values
 
+/** The smallest values below `mcp`, with others set by path. */
+export function values (paths: Record<string, unknown> = {}): Values {
+  const all: Record<string, unknown> = structuredClone(LEAST)
+  for (const [path, value] of Object.entries(paths)) {
+    const keys = path.split('.')
+    const last = keys.pop() as string
+    const block = keys.reduce((block, key) => (block[key] ??= {}) as Record<string, unknown>, all)
+    block[last] = value
+  }
+  return all
+}
+
+interface Rendering { release?: string, namespace?: string, chart?: string, beside?: Values, api?: string }
+
 /**
- * Renders a release named `prod`, by default in a namespace other than the service's own. Rejects if Helm fails.
+ * Renders a release, by default named `prod` and in a namespace other than the service's own. Rejects if Helm fails.
  * @param mcp values below `mcp`
  * @param options.beside values next to `mcp`
+ * @param options.api URL of a Kubernetes API server, in which the chart can look up objects
  */
 export async function render (
   mcp: Values,
-  { namespace = 'kafscale', chart = CHART, beside = {} }: { namespace?: string, chart?: string, beside?: Values } = {}
+  { release = 'prod', namespace = 'kafscale', chart = CHART, beside = {}, api }: Rendering = {}
 ): Promise<Manifest[]> {
-  const running = promisify(execFile)(helm, ['template', 'prod', chart, '--namespace', namespace, '--values', '-'], {
-    maxBuffer: 2 ** 24,
-  })
+  const connected = api === undefined ? [] : ['--dry-run=server', '--kubeconfig', '/dev/null', '--kube-apiserver', api]
+  const running = promisify(execFile)(helm, [
+    'template',
+    release,
+    chart,
+    '--namespace',
+    namespace,
+    '--values',
+    '-',
+    ...connected,
+  ], { maxBuffer: 2 ** 24 })
   running.child.stdin?.end(stringify({ mcp, ...beside }, { version: '1.1' }))
   const { stdout } = await running
   // Kubernetes reads YAML 1.1, in which `yes` and `0123` aren't strings.
@@ -84,14 +107,14 @@ export async function render (
 }
 
 /** The message with which Helm refuses values. */
-export async function refusal (mcp: Values): Promise<string> {
-  return await render(mcp).then(
+export async function refusal (mcp: Values, options: Rendering = {}): Promise<string> {
+  return await render(mcp, options).then(
     () => 'the values were accepted',
     (error: Error & { stderr?: string }) => error.stderr ?? error.message)
 }
 
 /** Renders NOTES.txt. Helm only prints it when it installs, so a copy of the chart renders it as an object. */
-export async function notes (t: Teardown, mcp: Values, namespace?: string): Promise<string> {
+export async function notes (t: Teardown, mcp: Values, namespace?: string, api?: string): Promise<string> {
   const dir = temporaryFolder(t)
   cpSync(CHART, dir, { recursive: true })
   writeFileSync(
@@ -101,6 +124,7 @@ export async function notes (t: Teardown, mcp: Values, namespace?: string): Prom
   const rendered = await render(mcp, {
     chart: dir,
     ...namespace !== undefined && { namespace },
+    ...api !== undefined && { api },
   }) as (Manifest & { text: string })[]
   return rendered.find(({ kind }) => kind === 'Notes')?.text ?? ''
 }

@@ -1,0 +1,49 @@
+/** Installs into clusters that contain something already: the chart looks it up, and keeps it. */
+import t from 'tap'
+import { needsHelm, notes, only, render, values } from '../support/chart.ts'
+import { startKubernetesApi, type Stored } from '../support/kubernetes-api.ts'
+
+const count = (objects: { kind: string }[], kind: string) => objects.filter(object => object.kind === kind).length
+
+t.test('a namespace of somebody else is used as it is', needsHelm(), async t => {
+  const namespace = (release?: string, at = 'kafscale', manager = 'Helm'): Stored => ({
+    kind: 'Namespace',
+    metadata: {
+      name: 'kafscale-mcp',
+      labels: { 'app.kubernetes.io/managed-by': manager },
+      ...release !== undefined &&
+        { annotations: { 'meta.helm.sh/release-name': release, 'meta.helm.sh/release-namespace': at } },
+    },
+  })
+  const foreign = [namespace(), namespace('other'), namespace('prod', 'elsewhere'), namespace('prod', 'kafscale', 'me')]
+  for (const existing of foreign) {
+    const api = await startKubernetesApi(t, [existing])
+    const objects = await render(values(), { api })
+    t.equal(count(objects, 'Namespace'), 0, JSON.stringify(existing.metadata))
+    t.equal(count(objects, 'Deployment'), 1)
+  }
+  const api = await startKubernetesApi(t, [namespace('other')])
+  t.match(await notes(t, values(), undefined, api), /The namespace kafscale-mcp existed before this release/)
+
+  for (const stored of [[], [namespace('prod')]]) {
+    const api = await startKubernetesApi(t, stored)
+    t.equal(count(await render(values(), { api }), 'Namespace'), 1, 'its own is part of the release')
+    t.match(await notes(t, values(), undefined, api), /The namespace kafscale-mcp belongs to this release/)
+  }
+})
+
+t.test('autoscaling keeps the number of replicas that run', needsHelm(), async t => {
+  const autoscaled = values({ 'autoscaling.enabled': true, replicaCount: 2 })
+  const running = async (replicas: number) =>
+    await startKubernetesApi(t, [{
+      kind: 'Deployment',
+      metadata: { name: 'prod-kafscale-mcp', namespace: 'kafscale-mcp' },
+      spec: { replicas },
+    }])
+  const replicasOf = async (mcp: object, api?: string) =>
+    only(await render({ ...mcp }, { ...api !== undefined && { api } }), 'Deployment').spec?.['replicas']
+  for (const replicas of [3, 0]) t.equal(await replicasOf(autoscaled, await running(replicas)), replicas)
+  t.equal(await replicasOf(autoscaled, await startKubernetesApi(t, [])), undefined, 'none runs before the installation')
+  t.equal(await replicasOf(autoscaled), undefined, 'without access to the cluster')
+  t.equal(await replicasOf(values({ replicaCount: 2 }), await running(3)), 2, 'without autoscaling')
+})
