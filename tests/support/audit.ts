@@ -21,6 +21,8 @@ import type { PendingRecord } from '../../plugins/audit/sinks/record-queue.ts'
 import { Sink } from '../../plugins/audit/sinks/sink.ts'
 import { type Config, readConfig } from '../../plugins/config/read.ts'
 
+import './check-records.ts'
+
 export const silent = Fastify().log
 
 /** The entry for an allowed and answered call, with the changes of a test. */
@@ -115,7 +117,11 @@ interface CollectorSinkOptions {
   key?: KeyObject
 }
 
-export const body = (more: Partial<AuditEntry> = {}) => ({ ...entry(more), time: new Date().toISOString() })
+/** An event as a sink gets it. */
+export function body (more: Partial<AuditEntry> = {}) {
+  const given = entry(more)
+  return { ...given, where: { ...given.where, replica: 'test' }, time: new Date().toISOString() }
+}
 
 /** A record that nobody waits for, for parts of a sink. */
 export function pending (body: Body, durable = false): PendingRecord {

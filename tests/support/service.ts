@@ -7,6 +7,7 @@ import { buildApp } from '../../app.ts'
 import packageJson from '../../package.json' with { type: 'json' }
 import type { Environment } from '../../plugins/config/read.ts'
 import type { Caller, Tool, ToolResult } from '../../tools/tool.ts'
+import { CHECKED } from './check-records.ts'
 import type { Etcd, Teardown } from './etcd.ts'
 import { recording, ROOT } from './paths.ts'
 import { spawnClean } from './spawn.ts'
@@ -107,6 +108,7 @@ export function startService (t: Teardown, env: Environment = {}): Service {
     cwd: ROOT,
     env: {
       ...ENVIRONMENT,
+      ...CHECKED,
       ...withoutRecords(env),
       ...env,
     },
