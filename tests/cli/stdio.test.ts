@@ -257,7 +257,8 @@ t.test('every setting either has an effect or is one of HTTP', async t => {
     'etcdEndpoints', 'etcdUsername', 'etcdPassword', 'etcdCaFile', 'etcdCertFile', 'etcdKeyFile',
     'brokerMetricsUrl', 'metricsAllowedHosts', 'metricsMaxAgeMs', 'verifyIntervalMs', 'policyFile', 'environment',
     'tools', 'disabledTools', 'auditSinks', 'auditSigningKeyFile', 'auditHeadFile', 'auditFailMode', 'auditRedact',
-    'logLevel',
+    'auditCollectorBatchBytes', 'auditCollectorHeadersFile', 'auditCollectorCaFile', 'auditCollectorCertFile',
+    'auditCollectorKeyFile', 'logLevel',
   ]
   t.strictSame([...effective, ...HTTP_SETTINGS].sort(), Object.keys(ConfigSchema).sort())
 })
