@@ -1,5 +1,5 @@
 import { hash, timingSafeEqual } from 'node:crypto'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { decodeJwt, type JWTPayload, type JWTVerifyGetKey } from 'jose'
 import { Unauthenticated } from '../../errors.ts'
@@ -89,17 +89,8 @@ async function tokenAuthentication (
 function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): AuthenticateToken {
   const { authenticateToken, forgetTokens } = remembering('oidc', verify)
   const expectations = expectationsOf(app, auth)
-  const { introspection } = auth
-  const client = introspection && { id: introspection.clientId, secret: reveal(introspection.clientSecret) }
-  const issuers = auth.issuers.map((identifier, index) =>
-    new Issuer(identifier, {
-      client,
-      jwksUrl: auth.jwksUrls[index],
-      introspectionUrl: index === 0 ? introspection?.url : undefined,
-      onKeysChange: forgetTokens,
-      log: app.log,
-    })
-  )
+  const { introspection: client } = auth
+  const issuers = issuersOf(auth, app.log, forgetTokens)
   app.tokenIssuers.push(...issuers)
   for (const issuer of issuers) void issuer.follow(signal)
   return authenticateToken
@@ -127,6 +118,24 @@ function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): Aut
     const claims = checkIntrospected(answer, expectations(issuer.identifier))
     return { claims, untilMs: Math.min(askedAtMs + INTROSPECTED_MAX_AGE_MS, claims.exp * 1_000) }
   }
+}
+
+/** The issuers of the settings, not yet discovered. */
+export function issuersOf (
+  { issuers, jwksUrls, introspection }: OidcConfig,
+  log: FastifyBaseLogger,
+  onKeysChange: () => void = () => {}
+): Issuer[] {
+  const client = introspection && { id: introspection.clientId, secret: reveal(introspection.clientSecret) }
+  return issuers.map((identifier, index) =>
+    new Issuer(identifier, {
+      client,
+      jwksUrl: jwksUrls[index],
+      introspectionUrl: index === 0 ? introspection?.url : undefined,
+      onKeysChange,
+      log,
+    })
+  )
 }
 
 async function jwks (app: FastifyInstance, auth: JwksConfig, signal: AbortSignal): Promise<AuthenticateToken> {
