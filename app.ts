@@ -104,8 +104,27 @@ export async function buildStdioApp ({ env }: { env?: Environment } = {}): Promi
   return app
 }
 
+/**
+ * Builds what knows the cluster, for `kafscale-mcp check`: without the audit log and without callers.
+ * @throws {ConfigError} when it is ready, if the settings name tools that do not exist
+ */
+export async function buildClusterApp (settings: Config): Promise<FastifyInstance> {
+  const app = Fastify({ logger: false })
+  await registerCluster(app, settings)
+  return app
+}
+
 /** Registers the tools and what every call goes through, however it arrives. */
 async function registerTools (app: FastifyInstance, settings: Config): Promise<void> {
+  await registerCluster(app, settings)
+
+  // The audit log, and who may call what.
+  await app.register(audit)
+  await app.register(rbac)
+}
+
+/** Registers what knows the cluster, and the tools. */
+async function registerCluster (app: FastifyInstance, settings: Config): Promise<void> {
   // Configuration, metrics and traces.
   await app.register(config, { config: settings })
   await app.register(telemetry)
@@ -127,10 +146,6 @@ async function registerTools (app: FastifyInstance, settings: Config): Promise<v
   await app.register(fetchOffsets)
   await app.register(consumerLag)
   await app.register(explainAccess)
-
-  // The audit log, and who may call what.
-  await app.register(audit)
-  await app.register(rbac)
 }
 
 /** Logs go to standard error: standard output is for audit records, or for the protocol. */

@@ -16,19 +16,21 @@ const V8_OPTIONS = ['--max-semi-space-size=8', '--heap-growing-percent=40']
 const USAGE = `Usage:
   kafscale-mcp             runs the service, configured by environment variables
   kafscale-mcp stdio       serves the tools over standard input and output, to a client on this machine
+  kafscale-mcp check       reports whether the service can start and work with its environment variables
   kafscale-mcp token …     makes keys and short-lived tokens
   kafscale-mcp audit …     verifies and shows audit files
 
 Options of the service:
   --exit-with PID          shuts down when the process with this ID ends
 
-stdio, token and audit have a --help of their own.
+stdio, check, token and audit have a --help of their own.
 `
 
 const [command, ...options] = process.argv.slice(2)
 switch (command) {
   case undefined: case '--exit-with': await serve(); break
   case 'stdio': process.exitCode = await (await import(locate('cli/stdio'))).stdio(options); break
+  case 'check': process.exitCode = await (await import(locate('cli/check'))).check(options); break
   case 'token': process.exitCode = await (await import(locate('cli/token'))).token(options); break
   case 'audit': process.exitCode = await (await import(locate('cli/audit'))).audit(options); break
   case '--help': case '-h': process.stdout.write(USAGE); break

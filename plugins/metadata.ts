@@ -350,7 +350,8 @@ class Synchronizer implements Metadata {
   }
 }
 
-function reasonOf (error: Partial<grpc.ServiceError> & Error): string {
+/** Why etcd does not answer, as shown to callers. */
+export function reasonOf (error: Partial<grpc.ServiceError> & Error): string {
   if (error instanceof MessageTooLargeError) {
     const [size, most] = [error.bytes, error.maxBytes].map(bytes => Number((bytes / 1024 / 1024).toFixed(1)))
     return `${REASONS.tooLarge}: ${size} MB, and at most ${most} MB are loaded`

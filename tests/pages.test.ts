@@ -53,7 +53,13 @@ t.test('every code block is of a kind that a test covers', async t => {
     'sh stdio',
   ])
   t.strictSame(upgrade.kinds, ['json fields', 'yaml chart'])
-  t.strictSame(troubleshooting.kinds, ['sh env refused', 'sh run look', 'text sentence'])
+  t.strictSame(troubleshooting.kinds, [
+    'sh check',
+    'sh env refused',
+    'sh run look',
+    'text check',
+    'text sentence',
+  ])
 })
 
 t.test('every link leads to an existing file and heading', async t => {

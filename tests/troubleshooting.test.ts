@@ -10,10 +10,11 @@ import { describeError, ERRORS } from '../errors.ts'
 import { NOT_ACCESS_TOKENS } from '../plugins/auth/access-token.ts'
 import { REASONS } from '../plugins/metadata.ts'
 import { authority } from './support/authorization.ts'
+import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { readPage } from './support/pages.ts'
 import { ROOT } from './support/paths.ts'
 import { scaled } from './support/run.ts'
-import { buildTestApp, legacy, modern, startService } from './support/service.ts'
+import { buildTestApp, fill, legacy, modern, recordedKeyspace, startService } from './support/service.ts'
 
 const page = readPage('troubleshooting.md')
 const TOKEN = '0123456789abcdef'.repeat(2)
@@ -42,6 +43,20 @@ t.test('the page and the error agree on retries', async t => {
         : `after ${retryAfterMs / 1_000} s`
     t.match(text, `- **Retry**: ${retry}.\n`, code)
   }
+})
+
+t.test('kafscale-mcp check reports what the page shows', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  await fill(etcd, recordedKeyspace())
+  const [reported = ''] = await page.run(page.block('sh check'), {
+    cwd: t.testdir({}),
+    env: { ...etcd.env, KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0', KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0' },
+  })
+  t.equal(
+    reported.replace(String(etcd.endpoints[0]), 'http://etcd:2379').replace(/(?<=HTTP_ADDR .*):0:/, ':8090:')
+      .replace(/(?<=TELEMETRY_ADDR .*):0:/, ':9090:'),
+    page.block('text check')
+  )
 })
 
 t.test('a refused start reports these messages', async t => {

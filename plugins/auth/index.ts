@@ -90,19 +90,8 @@ async function tokenAuthentication (
 function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): AuthenticateToken {
   const { authenticateToken, forgetTokens } = remembering('oidc', verify)
   const expectations = expectationsOf(app, auth)
-  const { introspection } = auth
-  const client = introspection && { id: introspection.clientId, secret: reveal(introspection.clientSecret) }
-  const fetch = fetchOutbound(app.config)
-  const issuers = auth.issuers.map((identifier, index) =>
-    new Issuer(identifier, {
-      client,
-      jwksUrl: auth.jwksUrls[index],
-      introspectionUrl: index === 0 ? introspection?.url : undefined,
-      onKeysChange: forgetTokens,
-      fetch,
-      log: app.log,
-    })
-  )
+  const { introspection: client } = auth
+  const issuers = issuersOf(auth, app, forgetTokens)
   app.tokenIssuers.push(...issuers)
   for (const issuer of issuers) void issuer.follow(signal)
   return authenticateToken
@@ -130,6 +119,26 @@ function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): Aut
     const claims = checkIntrospected(answer, expectations(issuer.identifier))
     return { claims, untilMs: Math.min(askedAtMs + INTROSPECTED_MAX_AGE_MS, claims.exp * 1_000) }
   }
+}
+
+/** The issuers of the settings, not yet discovered. */
+export function issuersOf (
+  { issuers, jwksUrls, introspection }: OidcConfig,
+  { config, log }: Pick<FastifyInstance, 'config' | 'log'>,
+  onKeysChange: () => void = () => {}
+): Issuer[] {
+  const fetch = fetchOutbound(config)
+  const client = introspection && { id: introspection.clientId, secret: reveal(introspection.clientSecret) }
+  return issuers.map((identifier, index) =>
+    new Issuer(identifier, {
+      client,
+      jwksUrl: jwksUrls[index],
+      introspectionUrl: index === 0 ? introspection?.url : undefined,
+      onKeysChange,
+      fetch,
+      log,
+    })
+  )
 }
 
 async function jwks (app: FastifyInstance, auth: JwksConfig, signal: AbortSignal): Promise<AuthenticateToken> {

@@ -6,11 +6,14 @@ import { quote } from '../../lib/printable.ts'
 import {
   authenticate,
   type KeyValue,
+  type Permission,
   range,
   type RangeRequest,
   type RangeResponse,
   type ResponseHeader,
+  roleGet,
   type Rpc,
+  userGet,
   watch,
   type WatchResponse,
 } from './messages.ts'
@@ -45,6 +48,14 @@ export interface WatchHandlers {
   onOpen: () => void
   /** Called once, when the watch ends for any reason but `close`. It is not restarted. */
   onEnd: (error: Error) => void
+}
+
+/** Whether a permission allows no more than to read keys under the prefix. */
+export function isWithinPrefix ({ writes, key, rangeEnd }: Permission): boolean {
+  const end = rangeEnd.length === 0 ? Buffer.concat([key, Buffer.of(0)]) : rangeEnd
+  // A range end of a single zero byte stands for the end of all keys.
+  const hasEnd = !rangeEnd.equals(Buffer.of(0))
+  return !writes && hasEnd && Buffer.compare(key, prefix) >= 0 && Buffer.compare(end, prefixEnd) <= 0
 }
 
 /**
@@ -166,6 +177,31 @@ export class EtcdConnection {
       })
       stream.write({ createRequest: { key: prefix, rangeEnd: prefixEnd, startRevision, fragment: true } })
     }).catch((error: Error) => { if (!this.#closed) onEnd(error) })
+  }
+
+  /**
+   * What the user of the credentials may do: the names of its roles, and their permissions. `undefined` if etcd does
+   * not require a user, or if there are no credentials.
+   */
+  async permissions (): Promise<{ roles: string[], permissions: Permission[] } | undefined> {
+    const metadata = await this.#metadata()
+    if (!this.#credentials || metadata.get('token').length === 0) return undefined
+    const { roles } = await this.#call(userGet, { name: this.#credentials.username }, metadata, PROBE_TIMEOUT_MS)
+    const ofRoles = await Promise.all(
+      roles.map(async role => await this.#call(roleGet, { role }, metadata, PROBE_TIMEOUT_MS))
+    )
+    return { roles, permissions: ofRoles.flatMap(({ permissions }) => permissions) }
+  }
+
+  /** Whether it may read every key of etcd. Reads one, without its value. */
+  async readsEverything (): Promise<boolean> {
+    try {
+      await this.#range({ key: Buffer.of(0), rangeEnd: Buffer.of(0), keysOnly: true, limit: 1 }, PROBE_TIMEOUT_MS)
+      return true
+    } catch (error) {
+      if ((error as grpc.ServiceError).code === grpc.status.PERMISSION_DENIED) return false
+      throw error
+    }
   }
 
   /** Ends all calls in flight, including the watch, and closes the socket. */

@@ -1,5 +1,6 @@
 /**
- * The messages of etcd's API that this service uses: Authenticate, Range and Watch. Why not the `etcd3` package?
+ * The messages of etcd's API that this service uses: Authenticate, Range and Watch; and for `kafscale-mcp check`
+ * UserGet and RoleGet. Why not the `etcd3` package?
  *
  * - Read-only by construction: no message that writes exists here, so no code path can send one.
  * - Behavior under faults: `etcd3`'s watcher dies after a compaction, and its reconnects hide behind a circuit breaker
@@ -28,6 +29,8 @@ export interface RangeResponse {
   more: boolean
   count: number
 }
+/** What a role allows on a key, or on the keys from `key` up to `rangeEnd`. */
+export interface Permission { writes: boolean, key: Buffer, rangeEnd: Buffer }
 export interface WatchRequest {
   createRequest: { key: Buffer, rangeEnd: Buffer, startRevision: number, fragment: boolean }
 }
@@ -70,6 +73,59 @@ export const authenticate: Rpc<{ name: string, password: string }, { token: stri
     })
     return response
   },
+}
+
+const USER_GET_REQUEST = { name: tagOf(1, LENGTH_DELIMITED) } as const
+const USER_GET_RESPONSE = { role: tagOf(2, LENGTH_DELIMITED) } as const
+
+/** The roles of a user, which a user may ask for itself. */
+export const userGet: Rpc<{ name: string }, { roles: string[] }> = {
+  path: '/etcdserverpb.Auth/UserGet',
+  serialize: ({ name }) => finish(new protobuf.Writer().uint32(USER_GET_REQUEST.name).string(name)),
+  deserialize (bytes) {
+    const response = { roles: [] as string[] }
+    decodeFields(bytes, (tag, reader) => {
+      if (tag === USER_GET_RESPONSE.role) response.roles.push(reader.string())
+      else skip(reader, tag)
+    })
+    return response
+  },
+}
+
+const ROLE_GET_REQUEST = { role: tagOf(1, LENGTH_DELIMITED) } as const
+const ROLE_GET_RESPONSE = { permission: tagOf(2, LENGTH_DELIMITED) } as const
+const PERMISSION = {
+  type: tagOf(1, VARINT),
+  key: tagOf(2, LENGTH_DELIMITED),
+  rangeEnd: tagOf(3, LENGTH_DELIMITED),
+} as const
+const READ = 0
+
+/** The permissions of a role, which a user may ask for about its own roles. */
+export const roleGet: Rpc<{ role: string }, { permissions: Permission[] }> = {
+  path: '/etcdserverpb.Auth/RoleGet',
+  serialize: ({ role }) => finish(new protobuf.Writer().uint32(ROLE_GET_REQUEST.role).string(role)),
+  deserialize (bytes) {
+    const response = { permissions: [] as Permission[] }
+    decodeFields(bytes, (tag, reader) => {
+      if (tag === ROLE_GET_RESPONSE.permission) response.permissions.push(decodePermission(reader.bytes()))
+      else skip(reader, tag)
+    })
+    return response
+  },
+}
+
+function decodePermission (bytes: Uint8Array): Permission {
+  const permission: Permission = { writes: false, key: Buffer.alloc(0), rangeEnd: Buffer.alloc(0) }
+  decodeFields(bytes, (tag, reader) => {
+    switch (tag) {
+      case PERMISSION.type: permission.writes = varint(reader) !== READ; break
+      case PERMISSION.key: permission.key = Buffer.from(reader.bytes()); break
+      case PERMISSION.rangeEnd: permission.rangeEnd = Buffer.from(reader.bytes()); break
+      default: skip(reader, tag)
+    }
+  })
+  return permission
 }
 
 const RANGE_REQUEST = {

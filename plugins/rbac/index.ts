@@ -144,8 +144,8 @@ function cachedVisibility (sees: (topic?: string, group?: string) => boolean, on
   }
 }
 
-/** @throws {ConfigError} */
-function firstPolicy (path: string, content: Buffer, tools: readonly string[]): Policy {
+/** Parses the policy of a start. @throws {ConfigError} */
+export function firstPolicy (path: string, content: Buffer, tools: readonly string[]): Policy {
   try {
     return parsePolicy(content.toString(), tools)
   } catch (error) {

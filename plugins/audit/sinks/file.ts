@@ -1,5 +1,5 @@
 import { constants, type Stats } from 'node:fs'
-import { type FileHandle, mkdir, readdir, rename, stat, writeFile } from 'node:fs/promises'
+import { access, type FileHandle, mkdir, readdir, rename, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
 import { ConfigError } from '../../../errors.ts'
@@ -326,6 +326,38 @@ function continuation (last: LastLine | undefined): Continuation {
 function endsAt ({ last, rest }: Tail, { file, end }: ChainPosition): boolean {
   return last?.position.file === file && last.position.end.sequence === end.sequence &&
     last.position.end.hash === end.hash && rest.length === 0
+}
+
+/**
+ * Why the service could not write to an audit file, without touching anything: neither the file nor its lock. Resolves
+ * to whether the file exists.
+ * @throws what prevents writing
+ */
+export async function checkFile (path: string): Promise<{ exists: boolean, isLocked: boolean }> {
+  const stats = await statOf(path)
+  if (stats) {
+    const handle = await openOwn(path, constants.O_RDWR, SETTING)
+    try {
+      if (!(await handle.stat()).isFile()) throw new Error('it is not a regular file')
+      if (!beginsLog(await read(handle, 0, FIRST_BYTES.length))) {
+        throw new Error('the file is not an audit log: move it away')
+      }
+    } finally {
+      await handle.close()
+    }
+  }
+  await checkFolder(dirname(resolve(path)))
+  return { exists: stats !== undefined, isLocked: await statOf(`${path}.lock`) !== undefined }
+}
+
+/** @throws if files cannot be created in a folder, or the folder in the nearest one that exists */
+export async function checkFolder (path: string): Promise<void> {
+  const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+  })
+  if (!found) return await checkFolder(dirname(path))
+  if (!found.isDirectory()) throw new Error(`${quote(path)} is not a folder`)
+  await access(path, constants.W_OK | constants.X_OK)
 }
 
 /** Whether a log can begin with these bytes, all of which a crash may not have written. */

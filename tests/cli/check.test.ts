@@ -1,0 +1,292 @@
+/** `kafscale-mcp check`, as a process. */
+import { execFile, execFileSync } from 'node:child_process'
+import { generateKeyPairSync } from 'node:crypto'
+import { once } from 'node:events'
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { createServer, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { Range } from 'etcd3'
+import t, { type Test } from 'tap'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
+import { recording, ROOT } from '../support/paths.ts'
+import { fill, recordedKeyspace, startService } from '../support/service.ts'
+import { clean } from '../support/spawn.ts'
+
+const SECRET = 'a-secret-0123456789abcdef0123456789abcdef'
+const LEAST = {
+  KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1',
+  KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+  KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+}
+
+/** Runs it with only `env` in its environment. Resolves to its lines, by their items. */
+async function check (env: Record<string, string>, args: string[] = []) {
+  const { promise, resolve } = Promise.withResolvers<{ code: unknown, stdout: string, stderr: string }>()
+  const command = clean(process.execPath, [join(ROOT, 'bin/kafscale-mcp.js'), 'check', ...args], env)
+  execFile(...command, { env: {} }, (error, stdout, stderr) =>
+    resolve({ code: error ? error.code : 0, stdout, stderr }))
+  const { code, stdout, stderr } = await promise
+  const lines = stdout.trim().split('\n')
+  const found = (level: string) => lines.filter(line => line.startsWith(level.padEnd(9))).map(line => line.slice(9))
+  return { code, stdout, stderr, ok: found('ok'), warnings: found('warning'), failed: found('failed') }
+}
+
+async function listen (t: Test, listener: RequestListener): Promise<string> {
+  const server = createServer(listener).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+/** An identity provider with one key. */
+async function issuer (t: Test, { keys = true } = {}): Promise<string> {
+  const jwk = generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' })
+  const url: string = await listen(t, ({ url: path }, response) => {
+    const document = path === '/jwks'
+      ? keys && { keys: [{ ...jwk, kid: 'a', alg: 'EdDSA', use: 'sig' }] }
+      : { issuer: url, jwks_uri: `${url}/jwks`, authorization_endpoint: url, response_types_supported: ['code'] }
+    response.writeHead(document ? 200 : 500, { 'content-type': 'application/json' }).end(JSON.stringify(document))
+  })
+  return url
+}
+
+/** Every file in a folder, with its content and when it was changed. */
+function contentOf (dir: string): unknown[] {
+  return readdirSync(dir).sort().map(name => {
+    const path = join(dir, name)
+    return [name, statSync(path).mtimeMs, statSync(path).mode, readFileSync(path, 'utf8')]
+  })
+}
+
+t.test('everything is fine, and nothing changes', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { auth: true })
+  await fill(etcd, recordedKeyspace())
+  const dir = t.testdir({ 'policy.yaml': 'bindings:\n  - {claim: sub, value: alice, role: observer}\n' })
+  const logs = join(dir, 'logs')
+  mkdirSync(logs)
+  const log = join(logs, 'audit.jsonl')
+  const first = startService(t, { KAFSCALE_MCP_AUDIT_SINKS: `file:${log}` })
+  await first.url
+  first.process.kill('SIGTERM')
+  await first.exit
+  const running = startService(t, { KAFSCALE_MCP_AUDIT_SINKS: `file:${join(logs, 'running.jsonl')}` })
+  await running.url
+  execFileSync('openssl', ['genpkey', '-algorithm', 'ed25519', '-out', join(dir, 'audit.key')])
+  const [{ body }] = recording('metrics.jsonl.gz') as [{ body: string }]
+  const broker = await listen(t, (_, response) => response.end(body))
+  const posts: string[] = []
+  const collector = await listen(t, ({ method = '' }, response) => {
+    if (method !== 'HEAD') posts.push(method)
+    response.writeHead(405).end()
+  })
+  running.process.kill('SIGSTOP') // so that its lock is not renewed meanwhile
+  const before = contentOf(logs)
+  const { header: { revision } } = await etcd.client.kv.range({ key: Buffer.from('/'), count_only: true })
+
+  const { code, ok, warnings, failed, stdout, stderr } = await check({
+    ...etcd.env,
+    KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+    KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0',
+    KAFSCALE_MCP_PUBLIC_URL: 'https://kafscale-mcp.example',
+    KAFSCALE_MCP_BROKER_METRICS_URL: `${broker}/metrics`,
+    KAFSCALE_MCP_OIDC_ISSUER: await issuer(t),
+    KAFSCALE_MCP_OIDC_CLIENT_ID: 'client',
+    KAFSCALE_MCP_OIDC_CLIENT_SECRET: SECRET,
+    KAFSCALE_MCP_POLICY_FILE: join(dir, 'policy.yaml'),
+    KAFSCALE_MCP_AUDIT_SINKS: `stdout,file:${log},file:${logs}/running.jsonl,file:${logs}/new/a.jsonl,` +
+      `${collector}/${SECRET}?token=${SECRET}`,
+    KAFSCALE_MCP_AUDIT_SIGNING_KEY_FILE: join(dir, 'audit.key'),
+  })
+  t.equal(code, 0, stdout + stderr)
+  t.strictSame([failed, warnings, stderr], [[], [], ''])
+  t.match(ok, [
+    'settings: are valid',
+    new RegExp(`^etcd ${etcd.endpoints[0]}: answers, with \\d+ keys under /kafscale/ at revision \\d+$`),
+    'etcd permissions: the user can read /kafscale/ and nothing else',
+    /^snapshot: decodes, with 3 topics and \d+ brokers$/,
+    'broker pages: 1 of 1 answer and can be read',
+    /^issuer http:.*: its metadata and keys load$/,
+    'policy: is valid, with 2 roles and 1 bindings',
+    'audit sink stdout: is always writable',
+    `audit sink file:${log}: is an audit log that can be continued`,
+    /running\.jsonl: is an audit log that can be continued; a process of the service has its lock/,
+    `audit sink file:${logs}/new/a.jsonl: can be created`,
+    `audit sink ${collector}: answers HEAD with 405; whether it accepts records, only a POST could show`,
+    'audit signing key: is an Ed25519 key',
+    'KAFSCALE_MCP_HTTP_ADDR 127.0.0.1:0: can be listened on',
+    'KAFSCALE_MCP_TELEMETRY_ADDR 127.0.0.1:0: can be listened on',
+  ])
+  t.notMatch(stdout, SECRET)
+  t.notMatch(stdout, 'read-only', 'no password')
+  t.strictSame(contentOf(logs), before)
+  running.process.kill('SIGCONT')
+  t.strictSame(posts, [])
+  const after = await etcd.client.kv.range({ key: Buffer.from('/'), count_only: true })
+  t.equal(after.header.revision, revision)
+})
+
+t.test('every mistake in the settings is a line', async t => {
+  const { code, failed, stdout } = await check({ KAFSCALE_MCP_LOG_LEVEL: 'x', KAFSCALE_MCP_AUTH_TOKEN: 'short' })
+  t.equal(code, 1)
+  t.match(failed, [/^settings: KAFSCALE_MCP_ETCD_ENDPOINTS is not set/, /AUTH_TOKEN is not valid/, /LOG_LEVEL is "x"/])
+  t.match(stdout, 'skipped  everything else: the settings are not valid')
+  t.notMatch(stdout, 'short')
+  t.match((await check({ ...LEAST, KAFSCALE_MCP_TOOLS: 'nope' })).failed, [/^settings: .*name "nope"/, /^etcd /])
+})
+
+t.test('etcd', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { auth: true })
+  const { client, endpoints: [endpoint = ''] } = etcd
+  const reader = { ...LEAST, ...etcd.env }
+  const snapshot = (value: string) => fill(etcd, [{ key: '/kafscale/metadata/snapshot', value }])
+
+  await t.test('an endpoint that does not answer fails, and the others are still checked', async t => {
+    const { code, ok, failed, warnings } = await check({
+      ...reader,
+      KAFSCALE_MCP_ETCD_ENDPOINTS: `http://127.0.0.1:1,${endpoint}`,
+    })
+    t.equal(code, 1)
+    t.match(failed, [/^etcd http:\/\/127\.0\.0\.1:1: etcd can't be reached \(.*ECONNREFUSED/])
+    t.ok(ok.some(line => line.startsWith(`etcd ${endpoint}: answers`)))
+    t.match(warnings, [/^snapshot: there is none at \/kafscale\/metadata\/snapshot/])
+  })
+  await t.test('a wrong password fails', async t => {
+    const { code, failed, stdout } = await check({ ...reader, KAFSCALE_MCP_ETCD_PASSWORD: SECRET })
+    t.equal(code, 1)
+    t.match(failed, [/: etcd refuses the credentials/])
+    t.match(stdout, 'skipped  etcd permissions: no etcd endpoint can be read')
+    t.notMatch(stdout, SECRET)
+  })
+  await t.test('a user that cannot read the prefix fails', async t => {
+    await client.user('nobody').create('nobody')
+    const { failed } = await check({
+      ...reader,
+      KAFSCALE_MCP_ETCD_USERNAME: 'nobody',
+      KAFSCALE_MCP_ETCD_PASSWORD: 'nobody',
+    })
+    t.match(failed, [/: the user may not read \/kafscale\/ \(.*permission denied\): grant it a role with read/])
+  })
+  await t.test('a user that can do more is a warning', async t => {
+    await snapshot('{"Brokers":[],"Topics":[]}')
+    const permissionsOf = async (username: string, password: string) => {
+      const { code, warnings } = await check({
+        ...reader,
+        KAFSCALE_MCP_ETCD_USERNAME: username,
+        KAFSCALE_MCP_ETCD_PASSWORD: password,
+      })
+      t.equal(code, 0)
+      return warnings
+    }
+    t.match(await permissionsOf('root', 'root'), [/^etcd permissions: the user has the role root: a user with read on/])
+    for (const [name, permission, range, told] of [
+      ['writes', 'Readwrite', Range.prefix('/kafscale/'), 'write on "/kafscale/" and further keys'],
+      ['everything', 'Read', Range.prefix('/'), 'read on "/" and further keys'],
+      ['all', 'Read', new Range('\0', '\0'), 'read on "\\u0000" and further keys'],
+      ['one-more', 'Read', '/other', 'read on "/other"'],
+    ] as const) {
+      const role = await client.role(name).create()
+      await role.grant({ permission, ...typeof range === 'string' ? { key: range } : { range } })
+      const user = await client.user(name).create(name)
+      await user.addRole(role)
+      await user.addRole('reads-kafscale')
+      t.match(await permissionsOf(name, name), [`etcd permissions: the user has more than it needs, ${told}: `])
+    }
+  })
+  await t.test('a snapshot that cannot be decoded fails; another value is a warning', async t => {
+    await snapshot('{"Topics":')
+    await fill(etcd, [{ key: '/kafscale/consumers/a/metadata', value: '{' }])
+    const { code, failed, warnings } = await check(reader)
+    t.equal(code, 1)
+    t.match(failed, [/^snapshot: cannot be decoded: \S/])
+    t.match(warnings, ['other values: 1 cannot be decoded, such as "/kafscale/consumers/a/metadata"'])
+    await snapshot('{"Brokers":[],"Topics":[]}')
+  })
+  await t.test('broker pages that do not answer or are something else fail', async t => {
+    const other = await listen(t, (_, response) => response.end('<html>'))
+    const { code, failed } = await check({
+      ...reader,
+      KAFSCALE_MCP_BROKER_METRICS_URL: `http://127.0.0.1:1/metrics,${other}/metrics`,
+    })
+    t.equal(code, 1)
+    t.match(failed, [
+      /^broker page 127\.0\.0\.1:1: \S/,
+      new RegExp(`^broker page ${new URL(other).host}: \\S`),
+      'broker pages: 0 of 2 answer and can be read',
+    ])
+  })
+})
+
+t.test('an etcd without users is a warning', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: '{"Brokers":[],"Topics":[]}' }])
+  const { code, warnings } = await check({ ...LEAST, KAFSCALE_MCP_ETCD_ENDPOINTS: etcd.endpoints.join() })
+  t.equal(code, 0)
+  t.match(warnings, [/^etcd permissions: whoever reaches etcd can read every key/])
+})
+
+t.test('without etcd, everything else is still checked', async t => {
+  const dir = t.testdir({ 'not-a-log': 'text\n', 'policy.yaml': 'bindings: nope\n', 'jwks.json': '{}', folder: {} })
+  const failing = async (env: Record<string, string>) => {
+    const { code, failed: [etcd, ...failed] } = await check({ ...LEAST, ...env })
+    t.equal(code, 1)
+    t.match(etcd, /^etcd /)
+    return failed
+  }
+  await t.test('issuers and keys', async t => {
+    const more = { KAFSCALE_MCP_PUBLIC_URL: 'https://kafscale-mcp.example' }
+    t.match(await failing({ ...more, KAFSCALE_MCP_OIDC_ISSUER: 'http://127.0.0.1:1' }), [
+      /^issuer .*:1: .* do not load: /,
+    ])
+    const keyless = await issuer(t, { keys: false })
+    t.match(await failing({ ...more, KAFSCALE_MCP_OIDC_ISSUER: keyless }), [`issuer ${keyless}: its metadata or keys`])
+    t.match(await failing({ KAFSCALE_MCP_AUTH_JWKS_FILE: `${dir}/jwks.json`, KAFSCALE_MCP_AUTH_JWKS_ISSUER: 'i' }), [
+      /^authentication: KAFSCALE_MCP_AUTH_JWKS_FILE is .*: expected a JWKS/,
+    ])
+  })
+  await t.test('the policy', async t => {
+    t.match(await failing({ KAFSCALE_MCP_POLICY_FILE: `${dir}/policy.yaml` }), [
+      /^policy: .*expected a valid policy line 1/,
+    ])
+  })
+  await t.test('audit sinks', async t => {
+    const collector = await listen(t, (_, response) => response.writeHead(403).end())
+    chmodSync(`${dir}/folder`, 0o500)
+    const isRoot = process.getuid?.() === 0
+    t.match(
+      await failing({
+        KAFSCALE_MCP_AUDIT_SINKS: [
+          `file:${dir}/not-a-log`, `file:${dir}`, `file:${dir}/not-a-log/audit.jsonl`, `${collector}/a`,
+          'http://127.0.0.1:2/a', ...isRoot ? [] : [`file:${dir}/folder/audit.jsonl`],
+        ].join(),
+      }),
+      [
+        /not-a-log: the file is not an audit log: move it away$/,
+        /^audit sink file:.*: .*(?:EISDIR|regular file)/,
+        /not-a-log\/audit\.jsonl: .*ENOTDIR/,
+        `audit sink ${collector}: answers HEAD with 403`,
+        /^audit sink http:\/\/127\.0\.0\.1:2: does not answer: \S/,
+        ...isRoot ? [] : [/folder\/audit\.jsonl: EACCES/],
+      ]
+    )
+    t.equal(readFileSync(`${dir}/not-a-log`, 'utf8'), 'text\n')
+    t.strictSame(readdirSync(dir).sort(), ['folder', 'jwks.json', 'not-a-log', 'policy.yaml'])
+  })
+  await t.test('addresses; but not where the service itself listens', async t => {
+    const taken = new URL(await listen(t, (_, response) => response.end('{}'))).host
+    t.match(await failing({ KAFSCALE_MCP_HTTP_ADDR: taken }), [
+      `KAFSCALE_MCP_HTTP_ADDR ${taken}: KAFSCALE_MCP_HTTP_ADDR (${taken}) is in use: stop the process`,
+    ])
+    const { warnings } = await check({ ...LEAST, KAFSCALE_MCP_TELEMETRY_ADDR: taken })
+    t.match(warnings, [`KAFSCALE_MCP_TELEMETRY_ADDR ${taken}: `])
+    const { host } = new URL(await startService(t, { KAFSCALE_MCP_AUDIT_SINKS: 'none' }).url)
+    const { ok, failed } = await check({ ...LEAST, KAFSCALE_MCP_HTTP_ADDR: host })
+    t.match(failed, [/^etcd /])
+    t.ok(ok.includes(`KAFSCALE_MCP_HTTP_ADDR ${host}: the service already listens on it`))
+  })
+})
+
+t.test('it has a usage, and refuses what it does not know', async t => {
+  t.match(await check({}, ['--help']), { code: 0, stdout: /^Usage:\n {2}kafscale-mcp check\n/, stderr: '' })
+  t.match(await check({}, ['--all']), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unknown option '--all'/ })
+})
