@@ -17,8 +17,9 @@ export interface Denials { action: string, resource: string, requests: number }
 /** Figures that exist for one broker and for the cluster. Rates are records per second over a 60 s window. */
 export interface Figures {
   s3State: S3State
-  s3LatencyMs: number
-  s3ErrorRate: number
+  /** `null`, like the error rate, without S3 calls in the broker's window: then a page has 0 for both. */
+  s3LatencyMs: number | null
+  s3ErrorRate: number | null
   produceRps: number
   fetchRps: number
   produceLatencyMs: Histogram
@@ -93,11 +94,14 @@ export function parseBrokerPage (text: string): BrokerPage {
     errors: errors.get(api) ?? 0,
     latencyMs: count > 0 ? latencies.get(api) ?? null : null,
   })))
+  const s3LatencyMs = unlabelled('kafscale_s3_latency_ms_avg')
+  const s3ErrorRate = unlabelled('kafscale_s3_error_rate')
+  const usesS3 = s3LatencyMs > 0 || s3ErrorRate > 0
   const denied = 'kafscale_authz_denied_total'
   return {
     s3State: s3State(samples('kafscale_s3_health_state')),
-    s3LatencyMs: unlabelled('kafscale_s3_latency_ms_avg'),
-    s3ErrorRate: unlabelled('kafscale_s3_error_rate'),
+    s3LatencyMs: usesS3 ? s3LatencyMs : null,
+    s3ErrorRate: usesS3 ? s3ErrorRate : null,
     s3StateDurationSeconds: families.has('kafscale_s3_state_duration_seconds')
       ? unlabelled('kafscale_s3_state_duration_seconds')
       : null,
@@ -127,14 +131,16 @@ export function parseBrokerPage (text: string): BrokerPage {
 /**
  * The figures of the cluster, from those of its brokers. The S3 means are weighted by each broker's load (records
  * produced and fetched per second), and unweighted when there is no load. They leave out brokers without S3 calls in
- * their window.
+ * their window, and are `null` if no broker has any.
  * @param pages at least one
  */
 export function aggregate (pages: readonly BrokerPage[]): Figures {
   const total = (figure: (page: BrokerPage) => number) => sum(pages.map(figure))
-  const usingS3 = pages.filter(page => page.s3LatencyMs > 0 || page.s3ErrorRate > 0)
-  const meanByLoad = (figure: (page: BrokerPage) => number) =>
-    weightedMean(usingS3.map(page => ({ value: figure(page), weight: page.produceRps + page.fetchRps }))) ?? 0
+  const meanByLoad = (figure: (page: BrokerPage) => number | null) =>
+    weightedMean(pages.flatMap(page => {
+      const value = figure(page)
+      return value === null ? [] : [{ value, weight: page.produceRps + page.fetchRps }]
+    }))
   return {
     s3State: S3_STATES[Math.max(...pages.map(page => S3_STATES.indexOf(page.s3State)))] as S3State,
     s3LatencyMs: meanByLoad(page => page.s3LatencyMs),
@@ -158,8 +164,8 @@ export function aggregate (pages: readonly BrokerPage[]): Figures {
  * serves little, so a mean that is weighted by load hides it.
  */
 export function compareS3 (a: BrokerPage, b: BrokerPage): number {
-  return S3_STATES.indexOf(a.s3State) - S3_STATES.indexOf(b.s3State) || a.s3ErrorRate - b.s3ErrorRate ||
-    a.s3LatencyMs - b.s3LatencyMs
+  return S3_STATES.indexOf(a.s3State) - S3_STATES.indexOf(b.s3State) ||
+    (a.s3ErrorRate ?? 0) - (b.s3ErrorRate ?? 0) || (a.s3LatencyMs ?? 0) - (b.s3LatencyMs ?? 0)
 }
 
 /** A quantile, or the last finite bound if the quantile lies beyond it. */

@@ -38,8 +38,8 @@ export default defineTool({
         address: text,
         s3_state: words('healthy', 'degraded', 'unavailable'),
         s3_state_since: textOrNull,
-        s3_latency_ms: number,
-        s3_error_rate: number,
+        s3_latency_ms: numberOrNull,
+        s3_error_rate: numberOrNull,
       }),
       'The broker for which S3 works worst, by state, then error rate, then latency'
     ),

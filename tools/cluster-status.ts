@@ -53,7 +53,10 @@ export default defineTool({
     topics: means(list(topicSummary), 'One page of the topics in the snapshot, sorted by name'),
     s3: object({
       state: means(words('healthy', 'degraded', 'unavailable', 'unknown'), 'The worst state that any broker reports'),
-      latency_ms: means(numberOrNull, 'Mean latency of S3 calls, weighted by the load of the brokers'),
+      latency_ms: means(
+        numberOrNull,
+        'Mean latency of S3 calls, weighted by the load of the brokers; `null` without calls in the last 60 s'
+      ),
       worst_latency_ms: means(numberOrNull, 'The same of the broker for which S3 works worst'),
     }),
     etcd: object({

@@ -103,6 +103,7 @@ function describeUnknown (name: string, { properties }: TObject, input: Input): 
 }
 
 function describeValue (keyword: string, type: unknown, value: unknown): string | undefined {
+  if (keyword === 'type' && Array.isArray(type)) return `must be ${type.join(' or ')}`
   if (typeof value !== 'string') return undefined
   if (type === 'array') return 'must be a JSON array, not a string'
   // Only integers in text have a pattern.

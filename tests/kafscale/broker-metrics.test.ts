@@ -134,6 +134,15 @@ t.test('rejects a page that is truncated anywhere before its last required sampl
   t.equal(accepted, 0)
 })
 
+t.test('a broker without S3 calls has no latency and no error rate, rather than the best ones', async t => {
+  const figure = (name: string, value: string) => (text: string) =>
+    text.replace(new RegExp(`^kafscale_s3_${name} .*$`, 'm'), `kafscale_s3_${name} ${value}`)
+  const idle = figure('latency_ms_avg', '0')(figure('error_rate', '0')(page))
+  t.match(parseBrokerPage(idle), { s3LatencyMs: null, s3ErrorRate: null })
+  t.match(parseBrokerPage(figure('error_rate', '1')(idle)), { s3LatencyMs: 0, s3ErrorRate: 1 }, 'every call failed')
+  t.match(parseBrokerPage(figure('latency_ms_avg', '7')(idle)), { s3LatencyMs: 7, s3ErrorRate: 0 })
+})
+
 t.test('aggregates the figures of brokers', async t => {
   const part = (figures: Partial<BrokerPage>): BrokerPage => ({ ...parseBrokerPage(page), ...figures })
   const whole = aggregate([
@@ -161,8 +170,8 @@ t.test('aggregates the figures of brokers', async t => {
     }),
     part({
       s3State: 'healthy',
-      s3LatencyMs: 0,
-      s3ErrorRate: 0,
+      s3LatencyMs: null,
+      s3ErrorRate: null,
       produceRps: 0,
       fetchRps: 600,
       consumerLagMax: 9,
@@ -193,7 +202,7 @@ t.test('aggregates the figures of brokers', async t => {
     { s3LatencyMs: 15 },
     'unweighted without load'
   )
-  const unused = { s3LatencyMs: 0, s3ErrorRate: 0 }
+  const unused = { s3LatencyMs: null, s3ErrorRate: null }
   t.match(aggregate([part(unused)]), unused, 'no broker uses S3')
 })
 
@@ -208,9 +217,10 @@ t.test('interpolates a quantile within its bucket', async t => {
 })
 
 t.test('orders brokers by S3: state, then error rate, then latency', async t => {
-  const part = (s3State: BrokerPage['s3State'], s3ErrorRate: number, s3LatencyMs: number): BrokerPage =>
+  const part = (s3State: BrokerPage['s3State'], s3ErrorRate: number | null, s3LatencyMs: number | null): BrokerPage =>
     ({ ...parseBrokerPage(page), s3State, s3ErrorRate, s3LatencyMs })
   const ordered = [
+    part('healthy', null, null),
     part('healthy', 0, 10),
     part('healthy', 0, 20),
     part('healthy', 0.1, 5),

@@ -89,9 +89,9 @@ export const figuresSchema = {
   s3_latency_ms: means(
     numberOrNull,
     'Mean latency of S3 calls in the broker\'s sliding window of 60 s; for the cluster, weighted by load, so that a ' +
-    'broker whose S3 is down hardly counts: see `s3_worst_broker`'
+    'broker whose S3 is down hardly counts: see `s3_worst_broker`; `null` without S3 calls'
   ),
-  s3_error_rate: means(numberOrNull, 'Share of failed S3 calls in the same window, 0 to 1'),
+  s3_error_rate: means(numberOrNull, 'Share of failed S3 calls in the same window, 0 to 1; `null` without S3 calls'),
   produce_rps: means(numberOrNull, 'Records produced per second, over the last 60 s'),
   fetch_rps: means(numberOrNull, 'Records fetched per second, over the last 60 s'),
   produce_latency_ms: means(

@@ -206,6 +206,7 @@ t.test('JSON text counts as the list or number that it contains, where the schem
     [{ limit: '1001' }, '"limit" must be <= 1000'],
     [{ limit: '1e999' }, '"limit" must be integer'],
     [{ min_lag: 'many' }, '"min_lag" must be integer'],
+    [{ min_lag: true }, '"min_lag" must be integer or string'],
     [{ min_lag: 'null' }, '"min_lag" must be integer'],
     [{ min_lag: '1.5' }, '"min_lag" must be integer'],
     [{ min_lag: '9'.repeat(21) }, '"min_lag" must NOT have more than 20 characters'],
