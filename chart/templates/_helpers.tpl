@@ -174,7 +174,8 @@ port without `mcp.publicURL`, or an ingress with a wildcard host.
 {{- $mcp := .Values.mcp -}}
 {{- $name := include "kafscale-mcp.fullname" . -}}
 {{- $namespaced := printf "%s.%s" $name $mcp.namespace.name -}}
-{{- $service := list $name $namespaced (printf "%s.svc" $namespaced) (printf "%s.svc.cluster.local" $namespaced) -}}
+{{- $full := printf "%s.svc.%s" $namespaced $mcp.clusterDomain -}}
+{{- $service := list $name $namespaced (printf "%s.svc" $namespaced) $full -}}
 {{- $hosts := concat (list "localhost" "127.0.0.1") $service -}}
 {{- $known := or (eq $mcp.service.type "ClusterIP") (ne $mcp.publicURL "") -}}
 {{- with $mcp.publicURL -}}

@@ -730,9 +730,14 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
       /mcp\.local in mcp\.ingress\.hosts has no TLS, so tokens would cross the network in clear text/,
     ],
     [
+      'an ingress whose load balancer terminates TLS, which nothing says',
+      ingress(),
+      /terminates TLS .*, set mcp\.ingress\.tls to \[\{hosts: \[mcp\.local\]\}\], .* and mcp\.publicURL to/,
+    ],
+    [
       'an ingress without TLS, allowed by ingress.allowPlainHTTP only',
       ingress({ allowPlainHTTP: true }),
-      /set both mcp\.ingress\.allowPlainHTTP and mcp\.auth\.allowTokensInClear/,
+      /To accept clear text, set both mcp\.ingress\.allowPlainHTTP and mcp\.auth\.allowTokensInClear/,
     ],
     [
       'an ingress without TLS, allowed by auth.allowTokensInClear only',
@@ -765,7 +770,7 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
     [
       'a load balancer without TLS',
       { 'service.type': 'LoadBalancer' },
-      /mcp\.service\.type is LoadBalancer without TLS/,
+      /mcp\.service\.type is LoadBalancer without TLS.* If the load balancer terminates TLS, set mcp\.publicURL to its/,
     ],
     [
       'two replicas with a ReadWriteOnce volume',
@@ -876,6 +881,10 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
         tls: [{ secretName: 'tls', hosts: ['*.example'] }],
       }),
     ],
+    ['an ingress whose load balancer terminates TLS', {
+      ...ingress({ tls: [{ hosts: ['mcp.local'] }] }),
+      publicURL: 'https://mcp.local',
+    }],
     ['a load balancer without TLS, allowed by both values', {
       service: { type: 'LoadBalancer', allowPlainHTTP: true },
       'auth.allowTokensInClear': true,
