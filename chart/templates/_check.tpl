@@ -116,7 +116,8 @@
   (not (and $mcp.service.allowPlainHTTP $auth.allowTokensInClear)) -}}
 {{- fail (printf (print
   "mcp.service.type is %s without TLS, so tokens would cross the network in clear text: "
-  "set mcp.tls.existingSecret, or both mcp.service.allowPlainHTTP and mcp.auth.allowTokensInClear")
+  "set mcp.tls.existingSecret. If the load balancer terminates TLS, set mcp.publicURL to its https URL, and both "
+  "mcp.service.allowPlainHTTP and mcp.auth.allowTokensInClear, which accept plain HTTP behind it")
   $mcp.service.type) -}}
 {{- end -}}
 {{- if and $mcp.ingress.enabled (not (and $mcp.ingress.allowPlainHTTP $auth.allowTokensInClear)) -}}
@@ -126,8 +127,10 @@
 {{- if not (or (has .host $covered) (has (regexReplaceAll "^[^.]+" .host "*") $covered)) -}}
 {{- fail (printf (print
   "%s in mcp.ingress.hosts has no TLS, so tokens would cross the network in clear text: "
-  "add the host to mcp.ingress.tls, or set both mcp.ingress.allowPlainHTTP and mcp.auth.allowTokensInClear")
-  .host) -}}
+  "add the host to mcp.ingress.tls. If a load balancer terminates TLS with a certificate of its own, set "
+  "mcp.ingress.tls to [{hosts: [%s]}], without a secretName, and mcp.publicURL to the https URL of clients. To accept "
+  "clear text, set both mcp.ingress.allowPlainHTTP and mcp.auth.allowTokensInClear")
+  .host .host) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

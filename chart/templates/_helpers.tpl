@@ -174,7 +174,8 @@ port without `mcp.publicURL`, or an ingress with a wildcard host.
 {{- $mcp := .Values.mcp -}}
 {{- $name := include "kafscale-mcp.fullname" . -}}
 {{- $namespaced := printf "%s.%s" $name $mcp.namespace.name -}}
-{{- $service := list $name $namespaced (printf "%s.svc" $namespaced) (printf "%s.svc.cluster.local" $namespaced) -}}
+{{- $full := printf "%s.svc.%s" $namespaced $mcp.clusterDomain -}}
+{{- $service := list $name $namespaced (printf "%s.svc" $namespaced) $full -}}
 {{- $hosts := concat (list "localhost" "127.0.0.1") $service -}}
 {{- $known := or (eq $mcp.service.type "ClusterIP") (ne $mcp.publicURL "") -}}
 {{- with $mcp.publicURL -}}
@@ -270,9 +271,11 @@ The container's variables, except those of `extraEnv`, as a JSON array of object
 {{- define "kafscale-mcp.variables" -}}
 {{- $mcp := .Values.mcp -}}
 {{- $variables := list -}}
+{{- $scope := $mcp.auth.oidc.advertisedScope -}}
 {{- $computed := dict
   "PUBLIC_URL" (include "kafscale-mcp.publicURL" .)
   "ALLOWED_HOSTS" (include "kafscale-mcp.allowedHosts" .)
+  "OIDC_ADVERTISED_SCOPE" (kindIs "slice" $scope | ternary (join " " $scope) $scope)
   "AUDIT_HEAD_FILE" (ternary (printf "%s/head" $mcp.audit.headFile.mountPath) "" $mcp.audit.headFile.enabled)
 -}}
 {{- range $name, $path := include "kafscale-mcp.settings" . | fromJson -}}
@@ -387,7 +390,7 @@ value is in the release's own Secret.
 {{- range $mcp.etcdEndpoints -}}
 {{- $destinations = append $destinations (dict "url" . "defaultPort" "2379") -}}
 {{- end -}}
-{{- range splitList "," (default "" $mcp.metrics.brokerMetricsURL | replace " " "") -}}
+{{- range splitList "," (include "kafscale-mcp.text" $mcp.metrics.brokerMetricsURL | replace " " "") -}}
 {{- $destinations = append $destinations (dict "url" (ternary "http://broker:9093" . (eq . "auto"))) -}}
 {{- end -}}
 {{- $issuers := concat $mcp.auth.oidc.issuers $mcp.auth.oidc.jwksURLs (list $mcp.auth.oidc.introspectionURL) -}}

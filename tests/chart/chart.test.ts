@@ -592,6 +592,31 @@ t.test('text with special characters arrives unchanged', needsHelm(), async t =>
   t.equal(variable(only(objects, 'Deployment'), 'ODD'), lines)
 })
 
+t.test('settings with several values are lists or text', needsHelm(), async t => {
+  const oidc = { issuers: ['https://id.example'] }
+  const urls = ['auto', 'http://b-{node_id}.example:9094/metrics']
+  const scopes = ['api://app/observe', 'offline_access']
+  for (
+    const [brokerMetricsURL, audience, advertisedScope] of [[urls, ['a', 'b'], scopes], [
+      urls.join(', '),
+      'a,b',
+      scopes.join(' '),
+    ]]
+  ) {
+    const objects = await render(values({
+      auth: { token: '', oidc: { ...oidc, audience, advertisedScope } },
+      metrics: { brokerMetricsURL },
+    }))
+    t.match(configOf(t, objects), {
+      brokerMetricsUrl: ['http://{host}:9093/metrics', urls[1]],
+      oidcAudience: ['a', 'b'],
+      oidcAdvertisedScope: scopes,
+    })
+    const [rule] = only(objects, 'NetworkPolicy').spec?.['egress'] as { ports: { port: number }[] }[]
+    t.strictSame(rule?.ports.map(({ port }) => port), [53, 53, 2379, 9093, 9094, 443])
+  }
+})
+
 t.test('the service reads the policy of the values', needsHelm(), async t => {
   const policy = {
     roles: {
@@ -730,9 +755,14 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
       /mcp\.local in mcp\.ingress\.hosts has no TLS, so tokens would cross the network in clear text/,
     ],
     [
+      'an ingress whose load balancer terminates TLS, which nothing says',
+      ingress(),
+      /terminates TLS .*, set mcp\.ingress\.tls to \[\{hosts: \[mcp\.local\]\}\], .* and mcp\.publicURL to/,
+    ],
+    [
       'an ingress without TLS, allowed by ingress.allowPlainHTTP only',
       ingress({ allowPlainHTTP: true }),
-      /set both mcp\.ingress\.allowPlainHTTP and mcp\.auth\.allowTokensInClear/,
+      /To accept clear text, set both mcp\.ingress\.allowPlainHTTP and mcp\.auth\.allowTokensInClear/,
     ],
     [
       'an ingress without TLS, allowed by auth.allowTokensInClear only',
@@ -765,7 +795,7 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
     [
       'a load balancer without TLS',
       { 'service.type': 'LoadBalancer' },
-      /mcp\.service\.type is LoadBalancer without TLS/,
+      /mcp\.service\.type is LoadBalancer without TLS.* If the load balancer terminates TLS, set mcp\.publicURL to its/,
     ],
     [
       'two replicas with a ReadWriteOnce volume',
@@ -876,6 +906,10 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
         tls: [{ secretName: 'tls', hosts: ['*.example'] }],
       }),
     ],
+    ['an ingress whose load balancer terminates TLS', {
+      ...ingress({ tls: [{ hosts: ['mcp.local'] }] }),
+      publicURL: 'https://mcp.local',
+    }],
     ['a load balancer without TLS, allowed by both values', {
       service: { type: 'LoadBalancer', allowPlainHTTP: true },
       'auth.allowTokensInClear': true,
@@ -919,7 +953,7 @@ t.test('values.schema.json refuses unknown and invalid values', needsHelm(), asy
     [{ 'auth.oidc.issuers': 'https://id.example' }, '/mcp/auth/oidc/issuers'],
     [{ 'auth.oidc.issuers': ['http://id.example'] }, '/mcp/auth/oidc/issuers/0'],
     [{ 'auth.existingSecret': 'My Secret' }, '/mcp/auth/existingSecret'],
-    [{ 'metrics.brokerMetricsURL': ['auto'] }, '/mcp/metrics/brokerMetricsURL'],
+    [{ 'metrics.brokerMetricsURL': ['automatic'] }, '/mcp/metrics/brokerMetricsURL/0'],
     [{ 'metrics.brokerMetricsURL': 'kafscale-broker:9093' }, '/mcp/metrics/brokerMetricsURL'],
     [{ maxStaleness: 300 }, '/mcp/maxStaleness'],
     [{ verifyInterval: '10 minutes' }, '/mcp/verifyInterval'],

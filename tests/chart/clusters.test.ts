@@ -1,6 +1,6 @@
 /** Installs into clusters that contain something already: the chart looks it up, and keeps it. */
 import t from 'tap'
-import { needsHelm, notes, only, render, values } from '../support/chart.ts'
+import { needsHelm, notes, only, podOf, refusal, render, values } from '../support/chart.ts'
 import { startKubernetesApi, type Stored } from '../support/kubernetes-api.ts'
 
 const count = (objects: { kind: string }[], kind: string) => objects.filter(object => object.kind === kind).length
@@ -46,4 +46,13 @@ t.test('autoscaling keeps the number of replicas that run', needsHelm(), async t
   t.equal(await replicasOf(autoscaled, await startKubernetesApi(t, [])), undefined, 'none runs before the installation')
   t.equal(await replicasOf(autoscaled), undefined, 'without access to the cluster')
   t.equal(await replicasOf(values({ replicaCount: 2 }), await running(3)), 2, 'without autoscaling')
+})
+
+t.test('clients call the Service by its full name in the domain of the cluster', needsHelm(), async t => {
+  const hosts = async (paths: Record<string, unknown>) =>
+    podOf(await render(values(paths))).containers[0].env.find(({ name }) => name === 'KAFSCALE_MCP_ALLOWED_HOSTS')
+      ?.value?.split(',')
+  t.match((await hosts({}))?.at(-1), /^prod-kafscale-mcp\.kafscale-mcp\.svc\.cluster\.local$/)
+  t.match((await hosts({ clusterDomain: 'k8s.corp.example' }))?.at(-1), /\.kafscale-mcp\.svc\.k8s\.corp\.example$/)
+  t.match(await refusal(values({ clusterDomain: '.local' })), /at '\/mcp\/clusterDomain'/)
 })
