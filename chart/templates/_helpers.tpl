@@ -211,6 +211,8 @@ is doubled.
   "AUDIT_COLLECTOR_BATCH_BYTES" $mcp.audit.collector.batchBytes
   "RATE_LIMIT" $mcp.limits.rateLimit
   "ADDRESS_RATE_LIMIT" $mcp.limits.addressRateLimit
+  "MAX_CONNECTIONS" $mcp.limits.maxConnections
+  "ADDRESS_MAX_CONNECTIONS" $mcp.limits.addressMaxConnections
   "MAX_CONCURRENT_CALLS" $mcp.limits.maxConcurrentCalls
   "ADDRESS_MAX_CONCURRENT_CALLS" $mcp.limits.addressMaxConcurrentCalls
   "MAX_AUTH_FAILURES" $mcp.limits.maxAuthFailures
