@@ -92,6 +92,13 @@ const HTTP_ERRORS = {
     retryAfterMs: 1_000,
     message: 'Too many requests: %s. Wait as long as Retry-After says, then try again.',
   },
+  OVERLOADED: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'The service is overloaded: its event loop is delayed by more than KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY ' +
+      'allows. Try again in a few seconds.',
+  },
   UNREAD_ANSWERS: {
     status: 503,
     retryable: true,
@@ -142,6 +149,7 @@ export const RateLimited = define<[limit: string]>('RATE_LIMITED')
 export const AuditUnavailable = define<[]>('AUDIT_UNAVAILABLE')
 export const Internal = define<[]>('INTERNAL')
 export const Unverifiable = define<[reason: string]>('UNVERIFIABLE')
+export const Overloaded = define<[]>('OVERLOADED')
 export const UnreadAnswers = define<[]>('UNREAD_ANSWERS')
 export const NotAuditor = define<[]>('NOT_AUDITOR')
 export const TooComplex = define<[]>('TOO_COMPLEX')

@@ -9,8 +9,8 @@ import packageJson from '../package.json' with { type: 'json' }
 export default async function health (app: FastifyInstance) {
   const { maxStalenessMs } = app.config
 
-  // Answers under pressure too, because restarting a busy process would not help.
-  app.get('/healthz', { config: { pressureHandler: () => {} } }, async () => {
+  // Answers under overload too, because restarting a busy process would not help.
+  app.get('/healthz', { config: { answersUnderOverload: true } }, async () => {
     const { metadata: { mirror, state, ageMs, reason, counters }, brokerMetrics } = app
     return {
       status: 'ok',

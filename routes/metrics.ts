@@ -5,6 +5,9 @@ import type { FastifyInstance } from 'fastify'
 import { type Address, formatAddress } from '../lib/address.ts'
 import { listenOn, listenProblem } from '../lib/listening.ts'
 
+/** More than scrapes need, and few enough to leave file descriptors for callers. */
+const MAX_CONNECTIONS = 20
+
 /**
  * `GET /metrics`, without authentication, on a listener of its own that serves nothing else. If that listener cannot
  * start, the service runs without it.
@@ -25,6 +28,7 @@ export default async function metrics (app: FastifyInstance) {
       response.writeHead(500).end()
     }
   })
+  server.maxConnections = MAX_CONNECTIONS
   let listening: Promise<void> | undefined
 
   app.addHook('onListen', async () => {

@@ -249,6 +249,8 @@ default applies.
   "AUDIT_COLLECTOR_BATCH_BYTES" "audit.collector.batchBytes"
   "RATE_LIMIT" "limits.rateLimit"
   "ADDRESS_RATE_LIMIT" "limits.addressRateLimit"
+  "MAX_CONNECTIONS" "limits.maxConnections"
+  "ADDRESS_MAX_CONNECTIONS" "limits.addressMaxConnections"
   "MAX_CONCURRENT_CALLS" "limits.maxConcurrentCalls"
   "ADDRESS_MAX_CONCURRENT_CALLS" "limits.addressMaxConcurrentCalls"
   "MAX_AUTH_FAILURES" "limits.maxAuthFailures"

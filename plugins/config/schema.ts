@@ -314,6 +314,18 @@ export const ConfigSchema = {
     default: '0',
     parse: wholeNumber(),
   },
+  maxConnections: {
+    name: 'MAX_CONNECTIONS',
+    meaning: 'Open connections of all clients. 0: no limit. Keep it well below the limit of open files',
+    default: '900',
+    parse: wholeNumber(),
+  },
+  addressMaxConnections: {
+    name: 'ADDRESS_MAX_CONNECTIONS',
+    meaning: 'Open connections per client address, IPv6 by /64, except of TRUSTED_PROXIES. 0: no limit',
+    default: '250',
+    parse: wholeNumber(),
+  },
   maxConcurrentCalls: {
     name: 'MAX_CONCURRENT_CALLS',
     meaning: 'Concurrent calls per principal. 0: no limit',

@@ -1,10 +1,11 @@
 import rateLimit, { normalizeIP } from '@fastify/rate-limit'
-import underPressure from '@fastify/under-pressure'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { RateLimited } from '../../errors.ts'
 import { onceClosed } from '../../lib/once-closed.ts'
 import type { Principal } from '../auth/principal.ts'
+import { type ConnectionCounts, limitConnections } from './connections.ts'
+import { limitEventLoopDelay } from './event-loop.ts'
 import { limitUnread } from './unread.ts'
 
 declare module 'fastify' {
@@ -28,11 +29,13 @@ export interface Limits {
    * @throws {RateLimited} when the address has had too many failed sign-ins, or has too many such requests in progress
    */
   trySignIn: <T>(request: FastifyRequest, reply: FastifyReply, ask: () => Promise<T>) => Promise<T>
+  /** How many connections are open, and how many were closed, by reason. */
+  readonly connections: ConnectionCounts
 }
 
 /**
- * Limits requests per minute, concurrent calls, unread answers and failed sign-ins, by principal or by address. Under
- * overload, requests are answered with 503.
+ * Limits connections, requests per minute, concurrent calls, unread answers and failed sign-ins, by principal or by
+ * address. Under overload, requests are answered with 503.
  */
 export default fp(async function limits (app) {
   const {
@@ -42,12 +45,10 @@ export default fp(async function limits (app) {
     maxConcurrentCalls,
     addressMaxConcurrentCalls,
     maxAuthFailures,
-    maxEventLoopDelayMs: maxEventLoopDelay,
+    maxEventLoopDelayMs,
   } = app.config
   await app.register(rateLimit, { global: false })
-  if (maxEventLoopDelay > 0) {
-    await app.register(underPressure, { maxEventLoopDelay, retryAfter: 5, exposeStatusRoute: false })
-  }
+  if (maxEventLoopDelayMs > 0) limitEventLoopDelay(app, maxEventLoopDelayMs)
 
   // Without authentication, every caller is on this machine.
   const byAddress = auth.mode !== 'none'
@@ -58,11 +59,13 @@ export default fp(async function limits (app) {
     ...maxConcurrentCalls > 0 ? [concurrencyLimit(maxConcurrentCalls, principalOf)] : [],
     ...byAddress && addressMaxConcurrentCalls > 0 ? [concurrencyLimit(addressMaxConcurrentCalls, addressOf)] : [],
   ]
+  const { signedIn, counts } = limitConnections(app)
   const takeSignInSlot = slots(MAX_SIGN_INS, addressOf)
   const failures = maxAuthFailures > 0 ? minuteLimit(app, maxAuthFailures, addressOf) : undefined
 
   app.decorate<Limits>('limits', {
     async admit (request, reply) {
+      signedIn(request)
       for (const admit of admissions) await admit(request, reply)
     },
     async failedSignIn (request, reply) {
@@ -73,6 +76,7 @@ export default fp(async function limits (app) {
       const free = takeSignInSlot(request, reply)
       return await ask().finally(free)
     },
+    connections: counts,
   })
 }, { name: 'limits', dependencies: ['config'] })
 

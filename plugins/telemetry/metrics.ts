@@ -72,6 +72,7 @@ export class Metrics {
     this.#read(Gauge, 'tool_calls_in_flight', 'Tool calls that are running.', [], () => [[this.inFlight]])
     this.#readMirror(app)
     this.#readAudit(app)
+    this.#readConnections(app)
     // Initialized to 0, so that the first event of each kind is an increase.
     for (const reason of AUTHENTICATION_FAILURES) this.#authenticationFailures.inc({ reason }, 0)
     app.addHook('onReady', async () => {
@@ -194,6 +195,17 @@ export class Metrics {
       ['state'],
       () =>
         ['ok', 'failed', 'contradiction'].map(state => [app.audit.state.head_file?.state === state ? 1 : 0, { state }])
+    )
+  }
+
+  #readConnections (app: FastifyInstance): void {
+    this.#read(Gauge, 'connections', 'Open connections of clients.', [], () => [[app.limits.connections.open]])
+    this.#read(
+      Counter,
+      'connections_closed_total',
+      'Connections that the service has closed for a limit, by reason.',
+      ['reason'],
+      () => Object.entries(app.limits.connections.closed).map(([reason, count]) => [count, { reason }])
     )
   }
 

@@ -270,6 +270,8 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
   ],
   rateLimit: [{ 'limits.rateLimit': 601 }, 601],
   addressRateLimit: [{ 'limits.addressRateLimit': 602 }, 602],
+  maxConnections: [{ 'limits.maxConnections': 5_000 }, 5_000],
+  addressMaxConnections: [{ 'limits.addressMaxConnections': 0 }, 0],
   maxConcurrentCalls: [{ 'limits.maxConcurrentCalls': 0 }, 0],
   addressMaxConcurrentCalls: [{ 'limits.addressMaxConcurrentCalls': 17 }, 17],
   maxAuthFailures: [{ 'limits.maxAuthFailures': 18 }, 18],

@@ -511,6 +511,8 @@ t.test('a request whose headers or body take too long to arrive is cut off', asy
 })
 
 t.test('while the event loop is slow, requests are refused, and /healthz still answers', async t => {
+  // As when the process has no file descriptor left.
+  t.intercept(process, 'memoryUsage', { value: () => { throw new Error('EMFILE: uv_resident_set_memory') } })
   const app = await buildTestApp(t, { KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: `${scaled(100)}ms` })
   t.equal((await app.inject(legacy('ping'))).statusCode, 200)
   const cell = new Int32Array(new SharedArrayBuffer(4))
@@ -523,7 +525,7 @@ t.test('while the event loop is slow, requests are refused, and /healthz still a
   }
   t.match({ status: response.statusCode, body: response.json() }, {
     status: 503,
-    body: { jsonrpc: '2.0', id: null, error: { code: -32603 } },
+    body: { jsonrpc: '2.0', id: null, error: { code: -32603, message: /KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY/ } },
   })
   t.equal(response.headers['retry-after'], '5')
   t.equal((await app.inject('/readyz')).statusCode, 503)
