@@ -231,6 +231,42 @@ is doubled.
 {{- end -}}
 {{- end -}}
 
+{{/* The environment of the service's container, without what the operator adds. */}}
+{{- define "kafscale-mcp.containerEnv" -}}
+{{- $etcd := .Values.mcp.etcd -}}
+{{- include "kafscale-mcp.env" . }}
+{{- range include "kafscale-mcp.files" . | fromJsonArray }}
+- name: KAFSCALE_MCP_{{ .variable }}_FILE
+  value: {{ printf "/etc/kafscale-mcp/%s" .path | quote }}
+{{- end }}
+{{- if and $etcd.existingSecret (not $etcd.username) }}
+- name: KAFSCALE_MCP_ETCD_USERNAME
+  valueFrom:
+    secretKeyRef:
+      name: {{ $etcd.existingSecret | quote }}
+      key: {{ $etcd.existingSecretKeys.username | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* The volume of the settings passed as files. */}}
+{{- define "kafscale-mcp.filesVolume" -}}
+projected:
+  defaultMode: 0440
+  sources:
+    {{- range include "kafscale-mcp.files" . | fromJsonArray }}
+    {{- if .secret }}
+    - secret:
+        name: {{ .secret | quote }}
+    {{- else }}
+    - configMap:
+        name: {{ .configMap | quote }}
+    {{- end }}
+        items:
+          - key: {{ .key | quote }}
+            path: {{ .path | quote }}
+    {{- end }}
+{{- end -}}
+
 {{/*
 Settings passed as files, as a JSON array of objects: `variable`, the setting; `path`, the file's name; `secret` or
 `configMap`, the object that holds it; `key`, its key there. An `inline` value is in the release's own Secret.
