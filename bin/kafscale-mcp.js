@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Starts the service, or one of its commands, for `npx kafscale-mcp`, `npm start` and the image. Plain JavaScript, so
 // that an older Node.js can run it and report what it lacks.
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const [major, minor] = process.versions.node.split('.').map(Number)
@@ -23,12 +23,14 @@ const USAGE = `Usage:
 Options of the service:
   --exit-with PID          shuts down when the process with this ID ends
 
-stdio, check, token and audit have a --help of their own.
+stdio, check, token and audit have a --help of their own. Every command takes --version.
 `
 
 const [command, ...options] = process.argv.slice(2)
-switch (command) {
+const isKnown = [undefined, '--exit-with', '--version', 'stdio', 'check', 'token', 'audit'].includes(command)
+switch (isKnown && process.argv.includes('--version') ? '--version' : command) {
   case undefined: case '--exit-with': await serve(); break
+  case '--version': process.stdout.write(`${version()}\n`); break
   case 'stdio': process.exitCode = await (await import(locate('cli/stdio'))).stdio(options); break
   case 'check': process.exitCode = await (await import(locate('cli/check'))).check(options); break
   case 'token': process.exitCode = await (await import(locate('cli/token'))).token(options); break
@@ -48,6 +50,10 @@ async function serve () {
     ])
   }
   await import(server)
+}
+
+function version () {
+  return JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version
 }
 
 /** A module of the service: its source in a checkout, which may also have an outdated build, else the build. */

@@ -120,6 +120,7 @@ t.test('it answers from a real etcd', needsEtcd(), async t => {
   t.test('its commands make keys and tokens, and verify and show what is recorded', async t => {
     const npx = async (...args: string[]) => await run('npx', ['--offline', 'kafscale-mcp', ...args], { cwd: dir })
     const launcher = join(dir, 'node_modules/.bin/kafscale-mcp')
+    t.equal(await npx('--version'), `${packageJson.version}\n`)
     for (const command of ['stdio', 'check', 'token', 'audit']) {
       t.match(await run(launcher, [command, '--help'], { cwd: dir }), `kafscale-mcp ${command}`)
     }

@@ -266,6 +266,25 @@ default applies.
 | toJson -}}
 {{- end -}}
 
+{{/* The volume of the settings passed as files. */}}
+{{- define "kafscale-mcp.filesVolume" -}}
+projected:
+  defaultMode: 0440
+  sources:
+    {{- range include "kafscale-mcp.files" . | fromJsonArray }}
+    {{- if .secret }}
+    - secret:
+        name: {{ .secret | quote }}
+    {{- else }}
+    - configMap:
+        name: {{ .configMap | quote }}
+    {{- end }}
+        items:
+          - key: {{ .key | quote }}
+            path: {{ .path | quote }}
+    {{- end }}
+{{- end -}}
+
 {{/*
 The container's variables, except those of `extraEnv`, as a JSON array of objects: `name`; `value` or `valueFrom`;
 `from`, the value of the chart that sets it.

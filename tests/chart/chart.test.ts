@@ -31,6 +31,7 @@ import {
 import { mistakes } from '../support/chart-schemas.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { readPage } from '../support/pages.ts'
+import { ROOT } from '../support/paths.ts'
 import { buildSyncedApp, buildTestApp, fill } from '../support/service.ts'
 import { settingsOf } from '../support/settings.ts'
 
@@ -1489,6 +1490,37 @@ t.test('helm test', needsHelm(), async t => {
       [],
       'no test with client certificates'
     )
+  })
+
+  t.test('checks the environment of the service', needsEtcd(), async t => {
+    const etcd = await startEtcd(t)
+    await fill(etcd, SNAPSHOT)
+    for (const name of ['least', 'oidc'] as const) {
+      const objects = installation(name)
+      const { containers: [, container], volumes = [] } = only(objects, 'Pod').spec as unknown as PodSpec
+      if (!container) return t.fail('there is no second container')
+      const own = podOf(objects)
+      t.equal(container.image, own.containers[0].image)
+      t.match(container.command, ['node', 'bin/kafscale-mcp.js', 'check'])
+      t.strictSame(
+        container.env,
+        own.containers[0].env.filter(({ name }) => name !== 'POD_NAME'),
+        'the same variables'
+      )
+      for (const { name } of container.volumeMounts ?? []) t.ok(volumes.some(volume => volume.name === name), name)
+      if (name === 'oidc') continue
+      const env = environmentOf(t, { ...own, containers: [container], volumes }, objects, EXISTING)
+      const checked = await promisify(execFile)(process.execPath, [join(ROOT, 'bin/kafscale-mcp.js'), 'check'], {
+        env: {
+          ...env,
+          ...etcd.env,
+          KAFSCALE_MCP_BROKER_METRICS_URL: '',
+          KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+          KAFSCALE_MCP_TELEMETRY_ADDR: 'off',
+        },
+      })
+      t.match(checked.stdout, /^ok {7}settings: are valid$[^]*^ok {7}snapshot: decodes/m)
+    }
   })
 
   t.test('passes if the service answers, and fails otherwise', needsEtcd(), async t => {

@@ -33,7 +33,7 @@ async function run (
 
 /** A checkout without dist: the launcher, and links to the sources that it starts. */
 function checkout (t: Test): { dir: string, launch: (...args: string[]) => ReturnType<typeof run> } {
-  const dir = t.testdir({ 'package.json': JSON.stringify({ type: 'module' }) })
+  const dir = t.testdir({ 'package.json': JSON.stringify({ type: 'module', version: packageJson.version }) })
   cpSync(join(ROOT, 'bin'), join(dir, 'bin'), { recursive: true })
   for (const name of ['cli', 'server.ts']) symlinkSync(join(ROOT, name), join(dir, name))
   return { dir, launch: async (...args) => await run(process.execPath, [join(dir, 'bin/kafscale-mcp.js'), ...args]) }
@@ -76,7 +76,7 @@ t.test('token and audit are commands with their own output and exit codes', asyn
 
 t.test('an unknown command is refused', async t => {
   const { launch } = checkout(t)
-  for (const command of ['serve', '', '--version', 'toString', '\u202e']) {
+  for (const command of ['serve', '', '-v', 'toString', '\u202e']) {
     t.match(await launch(command), {
       code: 2,
       stdout: '',
@@ -84,6 +84,19 @@ t.test('an unknown command is refused', async t => {
     })
   }
   t.match(await launch('--help'), { code: 0, stdout: /^Usage:\n {2}kafscale-mcp +runs the service/, stderr: '' })
+})
+
+t.test('the service and every command have --version', async t => {
+  const { launch } = checkout(t)
+  const shown = { code: 0, stdout: `${packageJson.version}\n`, stderr: '' }
+  const usage = (await launch('--help')).stdout
+  const commands = [...usage.matchAll(/^ {2}kafscale-mcp (\w+) /gm)].map(([, name = '']) => name)
+  t.strictSame(commands, ['stdio', 'check', 'token', 'audit'])
+  t.strictSame(await launch('--version'), shown)
+  t.strictSame(await launch('--exit-with', '1', '--version'), shown)
+  for (const command of commands) t.strictSame(await launch(command, '--version'), shown, command)
+  t.strictSame(await launch('token', 'issue', '--version'), shown)
+  t.match(await launch('serve', '--version'), { code: 2, stdout: '', stderr: /unknown command "serve"\nUsage:/ })
 })
 
 t.test('it runs the sources where they are, and a build only without them', async t => {

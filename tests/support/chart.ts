@@ -39,7 +39,7 @@ export interface Container {
 }
 
 export interface PodSpec {
-  containers: [Container]
+  containers: [Container, ...Container[]]
   volumes?: Volume[]
   [key: string]: unknown
 }
