@@ -6,12 +6,13 @@ import { originGuard, refuse } from './browsers.ts'
 
 /**
  * Rejects requests with an unexpected `Host` or `Origin`, to protect against DNS rebinding, and those with a second
- * `Host`: a proxy may have checked the other one. The default for hosts are the loopback names if the service listens
- * on a loopback address, and otherwise any.
+ * `Host`: a proxy may have checked the other one. The default for hosts are the loopback names and the host of
+ * `PUBLIC_URL` if the service listens on a loopback address, and otherwise any.
  */
 export function guard (app: FastifyInstance) {
-  const { allowedHosts, httpAddr: { host } } = app.config
-  const hosts = allowedHosts ?? (isLoopback(host) ? [...localhostAllowedHostnames(), withoutDot(host)] : undefined)
+  const { allowedHosts, httpAddr: { host }, publicUrl } = app.config
+  const own = [host, ...publicUrl === undefined ? [] : [new URL(publicUrl).hostname]].map(withoutDot)
+  const hosts = allowedHosts ?? (isLoopback(host) ? [...localhostAllowedHostnames(), ...own] : undefined)
   const isAllowedHost = (header: string): boolean =>
     !hosts || validateHostHeader(header.replace(/\.(?=:\d+$|$)/, ''), hosts).ok
   const guardOrigin = originGuard(app)

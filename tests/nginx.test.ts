@@ -26,7 +26,6 @@ async function startBehindNginx (t: Test, configuration: string): Promise<string
   const dir = temporaryFolder(t)
   const app = await buildTestApp(t, {
     KAFSCALE_MCP_PUBLIC_URL: publicUrl,
-    KAFSCALE_MCP_ALLOWED_HOSTS: '127.0.0.1',
     KAFSCALE_MCP_ALLOWED_ORIGINS: 'https://app.example',
     KAFSCALE_MCP_TRUSTED_PROXIES: '127.0.0.1',
     KAFSCALE_MCP_AUTH_TOKEN: TOKEN,

@@ -114,7 +114,8 @@ export const ConfigSchema = {
   },
   allowedHosts: {
     name: 'ALLOWED_HOSTS',
-    meaning: 'Host names accepted on /mcp, comma-separated, without ports. Unset: loopback names on loopback, else any',
+    meaning: 'Host names accepted on /mcp, comma-separated, without ports. ' +
+      'Unset: on loopback, loopback names and that of PUBLIC_URL, else any',
     parse: listOf(parseHost),
   },
   allowedOrigins: {

@@ -148,6 +148,15 @@ t.test('DNS rebinding is prevented', async t => {
     await allowed(t, { KAFSCALE_MCP_HTTP_ADDR: 'localhost.:0' }, { host: 'localhost' })
   })
 
+  t.test('and the host of the public URL, which a proxy on the same machine passes on', async t => {
+    const env = { KAFSCALE_MCP_PUBLIC_URL: 'https://MCP.example.:8443/kafscale' }
+    for (const host of ['mcp.example', 'mcp.example:8443', 'mcp.example.', 'localhost']) await allowed(t, env, { host })
+    await allowed(t, { KAFSCALE_MCP_PUBLIC_URL: 'https://[fd00::1]' }, { host: '[fd00::1]' })
+    for (const host of ['evil.example', 'x.mcp.example']) await refused(t, env, { host })
+    const explicit = { ...env, KAFSCALE_MCP_ALLOWED_HOSTS: 'api.example' }
+    await refused(t, explicit, { host: 'mcp.example' })
+  })
+
   t.test('by accepting configured host names only', async t => {
     const env = { KAFSCALE_MCP_ALLOWED_HOSTS: 'MCP.example,[fd00::1],api.example.' }
     for (
