@@ -49,7 +49,7 @@ t.test('every code block is of a kind that a test covers', async t => {
     'sh curl',
     'sh oauth',
   ])
-  t.strictSame(upgrade.kinds, ['json fields', 'yaml chart'])
+  t.strictSame(upgrade.kinds, ['json fields', 'yaml chart', 'yaml kafscale-chart'])
   t.strictSame(troubleshooting.kinds, ['sh env refused', 'sh run look', 'text sentence'])
 })
 
