@@ -52,7 +52,7 @@ t.test('every code block is of a kind that a test covers', async t => {
     'sh oauth',
     'sh stdio',
   ])
-  t.strictSame(upgrade.kinds, ['json fields', 'yaml chart'])
+  t.strictSame(upgrade.kinds, ['json fields', 'yaml chart', 'yaml kafscale-chart'])
   t.strictSame(troubleshooting.kinds, [
     'sh check',
     'sh env refused',

@@ -151,11 +151,21 @@ function readSecret (env: Environment, variable: string): string | undefined {
   }
 }
 
+/**
+ * Whether Kubernetes sets a variable, in the pods of a namespace, for a Service such as `kafscale-mcp` or
+ * `kafscale-mcp-telemetry`.
+ */
+function isServiceLink (name: string, value = ''): boolean {
+  return /_SERVICE_(?:HOST|PORT(?:_[A-Z0-9_]+)?)$|_PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?$/.test(name) ||
+    (name.endsWith('_PORT') && /^(?:tcp|udp|sctp):\/\//.test(value))
+}
+
 function variableWarnings (env: Environment): string[] {
   const known = new Set(Object.values<Setting>(ConfigSchema).flatMap(({ name, secret }) =>
     secret ? [PREFIX + name, `${PREFIX}${name}_FILE`] : [PREFIX + name]
   ))
-  const found = Object.keys(env).filter(name => name.startsWith(PREFIX) && !known.has(name)).sort()
+  const found = Object.keys(env)
+    .filter(name => name.startsWith(PREFIX) && !known.has(name) && !isServiceLink(name, env[name])).sort()
     .map(name => `${name} is not a variable of this service: it has no effect`)
   const sessionTimeout = variableOf('sessionTimeoutMs')
   if (valueOf(env, sessionTimeout)) found.push(`${sessionTimeout} has no effect: sessions no longer exist`)

@@ -766,6 +766,23 @@ t.test('a value cannot imitate another line', async t => {
   )
 })
 
+t.test('the variables that Kubernetes sets for Services cause no warning', async t => {
+  const links = {
+    SERVICE_HOST: '10.96.0.10',
+    SERVICE_PORT: '80',
+    SERVICE_PORT_HTTP: '80',
+    PORT: 'tcp://10.96.0.10:80',
+    PORT_80_TCP: 'tcp://10.96.0.10:80',
+    PORT_80_TCP_PROTO: 'tcp',
+    PORT_80_TCP_PORT: '80',
+    PORT_80_TCP_ADDR: '10.96.0.10',
+    TELEMETRY_SERVICE_HOST: 'None',
+    TELEMETRY_PORT_9090_TCP_ADDR: '10.96.0.11',
+  }
+  t.strictSame(read(links).warnings, [])
+  t.match(read({ HTTP_PORT: '8090', PORT: '8090' }).warnings, [/HTTP_PORT is not a/, /MCP_PORT is not a/])
+})
+
 t.test('an unknown or ineffective variable causes a warning that names it, and nothing else', async t => {
   t.strictSame(
     read({ ZZZ: 'hunter2', AUTH_TOKENS: 'hunter2', LOG_LEVEL_FILE: '/x', SESSION_TIMEOUT: '10m' }).warnings,
