@@ -380,7 +380,7 @@
 {{- $_ := set $paths $path "mcp.audit.headFile.mountPath" -}}
 {{- end -}}
 {{- range $mcp.extraVolumes -}}
-{{- if has .name (list "files" "audit" "audit-head") -}}
+{{- if has .name (list "files" "service-files" "audit" "audit-head") -}}
 {{- fail (printf
   "mcp.extraVolumes contains a volume named %s, which is a name of the chart's own volumes: rename it" .name) -}}
 {{- end -}}

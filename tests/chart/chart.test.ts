@@ -1502,11 +1502,7 @@ t.test('helm test', needsHelm(), async t => {
       const own = podOf(objects)
       t.equal(container.image, own.containers[0].image)
       t.match(container.command, ['node', 'bin/kafscale-mcp.js', 'check'])
-      t.strictSame(
-        container.env,
-        own.containers[0].env.filter(({ name }) => name !== 'POD_NAME'),
-        'the same variables'
-      )
+      t.strictSame(container.env, own.containers[0].env, 'the same variables')
       for (const { name } of container.volumeMounts ?? []) t.ok(volumes.some(volume => volume.name === name), name)
       if (name === 'oidc') continue
       const env = environmentOf(t, { ...own, containers: [container], volumes }, objects, EXISTING)

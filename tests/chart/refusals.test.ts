@@ -83,6 +83,7 @@ t.test('relations between values that Kubernetes would refuse are refused', need
     [{ resources: { requests: { memory: '1e9' } } }, /requests\.memory \(1e9\) is greater than/],
     [{ topologySpreadConstraints: [constraint, { ...constraint, maxSkew: 2 }] }, /two constraints for zone and DoNot/],
     [{ extraVolumes: [{ name: 'audit', emptyDir: {} }] }, /a volume named audit, which is a name of the chart/],
+    [{ extraVolumes: [{ name: 'service-files', emptyDir: {} }] }, /a volume named service-files, which is a name/],
     [{ extraVolumes: [{ name: 'files', emptyDir: {} }] }, /a volume named files, .*: rename it/],
     [{ extraVolumes: [{ name: 'a', emptyDir: {} }, { name: 'a', emptyDir: {} }] }, /two volumes named a: rename one/],
     [{ extraVolumeMounts: [{ name: 'data', mountPath: '/a' }] }, /mounts the volume data, which does not exist: add/],
