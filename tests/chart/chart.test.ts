@@ -182,6 +182,8 @@ t.test('the values of the KafScale chart are accepted unchanged', needsHelm(), a
     containers: [{ image: 'ghcr.io/kafscale/kafscale-mcp:latest' }],
   })
   t.match(configOf(t, objects), { etcdUsername: 'reader', etcdPassword: 'of etcd' }, 'etcd.existingSecret is used')
+  const names = await render(mcp, { beside: { imagePullSecrets: ['registry', { name: 'other' }] } })
+  t.strictSame(podOf(names)['imagePullSecrets'], [{ name: 'registry' }, { name: 'other' }], 'that chart expects names')
 })
 
 /** For each setting: values that change its default, what the service then reads, and the mode, if it has one only. */
