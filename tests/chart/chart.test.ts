@@ -1604,6 +1604,37 @@ t.test('the README', async t => {
     }
     t.strictSame(blocks[0], { ...LEAST, auth: { token: TOKEN } })
   })
+
+  const recipe = (kind: string) => {
+    const [, text = ''] = new RegExp(`^ *\`\`\`yaml ${kind}\\n([^]*?)^ *\`\`\`$`, 'm').exec(readme) ?? []
+    return parse(text) as { mcp: Values }
+  }
+
+  t.test('shows values for OpenShift', needsHelm(), async t => {
+    const objects = await render({ ...LEAST, ...recipe('openshift').mcp })
+    t.strictSame(objects.flatMap(mistakes), [])
+    for (const { kind, spec } of objects.filter(({ kind }) => kind === 'Deployment' || kind === 'Pod')) {
+      const pod = (kind === 'Pod' ? spec : spec?.template.spec) as PodSpec | undefined
+      t.strictSame(pod?.['securityContext'], {
+        runAsNonRoot: true,
+        fsGroupChangePolicy: 'OnRootMismatch',
+        seccompProfile: { type: 'RuntimeDefault' },
+      }, `${kind}: no ID outside of the namespace's range`)
+    }
+    const { ingress, egress } = only(objects, 'NetworkPolicy').spec as Record<string, { ports: { port: number }[] }[]>
+    t.match(ingress?.at(-1), { ports: [{ port: 8090 }] }, 'the port of the pod')
+    t.ok(egress?.flatMap(({ ports }) => ports).some(({ port }) => port === 5353))
+  })
+
+  t.test('shows how to connect to a Service whose pods listen on another port', needsHelm(), async t => {
+    const given = { ...recipe('egress').mcp, etcdEndpoints: ['http://etcd.kafscale.svc:80'] }
+    const { egress = [] } = only(await render({ ...LEAST, ...given }), 'NetworkPolicy').spec as Record<
+      string,
+      { ports: { port: number }[] }[]
+    >
+    t.ok([80, 2379].every(port => egress.some(({ ports }) => ports.some(allowed => allowed.port === port))))
+    t.match(await notes(t, LEAST), /ports 2379, 9093, .* add theirs to mcp\.networkPolicy\.extraEgress/s)
+  })
 })
 
 t.test('the chart has the version of the service and passes helm lint', needsHelm(), async t => {
