@@ -279,9 +279,9 @@
 {{- $keys = append $keys $key -}}
 {{- end -}}
 {{- $secrets := list -}}
-{{- range .Values.imagePullSecrets -}}
-{{- if has .name $secrets }}{{ fail (printf "imagePullSecrets contains %s twice: keep one entry" .name) }}{{ end -}}
-{{- $secrets = append $secrets .name -}}
+{{- range include "kafscale-mcp.pullSecretNames" . | fromJsonArray -}}
+{{- if has . $secrets }}{{ fail (printf "imagePullSecrets contains %s twice: keep one entry" .) }}{{ end -}}
+{{- $secrets = append $secrets . -}}
 {{- end -}}
 {{- if $mcp.ingress.enabled -}}
 {{- range $mcp.ingress.hosts -}}

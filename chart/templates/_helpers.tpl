@@ -83,6 +83,15 @@ Who owns the namespace: `release`, which creates it if necessary, or `other`. Wi
 {{- end -}}
 {{- end -}}
 
+{{/* The names in `imagePullSecrets`, as a JSON array. */}}
+{{- define "kafscale-mcp.pullSecretNames" -}}
+{{- $names := list -}}
+{{- range .Values.imagePullSecrets -}}
+{{- $names = append $names (kindIs "map" . | ternary . (dict "name" .)).name -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
 {{/* A Kubernetes quantity, such as `512Mi`, as a number. */}}
 {{- define "kafscale-mcp.quantity" -}}
 {{- $factors := dict

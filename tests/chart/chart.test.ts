@@ -183,6 +183,8 @@ t.test('the values of the KafScale chart are accepted unchanged', needsHelm(), a
     containers: [{ image: 'ghcr.io/kafscale/kafscale-mcp:latest' }],
   })
   t.match(configOf(t, objects), { etcdUsername: 'reader', etcdPassword: 'of etcd' }, 'etcd.existingSecret is used')
+  const names = await render(mcp, { beside: { imagePullSecrets: ['registry', { name: 'other' }] } })
+  t.strictSame(podOf(names)['imagePullSecrets'], [{ name: 'registry' }, { name: 'other' }], 'that chart expects names')
 })
 
 /** For each setting: values that change its default, what the service then reads, and the mode, if it has one only. */
@@ -1631,6 +1633,37 @@ t.test('the README', async t => {
       t.strictSame(objects.filter(({ kind }) => !OPERATORS.includes(kind)).flatMap(mistakes), [])
     }
     t.strictSame(blocks[0], { ...LEAST, auth: { token: TOKEN } })
+  })
+
+  const recipe = (kind: string) => {
+    const [, text = ''] = new RegExp(`^ *\`\`\`yaml ${kind}\\n([^]*?)^ *\`\`\`$`, 'm').exec(readme) ?? []
+    return parse(text) as { mcp: Values }
+  }
+
+  t.test('shows values for OpenShift', needsHelm(), async t => {
+    const objects = await render({ ...LEAST, ...recipe('openshift').mcp })
+    t.strictSame(objects.flatMap(mistakes), [])
+    for (const { kind, spec } of objects.filter(({ kind }) => kind === 'Deployment' || kind === 'Pod')) {
+      const pod = (kind === 'Pod' ? spec : spec?.template.spec) as PodSpec | undefined
+      t.strictSame(pod?.['securityContext'], {
+        runAsNonRoot: true,
+        fsGroupChangePolicy: 'OnRootMismatch',
+        seccompProfile: { type: 'RuntimeDefault' },
+      }, `${kind}: no ID outside of the namespace's range`)
+    }
+    const { ingress, egress } = only(objects, 'NetworkPolicy').spec as Record<string, { ports: { port: number }[] }[]>
+    t.match(ingress?.at(-1), { ports: [{ port: 8090 }] }, 'the port of the pod')
+    t.ok(egress?.flatMap(({ ports }) => ports).some(({ port }) => port === 5353))
+  })
+
+  t.test('shows how to connect to a Service whose pods listen on another port', needsHelm(), async t => {
+    const given = { ...recipe('egress').mcp, etcdEndpoints: ['http://etcd.kafscale.svc:80'] }
+    const { egress = [] } = only(await render({ ...LEAST, ...given }), 'NetworkPolicy').spec as Record<
+      string,
+      { ports: { port: number }[] }[]
+    >
+    t.ok([80, 2379].every(port => egress.some(({ ports }) => ports.some(allowed => allowed.port === port))))
+    t.match(await notes(t, LEAST), /ports 2379, 9093, .* add theirs to mcp\.networkPolicy\.extraEgress/s)
   })
 })
 

@@ -106,6 +106,11 @@ t.test('relations between values that Kubernetes would refuse are refused', need
   ]
   for (const [given, message] of refused) t.match(await refusal(values(given)), message, JSON.stringify(given))
 
+  t.match(
+    await refusal(values(), { beside: { imagePullSecrets: ['a', { name: 'a' }] } }),
+    /imagePullSecrets contains a twice: keep one entry/
+  )
+
   const service = { type: 'LoadBalancer', loadBalancerSourceRanges: ['10.0.0.0/8', 'fd00::/8'] }
   const allowed: Record<string, unknown>[] = [
     { service, 'tls.existingSecret': 'tls' },
