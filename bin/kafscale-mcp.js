@@ -28,7 +28,7 @@ const [command, ...options] = process.argv.slice(2)
 switch (command) {
   case undefined: case '--exit-with': await serve(); break
   case 'token': process.exitCode = await (await import(locate('cli/token'))).token(options); break
-  case 'audit': process.exitCode = await (await import(locate('cli/audit'))).audit(options); break
+  case 'audit': await audit(); break
   case '--help': case '-h': process.stdout.write(USAGE); break
   default:
     process.stderr.write(`kafscale-mcp: unknown command ${JSON.stringify(command)}\n${USAGE}`)
@@ -44,6 +44,14 @@ async function serve () {
     ])
   }
   await import(server)
+}
+
+/** Reads large logs with V8's options too, which a process only gets when it starts. */
+async function audit () {
+  if (process.platform !== 'win32' && !process.execArgv.includes(V8_OPTIONS[0])) {
+    process.execve(process.execPath, [process.execPath, ...V8_OPTIONS, ...process.execArgv, ...process.argv.slice(1)])
+  }
+  process.exitCode = await (await import(locate('cli/audit'))).audit(options)
 }
 
 /** A module of the service: its source in a checkout, which may also have an outdated build, else the build. */
