@@ -15,7 +15,9 @@ const BOUND_SECONDS_PER_GIGABYTE = 30
 const BOUND_MEGABYTES = 200
 const FILE_BYTES = 100e6
 /** Makes a process report its largest size when it ends. */
-const REPORT = encodeURIComponent('process.on("exit", () => process.stderr.write(String(process.resourceUsage().maxRSS)))')
+const REPORT = encodeURIComponent(
+  'process.on("exit", () => process.stderr.write(String(process.resourceUsage().maxRSS)))'
+)
 const RECORD_PADDING = 'x'.repeat(300)
 
 const { values: options } = parseArgs({ options: { megabytes: { type: 'string', default: '1000' } } })
