@@ -34,7 +34,7 @@ switch (isKnown && process.argv.includes('--version') ? '--version' : command) {
   case 'stdio': process.exitCode = await (await import(locate('cli/stdio'))).stdio(options); break
   case 'check': process.exitCode = await (await import(locate('cli/check'))).check(options); break
   case 'token': process.exitCode = await (await import(locate('cli/token'))).token(options); break
-  case 'audit': process.exitCode = await (await import(locate('cli/audit'))).audit(options); break
+  case 'audit': await audit(); break
   case '--help': case '-h': process.stdout.write(USAGE); break
   default:
     process.stderr.write(`kafscale-mcp: unknown command ${JSON.stringify(command)}\n${USAGE}`)
@@ -54,6 +54,14 @@ async function serve () {
 
 function version () {
   return JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version
+}
+
+/** Reads large logs with V8's options too, which a process only gets when it starts. */
+async function audit () {
+  if (process.platform !== 'win32' && !process.execArgv.includes(V8_OPTIONS[0])) {
+    process.execve(process.execPath, [process.execPath, ...V8_OPTIONS, ...process.execArgv, ...process.argv.slice(1)])
+  }
+  process.exitCode = await (await import(locate('cli/audit'))).audit(options)
 }
 
 /** A module of the service: its source in a checkout, which may also have an outdated build, else the build. */

@@ -3,16 +3,17 @@
  * what an operator acknowledges.
  */
 import { readFile } from 'node:fs/promises'
+import { pipeline } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { UsageError } from '../errors.ts'
 import { escapeUnprintable, quote } from '../lib/printable.ts'
-import { parseRecord } from '../plugins/audit/chain.ts'
+import { isCanonical } from '../plugins/audit/chain.ts'
 import { digestOf, hasAcknowledgement, writeAcknowledgement } from '../plugins/audit/head/acknowledgement.ts'
 import { HeadFile } from '../plugins/audit/head/head-file.ts'
-import { linesOf } from '../plugins/audit/lines.ts'
-import type { LogRecord } from '../plugins/audit/record.ts'
-import { type RecordFilter, recordMatches, table } from '../plugins/audit/show.ts'
+import { recordsIn } from '../plugins/audit/log-records.ts'
+import { METHODS, OUTCOMES, RECORD_EVENTS } from '../plugins/audit/record.ts'
+import { isWithin, localTime, type RecordFilter, recordMatches, Table } from '../plugins/audit/show.ts'
 import { sideFile } from '../plugins/audit/side-files.ts'
 import { headIn } from '../plugins/audit/verify/heads.ts'
 import { verifyFiles } from '../plugins/audit/verify/index.ts'
@@ -22,9 +23,13 @@ const USAGE = `Usage:
       Checks whether records were changed, removed, inserted, reordered or cut off. FILEs are those of one log, in any
       order. HEADS_FILEs contain signed heads that were kept elsewhere, such as lines of the service's log: records that
       they vouch for must be there. Exit codes: 0 intact, 1 altered (with file and line), 2 unreadable.
-  kafscale-mcp audit show FILE... [--who SUBJECT] [--tool NAME] [--event EVENT] [--outcome ok|error|denied]
-                                  [--since TIME] [--until TIME] [--json]
-      Prints the records as a table, or as one JSON object per line. TIME is RFC 3339, or a date.
+  kafscale-mcp audit show FILE... [--who SUBJECT]... [--method METHOD]... [--tool NAME]... [--topic NAME]...
+                                  [--group NAME]... [--event EVENT]... [--outcome ok|error|denied]... [--rule RULE]...
+                                  [--since TIME] [--until TIME] [--local | --json]
+      Prints the records for which every option holds, as a table or as one JSON object per line; one of the values of
+      an option is enough. FILEs can be rotated and compressed (.gz, .zst), of several logs, and in any order. TIME is
+      RFC 3339 or a date, in UTC if it has no offset. --since is inclusive, --until is not. With --local, times without
+      an offset, and those in the table, are in the machine's zone.
   kafscale-mcp audit acknowledge HEAD_FILE --by NAME --reason TEXT
       Lets the service answer calls again after it found that the audit log contradicts HEAD_FILE. The service records
       who acknowledged that and why: now if it is running, otherwise at its next start.
@@ -32,6 +37,10 @@ const USAGE = `Usage:
 
 const TAKEN_WITHIN_MS = 5_000
 const POLL_INTERVAL_MS = 100
+/** Of the output of `audit show`, to write at once. */
+const PART_CHARACTERS = 64 * 1024
+/** A day, a time of day and an offset from UTC. */
+const TIME = /^(\d{4}-\d\d-\d\d)(?:([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(Z|[+-]\d\d:\d\d)?)?$/i
 
 /** Runs `audit verify`, `audit show` or `audit acknowledge`. Resolves to the exit code. */
 export async function audit ([command, ...options]: string[]): Promise<number> {
@@ -84,44 +93,99 @@ async function verify (args: string[]): Promise<number> {
 
 async function show (args: string[]): Promise<number> {
   const text = { type: 'string' } as const
+  const list = { type: 'string', multiple: true } as const
+  const flag = { type: 'boolean', default: false } as const
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
     options: {
-      who: text,
-      tool: text,
-      event: text,
-      outcome: text,
+      who: list,
+      method: list,
+      tool: list,
+      topic: list,
+      group: list,
+      event: list,
+      outcome: list,
+      rule: list,
       since: text,
       until: text,
-      json: { type: 'boolean', default: false },
+      local: flag,
+      json: flag,
     },
   })
-  const { who, tool, event, outcome, json } = values
+  const { since, until, local, json, ...lists } = values
+  if (local && json) throw new UsageError('--local is for the table: --json prints lines as they are recorded, in UTC')
+  // A misspelled value would select nothing, which reads like an answer.
+  requireKnown('--event', lists.event, RECORD_EVENTS)
+  requireKnown('--outcome', lists.outcome, OUTCOMES)
+  requireKnown('--method', lists.method, METHODS)
   const filter: RecordFilter = {
-    who,
-    tool,
-    event,
-    outcome,
-    since: timeOf('--since', values.since),
-    until: timeOf('--until', values.until),
+    ...lists,
+    since: timeOf('--since', since, local),
+    until: timeOf('--until', until, local),
   }
-  const selected: LogRecord[] = []
-  let invalid = 0
-  for (const path of filesOf(positionals).filter(file => sideFile(file) === undefined)) {
-    for await (const { number, bytes, torn } of linesOf(path)) {
-      const record = torn ? undefined : parseRecord(bytes) as LogRecord | undefined
-      if (!record) {
-        invalid++
-        process.stderr.write(`${escapeUnprintable(path)}:${number}: not a valid record: run audit verify\n`)
-      } else if (recordMatches(record, filter)) {
-        if (json) process.stdout.write(`${escapeUnprintable(bytes.toString())}\n`)
-        else selected.push(record)
-      }
+  const paths = filesOf(positionals).filter(file => sideFile(file) === undefined)
+  const seen = { records: 0, shown: 0, invalid: 0, gaps: 0, first: '', last: '' }
+  const table = new Table(local ? localTime : time => time)
+  try {
+    await pipeline(shown(paths, filter, json ? undefined : table, seen), process.stdout, { end: false })
+  } catch (error) {
+    // Whoever reads the output has seen enough.
+    if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error
+    return 0
+  }
+  if (seen.shown === 0) process.stderr.write(`${nothingShown(seen)}\n`)
+  if (seen.gaps > 0) {
+    process.stderr.write(`records are missing: audit show --event gap lists ${seen.gaps} gaps of that time\n`)
+  }
+  return seen.invalid > 0 ? 1 : 0
+}
+
+interface Seen { records: number, shown: number, invalid: number, gaps: number, first: string, last: string }
+
+/** What `audit show` prints, in parts. Counts what it has seen. */
+async function * shown (
+  paths: string[],
+  filter: RecordFilter,
+  table: Table | undefined,
+  seen: Seen
+): AsyncGenerator<string, void, void> {
+  let part = ''
+  for await (const { path, number, bytes, record } of recordsIn(paths)) {
+    const matches = record && recordMatches(record, filter)
+    // To check every line of a large log takes longer than to read it.
+    if (!record || (matches && !isCanonical(bytes, record))) {
+      seen.invalid++
+      process.stderr.write(`${escapeUnprintable(path)}:${number}: not a valid record: run audit verify\n`)
+      continue
+    }
+    seen.records++
+    seen.first ||= record.time
+    seen.last = record.time
+    if (!matches) {
+      if (record.event === 'gap' && isWithin(record, filter)) seen.gaps++
+      continue
+    }
+    seen.shown++
+    part += table ? table.add(record) : `${escapeUnprintable(bytes.toString())}\n`
+    if (part.length >= PART_CHARACTERS) {
+      yield part
+      part = ''
     }
   }
-  if (!json) process.stdout.write(table(selected.sort((a, b) => a.sequence - b.sequence)))
-  return invalid > 0 ? 1 : 0
+  yield part + (table?.rest() ?? '')
+}
+
+function nothingShown ({ records, first, last }: Seen): string {
+  const found = records === 0
+    ? 'the files contain no records'
+    : `the files contain ${records} records, from ${escapeUnprintable(first)} to ${escapeUnprintable(last)}`
+  return `no record matches: ${found}`
+}
+
+function requireKnown (option: string, given: string[] | undefined, known: readonly string[]): void {
+  const unknown = given?.find(value => !known.includes(value))
+  if (unknown !== undefined) throw new UsageError(`${option} is ${quote(unknown)}: expected ${known.join(', ')}`)
 }
 
 async function acknowledge (args: string[]): Promise<number> {
@@ -158,10 +222,11 @@ function filesOf (paths: string[]): string[] {
   return paths
 }
 
-function timeOf (option: string, text: string | undefined): Date | undefined {
+function timeOf (option: string, text: string | undefined, local: boolean): Date | undefined {
   if (text === undefined) return
-  const date = new Date(text)
-  if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(date.getTime())) {
+  const [, day = '', clock = 'T00:00', offset = local ? '' : 'Z'] = TIME.exec(text) ?? []
+  const date = new Date(`${day}${clock.replace(' ', 'T')}${offset}`)
+  if (Number.isNaN(date.getTime())) {
     throw new UsageError(`${option} is ${quote(text)}: expected a time such as 2026-07-28T12:00:00Z, or a date`)
   }
   return date

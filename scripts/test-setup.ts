@@ -5,7 +5,7 @@
  * openssl and curl are required; as root on Debian, this installs them. etcd is optional. On Debian, this takes it from
  * its package into `.cache`, so that nothing is installed and no service starts. With `--all`, and in CI, it also gets
  * what only a few tests need: promtool, etcdctl and nginx from Debian's packages, etcd 3.6 and Helm, built with Go, the
- * SDKs of model hosts from npm and PyPI, one for Go, and Chromium, which root installs. In CI, all of these are
+ * SDKs of model hosts from npm and PyPI, one for Go, and Chromium and jq, which root installs. In CI, all of these are
  * required.
  */
 import { execFile, execFileSync, spawnSync } from 'node:child_process'
@@ -39,6 +39,7 @@ const failures = [
         ...extract('promtool', 'prometheus'),
         ...extract('etcdctl', 'etcd-client'),
         ...extract('nginx', 'nginx', 'usr/sbin'),
+        ...installPackage('jq'),
         ...installPackage('chromium'),
         // Together they take as long as the machine's cores need, and one alone does not keep them busy.
         ...(await Promise.all([

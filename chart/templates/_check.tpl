@@ -27,7 +27,12 @@
   "or mcp.auth.existingSecret or mcp.auth.token (one shared secret)") -}}
 {{- end -}}
 {{- if gt (len $modes) 1 -}}
-{{- fail (printf "mcp.auth configures more than one mode, %s: keep the settings of one" (join " and " $modes)) -}}
+{{- $never := "" -}}
+{{- if $static -}}
+{{- $never = ". A static token next to another mode is refused, whatever mcp.auth.allowStaticToken is" -}}
+{{- end -}}
+{{- fail (printf
+  "mcp.auth configures more than one mode, %s: keep the settings of one%s" (join " and " $modes) $never) -}}
 {{- end -}}
 {{- if and $auth.mode (ne $auth.mode (first $modes)) -}}
 {{- fail (printf
@@ -299,7 +304,8 @@
 {{- include "kafscale-mcp.checkVolumes" . -}}
 
 {{- range $mcp.extraEnv -}}
-{{- if has .name (list "KAFSCALE_MCP_AUTH_TOKEN" "KAFSCALE_MCP_ETCD_PASSWORD" "KAFSCALE_MCP_OIDC_CLIENT_SECRET") -}}
+{{- $secrets := list "KAFSCALE_MCP_AUTH_TOKEN" "KAFSCALE_MCP_ETCD_PASSWORD" "KAFSCALE_MCP_OIDC_CLIENT_SECRET" -}}
+{{- if has (trimSuffix "_FILE" .name) $secrets -}}
 {{- fail (printf
   "mcp.extraEnv sets the secret %s: set it in mcp.auth or mcp.etcd, which mount secrets as files"
   .name) -}}

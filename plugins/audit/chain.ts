@@ -64,7 +64,8 @@ export type ChainNote =
   | { event: 'torn_line', torn: TornLine }
   | { event: 'gap', gap: Gap }
 
-const CHAIN_EVENTS: ReadonlySet<string> = new Set<ChainNote['event'] | 'checkpoint'>([
+/** Events of which the chain writes records about itself. */
+export const CHAIN_EVENTS: ReadonlySet<string> = new Set<ChainNote['event'] | 'checkpoint'>([
   'header',
   'torn_line',
   'gap',
@@ -136,17 +137,31 @@ export function checkpoint (
 
 /** The record on a line; `undefined` when its bytes are not the canonical JSON of a record. */
 export function parseRecord (line: Buffer): ChainRecord | undefined {
+  const record = readRecord(line)
+  return record && isCanonical(line, record) ? record : undefined
+}
+
+/** The record on a line that may not be canonical JSON; `undefined` when it is no record. */
+export function readRecord (line: Buffer): ChainRecord | undefined {
   if (!isUtf8(line)) return
-  const text = line.toString()
   try {
-    const record = JSON.parse(text) as Partial<ChainRecord> | null
-    if (canonical(record) !== text || record === null) return
+    const record = JSON.parse(line.toString()) as Partial<ChainRecord> | null
+    if (record === null) return
     const { event, prev, schema, sequence, time } = record
     const placed = typeof event === 'string' && typeof prev === 'string' && /^[0-9a-f]{64}$/.test(prev) &&
       schema === SCHEMA && Number.isSafeInteger(sequence) && typeof time === 'string'
     return placed ? record as ChainRecord : undefined
   } catch {
     return undefined
+  }
+}
+
+/** Whether a line is the one way to write its record. A value nested too deeply to be written is not. */
+export function isCanonical (line: Buffer, record: ChainRecord): boolean {
+  try {
+    return canonical(record) === line.toString()
+  } catch {
+    return false
   }
 }
 

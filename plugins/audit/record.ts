@@ -1,21 +1,32 @@
 import type { AuthMethod, Principal } from '../auth/principal.ts'
 import type { Operation } from '../rbac/decide.ts'
-import type { ChainRecord } from './chain.ts'
+import { CHAIN_EVENTS, type ChainRecord } from './chain.ts'
 
 /**
  * A tool call or what it is about to change, failed sign-ins, a request for the audit stream, a read of the policy, the
  * service's start and stop, a comparison of the log with its head file and an operator's word that it may differ.
  */
-export type AuditEvent =
-  | 'tool_call'
-  | 'intent'
-  | 'authentication_failure'
-  | 'audit_stream'
-  | 'policy_reload'
-  | 'start'
-  | 'stop'
-  | 'head_check'
-  | 'head_acknowledgement'
+const EVENTS = [
+  'tool_call',
+  'intent',
+  'authentication_failure',
+  'audit_stream',
+  'policy_reload',
+  'start',
+  'stop',
+  'head_check',
+  'head_acknowledgement',
+] as const
+
+export type AuditEvent = typeof EVENTS[number]
+
+/** Every `event` that a record can have, those of the chain and of collectors included. */
+export const RECORD_EVENTS: readonly string[] = [...EVENTS, ...CHAIN_EVENTS, 'file_head']
+
+export const OUTCOMES = ['ok', 'error', 'denied'] as const
+
+/** `command`: somebody with access to the service's machine, who states their own name. */
+export const METHODS = ['oidc', 'jwks', 'token', 'none', 'command'] as const satisfies (AuthMethod | 'command')[]
 
 /** Events that the service answers only if it can vouch for the log. */
 const CALLS: ReadonlySet<AuditEvent> = new Set(['tool_call', 'intent', 'audit_stream'])
@@ -34,8 +45,7 @@ export interface AuditEntry {
     issuer: string | null
     client_id: string | null
     roles: readonly string[]
-    /** `command`: somebody with access to the service's machine, who states their own name. */
-    method: AuthMethod | 'command'
+    method: typeof METHODS[number]
     token_id: string | null
     client_certificate: string | null
   } | null
@@ -58,7 +68,7 @@ export interface AuditEntry {
   decision: 'allowed' | 'denied' | null
   /** The rule that decided. */
   rule: string | null
-  outcome: 'ok' | 'error' | 'denied'
+  outcome: typeof OUTCOMES[number]
   error_code: string | null
   /** Size and digest (hex) of the answer's text. */
   result: { bytes: number, sha256: string } | null

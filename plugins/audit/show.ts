@@ -2,47 +2,106 @@ import { escapeUnprintable } from '../../lib/printable.ts'
 import { canonical } from './chain.ts'
 import type { LogRecord } from './record.ts'
 
-/** Selects the records for which every given condition holds. */
+/** Selects the records for which every given condition holds. A list holds if one of its values does. */
 export interface RecordFilter {
   /** Subject, client id or token id, in full. */
-  who?: string | undefined
-  tool?: string | undefined
-  event?: string | undefined
-  outcome?: string | undefined
+  who?: Values
+  method?: Values
+  tool?: Values
+  /** A topic that the call names. A list of names that was too large to record may contain any. */
+  topic?: Values
+  group?: Values
+  event?: Values
+  outcome?: Values
+  rule?: Values
   /** Inclusive. */
   since?: Date | undefined
   /** Exclusive. */
   until?: Date | undefined
 }
 
-/** Whether a filter selects a record. Records of the chain itself have no `who`, `tool` and `outcome`. */
-export function recordMatches (
-  record: LogRecord,
-  { who, tool, event, outcome, since, until }: RecordFilter
-): boolean {
-  const { subject, client_id: clientId, token_id: tokenId } = record.who ?? {}
-  return (who === undefined || [subject, clientId, tokenId].includes(who)) &&
-    (tool === undefined || record.what?.tool === tool) &&
-    (event === undefined || record.event === event) &&
-    (outcome === undefined || record.outcome === outcome) &&
-    (since === undefined || new Date(record.time) >= since) &&
-    (until === undefined || new Date(record.time) < until)
+type Values = string | readonly string[] | undefined
+
+/** Whether a filter selects a record. Records of the chain itself have only `event` and `time`. */
+export function recordMatches (record: LogRecord, filter: RecordFilter): boolean {
+  const { who, event, outcome, rule } = record
+  return holds(filter.who, [who?.subject, who?.client_id, who?.token_id]) &&
+    holds(filter.method, [who?.method]) &&
+    holds(filter.tool, [record.what?.tool]) &&
+    holds(filter.topic, namesIn(record, 'topics')) &&
+    holds(filter.group, namesIn(record, 'groups')) &&
+    holds(filter.event, [event]) &&
+    holds(filter.outcome, [outcome]) &&
+    holds(filter.rule, [rule]) &&
+    isWithin(record, filter)
+}
+
+/** Whether a record is of the time that a filter selects. */
+export function isWithin ({ time }: LogRecord, { since, until }: RecordFilter): boolean {
+  return (since === undefined || new Date(time) >= since) && (until === undefined || new Date(time) < until)
+}
+
+/** @param values `undefined` if they are not known */
+function holds (wanted: Values, values: readonly unknown[] | undefined): boolean {
+  if (wanted === undefined || values === undefined) return true
+  return typeof wanted === 'string' ? values.includes(wanted) : wanted.some(value => values.includes(value))
+}
+
+/** The topics or groups that a record names; `undefined` if it has only the digest of a list. */
+function namesIn (record: LogRecord, kind: 'topics' | 'groups'): readonly unknown[] | undefined {
+  const resources: unknown = record.what?.resources
+  if (typeof resources !== 'object' || resources === null) return []
+  if ('sha256' in resources) return undefined
+  const names = (resources as Record<string, unknown>)[kind] ?? []
+  return Array.isArray(names) ? names : undefined
 }
 
 const COLUMNS = ['TIME', 'SEQUENCE', 'EVENT', 'WHO', 'TOOL', 'OUTCOME', 'CODE', 'MS', 'RULE', 'ON']
+/** The widths of the columns are those of as many rows. After that, a wider cell widens its column. */
+const ROWS_AT_ONCE = 200
 
 /** Records as a table for a terminal. Nothing in a record can pass for a line of its own or control the terminal. */
-export function table (records: readonly LogRecord[]): string {
-  const rows = [COLUMNS, ...records.map(cells)]
-  const widths = COLUMNS.map((_, column) => Math.max(...rows.map(row => row[column]?.length ?? 0)))
-  const lines = rows.map(row => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd())
-  return lines.map(line => `${line}\n`).join('')
+export class Table {
+  readonly #timeOf: (time: string) => string
+  #widths = COLUMNS.map(() => 0)
+  #rows = [COLUMNS]
+
+  /** @param timeOf how to print a time */
+  constructor (timeOf: (time: string) => string) {
+    this.#timeOf = timeOf
+  }
+
+  /** Adds a record. Returns the rows that can be printed now, if any. */
+  add (record: LogRecord): string {
+    this.#rows.push(cells(record, this.#timeOf))
+    return this.#rows.length > ROWS_AT_ONCE ? this.rest() : ''
+  }
+
+  /** Returns the rows that have not been returned yet. */
+  rest (): string {
+    this.#widths = this.#widths.map((width, column) =>
+      Math.max(width, ...this.#rows.map(row => row[column]?.length ?? 0)))
+    const lines = this.#rows.map(row =>
+      `${row.map((cell, column) => cell.padEnd(this.#widths[column] ?? 0)).join('  ').trimEnd()}\n`)
+    this.#rows = []
+    return lines.join('')
+  }
 }
 
-function cells (record: LogRecord): string[] {
+/** A time in the zone of the machine, with its offset from UTC. Anything else is returned as it is. */
+export function localTime (time: string): string {
+  const date = new Date(time)
+  if (Number.isNaN(date.getTime())) return time
+  const minutes = -date.getTimezoneOffset()
+  const offset = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60].map(part => `${part}`.padStart(2, '0'))
+  const shifted = new Date(date.getTime() + minutes * 60_000).toISOString().slice(0, -1)
+  return `${shifted}${minutes < 0 ? '-' : '+'}${offset.join(':')}`
+}
+
+function cells (record: LogRecord, timeOf: (time: string) => string): string[] {
   const { time, sequence, event, who, what, outcome, error_code: code, rule, when, count } = record
   return [
-    time,
+    timeOf(time),
     sequence,
     count === undefined ? event : `${event} ×${count}`,
     who?.subject,

@@ -678,6 +678,16 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
       /mcp\.auth configures more than one mode, oidc and token: keep the settings of one/,
     ],
     [
+      'a static token next to another mode, even if static tokens are allowed',
+      { ...oidc, 'auth.existingSecret': 'token', 'auth.allowStaticToken': true },
+      /more than one mode, oidc and token: .* is refused, whatever mcp\.auth\.allowStaticToken is/,
+    ],
+    [
+      'a file with a static token that the chart does not mount',
+      { ...oidc, extraEnv: [{ name: 'KAFSCALE_MCP_AUTH_TOKEN_FILE', value: '/secrets/token' }] },
+      /mcp\.extraEnv sets the secret KAFSCALE_MCP_AUTH_TOKEN_FILE: set it in mcp\.auth/,
+    ],
+    [
       'two static tokens',
       { 'auth.existingSecret': 'token' },
       /mcp\.auth\.token and mcp\.auth\.existingSecret are both set/,
