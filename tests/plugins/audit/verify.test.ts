@@ -520,6 +520,15 @@ t.test('records without a signature of a trusted key are never called intact', a
   t.match(alone.findings.at(-1), /cannot be verified: .* Pass file 1 too, or wait a minute/)
   t.equal((await verdictOf(dir, [closing.text, young.text], { publicKeys })).exitCode, 0)
   t.equal((await verdictOf(dir, [young.text])).exitCode, 0, 'nobody asked for signatures')
+
+  // The log was set back, and continued with the header of a file where it once had a checkpoint.
+  const headFile = join(dir, 'head')
+  writeFileSync(headFile, `${chain(closing.end, sealed(closing.end)).line}\n`)
+  t.match(await verdictOf(dir, [closing.text, young.text], { publicKeys, headFiles: [headFile] }), {
+    exitCode: 1,
+    where: ['file-2:1'],
+    problems: [{ what: /^this is not the record that the head of/ }],
+  })
 })
 
 t.test('records after the closing record of a run were added while the service was stopped', async t => {
