@@ -19,10 +19,13 @@ import { headIn } from '../plugins/audit/verify/heads.ts'
 import { verifyFiles } from '../plugins/audit/verify/index.ts'
 
 const USAGE = `Usage:
-  kafscale-mcp audit verify FILE... [--public-key PEM_FILE]... [--expect-sequence N] [--heads HEADS_FILE]...
+  kafscale-mcp audit verify FILE... [--public-key PEM_FILE]... [--heads HEADS_FILE]...
+                                    [--expect-sequence N] [--from-file N]
       Checks whether records were changed, removed, inserted, reordered or cut off. FILEs are those of one log, in any
       order. HEADS_FILEs contain signed heads that were kept elsewhere, such as lines of the service's log: records that
-      they vouch for must be there. Exit codes: 0 intact, 1 altered (with file and line), 2 unreadable.
+      they vouch for must be there. With --from-file, all files from file N on must be there, and earlier ones need
+      not: use it when they were removed on purpose. Exit codes: 0 intact, 1 altered or incomplete (with file and
+      line), 2 unreadable or not proven: no signature of a trusted key, or no head of this log.
   kafscale-mcp audit show FILE... [--who SUBJECT]... [--method METHOD]... [--tool NAME]... [--topic NAME]...
                                   [--group NAME]... [--event EVENT]... [--outcome ok|error|denied]... [--rule RULE]...
                                   [--since TIME] [--until TIME] [--local | --json]
@@ -74,16 +77,21 @@ async function verify (args: string[]): Promise<number> {
     options: {
       'public-key': { type: 'string', multiple: true },
       'expect-sequence': { type: 'string' },
+      'from-file': { type: 'string' },
       heads: { type: 'string', multiple: true },
     },
   })
-  const { 'public-key': keyFiles, 'expect-sequence': expected, heads: headFiles } = values
+  const { 'public-key': keyFiles, 'expect-sequence': expected, 'from-file': fromFile, heads: headFiles } = values
   if (expected !== undefined && !/^[0-9]{1,15}$/.test(expected)) {
     throw new UsageError(`--expect-sequence is ${quote(expected)}: expected a number`)
+  }
+  if (fromFile !== undefined && !/^[1-9][0-9]{0,14}$/.test(fromFile)) {
+    throw new UsageError(`--from-file is ${quote(fromFile)}: expected the number of a file, from 1`)
   }
   const { exitCode, findings } = await verifyFiles(filesOf(positionals), {
     ...keyFiles && { publicKeys: await Promise.all(keyFiles.map(path => readFile(path, 'utf8'))) },
     ...headFiles && { headFiles },
+    ...fromFile !== undefined && { fromFile: Number(fromFile) },
     ...expected !== undefined && { expectSequence: Number(expected) },
   })
   const output = findings.map(finding => `${escapeUnprintable(finding)}\n`).join('')

@@ -32,6 +32,8 @@ export interface Gap {
   records: number | null
   since: string | null
   reason: string
+  /** The number of the previous file, if that was moved, removed or altered while the service was writing to it. */
+  file?: number
   /** The file that was altered, and is kept under this name. */
   set_aside?: string
 }
@@ -189,9 +191,14 @@ export function hasHeadFile (record: ChainRecord): boolean {
 }
 
 /** What a record of the event `gap` states. */
-export function gapOf (record: ChainRecord): Pick<Gap, 'records' | 'reason'> {
-  const { records, reason } = membersOf(record['gap'])
-  return { records: typeof records === 'number' ? records : null, reason: String(reason) }
+export function gapOf (record: ChainRecord): Pick<Gap, 'records' | 'reason' | 'file' | 'set_aside'> {
+  const { records, reason, file, set_aside: aside } = membersOf(record['gap'])
+  return {
+    records: typeof records === 'number' ? records : null,
+    reason: String(reason),
+    ...typeof file === 'number' && { file },
+    ...typeof aside === 'string' && { set_aside: aside },
+  }
 }
 
 /** What a record of the event `torn_line` states. */

@@ -82,6 +82,20 @@ t.test('verify: 1 with file and line for an altered log', async t => {
   })
 })
 
+t.test('verify: 2 when no head is about the log', async t => {
+  const { dir, path, publicKeyFile } = await writeLog(t)
+  const other = join(dir, 'other.jsonl')
+  const keyFile = publicKeyFile.replace('.pub', '.key')
+  const app = await buildAudit(t, { auditSinks: [{ kind: 'file', path: other }], auditSigningKeyFile: keyFile })
+  await app.close()
+  const { code, stdout, stderr } = await run('verify', '--public-key', publicKeyFile, '--heads', other, path)
+  t.equal(code, 2)
+  t.equal(stdout, '')
+  t.match(stderr, /none of them is about this log/)
+  t.notMatch(stderr, 'intact')
+  t.match(await run('verify', '--public-key', publicKeyFile, '--from-file', '1', path), { code: 0 })
+})
+
 t.test('verify: 2 when files or options cannot be read', async t => {
   const { dir, path } = await writeLog(t)
   t.match(await run('verify', join(dir, 'missing')), { code: 2, stderr: /missing: unreadable: ENOENT/ })
@@ -91,6 +105,7 @@ t.test('verify: 2 when files or options cannot be read', async t => {
     const args of [
       ['verify'],
       ['verify', path, '--expect-sequence', 'many'],
+      ['verify', path, '--from-file', '0'],
       ['verify', path, '--deep'],
       ['prove'],
       [],

@@ -239,6 +239,7 @@ export class FileMedium implements Medium {
           this.#found.gap ??= {
             records: null,
             reason: 'the previous file was moved or removed while the service was writing to it',
+            file: known.file,
           }
         }
         if (position) return position
@@ -279,6 +280,7 @@ export class FileMedium implements Medium {
       reason: `the file was altered while the service was writing to it, and was set aside${
         missing > 0 ? ': records written earlier are missing from it' : ''
       }`,
+      file: known.file,
       set_aside: basename(aside),
     }
     await syncFolder(this.#path)

@@ -25,7 +25,19 @@ import * as problems from './problems.ts'
 const REMEMBERED_LINES = 2_000
 
 /** Where a run of the service began, and the end that it found. */
-export interface Run { line: number, time: string, continues: Continuation }
+export interface Run {
+  line: number
+  time: string
+  continues: Continuation
+  /** The record with which the run before it closed the log, if others were added after it. */
+  closedAt?: number | undefined
+}
+
+/** Records after the closing record of a run, which the service cannot have written. */
+export interface Added { line: number, first: number, last: number }
+
+/** The file before this one, which was moved, removed or altered while the service was writing to it. */
+export interface RemovedFile { line: number, number: number, setAside: string | undefined }
 
 /** A file without a problem of its own: its place among the others, and how far it can be trusted. */
 export interface FileReport {
@@ -54,8 +66,15 @@ export interface FileReport {
   unsigned: number
   /** Digests of the keys that signed. */
   signers: Set<string>
+  /** Records before the first checkpoint, and after the last one. */
+  unsealedFirst: number
+  unsealedLast: number
+  /** Its second line is the checkpoint with which a run of the service begins. */
+  beginsRun: boolean
   /** The runs of the service that began in this file. */
   runs: Run[]
+  added: Added[]
+  removed: RemovedFile | undefined
   /** Irregularities that the service itself recorded. */
   notes: string[]
 }
@@ -109,6 +128,9 @@ class FileCheck {
   /** Events since the last checkpoint, and the sequence number of that. */
   #unsealed = 0
   #sealedSequence = 0
+  /** The record before this one closed a run, or others were added since. */
+  #closedAt: number | undefined
+  #added: Added | undefined
 
   constructor (path: string, trusted: readonly string[] | undefined, sequences: ReadonlySet<number>) {
     this.#path = path
@@ -118,7 +140,7 @@ class FileCheck {
 
   next (line: ValidLine | InvalidLine): problems.Problem | undefined {
     if (this.#suspect) return this.#blame(this.#suspect, line)
-    if (line.problem !== undefined) return this.#problem(line.number, line.problem)
+    if (line.problem !== undefined) return this.#problem(line.number, this.#whyInvalid(line.problem))
     if (this.#latest.has(line.hash)) {
       this.#copies++
       return
@@ -135,6 +157,10 @@ class FileCheck {
       )
     }
     return this.#report ?? this.#problem(1, problems.NO_HEADER)
+  }
+
+  #whyInvalid (problem: string): string {
+    return problem === problems.TORN_LINE && this.#report?.endsRun ? problems.TORN_LINE_AFTER_CLOSING : problem
   }
 
   #problem (line: number, what: string): problems.Problem {
@@ -166,8 +192,18 @@ class FileCheck {
       checkpoints: 0,
       unsigned: 0,
       signers: new Set(),
+      unsealedFirst: 0,
+      unsealedLast: 0,
+      beginsRun: false,
       runs: [],
+      added: [],
+      removed: undefined,
       notes: [],
+    }
+    // A head can be of the file before this one, or of a record that this header took the place of.
+    const { before, end } = this.#report
+    for (const { sequence, hash } of [before, end]) {
+      if (this.#sequences.has(sequence)) this.#report.hashes.set(sequence, hash)
     }
     this.#remember(hash, this.#report)
   }
@@ -186,15 +222,33 @@ class FileCheck {
     this.#remember(hash, report)
     if (this.#sequences.has(record.sequence)) report.hashes.set(record.sequence, hash)
     report.lines = number
+    const continues = checkpoint && continuationOf(record)
+    const note = noteOf(record, { sealedSequence: this.#sealedSequence, added: this.#added, run: report.runs.at(-1) })
+    if (note !== undefined) report.notes.push(`${this.#path}:${number}: ${note}`)
+    if (number === 2) report.beginsRun = continues !== undefined
     report.closed = checkpoint?.closing === true
     report.endsRun = endsRun(record)
-    const note = noteOf(record, this.#sealedSequence)
-    if (note !== undefined) report.notes.push(`${this.#path}:${number}: ${note}`)
-    const continues = checkpoint && continuationOf(record)
     if (checkpoint) report.replicas.add(replicaOf(record))
-    if (continues) report.runs.push({ line: number, time: record.time, continues })
+    if (continues) {
+      report.runs.push({ line: number, time: record.time, continues, closedAt: this.#added && this.#closedAt })
+      this.#closedAt = undefined
+      this.#added = undefined
+    } else if (this.#closedAt !== undefined) {
+      this.#add(number, record.sequence, report)
+    }
+    if (report.endsRun) this.#closedAt = record.sequence
+    const { file: removed, set_aside: setAside } = record.event === 'gap' ? gapOf(record) : {}
+    if (removed === report.number - 1) report.removed = { line: number, number: removed, setAside }
     const problem = checkpoint ? this.#seal(line, checkpoint, report) : this.#count(record, report)
     if (problem !== undefined) return this.#problem(number, problem)
+  }
+
+  #add (line: number, sequence: number, report: FileReport): void {
+    if (!this.#added) {
+      this.#added = { line, first: sequence, last: sequence }
+      report.added.push(this.#added)
+    }
+    this.#added.last = sequence
   }
 
   #remember (hash: string, { log }: FileReport): void {
@@ -208,6 +262,8 @@ class FileCheck {
   #count (record: ChainRecord, report: FileReport): string | undefined {
     if (isOfChain(record)) return
     report.records++
+    if (report.checkpoints === 0) report.unsealedFirst++
+    report.unsealedLast++
     if (++this.#unsealed > CHECKPOINT_RECORDS) return problems.checkpointMissing(CHECKPOINT_RECORDS)
   }
 
@@ -217,6 +273,7 @@ class FileCheck {
     report: FileReport
   ): string | undefined {
     this.#unsealed = 0
+    report.unsealedLast = 0
     this.#sealedSequence = sequence
     report.checkpoints++
     if (publicKey === null) {
@@ -239,7 +296,10 @@ function misplacement ({ event, sequence }: ChainRecord, end: End): string | und
 }
 
 /** What a record states about others: that they are missing, or that they had no checkpoint for a while. */
-function noteOf (record: ChainRecord, sealedSequence: number): string | undefined {
+function noteOf (
+  record: ChainRecord,
+  { sealedSequence, added, run }: { sealedSequence: number, added: Added | undefined, run: Run | undefined }
+): string | undefined {
   switch (record.event) {
     case 'gap': {
       const { records, reason } = gapOf(record)
@@ -248,8 +308,9 @@ function noteOf (record: ChainRecord, sealedSequence: number): string | undefine
     }
     case 'torn_line': {
       const { bytes, set_aside: aside } = tornLineOf(record)
+      const whose = run?.continues.closed ? '. It was added while the service was stopped: the log was closed' : ''
       return `a torn line of ${bytes} bytes was at the end of the file when the service started: ` +
-        `it was set aside as ${quote(aside)}`
+        `it was set aside as ${quote(aside)}${whose}`
     }
     case 'head_check':
       return record['outcome'] === 'ok'
@@ -258,7 +319,8 @@ function noteOf (record: ChainRecord, sealedSequence: number): string | undefine
     case 'head_acknowledgement':
       return `${quote(subjectOf(record))} acknowledged that: ${quote(String(record['warning']))}`
     case 'checkpoint':
-      if (record['found'] !== true) return
+      // The problem says more.
+      if (record['found'] !== true || added) return
       return `records ${sealedSequence + 1} to ${record.sequence - 1} had no checkpoint when the service started: ` +
         'a crash leaves such records, and so does anyone who adds or removes records while the service is down'
   }

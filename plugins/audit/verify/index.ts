@@ -4,9 +4,18 @@ import { sha256 } from '../chain.ts'
 import { sideFile } from '../side-files.ts'
 import { type FileReport, verifyFile } from './file.ts'
 import { readHeads } from './heads.ts'
-import { findCutOff, findMisplaced, findMissing, findNeverSigned } from './log.ts'
+import {
+  findAdded,
+  findCutOff,
+  findEarlierMissing,
+  findMisplaced,
+  findMissing,
+  findNeverSigned,
+  findNotBegun,
+  findUnsealed,
+} from './log.ts'
 import type { Problem } from './problems.ts'
-import { describe, summarize } from './summary.ts'
+import { describe, findUnproven, summarize } from './summary.ts'
 
 export interface VerifyOptions {
   /** PEM of the trusted keys: every checkpoint must be signed with one of them. */
@@ -15,10 +24,12 @@ export interface VerifyOptions {
   expectSequence?: number
   /** Files with signed heads, which vouch for the log from outside it. */
   headFiles?: readonly string[]
+  /** The number of the first file that must be there: earlier ones were removed on purpose. */
+  fromFile?: number
 }
 
 export interface Verdict {
-  /** 0 intact, 1 altered, 2 unreadable. */
+  /** 0 intact, 1 altered or incomplete, 2 unreadable or not proven. */
   exitCode: 0 | 1 | 2
   /** Lines of text for a reader, problems included. */
   findings: string[]
@@ -33,7 +44,7 @@ export interface Verdict {
  */
 export async function verifyFiles (
   paths: readonly string[],
-  { publicKeys, expectSequence, headFiles = [] }: VerifyOptions = {}
+  { publicKeys, expectSequence, headFiles, fromFile }: VerifyOptions = {}
 ): Promise<Verdict> {
   let trusted: string[] | undefined
   try {
@@ -42,7 +53,7 @@ export async function verifyFiles (
     return { exitCode: 2, findings: [`the public key cannot be read: ${(error as Error).message}`], problems: [] }
   }
 
-  const outside = await readHeads(headFiles, trusted)
+  const outside = await readHeads(headFiles ?? [], trusted)
   const { heads } = outside
   const sequences = new Set(heads.map(({ sequence }) => sequence))
   const { reports, problems, skipped, unreadable } = await verifyEach(paths, trusted, sequences)
@@ -50,9 +61,12 @@ export async function verifyFiles (
   unreadable.push(...outside.unreadable)
   if (problems.length === 0 && unreadable.length === 0) {
     const problem = findMisplaced(reports) ??
-      (trusted && findNeverSigned(reports)) ??
+      findAdded(reports) ??
+      (trusted && (findNeverSigned(reports) ?? findNotBegun(reports))) ??
+      findUnsealed(reports) ??
       (expectSequence === undefined ? undefined : findCutOff(reports, expectSequence)) ??
-      findMissing(reports, heads)
+      findMissing(reports, heads) ??
+      findEarlierMissing(reports, heads, fromFile)
     if (problem) problems.push(problem)
   }
 
@@ -65,6 +79,8 @@ export async function verifyFiles (
   if (problems.length > 0) return { exitCode: 1, findings, problems }
   const [first, ...others] = reports
   if (!first || unreadable.length > 0) return { exitCode: 2, findings, problems }
+  const unproven = findUnproven([first, ...others], trusted !== undefined, headFiles && heads)
+  if (unproven.length > 0) return { exitCode: 2, findings: [...findings, ...unproven], problems }
   findings.push(...summarize([first, ...others], trusted !== undefined, heads))
   return { exitCode: 0, findings, problems }
 }

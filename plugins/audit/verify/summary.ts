@@ -20,12 +20,17 @@ export function describe (
 }
 
 /** What a run continued from, and who vouches that nothing came after it. */
-function describeRun ({ time, continues: { file, sequence, hash, closed } }: Run, heads: readonly Head[]): string {
+function describeRun (
+  { time, continues: { file, sequence, hash, closed }, closedAt }: Run,
+  heads: readonly Head[]
+): string {
   const began = `a run of the service began at ${quote(time)}`
   if (closed === null) return `${began}, with a new log. Nothing outside the files vouches that there was none before`
   const end = closed
     ? 'where the run before it had closed the log'
-    : 'but the run before it has no closing record: it crashed, or its last records were removed'
+    : closedAt !== undefined
+      ? `but the run before it had closed the log with record ${closedAt}`
+      : 'but the run before it has no closing record: it crashed, or its last records were removed'
   const continued = `${began}. It continues after record ${sequence} of file ${file}, ${end}. `
   const before = heads.findLast(head => head.sequence <= sequence)
   if (!before) return `${continued}Nothing outside the files vouches that record ${sequence} was the last`
@@ -38,6 +43,45 @@ function describeRun ({ time, continues: { file, sequence, hash, closed } }: Run
 
 function nameOf ({ path, time }: Head): string {
   return `The head of ${quote(time)} in ${path}`
+}
+
+/**
+ * Why nothing proves that a log without problems is genuine; empty when something does.
+ * @param trusted only the keys that the caller trusts count
+ * @param heads those that were given, if any were asked for
+ */
+export function findUnproven (
+  [first, ...others]: LogReport,
+  trusted: boolean,
+  heads: readonly Head[] | undefined
+): string[] {
+  const reasons: string[] = []
+  if (trusted && [first, ...others].every(({ signers }) => signers.size === 0)) {
+    reasons.push(`cannot be verified: no checkpoint is signed with a trusted key, so anyone can have written these ${
+      first.number > 1
+        ? `records. Pass file ${first.number - 1} too, or wait a minute for the next checkpoint`
+        : 'records. A running service writes a signed checkpoint within a minute: copy the files again then'
+    }`)
+  }
+  if (heads && !heads.some(({ log }) => first.log !== undefined && log === first.log)) {
+    reasons.push(
+      first.log === undefined
+        ? 'cannot be compared with the heads: heads are about audit files, and this is not one'
+        : `cannot be compared with the heads: none of them is about this log, ${first.log}${
+          heads.length > 0 ? '. Pass the heads of this log, or the log that they are about:' : ''
+        }`,
+      ...Map.groupBy(heads, ({ log }) => log).values().map(describeHeads)
+    )
+  }
+  return reasons
+}
+
+/** The heads of one log, of which there is at least one. */
+function describeHeads (heads: readonly Head[]): string {
+  const newest = heads.at(-1) as Head
+  const count = heads.length === 1 ? '1 head is' : `${heads.length} heads are`
+  return `${count} about log ${newest.log}, written by ${quote(String(newest.replica))}, up to record ` +
+    `${newest.sequence}, in ${newest.path}`
 }
 
 /**
@@ -83,7 +127,11 @@ function summarizeHeads ([first, ...others]: LogReport, heads: readonly Head[]):
         `${newest.sequence < end ? `, and for none of the ${end - newest.sequence} after it` : ''}.`
     )
   }
-  if (early > 0) lines.push(`${early} heads are about records before the files that were given.`)
+  if (early > 0) {
+    lines.push(
+      `${early} heads are about records 1 to ${first.before.sequence}, before the files that were given.`
+    )
+  }
   const foreign = heads.length - ours.length
   if (foreign > 0) {
     const logs = new Set(heads.flatMap(({ log }) => log === first.log ? [] : log)).size

@@ -1,11 +1,21 @@
 import { createPrivateKey } from 'node:crypto'
-import { copyFileSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  copyFileSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import { FileMedium, type FileOptions } from '../../../plugins/audit/sinks/file.ts'
 import { Sink } from '../../../plugins/audit/sinks/sink.ts'
-import { verifyFiles } from '../../../plugins/audit/verify/index.ts'
+import { verifyFiles, type VerifyOptions } from '../../../plugins/audit/verify/index.ts'
 import { body, buildAudit, entry, recordsOf, signingKey, startAuditCollector } from '../../support/audit.ts'
 
 /** A signed log, and the service's log with its heads. */
@@ -25,10 +35,10 @@ function setUp (t: Test) {
     await sink.close()
   }
   /** The verdict on the files at `path`, with these lines of the service's log. */
-  async function verdict (lines = serviceLog) {
+  async function verdict (lines = serviceLog, options: VerifyOptions = { headFiles: [excerpt] }) {
     writeFileSync(excerpt, lines.join(''))
     const files = readdirSync(dirname(path)).map(name => join(dirname(path), name))
-    const { exitCode, findings, problems } = await verifyFiles(files, { publicKeys: [publicKey], headFiles: [excerpt] })
+    const { exitCode, findings, problems } = await verifyFiles(files, { publicKeys: [publicKey], ...options })
     return { exitCode, text: findings.join('\n'), what: problems.map(({ what }) => what).join('\n'), problems }
   }
   return { dir, path, serviceLog, run, verdict, excerpt, publicKey, log }
@@ -96,6 +106,81 @@ t.test('records that are gone are found by the heads', async t => {
     await run(40)
     t.match(await verdict(), { exitCode: 1, what: /of another log in the same place, written by the same instance/ })
   })
+})
+
+t.test('heads of other logs alone vouch for nothing', async t => {
+  const { dir, path, run, verdict, serviceLog } = setUp(t)
+  await run(3)
+  const genuine = [...serviceLog]
+  const { log } = recordsOf(path)[0]!
+  serviceLog.length = 0
+  await run(3, {}, join(dir, 'other.jsonl'))
+  const { log: other } = recordsOf(join(dir, 'other.jsonl'))[0]!
+  const { exitCode, text } = await verdict()
+  t.equal(exitCode, 2, text)
+  t.match(text, `cannot be compared with the heads: none of them is about this log, ${log}`)
+  t.match(text, new RegExp(`2 heads are about log ${other}, written by ".+", up to record \\d+, in .+service\\.log`))
+  t.notMatch(text, 'intact')
+  t.match(await verdict([...genuine, ...serviceLog]), { exitCode: 0 }, 'beside heads of this log')
+
+  const chain = await buildAudit(t, { auditSinks: [{ kind: 'file', path: join(dir, 'unsigned.jsonl') }] })
+  await chain.close()
+  const unsigned = readFileSync(join(dir, 'unsigned.jsonl'), 'utf8').split('\n').map(line => `${line}\n`)
+  t.match(await verdict(unsigned), { exitCode: 2, text: /none of them is about this log/ }, 'heads that do not count')
+})
+
+t.test('a file that was removed while the service was writing to it is missing', async t => {
+  const { dir, path, log, verdict, serviceLog, run } = setUp(t)
+  await run(0)
+  const key = createPrivateKey(readFileSync(join(dir, 'audit.key'), 'utf8'))
+  const moved = join(dir, 'moved')
+  for (
+    const [what, damage, how] of [
+      ['removed', () => renameSync(path, moved), /^records 1 to 7 are missing: .* file 1, which was moved or/],
+      ['altered', () => appendFileSync(path, 'junk'), /file 1, which was altered .* set aside as "audit\.jsonl\.alt/],
+    ] as const
+  ) {
+    rmSync(dirname(path), { recursive: true })
+    serviceLog.length = 0
+    const sink = new Sink(new FileMedium(path), { key, log })
+    for (let written = 0; written < 5; written++) await sink.write(body(), false)
+    damage()
+    await sink.write(body(), false)
+    await sink.close()
+    for (const name of readdirSync(dirname(path))) {
+      if (name.includes('.altered-')) renameSync(join(dirname(path), name), moved)
+    }
+    t.match(await verdict([], {}), { exitCode: 1, what: how, problems: [{ path, line: 2 }] }, what)
+    t.match(await verdict(), { exitCode: 1, what: how }, `${what}, with heads`)
+    t.match(await verdict([], { fromFile: 2 }), { exitCode: 0 }, `${what} on purpose`)
+    t.match(await verdict([], { fromFile: 1 }), { exitCode: 1, what: /records up to 7 are missing/ })
+
+    // The operator kept the file, or removed what was added to it.
+    writeFileSync(join(dirname(path), 'kept'), readFileSync(moved, 'utf8').replace('junk', ''))
+    t.match(await verdict(), { exitCode: 0 }, `${what}, and kept`)
+  }
+})
+
+t.test('heads that vouch for records before the first file show which are missing', async t => {
+  const { path, run, verdict, serviceLog } = setUp(t)
+  await run(30, { maxBytes: 10_000 })
+  const [oldest = '', next = ''] = readdirSync(dirname(path)).filter(name => name !== 'audit.jsonl').sort()
+  const { sequence: last } = recordsOf(join(dirname(path), oldest)).at(-1)!
+  t.not(next, '', 'two rotated files')
+  rmSync(join(dirname(path), oldest))
+  t.match(await verdict([], {}), { exitCode: 0, text: 'earlier files were not given' }, 'retention, without heads')
+  t.match(await verdict(), {
+    exitCode: 1,
+    what: new RegExp(`^records 1 to ${last} are missing: .* begins with file 2, .*or --from-file 2 if they were`),
+  })
+  const options = { headFiles: [join(dirname(dirname(path)), 'service.log')] }
+  t.match(await verdict(serviceLog, { ...options, fromFile: 2 }), {
+    exitCode: 0,
+    text: `heads are about records 1 to ${last}, before the files that were given`,
+  })
+  t.match(await verdict(serviceLog, { ...options, fromFile: 1 }), { exitCode: 1, what: /expected from file 1 on/ })
+  rmSync(join(dirname(path), next))
+  t.match(await verdict(serviceLog, { ...options, fromFile: 2 }), { exitCode: 1, what: /expected from file 2 on/ })
 })
 
 t.test('a log that is open, or ended in a crash, is not called incomplete', async t => {

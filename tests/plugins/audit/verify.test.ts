@@ -3,7 +3,17 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { BEGINNING, type Body, canonical, chain, checkpoint, type End, header } from '../../../plugins/audit/chain.ts'
+import {
+  BEGINNING,
+  type Body,
+  canonical,
+  chain,
+  checkpoint,
+  type End,
+  header,
+  newLog,
+  sha256,
+} from '../../../plugins/audit/chain.ts'
 import { FileMedium } from '../../../plugins/audit/sinks/file.ts'
 import { Sink } from '../../../plugins/audit/sinks/sink.ts'
 import { verifyFiles } from '../../../plugins/audit/verify/index.ts'
@@ -451,13 +461,112 @@ t.test('a log without the usual checkpoints is altered, and unsigned records are
     where: ['file-2:901'],
     problems: [{ what: /1800 records, but no signed checkpoint/ }],
   })
+  t.match(await verdictOf(dir, spread), {
+    exitCode: 1,
+    problems: [{ what: /more than 1000 records in a row are without a checkpoint/ }],
+  }, 'in several files together')
+  t.equal((await verdictOf(dir, logOf(...calls(900), 'checkpoint', 'header', ...calls(900)))).exitCode, 0)
 
   const open = await verdictOf(dir, logOf('tool_call', 'checkpoint', ...calls(7)), { publicKeys })
   t.equal(open.exitCode, 0)
   t.ok(open.findings.includes('7 records are not signed yet.'))
   const young = await verdictOf(dir, logOf('tool_call'), { publicKeys })
-  t.equal(young.exitCode, 0)
-  t.ok(young.findings.includes('2 records are not signed yet.'))
+  t.equal(young.exitCode, 2)
+  t.match(young.findings.at(-1), /^cannot be verified: no checkpoint is signed with a trusted key/)
+})
+
+t.test('records without a signature of a trusted key are never called intact', async t => {
+  const dir = t.testdir()
+  const { keyFile, publicKey } = signingKey(dir)
+  const publicKeys = [publicKey]
+  const key = createPrivateKey(readFileSync(keyFile, 'utf8'))
+  const id = newLog('/var/log/audit.jsonl')
+  const begin = chain(BEGINNING, { ...header(1, BEGINNING, id), time: '' })
+  /** Lines after those given, with any signature that an event has. */
+  const after = (lines: string[], end: End, ...bodies: (Body | ((end: End) => Body))[]) => {
+    for (const body of bodies) {
+      const next = chain(end, typeof body === 'function' ? body(end) : body)
+      lines = [...lines, next.line]
+      end = next.end
+    }
+    return { lines, end, text: textOf(lines) }
+  }
+  const call = { event: 'tool_call', time: '' }
+  const sealed = (end: End) => checkpoint(end, { time: '', log: id }, false, key)
+  const continues = (end: End) =>
+    checkpoint(end, { time: '', log: id, continues: { file: 0, ...BEGINNING, closed: null } }, false, key)
+
+  for (const count of [0, 1, 1_000]) {
+    const forged = after([begin.line], begin.end, ...Array<Body>(count).fill(call))
+    const { exitCode, findings } = await verdictOf(dir, [forged.text], { publicKeys })
+    t.equal(exitCode, count === 0 ? 2 : 1, `${count} records`)
+    t.notMatch(findings.join('\n'), 'intact')
+    t.match(findings.at(-1), count === 0 ? /cannot be verified: no checkpoint is signed/ : /does not begin with a chec/)
+  }
+  t.match(await verdictOf(dir, [after([begin.line], begin.end, call, sealed).text], { publicKeys }), {
+    exitCode: 1,
+    where: ['file-1:2'],
+    problems: [{ what: /the service writes one before its first record/ }],
+  }, 'a first checkpoint that comes late')
+  const genuine = after([begin.line], begin.end, continues, call)
+  t.match(await verdictOf(dir, [genuine.text], { publicKeys }), { exitCode: 0, findings: /1 record is not signed/ })
+
+  // A file that a rotation began has no checkpoint for up to a minute.
+  const closing = after(genuine.lines, genuine.end, end => checkpoint(end, { time: '', log: id }, true, key))
+  const second = chain(closing.end, { ...header(2, closing.end, id), time: '' })
+  const young = after([second.line], second.end, call)
+  const alone = await verdictOf(dir, [young.text], { publicKeys })
+  t.equal(alone.exitCode, 2)
+  t.match(alone.findings.at(-1), /cannot be verified: .* Pass file 1 too, or wait a minute/)
+  t.equal((await verdictOf(dir, [closing.text, young.text], { publicKeys })).exitCode, 0)
+  t.equal((await verdictOf(dir, [young.text])).exitCode, 0, 'nobody asked for signatures')
+
+  // The log was set back, and continued with the header of a file where it once had a checkpoint.
+  const headFile = join(dir, 'head')
+  writeFileSync(headFile, `${chain(closing.end, sealed(closing.end)).line}\n`)
+  t.match(await verdictOf(dir, [closing.text, young.text], { publicKeys, headFiles: [headFile] }), {
+    exitCode: 1,
+    where: ['file-2:1'],
+    problems: [{ what: /^this is not the record that the head of/ }],
+  })
+})
+
+t.test('records after the closing record of a run were added while the service was stopped', async t => {
+  const dir = t.testdir()
+  const { keyFile, publicKey } = signingKey(dir)
+  const closed = (await writeLog(dir, { records: 2, runs: 1, keyFile }))[0] ?? []
+  const { sequence } = JSON.parse(closed.at(-1) ?? '')
+  const end = { hash: sha256(closed.at(-1) ?? ''), sequence }
+  const one = chain(end, body())
+  const two = chain(one.end, body())
+  const what = `records ${sequence + 1} to ${sequence + 2} were added while the service was stopped: ` +
+    `record ${sequence} closed the log, and no crash leaves a record after that`
+  const added = [...closed, one.line, two.line]
+  const problem = { exitCode: 1, where: [`file-1:${sequence + 1}`], problems: [{ what }] }
+  const publicKeys = [publicKey]
+  t.match(await verdictOf(dir, [textOf(added)], { publicKeys }), problem, 'before the next start')
+  const path = join(dir, 'audit.jsonl')
+  writeFileSync(path, textOf(added))
+  const sink = new Sink(new FileMedium(path), { key: createPrivateKey(readFileSync(keyFile, 'utf8')), log: silent })
+  await sink.write(body(), false)
+  await sink.close()
+  const continued = await verdictOf(dir, [readFileSync(path)], { publicKeys })
+  t.match(continued, problem, 'after it')
+  t.match(continued.findings.join('\n'), `but the run before it had closed the log with record ${sequence}`)
+  t.notMatch(continued.findings.join('\n'), 'crashed')
+  t.notMatch(continued.findings.join('\n'), 'a crash leaves such records')
+
+  const next = chain(end, { ...header(2, end, JSON.parse(closed[0] ?? '').log), time: '' })
+  const file = textOf([next.line, chain(next.end, { event: 'tool_call', time: '' }).line])
+  t.match(await verdictOf(dir, [textOf(closed), file]), {
+    exitCode: 1,
+    where: ['file-2:1'],
+    problems: [{ what: /^records 6 to 7 were added while the service was stopped: record 5 closed the log/ }],
+  }, 'in a file of their own')
+  t.match(await verdictOf(dir, [`${textOf(closed)}{"torn`]), {
+    exitCode: 1,
+    problems: [{ what: /was added while the service was stopped/ }],
+  }, 'a torn line')
 })
 
 t.test('an unreadable log is not called altered', async (t: Test) => {

@@ -22,6 +22,8 @@ function logOf (values: readonly unknown[]): { lines: string[], end: End } {
     end = added.end
   }
   append({ ...header(1, BEGINNING, LOG), time: TIME })
+  const continues = { file: 0, ...BEGINNING, closed: null }
+  append(checkpoint(end, { time: TIME, log: LOG, continues }, false, privateKey))
   for (const [index, value] of values.entries()) {
     append({ event: 'tool_call', time: TIME, value })
     if (index % 3 === 2) append(checkpoint(end, { time: TIME, log: LOG }, false, privateKey))
