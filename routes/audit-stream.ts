@@ -5,6 +5,7 @@ import { type Static, Type } from '@sinclair/typebox'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { NotAuditor } from '../errors.ts'
+import { clientAddress } from '../lib/client-address.ts'
 import type { LiveEvent } from '../plugins/audit/live.ts'
 import { type AuditEntry, ownEntry } from '../plugins/audit/record.ts'
 import { recordMatches } from '../plugins/audit/show.ts'
@@ -85,7 +86,7 @@ export default async function auditStream (app: FastifyInstance, { mayRead, whoI
       what: { tool: null, operation: null, arguments: request.query, resources: {} },
       where: {
         ...entry.where,
-        remote_address: request.ip,
+        remote_address: clientAddress(request),
         user_agent: request.headers['user-agent'] ?? null,
         request_id: request.id,
         trace_id: traceIdOf(request.headers),

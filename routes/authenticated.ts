@@ -1,5 +1,6 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { RateLimited, Unauthenticated, Unverifiable } from '../errors.ts'
+import { clientAddress } from '../lib/client-address.ts'
 import { type AuditEntry, ownEntry, whoOf } from '../plugins/audit/record.ts'
 import { challenge } from '../plugins/auth/challenge.ts'
 import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
@@ -58,7 +59,7 @@ function failureEntry (request: FastifyRequest, { code, message, statusCode = 50
     ...entry,
     where: {
       ...entry.where,
-      remote_address: request.ip ?? null,
+      remote_address: clientAddress(request),
       user_agent: request.headers['user-agent'] ?? null,
       request_id: request.id,
       trace_id: traceIdOf(request.headers),

@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import { AuditUnavailable } from '../../errors.ts'
 import type { AuditSink } from '../config/parsers.ts'
 import type { Config } from '../config/read.ts'
+import { reveal } from '../config/secret.ts'
 import { proxyOptions } from '../outbound.ts'
 import type { Body } from './chain.ts'
 import { cleanse } from './cleanse.ts'
@@ -20,6 +21,7 @@ import type { Medium } from './sinks/medium.ts'
 import { Sink } from './sinks/sink.ts'
 import type { SinkState } from './sinks/sink-status.ts'
 import { stdoutMedium } from './sinks/stdout.ts'
+import { tokenRedactor } from './tokens.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -45,7 +47,7 @@ export interface Audit {
    * one, with their `count`, when the interval ends. Never rejects, since the caller is refused anyway.
    */
   authenticationFailure: (entry: AuditEntry) => Promise<void>
-  /** Arguments or a diff as they are recorded: without the values of members named like a secret. */
+  /** Arguments or a diff as they are recorded: without secrets and tokens. */
   redact: (value: unknown) => unknown
   /** The latest records, and those to come. */
   readonly live: LiveRecords
@@ -68,7 +70,7 @@ export interface AuditState {
 
 /** Decorates the app with `audit`, which writes each record to all configured sinks. */
 export default fp(async function audit (app) {
-  const { auditSinks, auditSigningKeyFile, auditHeadFile, auditFailMode, auditRedact } = app.config
+  const { auditSinks, auditSigningKeyFile, auditHeadFile, auditFailMode, auditRedact, auth } = app.config
   const key = auditSigningKeyFile === undefined ? undefined : readSigningKey(auditSigningKeyFile)
   const logFile = auditSinks.find(setting => setting.kind === 'file')
   const guard = auditHeadFile === undefined || !logFile
@@ -92,13 +94,18 @@ export default fp(async function audit (app) {
       })
     )
   const collectors = sinks.filter(({ kind }) => kind === 'http')
-  const redact = redactor(auditRedact)
+  const withoutTokens = tokenRedactor({
+    secret: auth.mode === 'token' ? reveal(auth.token) : undefined,
+    // Tokens are accepted by a plugin that comes later.
+    isToken: auth.mode === 'oidc' && auth.introspection ? text => app.isAcceptedToken(text) : undefined,
+  })
+  const redact = redactor(auditRedact, withoutTokens)
   const live = new LiveRecords()
   let lost = 0
 
   async function put (entry: AuditEntry, durable: boolean): Promise<void> {
     if (sinks.length === 0) return
-    const cleansed = cleanse(entry, redact)
+    const cleansed = cleanse(entry, redact, withoutTokens)
     live.publish(await write(cleansed instanceof Promise ? await cleansed : cleansed, durable))
   }
 

@@ -1,5 +1,6 @@
 /** Keeps secrets and large values out of the log. */
 import { canonical } from './chain.ts'
+import { REDACTED, tokenRedactor } from './tokens.ts'
 
 /** A value whose canonical JSON is larger is replaced by its size and digest. */
 const MAX_VALUE_BYTES = 2 * 1024
@@ -8,55 +9,67 @@ const MAX_MEMBERS = 100
 /** Deeper than any valid input, and shallow enough for recursion. */
 const MAX_DEPTH = 64
 
-/** Replaces a secret. */
-export const REDACTED = '[redacted]'
-/** A member is a secret if its name contains one of these, regardless of case and separators. */
+/** A member is a secret if its name contains one of these, regardless of case, width and separators. */
 const SECRETS = [
   'password',
   'passwd',
+  'pwd',
   'passphrase',
+  'passcode',
   'secret',
   'token',
+  'jwt',
+  'bearer',
+  'cookie',
   'credential',
   'authorization',
   'apikey',
+  'accesskey',
   'privatekey',
   'sasl.jaas.config',
 ]
 /** Members that name a configuration entry, and members that hold its value. */
-const NAMES = ['name', 'key', 'path']
-const VALUES = new Set(['value', 'before', 'after', 'old', 'new', 'old_value', 'new_value', 'default'])
+const NAMES = new Set(['name', 'key', 'path'])
+const VALUES = new Set(['value', 'before', 'after', 'old', 'new', 'oldvalue', 'newvalue', 'default'])
+
+/** What the name of a member says about it. */
+interface Meaning { secret: boolean, isName: boolean, isValue: boolean }
 
 /**
  * Returns the function that removes secrets from arguments and diffs: a member named like a secret, and the scalar
- * value of an entry named like one (`{name: 'sasl.jaas.config', value: …}`), become `[redacted]`. The result can be
- * written as I-JSON: names are made well-formed and stay distinct. A secret under an innocuous name is not found.
+ * value of an entry named like one (`{name: 'sasl.jaas.config', value: …}`), become `[redacted]`, and so do tokens in
+ * any text. The result can be written as I-JSON: names are made well-formed and stay distinct. A secret under an
+ * innocuous name is not found, unless it is a token.
  * @param more further names to treat like those of secrets
  */
-export function redactor (more: readonly string[] = []): (value: unknown) => unknown {
+export function redactor (more: readonly string[] = [], withoutTokens = tokenRedactor()): (value: unknown) => unknown {
   const secret = new RegExp([...SECRETS, ...more].map(plain).filter(term => term !== '').join('|'))
   // Tools use few different names, so each is examined once.
-  const known = new Map<string, boolean>()
+  const known = new Map<string, Meaning>()
 
-  function isSecret (name: string): boolean {
+  function meaningOf (name: string): Meaning {
     const remembered = known.get(name)
-    if (remembered !== undefined) return remembered
-    const found = secret.test(plain(name))
-    if (known.size < 1_000 && name.length < 100) known.set(name, found)
-    return found
+    if (remembered) return remembered
+    const text = plain(name)
+    const meaning = { secret: secret.test(text), isName: NAMES.has(text), isValue: VALUES.has(text) }
+    if (known.size < 1_000 && name.length < 100) known.set(name, meaning)
+    return meaning
   }
 
   function redact (value: unknown, depth: number): unknown {
+    if (typeof value === 'string') return withoutTokens(value)
     if (typeof value !== 'object' || value === null) return value
     if (depth > MAX_DEPTH) return `[nested deeper than ${MAX_DEPTH}]`
     if (Array.isArray(value)) return value.map(item => redact(item, depth + 1))
-    const given = value as Record<string, unknown>
-    const namesSecret = NAMES.some(name => typeof given[name] === 'string' && isSecret(given[name]))
+    const members = Object.entries(value).map(([key, member]) => ({ key, member, meaning: meaningOf(key) }))
+    const namesSecret = members.some(({ member, meaning: { isName } }) =>
+      isName && typeof member === 'string' && meaningOf(member).secret
+    )
     const names = new Set<string>()
-    return Object.fromEntries(Object.keys(given).map(key => {
-      const member = given[key]
-      const hidden = isSecret(key) || (namesSecret && VALUES.has(key) && typeof member !== 'object')
-      return [distinct(key.toWellFormed(), names), hidden && member !== null ? REDACTED : redact(member, depth + 1)]
+    return Object.fromEntries(members.map(({ key, member, meaning }) => {
+      const hidden = meaning.secret || (namesSecret && meaning.isValue && typeof member !== 'object')
+      const name = distinct(withoutTokens(key.toWellFormed()), names)
+      return [name, hidden && member !== null ? REDACTED : redact(member, depth + 1)]
     }))
   }
   return value => redact(value, 0)
@@ -70,7 +83,7 @@ function distinct (name: string, taken: Set<string>): string {
 }
 
 function plain (name: string): string {
-  return name.toLowerCase().replace(/[^\p{L}\p{N}]/gu, '')
+  return name.normalize('NFKC').toLowerCase().replace(/[^\p{L}\p{N}]/gu, '')
 }
 
 /**

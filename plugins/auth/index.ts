@@ -27,6 +27,8 @@ declare module 'fastify' {
      * @throws {Unauthenticated} {Unverifiable}
      */
     authenticate: (request: FastifyRequest, throttle?: Throttle) => Promise<Principal>
+    /** Whether a text is one of the tokens that were accepted last, in the mode `oidc`. */
+    isAcceptedToken: (text: string) => boolean
     /** The issuers that verify tokens over the network, in the mode `oidc`. */
     readonly tokenIssuers: { readonly state: IssuerState }[]
   }
@@ -60,6 +62,7 @@ export default fp(async function auth (app) {
   const closing = new AbortController()
   app.addHook('onClose', async () => closing.abort())
   app.decorate('tokenIssuers', [])
+  app.decorate('isAcceptedToken', () => false)
   const authenticateToken = await tokenAuthentication(app, closing.signal)
   const requiresCertificate = app.config.tls?.clientCaFile !== undefined
 
@@ -88,7 +91,8 @@ async function tokenAuthentication (
 }
 
 function oidc (app: FastifyInstance, auth: OidcConfig, signal: AbortSignal): AuthenticateToken {
-  const { authenticateToken, forgetTokens } = remembering('oidc', verify)
+  const { authenticateToken, forgetTokens, isAccepted } = remembering('oidc', verify)
+  app.isAcceptedToken = isAccepted
   const expectations = expectationsOf(app, auth)
   const { introspection: client } = auth
   const issuers = issuersOf(auth, app, forgetTokens)
@@ -190,7 +194,7 @@ function expectationsOf (app: FastifyInstance, auth: OidcConfig | JwksConfig): (
 function remembering (
   method: AuthMethod,
   verify: VerifyToken
-): { authenticateToken: AuthenticateToken, forgetTokens: () => void } {
+): { authenticateToken: AuthenticateToken, forgetTokens: () => void, isAccepted: (text: string) => boolean } {
   let current = new VerifiedTokens()
   return {
     authenticateToken: async (token, throttle) => {
@@ -204,6 +208,7 @@ function remembering (
       })
     },
     forgetTokens: () => { current = new VerifiedTokens() },
+    isAccepted: text => current.hasAccepted(hash('sha256', text, 'base64url')),
   }
 }
 

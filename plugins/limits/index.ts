@@ -2,6 +2,7 @@ import rateLimit, { normalizeIP } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { RateLimited } from '../../errors.ts'
+import { clientAddress } from '../../lib/client-address.ts'
 import { onceClosed } from '../../lib/once-closed.ts'
 import type { Principal } from '../auth/principal.ts'
 import { type ConnectionCounts, limitConnections } from './connections.ts'
@@ -125,6 +126,6 @@ function principalOf ({ principal }: FastifyRequest): string {
 }
 
 /** For IPv6 the /64 network, in which a client can choose its address freely. */
-function addressOf ({ ip }: FastifyRequest): string {
-  return normalizeIP(ip)
+function addressOf (request: FastifyRequest): string {
+  return normalizeIP(clientAddress(request))
 }

@@ -20,9 +20,6 @@ declare module 'fastify' {
   interface FastifyInstance { tools: Tools }
 }
 
-/** How much of the name of a tool that does not exist is recorded. */
-const MAX_NAME_LENGTH = 128
-
 /** A call that is refused before it reaches a tool. */
 export interface RefusedCall {
   /** As received. */
@@ -99,7 +96,7 @@ export default fp(async function toolRegistry (app) {
     },
     async refuse ({ name, input, code }, caller) {
       const { tool } = (typeof name === 'string' && entries.get(name)) || {}
-      const named = tool ?? { name: typeof name === 'string' ? name.slice(0, MAX_NAME_LENGTH) : null, operation: null }
+      const named = tool ?? { name: typeof name === 'string' ? name : null, operation: null }
       const decision = tool ? app.authorize.decide(caller.principal, tool) : null
       const denied = decision?.kind === 'denied'
       const outcome = denied ? 'denied' : 'error'

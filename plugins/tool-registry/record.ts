@@ -2,7 +2,7 @@ import { hash } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import type { Caller, ToolResult } from '../../tools/tool.ts'
 import { type AuditEntry, whoOf } from '../audit/record.ts'
-import { REDACTED } from '../audit/redact.ts'
+import { REDACTED } from '../audit/tokens.ts'
 import type { Decision, Operation } from '../rbac/decide.ts'
 
 /** The tool of a call. `operation` is `null` if the tool does not exist, `name` if the call does not name one. */

@@ -15,6 +15,7 @@ import {
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { BatchTooLong, IdTooLong, InsufficientScope, MethodTooLong } from '../../errors.ts'
+import { clientAddress } from '../../lib/client-address.ts'
 import { onceClosed } from '../../lib/once-closed.ts'
 import { escapeUnprintable } from '../../lib/printable.ts'
 import type { Principal } from '../../plugins/auth/principal.ts'
@@ -178,7 +179,7 @@ function callerOf (request: FastifyRequest, message: unknown): Caller {
   return {
     principal: request.principal as Principal,
     receivedAt: new Date(),
-    remoteAddress: request.ip,
+    remoteAddress: clientAddress(request),
     userAgent: request.headers['user-agent'] ?? null,
     mcpClient: typeof name === 'string' ? typeof version === 'string' ? `${name} ${version}` : name : null,
     requestId: request.id,

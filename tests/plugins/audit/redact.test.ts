@@ -4,6 +4,7 @@ import { canonical, sha256 } from '../../../plugins/audit/chain.ts'
 import { cleanse } from '../../../plugins/audit/cleanse.ts'
 import { ownEntry } from '../../../plugins/audit/record.ts'
 import { redactor, shrink } from '../../../plugins/audit/redact.ts'
+import { tokenRedactor } from '../../../plugins/audit/tokens.ts'
 import { holds } from '../../support/property.ts'
 
 const REDACTED = '[redacted]'
@@ -24,6 +25,15 @@ t.test('a value named like a secret is not recorded', async t => {
       'private_key',
       'Authorization',
       'credentials',
+      'PWD',
+      'passcode',
+      'Set-Cookie',
+      'bearer',
+      'accessKey',
+      'aws_access_key_id',
+      'jwt',
+      'ｐａｓｓｗｏｒｄ',
+      'Ｓecret',
     ]
   ) {
     t.strictSame(redact({ [name]: 'hidden', limit: 1 }), { [name]: REDACTED, limit: 1 }, name)
@@ -40,6 +50,85 @@ t.test('a value named like a secret is not recorded', async t => {
     old_value: REDACTED,
     new_value: REDACTED,
   })
+})
+
+t.test('an entry is recognized whatever the case of its members', async t => {
+  const redact = redactor()
+  t.strictSame(redact({ Name: 'SASL.JAAS.CONFIG', Value: 'hidden', OldValue: 'hidden', Count: 1 }), {
+    Name: 'SASL.JAAS.CONFIG',
+    Value: REDACTED,
+    OldValue: REDACTED,
+    Count: 1,
+  })
+  t.strictSame(redact({ ＮＡＭＥ: 'password', ｖalue: 'hidden' }), { ＮＡＭＥ: 'password', ｖalue: REDACTED })
+})
+
+t.test('what has the shape of a JWT is not recorded, wherever it stands', async t => {
+  const redact = redactor()
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const header = part({ alg: 'RS256', kid: 'a' })
+  const jwt = `${header}.${part({ sub: 'alice' })}.c2lnbmF0dXJl`
+  const jwe = `${header}.a2V5.aXY.Y2lwaGVy.dGFn`
+  const cases: [string, string][] = [
+    [jwt, REDACTED],
+    [`Bearer ${jwt}`, `Bearer ${REDACTED}`],
+    [`orders-${jwt}`, `orders-${REDACTED}`],
+    [`x${jwt}`, `x${REDACTED}`],
+    [`${jwt} and ${jwt}`, `${REDACTED} and ${REDACTED}`],
+    [`a.${jwt}.json`, `a.${REDACTED}.json`],
+    [`{"t":"${jwt}"}`, `{"t":"${REDACTED}"}`],
+    [`${header}.${part({ sub: 'alice' })}.`, REDACTED],
+    [jwe, REDACTED],
+    [`${header}..aXY.Y2lwaGVy.dGFn`, REDACTED],
+    ['eyJ.a.b', REDACTED],
+    ['eyJ.a', 'eyJ.a'],
+    ['surveyJobs.orders.v1', 'surveyJobs.orders.v1'],
+    ['keyJournalOfTheWarehouse.orders.v1', 'keyJournalOfTheWarehouse.orders.v1'],
+    ['a.b.c', 'a.b.c'],
+  ]
+  for (const [given, kept] of cases) {
+    t.equal(redact(given), kept, given)
+    t.strictSame(Object.keys(redact({ [given]: null }) as object), [kept])
+    t.strictSame(redact({ pattern: [given] }), { pattern: [kept] })
+    const { what, where, who, warning, rule } = await cleanse({
+      ...ownEntry('tool_call', given),
+      who: {
+        subject: given,
+        issuer: given,
+        client_id: given,
+        roles: [given],
+        method: 'jwks',
+        token_id: given,
+        client_certificate: given,
+      },
+      what: { tool: given, operation: null, arguments: { [given]: given }, resources: { topics: [given] } },
+      where: { remote_address: given, user_agent: given, mcp_client: given, request_id: given, trace_id: given },
+      rule: given,
+    }, redact)
+    const all = { what, where: { ...where, replica: '' }, who, warning, rule }
+    if (given !== kept) t.notOk(JSON.stringify(all).includes(given), given)
+    t.equal(what?.tool, kept)
+    t.equal(where.user_agent, kept)
+  }
+})
+
+t.test('a known token is not recorded in any form', async t => {
+  const clean = tokenRedactor({ secret: 'very ä secret', isToken: text => text === 'an-opaque+token/1=' })
+  t.equal(clean('xvery ä secretx'), `x${REDACTED}x`)
+  t.equal(clean('access_token=an-opaque+token/1=&a'), `access_token=${REDACTED}&a`)
+  t.equal(clean('Bearer an-opaque+token/1=, "an-opaque+token/1="'), `Bearer ${REDACTED}, "${REDACTED}"`)
+  t.equal(clean('another-opaque+token/1='), 'another-opaque+token/1=')
+})
+
+t.test('looking for tokens takes linear time', async t => {
+  let tried = 0
+  const clean = tokenRedactor({ isToken: text => { tried += text.length; return false } })
+  for (const text of ['eyJ', 'eyJ.', 'eyJ..', '.', '-eyJ', 'eyJhbGciOiJSUzI1NiIs', 'keyJ.a.b.']) {
+    const long = text.repeat(1_000_000 / text.length)
+    clean(long)
+    t.ok(tried <= long.length, JSON.stringify(text))
+    tried = 0
+  }
 })
 
 t.test('a value that is not a secret is recorded', async t => {

@@ -553,6 +553,15 @@ t.test('X-Forwarded-For is trusted from a trusted proxy only', async t => {
     ['198.51.100.7'],
     'only the part that trusted proxies added'
   )
+  for (const text of ['<script>', 'unknown', '198.51.100.7:80', 'fe80::1%x']) {
+    t.strictSame(await forwarded(t, '10.0.0.0/8', '10.0.0.1', text), ['10.0.0.1'], `${text} is not an address`)
+    t.strictSame(
+      await forwarded(t, '10.0.0.0/8', '10.0.0.1', `198.51.100.7, ${text}, 10.0.0.2`),
+      ['10.0.0.2'],
+      `${text}, as 10.0.0.2 reports`
+    )
+  }
+  t.strictSame(await forwarded(t, '10.0.0.0/8', '10.0.0.1', '2001:db8::1'), ['2001:db8::1'])
 })
 
 t.test('limits by address apply to the clients behind a proxy', async t => {
@@ -573,4 +582,5 @@ t.test('limits by address apply to the clients behind a proxy', async t => {
     200,
     429,
   ])
+  t.strictSame([await status('unknown'), await status('<script>')], [200, 429], 'both count for the proxy')
 })
