@@ -42,7 +42,8 @@ function reasonOf (error: Error, address: Address | undefined): string {
  */
 function closer (app: FastifyInstance): () => Promise<void> {
   const unused = new Set<Socket>()
-  app.server.on('connection', socket => {
+  // With TLS, a request has another socket than the connection below it.
+  app.server.on(app.config.tls ? 'secureConnection' : 'connection', (socket: Socket) => {
     unused.add(socket)
     socket.once('close', () => unused.delete(socket))
   })

@@ -3,10 +3,12 @@ import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { Agent, createServer, type IncomingMessage, request as httpRequest } from 'node:http'
+import { request as httpsRequest } from 'node:https'
 import { type AddressInfo, connect } from 'node:net'
 import { constants } from 'node:os'
 import { json } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
+import { authority } from './support/authority.ts'
 import { needsEtcd, startEtcd } from './support/etcd.ts'
 import { ROOT } from './support/paths.ts'
 import { scaled, temporaryFolder } from './support/run.ts'
@@ -49,7 +51,10 @@ function post (
   { headers, payload }: ReturnType<typeof modern> | ReturnType<typeof legacy>,
   agent: Agent | false = false
 ): Promise<IncomingMessage> {
-  const request = httpRequest(url, { method: 'POST', headers, agent })
+  // The test trusts the service's own certificate.
+  const request = url.startsWith('https:')
+    ? httpsRequest(url, { method: 'POST', headers, agent: false, rejectUnauthorized: false })
+    : httpRequest(url, { method: 'POST', headers, agent })
   request.end(JSON.stringify(payload))
   return once(request, 'response').then(([response]) => response)
 }
@@ -339,6 +344,21 @@ t.test('on a signal it finishes the calls in flight, accepts no others, and exit
       ])
     })
   }
+})
+
+t.test('on a signal it finishes the calls in flight over TLS, too', async t => {
+  const { cert, key } = authority(temporaryFolder(t), 'ca').issue('/CN=localhost', 'server')
+  const { env, asked, release } = await slowBroker(t)
+  const service = startService(t, { ...env, KAFSCALE_MCP_TLS_CERT_FILE: cert, KAFSCALE_MCP_TLS_KEY_FILE: key })
+  const url = await service.url
+  t.match(url, /^https:/)
+  const response = post(url, modern('tools/call', { name: 'cluster_metrics', arguments: {} }))
+  await waitFor(() => asked() === 1 || asked(), ACT_BOUND_MS, 'the call is in flight')
+  service.process.kill('SIGTERM')
+  await waitFor(async () => !await listens(url), ACT_BOUND_MS, 'it no longer listens')
+  release()
+  t.match(await json(await response), { result: { content: [{ text: /^METRICS_UNAVAILABLE: / }] } })
+  t.equal(await service.exit, 0)
 })
 
 t.test('on a signal it does not wait for connections without a request', async t => {
