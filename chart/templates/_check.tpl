@@ -303,26 +303,23 @@
 {{- end -}}
 {{- include "kafscale-mcp.checkVolumes" . -}}
 
-{{- range $mcp.extraEnv -}}
-{{- $secrets := list "KAFSCALE_MCP_AUTH_TOKEN" "KAFSCALE_MCP_ETCD_PASSWORD" "KAFSCALE_MCP_OIDC_CLIENT_SECRET" -}}
-{{- if has (trimSuffix "_FILE" .name) $secrets -}}
-{{- fail (printf
-  "mcp.extraEnv sets the secret %s: set it in mcp.auth or mcp.etcd, which mount secrets as files"
-  .name) -}}
-{{- end -}}
-{{- end -}}
-
 {{- $fromOf := dict -}}
 {{- range include "kafscale-mcp.variables" . | fromJsonArray -}}
 {{- $_ := set $fromOf (trimSuffix "_FILE" .name) .from -}}
 {{- end -}}
 {{- $names := list -}}
+{{- $secrets := list "KAFSCALE_MCP_AUTH_TOKEN" "KAFSCALE_MCP_ETCD_PASSWORD" "KAFSCALE_MCP_OIDC_CLIENT_SECRET" -}}
 {{- range $entry := $mcp.extraEnv -}}
 {{- with get $fromOf (trimSuffix "_FILE" .name) -}}
 {{- fail (printf (print
   "mcp.extraEnv sets %s, which mcp.%s already sets: remove it from mcp.extraEnv, and set mcp.%s instead. "
   "Kubernetes would merge the two, and lose the variable when one of them is removed")
   $entry.name . .) -}}
+{{- end -}}
+{{- if has (trimSuffix "_FILE" .name) $secrets -}}
+{{- fail (printf
+  "mcp.extraEnv sets the secret %s: set it in mcp.auth or mcp.etcd, which mount secrets as files"
+  .name) -}}
 {{- end -}}
 {{- $port := regexFind "://[^/?#]*:[0-9]+([/?#]|$)" (default "" .value) | regexFind ":[0-9]+" | trimPrefix ":" -}}
 {{- if and $port (or (not (regexMatch "^[1-9][0-9]{0,4}$" $port)) (gt (int $port) 65535)) -}}
