@@ -11,7 +11,7 @@ import { folderOf, removeStaleFolders } from '../tests/support/run.ts'
 import { MAX_SCALE, measureWork, timeScale } from '../tests/support/time-scale.ts'
 
 /** As many test files run at once: `jobs` in .taprc. */
-const JOBS = 2
+const JOBS = 3
 const TICK_MS = 5
 /** Seconds for a test file on a quiet machine. The slowest takes half a minute. */
 const FILE_TIMEOUT_S = 180
