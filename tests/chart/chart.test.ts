@@ -894,8 +894,8 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
     ],
     [
       'a secret in extraEnv',
-      { extraEnv: [{ name: 'KAFSCALE_MCP_AUTH_TOKEN', value: TOKEN }] },
-      /mcp\.extraEnv sets the secret KAFSCALE_MCP_AUTH_TOKEN: set it in mcp\.auth/,
+      { extraEnv: [{ name: 'KAFSCALE_MCP_ETCD_PASSWORD', value: 'secret' }] },
+      /mcp\.extraEnv sets the secret KAFSCALE_MCP_ETCD_PASSWORD: set it in mcp\.auth or mcp\.etcd/,
     ],
     [
       'a ServiceMonitor without metrics',
