@@ -6,6 +6,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { isLoopback } from '../../lib/address.ts'
 import { onceClosed } from '../../lib/once-closed.ts'
 import { variableOf } from '../config/schema.ts'
+import { Tally } from './tally.ts'
 
 /** How long a connection may be idle on which no request has been authenticated. */
 const IDLE_MS = 30_000
@@ -49,7 +50,7 @@ export function limitConnections (app: FastifyInstance, idleMs = IDLE_MS) {
   const connections = new Map<string, Connection>()
   /** Idle connections that are not trusted, in the order in which they became idle. */
   const idle = new Set<Connection>()
-  const perAddress = new Map<string, number>()
+  const perAddress = new Tally()
   const closed = { total: 0, address: 0, idle: 0, displaced: 0 }
   const isProxy = matcher(trustedProxies)
   const warn = warnings(app)
@@ -60,7 +61,7 @@ export function limitConnections (app: FastifyInstance, idleMs = IDLE_MS) {
     // A proxy opens connections in advance, and decides itself which one to close.
     const trusted = isProxy(remote)
     const address = trusted || (auth.mode === 'none' && isLoopback(remote)) ? undefined : normalizeIP(remote)
-    const ofAddress = address === undefined ? 0 : perAddress.get(address) ?? 0
+    const ofAddress = address === undefined ? 0 : perAddress.of(address)
     if (addressMaxConnections > 0 && ofAddress >= addressMaxConnections) return refuse(socket, 'address')
     if (maxConnections > 0 && connections.size >= maxConnections) {
       const [longest] = idle
@@ -70,7 +71,7 @@ export function limitConnections (app: FastifyInstance, idleMs = IDLE_MS) {
     }
     const connection = { socket, key: keyOf(socket), address, trusted, requests: 0, idleSinceMs: 0, bytesRead: 0 }
     connections.set(connection.key, connection)
-    if (address !== undefined) perAddress.set(address, ofAddress + 1)
+    if (address !== undefined) perAddress.add(address)
     rest(connection)
     socket.once('close', () => remove(connection))
   })
@@ -111,10 +112,7 @@ export function limitConnections (app: FastifyInstance, idleMs = IDLE_MS) {
     idle.delete(connection)
     if (connections.get(key) !== connection) return
     connections.delete(key)
-    if (address === undefined) return
-    const left = (perAddress.get(address) ?? 1) - 1
-    if (left > 0) perAddress.set(address, left)
-    else perAddress.delete(address)
+    if (address !== undefined) perAddress.subtract(address)
   }
 
   function close (connection: Connection, reason: Reason): void {

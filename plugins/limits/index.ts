@@ -7,6 +7,7 @@ import { onceClosed } from '../../lib/once-closed.ts'
 import type { Principal } from '../auth/principal.ts'
 import { type ConnectionCounts, limitConnections } from './connections.ts'
 import { limitEventLoopDelay } from './event-loop.ts'
+import { Tally } from './tally.ts'
 import { limitUnread } from './unread.ts'
 
 declare module 'fastify' {
@@ -103,20 +104,15 @@ function concurrencyLimit (max: number, keyOf: KeyOf): Admit {
 
 /** `max` slots for each key. */
 function slots (max: number, keyOf: KeyOf): TakeSlot {
-  const taken = new Map<string, number>()
+  const taken = new Tally()
   return (request, reply) => {
     const key = keyOf(request)
-    const count = taken.get(key) ?? 0
-    if (count >= max) {
+    if (taken.of(key) >= max) {
       reply.header('retry-after', 1)
       throw new RateLimited(`more than ${max} at once`)
     }
-    taken.set(key, count + 1)
-    return () => {
-      const left = (taken.get(key) ?? 1) - 1
-      if (left > 0) taken.set(key, left)
-      else taken.delete(key)
-    }
+    taken.add(key)
+    return () => taken.subtract(key)
   }
 }
 

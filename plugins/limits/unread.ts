@@ -3,6 +3,7 @@ import { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { RateLimited, UnreadAnswers } from '../../errors.ts'
 import { onceClosed } from '../../lib/once-closed.ts'
+import { Tally } from './tally.ts'
 
 /** A smaller answer is always sent: errors are such answers. */
 const SMALL_BYTES = 64 * 1024
@@ -19,11 +20,11 @@ interface Handle { bytesWritten: number, writeQueueSize: number }
  */
 export function limitUnread (app: FastifyInstance, keyOf: (request: FastifyRequest) => string) {
   const { responseTimeoutMs, maxUnreadBytes, totalMaxUnreadBytes } = app.config
-  const unread = new Map<string, number>()
+  const unread = new Tally()
   let total = 0
 
   function check (key: string | undefined, reply: FastifyReply, more: number): void {
-    const own = key === undefined ? 0 : unread.get(key) ?? 0
+    const own = key === undefined ? 0 : unread.of(key)
     if (maxUnreadBytes > 0 && own > 0 && own + more > maxUnreadBytes) {
       reply.header('retry-after', 1)
       throw new RateLimited(`more than ${maxUnreadBytes} bytes of answers not read yet (KAFSCALE_MCP_MAX_UNREAD_BYTES)`)
@@ -37,13 +38,10 @@ export function limitUnread (app: FastifyInstance, keyOf: (request: FastifyReque
     const key = request.principal ? keyOf(request) : undefined
     if (bytes > SMALL_BYTES) check(key, reply, bytes)
     total += bytes
-    if (key !== undefined) unread.set(key, (unread.get(key) ?? 0) + bytes)
+    if (key !== undefined) unread.add(key, bytes)
     onceClosed(request.raw, reply.raw, () => {
       total -= bytes
-      if (key === undefined) return
-      const left = (unread.get(key) ?? 0) - bytes
-      if (left > 0) unread.set(key, left)
-      else unread.delete(key)
+      if (key !== undefined) unread.subtract(key, bytes)
     })
   })
   if (responseTimeoutMs > 0) closeStalled(app, responseTimeoutMs)
