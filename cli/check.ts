@@ -1,5 +1,4 @@
 /** `kafscale-mcp check`: finds out whether the service could start and work with its settings. */
-import { parseArgs } from 'node:util'
 import { buildClusterApp } from '../app.ts'
 import { ConfigError } from '../errors.ts'
 import { type Config, readConfig } from '../plugins/config/read.ts'
@@ -8,6 +7,7 @@ import { checkCallers } from './checks/callers.ts'
 import { checkCluster } from './checks/cluster.ts'
 import { type Finding, lineOf } from './checks/finding.ts'
 import { checkListeners } from './checks/listeners.ts'
+import { onlyHelp } from './only-help.ts'
 
 const USAGE = `Usage:
   kafscale-mcp check
@@ -23,16 +23,8 @@ const CHECKS = [checkCluster, checkCallers, checkAudit, checkListeners]
 
 /** Runs `check`. Resolves to the exit code. */
 export async function check (args: string[]): Promise<number> {
-  try {
-    const { values: { help } } = parseArgs({ args, options: { help: { type: 'boolean', short: 'h' } } })
-    if (help) {
-      process.stdout.write(USAGE)
-      return 0
-    }
-  } catch (error) {
-    process.stderr.write(`kafscale-mcp check: ${(error as Error).message}\n${USAGE}`)
-    return 2
-  }
+  const exitCode = onlyHelp('check', args, USAGE)
+  if (exitCode !== undefined) return exitCode
   let failed = 0
   for await (const finding of findings()) {
     if (finding.level === 'failed') failed++

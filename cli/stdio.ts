@@ -1,10 +1,10 @@
 /** `kafscale-mcp stdio`: serves the tools to the client that started the process, without a listener. */
 import { Console } from 'node:console'
-import { parseArgs } from 'node:util'
 import { buildStdioApp } from '../app.ts'
 import { ConfigError } from '../errors.ts'
 import { closeOnSignal } from '../lib/close-on-signal.ts'
 import { serveClient } from '../routes/mcp/stdio.ts'
+import { onlyHelp } from './only-help.ts'
 
 const USAGE = `Usage:
   kafscale-mcp stdio
@@ -20,16 +20,8 @@ const PARENT_INTERVAL_MS = 500
 /** Runs `stdio` until the client is gone. Resolves to the exit code. */
 export async function stdio (args: string[]): Promise<number> {
   const parent = process.ppid
-  try {
-    const { values: { help } } = parseArgs({ args, options: { help: { type: 'boolean', short: 'h' } } })
-    if (help) {
-      process.stdout.write(USAGE)
-      return 0
-    }
-  } catch (error) {
-    process.stderr.write(`kafscale-mcp stdio: ${(error as Error).message}\n${USAGE}`)
-    return 2
-  }
+  const exitCode = onlyHelp('stdio', args, USAGE)
+  if (exitCode !== undefined) return exitCode
   // Whatever a dependency prints must not end up in the protocol.
   globalThis.console = new Console(process.stderr)
   try {
