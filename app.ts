@@ -1,4 +1,3 @@
-import type { Socket } from 'node:net'
 import Fastify, { type FastifyInstance, type FastifyReply, LogController } from 'fastify'
 import { logStream } from './lib/log-stream.ts'
 import audit from './plugins/audit/index.ts'
@@ -67,11 +66,6 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
     rewriteUrl: ({ url = '/' }) => url.startsWith(`${prefix}/`) ? url.slice(prefix.length) : url,
     // Fastify takes 0 for its own default.
     keepAliveTimeout: settings.keepAliveTimeoutMs || MAX_KEEP_ALIVE_MS,
-  })
-
-  // Node.js looks up the address of a client when it is first asked. Later, the client may be gone.
-  app.server.on(tlsServer ? 'secureConnection' : 'connection', (socket: Socket) => {
-    if (socket.remoteAddress === undefined) socket.destroy()
   })
 
   await registerTools(app, settings)

@@ -138,7 +138,7 @@ async function show (args: string[]): Promise<number> {
   try {
     await pipeline(shown(paths, filter, json ? undefined : table, seen), process.stdout, { end: false })
   } catch (error) {
-    // Whoever reads the output has seen enough.
+    // The reader of the output has seen enough.
     if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error
     return 0
   }

@@ -55,6 +55,11 @@ export function limitConnections (app: FastifyInstance, idleMs = IDLE_MS) {
   const isProxy = matcher(trustedProxies)
   const warn = warnings(app)
 
+  // Node.js looks up the address of a client when it is first asked. Later, the client may be gone. With TLS, requests
+  // have another socket, which is asked by itself.
+  app.server.on('secureConnection', (socket: Socket) => {
+    if (socket.remoteAddress === undefined) socket.destroy()
+  })
   app.server.on('connection', (socket: Socket) => {
     const remote = plainAddress(socket.remoteAddress)
     if (remote === undefined) return socket.destroy() // it has disconnected already
