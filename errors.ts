@@ -62,6 +62,115 @@ const TOOL_ERRORS = {
     retryable: false,
     message: 'You are not allowed to call %s. It requires %s. Call explain_access to see what you may call.',
   },
+  CHANGE_NOT_FOUND: {
+    status: 404,
+    retryable: false,
+    message: 'There is no change %s that you may see. Call list_changes for those there are.',
+  },
+  CHANGE_IMPOSSIBLE: {
+    status: 409,
+    retryable: false,
+    message: 'The cluster does not allow this change: %s.',
+  },
+  CHANGE_NOT_YOURS: {
+    status: 403,
+    retryable: false,
+    message: 'The change %s was requested by someone else, and only the requester can apply or cancel it. ' +
+      'Propose the same change yourself.',
+  },
+  CHANGE_EXPIRED: {
+    status: 410,
+    retryable: false,
+    message: 'The change %s has expired. Propose it again.',
+  },
+  CHANGE_ENDED: {
+    status: 409,
+    retryable: false,
+    message: 'The change %s is %s and cannot be %s. Call get_change for what happened to it.',
+  },
+  CHANGES_CLOSED: {
+    status: 403,
+    retryable: false,
+    message: 'All changes are stopped: the policy file says "changes: closed". Ask an operator.',
+  },
+  CLUSTER_MISMATCH: {
+    status: 409,
+    retryable: false,
+    message: 'The change cannot run on this cluster: %s. ' +
+      'An operator must compare KAFSCALE_MCP_EXPECTED_CLUSTER_ID, KAFSCALE_MCP_KAFKA_BROKERS and the cluster.',
+  },
+  PLAN_STALE: {
+    status: 409,
+    retryable: false,
+    message: 'The cluster is no longer as the plan expects: %s. Propose the change again.',
+  },
+  APPROVAL_REQUIRED: {
+    status: 403,
+    retryable: false,
+    message: 'The change %s needs %s by somebody else before it can be applied%s. ' +
+      'Give the requester this link, and call apply_change again after the approval.',
+  },
+  CHANGE_IN_PROGRESS: {
+    status: 409,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'Another change is being applied (%s): changes run one at a time. Call again in a few seconds.',
+  },
+  BREAK_GLASS_UNREVIEWED: {
+    status: 403,
+    retryable: false,
+    message: 'The break-glass change %s has not been reviewed. An approver must review it before anyone uses ' +
+      'break-glass again.',
+  },
+  TOO_MANY_PLANS: {
+    status: 429,
+    retryable: false,
+    message: 'You have %s open plans, the most that one principal may have. Cancel some with cancel_change, ' +
+      'or wait until they expire.',
+  },
+  METADATA_STALE: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 2_000,
+    message: 'The service does not know the current state of the cluster (%s), so it changes nothing. ' +
+      'Call again in a few seconds.',
+  },
+  LEDGER_UNAVAILABLE: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'The ledger of changes does not answer: %s. Call again in a few seconds; operators can find the reason ' +
+      'at /healthz.',
+  },
+  BROKER_UNREACHABLE: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'No broker can be reached for this: %s. Nothing was sent. Call again in a few seconds.',
+  },
+  BROKER_STALE: {
+    status: 409,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'The broker %s has another view of the cluster than etcd: %s. A change through it would overwrite what ' +
+      'it does not know. Nothing was sent. Call again in a few seconds; if that persists, restart the broker.',
+  },
+  BROKER_DENIED: {
+    status: 403,
+    retryable: false,
+    message: 'The broker denies this to the principal %s: %s. An operator must allow it in the ACLs of KafScale, or ' +
+      'set KAFSCALE_ALLOW_ADMIN_APIS on the brokers.',
+  },
+  BROKER_REFUSED: {
+    status: 409,
+    retryable: false,
+    message: 'The broker refuses the change: %s. Nothing was changed.',
+  },
+  BROKER_UNSUPPORTED: {
+    status: 501,
+    retryable: false,
+    message: 'The brokers of this cluster do not support %s: they answer UNIMPLEMENTED. Nothing was changed.',
+  },
   AUDIT_UNAVAILABLE: {
     status: 503,
     retryable: true,
@@ -145,6 +254,25 @@ export const MetadataUnavailable = define<[reason: string]>('METADATA_UNAVAILABL
 export const MetricsNotConfigured = define<[]>('METRICS_NOT_CONFIGURED')
 export const MetricsUnavailable = define<[reason: string]>('METRICS_UNAVAILABLE')
 export const PermissionDenied = define<[tool: string, needs: string]>('PERMISSION_DENIED')
+export const ChangeNotFound = define<[quotedId: string]>('CHANGE_NOT_FOUND')
+export const ChangeImpossible = define<[reason: string]>('CHANGE_IMPOSSIBLE')
+export const ChangeNotYours = define<[changeId: string]>('CHANGE_NOT_YOURS')
+export const ChangeExpired = define<[changeId: string]>('CHANGE_EXPIRED')
+export const ChangeEnded = define<[changeId: string, state: string, step: string]>('CHANGE_ENDED')
+export const ChangesClosed = define<[]>('CHANGES_CLOSED')
+export const ClusterMismatch = define<[difference: string]>('CLUSTER_MISMATCH')
+export const PlanStale = define<[drift: string]>('PLAN_STALE')
+export const ApprovalRequired = define<[changeId: string, approvals: string, link: string]>('APPROVAL_REQUIRED')
+export const ChangeInProgress = define<[changeId: string]>('CHANGE_IN_PROGRESS')
+export const BreakGlassUnreviewed = define<[changeId: string]>('BREAK_GLASS_UNREVIEWED')
+export const TooManyPlans = define<[count: string]>('TOO_MANY_PLANS')
+export const MetadataStale = define<[reason: string]>('METADATA_STALE')
+export const LedgerUnavailable = define<[reason: string]>('LEDGER_UNAVAILABLE')
+export const BrokerUnreachable = define<[reason: string]>('BROKER_UNREACHABLE')
+export const BrokerStale = define<[broker: string, difference: string]>('BROKER_STALE')
+export const BrokerDenied = define<[principal: string, reason: string]>('BROKER_DENIED')
+export const BrokerRefused = define<[reason: string]>('BROKER_REFUSED')
+export const BrokerUnsupported = define<[what: string]>('BROKER_UNSUPPORTED')
 export const RateLimited = define<[limit: string]>('RATE_LIMITED')
 export const AuditUnavailable = define<[]>('AUDIT_UNAVAILABLE')
 export const Internal = define<[]>('INTERNAL')
