@@ -34,7 +34,7 @@ export interface Changes {
   /** Newest first, as far as the caller may see them. */
   list: (caller: Caller, filter: { state?: ChangeState, topic?: string, group?: string }) =>
   Promise<(ChangeView | UnknownChange)[]>
-  /** Recomputes a plan, for a page that shows a change: what would happen now, and which preconditions no longer hold. */
+  /** Recomputes a plan for a page that shows it: what would happen now, and which preconditions no longer hold. */
   recompute: (caller: Caller, changeId: string) => Promise<{ view: ChangeView, plan: Plan | null, drift: string[] }>
   /** The steps of people, who are signed in on a page. */
   approve: (approver: Caller, changeId: string, digest: string, comment: string | null) => Promise<ChangeView>
