@@ -9,8 +9,24 @@ export const CHANGE_TOOLS = [
 /** The tool that proposed a change, and so what the change does. */
 export type ChangeTool = typeof CHANGE_TOOLS[number]
 
+/** Every tool that exists only with `KAFSCALE_MCP_CHANGES`. A policy may name them without it, too. */
+export const TOOLS_OF_CHANGES: readonly string[] = [
+  ...CHANGE_TOOLS, 'apply_change', 'cancel_change', 'list_changes', 'get_change', 'broker_status',
+]
+
 /** What a change is about. A broker is named by its node id, as text. */
 export interface Resource { kind: 'topic' | 'group' | 'broker', name: string }
+
+/** What the changes of each tool are about. */
+export const RESOURCE_KINDS: Readonly<Record<ChangeTool, Resource['kind']>> = {
+  create_topic: 'topic',
+  delete_topic: 'topic',
+  create_partitions: 'topic',
+  update_topic_config: 'topic',
+  delete_group: 'group',
+  drain_broker: 'broker',
+  flush_broker: 'broker',
+}
 
 /** Who takes a step. The same issuer and subject are the same person, through whatever client. */
 export interface Person { subject: string, issuer: string | null, client_id: string | null }
