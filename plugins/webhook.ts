@@ -60,7 +60,7 @@ export default fp(async function webhook (app) {
         const timestamp = String(Math.floor(Date.now() / 1_000))
         const signature = createHmac('sha256', reveal(settings.secret)).update(`${id}.${timestamp}.${body}`)
         try {
-          const { status } = await fetch(settings.url, {
+          const { status } = await fetch(reveal(settings.url), {
             method: 'POST',
             redirect: 'error',
             headers: {

@@ -36,12 +36,12 @@ async function start (t: Test, ...statuses: number[]): Promise<{ webhook: Webhoo
   await once(server, 'listening')
   t.teardown(() => server.close())
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`
-  return { webhook: await webhookOf(t, { url, secret: new Secret(SECRET) }), deliveries }
+  return { webhook: await webhookOf(t, { url: new Secret(url), secret: new Secret(SECRET) }), deliveries }
 }
 
-async function webhookOf (t: Test, settings: { url: string, secret: Secret } | undefined): Promise<Webhook> {
+async function webhookOf (t: Test, settings: { url: Secret, secret: Secret } | undefined): Promise<Webhook> {
   const app = Fastify()
-  await app.register(config, { config: { changes: { webhook: settings }, warnings: [] } as Partial<Config> as Config })
+  await app.register(config, { config: { changes: { webhook: settings }, warnings: [] } as unknown as Config })
   await app.register(webhook)
   await app.ready()
   t.teardown(() => app.close())
