@@ -14,7 +14,7 @@ type Control = NonNullable<NonNullable<Config['changes']>['control']>
 /** The plugin by itself. Brokers on loopback are allowed. */
 async function controlOf (t: Test, control: Control | undefined, allowed = ['127.0.0.0/8']): Promise<BrokerControl> {
   const app = Fastify()
-  const settings = { changes: { control }, metricsAllowedHosts: allowed, warnings: [] } as Partial<Config> as Config
+  const settings = { changes: { control }, metricsAllowedHosts: allowed, warnings: [] } as unknown as Config
   await app.register(config, { config: settings })
   await app.register(brokerControl)
   await app.ready()

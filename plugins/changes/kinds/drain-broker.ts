@@ -29,7 +29,14 @@ export default defineKind<Arguments>({
     }
   },
 
-  call: ({ node_id: nodeId, deadline_seconds: deadlineSeconds = null }) => ({ api: 'drain', nodeId, deadlineSeconds }),
+  call: ({ node_id: nodeId, deadline_seconds: deadlineSeconds = null }, { topics }) => ({
+    api: 'drain',
+    nodeId,
+    partitions: topics.flatMap(({ name, partitions }) =>
+      [...partitions.values()].filter(({ ownerId }) => ownerId === nodeId)
+        .map(({ number }) => ({ topic: name, partition: number }))),
+    deadlineSeconds,
+  }),
 
   observe: () => ({ visible: 'never', diff: [] }),
 })

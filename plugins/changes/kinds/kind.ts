@@ -25,8 +25,8 @@ export interface Kind<Arguments = Record<string, unknown>> {
    * @throws {MetadataUnavailable} if the stored snapshot cannot be decoded
    */
   plan: (args: Arguments, context: PlanContext) => Plan
-  /** What is sent to a broker. */
-  call: (args: Arguments) => AdminCall | ControlCall
+  /** What is sent to a broker, when the cluster is like this. */
+  call: (args: Arguments, cluster: MirrorView) => AdminCall | ControlCall
   /**
    * What the cluster shows of a change that was sent: the observed difference to `preconditions`, and whether all of
    * the planned effect is there. `visible: 'never'` for a change that leaves no trace in etcd.

@@ -78,7 +78,7 @@ t.test('create_topic', async t => {
     cluster_id: 'cluster-1', brokers: [0, 1, 2], topic_exists: false, topic_in_snapshot: false
   })
   t.match(planned.warnings[0], 'broker 0 as its leader and only replica')
-  t.strictSame(KINDS.create_topic.call(planned.arguments), {
+  t.strictSame(KINDS.create_topic.call(planned.arguments, mirrorOf(orders)), {
     api: 'create_topic', topic: 'new', partitions: 6, replicationFactor: 3
   })
 
@@ -232,7 +232,7 @@ t.test('update_topic_config', async t => {
     tool: 'update_topic_config',
     arguments: { topic: 'orders', config: { 'retention.ms': 60_000, 'retention.bytes': -1 } },
   })
-  t.strictSame(KINDS.update_topic_config.call(planned.arguments), {
+  t.strictSame(KINDS.update_topic_config.call(planned.arguments, mirrorOf(orders)), {
     api: 'alter_configs',
     topic: 'orders',
     config: { 'retention.ms': '86400000', 'retention.bytes': '9223372036854775807' },
@@ -310,9 +310,15 @@ t.test('drain_broker and flush_broker', async t => {
     arguments: { node_id: 1, deadline_seconds: 30 }, effects: { partitions: 2, groups_coordinated: 1, members: 2 }
   })
   t.strictSame(factsOf(drain), { cluster_id: 'cluster-1', broker_address: 'broker-1:9092' })
-  t.strictSame(KINDS.drain_broker.call(drain.arguments), { api: 'drain', nodeId: 1, deadlineSeconds: 30 })
-  t.strictSame(KINDS.drain_broker.call({ node_id: 1 }), { api: 'drain', nodeId: 1, deadlineSeconds: null })
-  t.strictSame(KINDS.flush_broker.call({ node_id: 1 }), { api: 'flush', nodeId: 1 })
+  const now = mirrorOf(orders)
+  t.match(KINDS.drain_broker.call(drain.arguments, now), { api: 'drain', nodeId: 1, deadlineSeconds: 30 })
+  t.strictSame(KINDS.drain_broker.call({ node_id: 1 }, now), {
+    api: 'drain',
+    nodeId: 1,
+    partitions: [{ topic: 'orders', partition: 0 }, { topic: 'orders', partition: 1 }],
+    deadlineSeconds: null,
+  }, 'names the partitions that the broker owns')
+  t.strictSame(KINDS.flush_broker.call({ node_id: 1 }, now), { api: 'flush', nodeId: 1 })
   for (const tool of ['drain_broker', 'flush_broker'] as const) {
     refused(t, tool, { node_id: 9 }, orders, 'the snapshot lists no broker 9, so its address is not known')
     const planned = plan(tool, { node_id: 0 }, orders)
@@ -475,7 +481,7 @@ t.test('what a broker writes for the call is observed, and was not there before'
     if (!planned || tool === 'drain_broker' || tool === 'flush_broker') return true
     const change = changeOf(tool, planned, model.clusterId ?? '')
     const kind = KINDS[tool]
-    const after = mirrorOf(afterCall(model, kind.call(planned.arguments) as AdminCall))
+    const after = mirrorOf(afterCall(model, kind.call(planned.arguments, mirrorOf(model)) as AdminCall))
     return kind.observe(change, mirrorOf(model)).visible === 'no' &&
       kind.observe(change, mirrorOf(model)).diff.length === 0 &&
       kind.observe(change, after).visible === 'yes' &&
@@ -487,7 +493,7 @@ t.test('the undo of a plan can be planned once the change is done', async t => {
   holds(t, 'undone', fc.record({ model: clusters, call: calls }), ({ model, call: { tool, args } }) => {
     const planned = attempt(tool, args, model)
     if (!planned?.undo) return true
-    const after = afterCall(model, KINDS[tool].call(planned.arguments) as AdminCall)
+    const after = afterCall(model, KINDS[tool].call(planned.arguments, mirrorOf(model)) as AdminCall)
     return attempt(planned.undo.tool, planned.undo.arguments, after) !== undefined
   }, 600)
 })
