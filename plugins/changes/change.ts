@@ -9,8 +9,24 @@ export const CHANGE_TOOLS = [
 /** The tool that proposed a change, and so what the change does. */
 export type ChangeTool = typeof CHANGE_TOOLS[number]
 
+/** Every tool that exists only with `KAFSCALE_MCP_CHANGES`. A policy may name them without it, too. */
+export const TOOLS_OF_CHANGES: readonly string[] = [
+  ...CHANGE_TOOLS, 'apply_change', 'cancel_change', 'list_changes', 'get_change', 'broker_status',
+]
+
 /** What a change is about. A broker is named by its node id, as text. */
 export interface Resource { kind: 'topic' | 'group' | 'broker', name: string }
+
+/** What the changes of each tool are about. */
+export const RESOURCE_KINDS: Readonly<Record<ChangeTool, Resource['kind']>> = {
+  create_topic: 'topic',
+  delete_topic: 'topic',
+  create_partitions: 'topic',
+  update_topic_config: 'topic',
+  delete_group: 'group',
+  drain_broker: 'broker',
+  flush_broker: 'broker',
+}
 
 /** Who takes a step. The same issuer and subject are the same person, through whatever client. */
 export interface Person { subject: string, issuer: string | null, client_id: string | null }
@@ -33,8 +49,10 @@ export interface Plan {
   arguments: Record<string, unknown>
   preconditions: readonly Fact[]
   diff: readonly FieldDiff[]
-  /** The blast radius, as numbers with their unit in the name. `null` means unknown. */
-  effects: Readonly<Record<string, number | null>>
+  /**
+   * The blast radius, as numbers with their unit in the name: decimal text beyond 2^53−1. `null` means unknown.
+   */
+  effects: Readonly<Record<string, number | string | null>>
   warnings: readonly string[]
   undo: Undo | null
   /** Why there is no undo, or what it does not bring back; empty if it brings back everything. */
@@ -109,3 +127,15 @@ export interface Change extends Plan {
   /** SHA-256 (hex) of the canonical JSON of tool, arguments, preconditions and diff. */
   digest: string
 }
+
+/** A change as its reader sees it. */
+export interface ChangeView {
+  change: Change
+  /** What to do next, in one sentence that names a tool or a setting. */
+  next: string
+  /** The page of the change; `undefined` unless it needs an approval and `PUBLIC_URL` is set. */
+  approvalUrl: string | undefined
+}
+
+/** A stored change of a version that this release does not know: shown, and left alone. */
+export interface UnknownChange { change_id: string, version: number }

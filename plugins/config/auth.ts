@@ -44,6 +44,9 @@ interface StaticTokenConfig {
 /** The scopes that operations require of a token with a scope claim. */
 export interface Scopes {
   readonly observe: string
+  readonly propose: string
+  readonly apply: string
+  /** Stands for `propose` and `apply`. */
   readonly mutate: string
   /** What a client requests in order to get the scope `observe`. */
   readonly advertised: readonly string[]
@@ -100,7 +103,7 @@ export function authConfigOf (mode: AuthMode, settings: Settings): AuthConfig | 
 }
 
 export function scopesOf ({ oidcScope: observe, oidcAdvertisedScope: advertised = [observe] }: Settings): Scopes {
-  return { observe, mutate: 'kafscale:mutate', advertised }
+  return { observe, propose: 'kafscale:propose', apply: 'kafscale:apply', mutate: 'kafscale:mutate', advertised }
 }
 
 /** What is valid about authentication but probably not intended. */

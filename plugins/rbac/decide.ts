@@ -1,15 +1,24 @@
 import { matcher } from '../../kafscale/glob.ts'
 import type { Principal } from '../auth/principal.ts'
+import { type ChangeTool, type Resource, RESOURCE_KINDS } from '../changes/change.ts'
 import type { Scopes } from '../config/auth.ts'
-import type { Binding, Policy, Rule } from './policy.ts'
+import {
+  type Binding, isChangeTool, isUnnamed, type Policy, type PolicyOperation, requirementOf, type Rule
+} from './policy.ts'
 
-export type Operation = 'observe' | 'mutate'
+/** What a tool does to the cluster: nothing, nothing yet, or a change. */
+export type Operation = Extract<PolicyOperation, 'observe' | 'propose' | 'apply'>
 
-/** May this tool be called in this environment and, if given, see this topic and group? */
+/**
+ * May this tool be called in this environment and, if given, see or change this topic, group or broker? For a step on
+ * a change, the tool is the one that proposed it.
+ */
 export interface Question {
-  tool: { name: string, operation: Operation }
+  tool: { name: string, operation: PolicyOperation }
   topic?: string
   group?: string
+  /** A node id. */
+  broker?: string
   environment: string
 }
 
@@ -35,15 +44,22 @@ export function rolesOf (policy: Policy, principal: Principal, scopes: Pick<Scop
   return [...new Set(bound.map(({ role }) => role))]
 }
 
+/** The scope that each operation requires. Approvals are not given with a token. */
+const SCOPE_OF = {
+  observe: 'observe', propose: 'propose', apply: 'apply', 'break-glass': 'apply', approve: undefined,
+} as const satisfies Record<PolicyOperation, Operation | undefined>
+
 /** Denies a call whose token lacks the scope, whatever its roles. A token without a scope claim lacks no scope. */
 export function denyByScope (
-  principal: Principal,
+  { scopes }: Principal,
   { operation }: Question['tool'],
-  { advertised, ...required }: Scopes
+  { advertised, mutate, ...required }: Scopes
 ): Decision | undefined {
-  const scope = required[operation]
-  if (principal.scopes?.has(scope) !== false) return undefined
-  const requested = operation === 'observe' ? advertised.join(' ') : scope
+  const needed = SCOPE_OF[operation]
+  if (scopes === undefined || needed === undefined) return undefined
+  const scope = required[needed]
+  if (scopes.has(scope) || (needed !== 'observe' && scopes.has(mutate))) return undefined
+  const requested = needed === 'observe' ? advertised.join(' ') : scope
   const request = requested === scope ? '' : `, which clients request as ${requested}`
   return { kind: 'denied', rule: NO_SCOPE, needs: `the scope ${scope}${request}` }
 }
@@ -56,55 +72,140 @@ export function allowEveryone ({ name }: Question['tool'], decision: Decision): 
   return decision.kind === 'denied' && name === EVERYONES_TOOL ? { kind: 'allowed', rule: 'signed-in' } : decision
 }
 
+/** Denies everything but observing to a caller that the mode does not identify, whatever the policy says. */
+export function denyUnidentified ({ method }: Principal, { operation }: Question['tool']): Decision | undefined {
+  if (operation === 'observe' || method === 'oidc' || method === 'jwks') return undefined
+  return { kind: 'denied', rule: 'no-identity', needs: 'authentication with oidc or jwks, which identifies the caller' }
+}
+
 /** Decides by roles alone: at least one rule must allow, and none may deny. */
 export function decide (policy: Policy, roles: readonly string[], question: Question): Decision {
   if (roles.length === 0) return { kind: 'denied', rule: 'no-role', needs: 'a binding to a role in the policy' }
-  const rules = (kind: 'allow' | 'deny') => roles.flatMap(role =>
-    policy.roles.get(role)?.[kind].map((rule, index) => ({ rule, name: `${role}.${kind}[${index}]` })) ?? [])
-  const denying = rules('deny').find(({ rule }) => denies(rule, question))
+  const denying = rulesOf(policy, roles, 'deny').find(({ rule }) => denies(rule, question))
   if (denying) return { kind: 'denied', rule: denying.name, needs: `a change to the rule ${denying.name}` }
-  const allowing = rules('allow').find(({ rule }) => allows(rule, question))
-  return allowing
-    ? { kind: 'allowed', rule: allowing.name }
-    : { kind: 'denied', rule: 'no-rule', needs: `a role that allows ${question.tool.name}` }
+  const allowing = rulesOf(policy, roles, 'allow').find(({ rule }) => allows(rule, question))
+  if (allowing) return { kind: 'allowed', rule: allowing.name }
+  const { name, operation } = question.tool
+  const step = operation === 'observe' || operation === 'propose' ? '' : `${operation} for `
+  return { kind: 'denied', rule: 'no-rule', needs: `a role that allows ${step}${name}${onWhich(question)}` }
+}
+
+/** The question whether a change of a resource may be taken a step further. */
+export function questionOn (
+  operation: PolicyOperation,
+  tool: ChangeTool,
+  { kind, name }: Resource,
+  environment: string
+): Question {
+  return { tool: { name: tool, operation }, [kind]: name, environment }
+}
+
+/**
+ * What denies a change to everyone, whatever their roles: the emergency stop, what is protected, and what is closed
+ * here. Approving is not among it, because a break-glass must be reviewed even after the policy has closed that change.
+ */
+export function denyByFence (
+  policy: Policy,
+  operation: PolicyOperation,
+  tool: ChangeTool,
+  { kind, name }: Resource,
+  environment: string
+): Decision | undefined {
+  if (operation === 'observe' || operation === 'approve') return undefined
+  const denied = (rule: string, why: string): Decision =>
+    ({ kind: 'denied', rule, needs: `a change to ${rule} in the policy, which ${why}` })
+  if (policy.changes === 'closed') return denied('changes', 'stops all changes')
+  const list = kind === 'broker' ? undefined : `${kind}s` as const
+  const index = list === undefined ? -1 : policy.protected[list].findIndex(glob => matcher(glob)(name))
+  if (index !== -1) return denied(`protected.${list}[${index}]`, `protects this ${kind} from everyone`)
+  const { mode, rule } = requirementOf(policy, tool, environment)
+  if (mode !== 'closed') return undefined
+  return rule === 'changes.default'
+    ? { kind: 'denied', rule, needs: `an entry in changes of the policy: without one, ${tool} is closed` }
+    : denied(rule, `closes ${tool} here`)
 }
 
 /** Whether these roles hide nothing from a tool that they allow. May be `false` even if they hide nothing. */
 export function seesEverything (
   policy: Policy,
   roles: readonly string[],
-  { tool, environment }: Pick<Question, 'tool' | 'environment'>
+  question: Pick<Question, 'tool' | 'environment'>
 ): boolean {
-  const rules = (kind: 'allow' | 'deny') =>
-    roles.flatMap(role => policy.roles.get(role)?.[kind] ?? []).filter(rule => concerns(rule, { tool, environment }))
-  const isAll = (globs: readonly string[] | undefined) => globs === undefined || globs.includes('*')
-  return rules('deny').length === 0 && rules('allow').some(({ topics, groups }) => isAll(topics) && isAll(groups))
+  const denying = rulesOf(policy, roles, 'deny').filter(({ rule }) => concerns(rule, question, 'deny'))
+  const { tool: { operation } } = question
+  return denying.length === 0 && rulesOf(policy, roles, 'allow').some(({ rule }) =>
+    concerns(rule, question, 'allow') &&
+    (['topic', 'group'] as const).every(kind => namesIn(rule, kind, operation).includes('*')))
 }
 
-/** Whether a rule applies to the tool in this environment, regardless of topics and groups. */
-function concerns (rule: Rule, { tool, environment }: Pick<Question, 'tool' | 'environment'>): boolean {
-  return (rule.operations?.includes(tool.operation) ?? true) && (rule.tools?.includes(tool.name) ?? true) &&
-    matchesAny(rule.environments, environment, true)
+/** The rules of roles with their names. */
+export function rulesOf (policy: Policy, roles: readonly string[], kind: 'allow' | 'deny') {
+  return roles.flatMap(role =>
+    policy.roles.get(role)?.[kind].map((rule, index) => ({ rule, name: `${role}.${kind}[${index}]` })) ?? [])
+}
+
+/** Whether a rule applies to the tool in this environment, regardless of topics, groups and brokers. */
+export function concerns (
+  rule: Rule,
+  { tool, environment }: Pick<Question, 'tool' | 'environment'>,
+  kind: 'allow' | 'deny'
+): boolean {
+  const { operation } = tool
+  // Nobody may change anything by a rule that was written for reading.
+  const operations = rule.operations ?? (kind === 'allow' ? ['observe'] : [operation])
+  if (!operations.includes(operation) || !concernsTool(rule, tool, kind)) return false
+  if (rule.environments === undefined) return true
+  // A rule that names environments allows no change in one that has no name.
+  if (kind === 'allow' && operation !== 'observe' && isUnnamed(environment)) return false
+  return rule.environments.some(glob => matcher(glob)(environment))
+}
+
+/** `apply_change` stands for the changes that it applies, and they for it. */
+function concernsTool ({ tools }: Rule, { name, operation }: Question['tool'], kind: 'allow' | 'deny'): boolean {
+  if (tools === undefined || tools.includes(name)) return true
+  const namesChanges = tools.some(isChangeTool)
+  if (name === 'apply_change' || name === 'cancel_change') return kind === 'allow' && namesChanges
+  return isChangeTool(name) && (operation === 'apply' || operation === 'break-glass') &&
+    tools.includes('apply_change') && (kind === 'deny' || !namesChanges)
+}
+
+/** The names that an allow rule covers. One that names something covers changes of nothing else. */
+export function namesIn (rule: Rule, kind: Resource['kind'], operation: PolicyOperation): readonly string[] {
+  const names = rule[`${kind}s`]
+  if (names !== undefined) return names
+  const namesTopicsOrGroups = rule.topics !== undefined || rule.groups !== undefined
+  const coversAll = operation === 'observe'
+    ? rule.brokers === undefined || namesTopicsOrGroups
+    : rule.brokers === undefined && !namesTopicsOrGroups
+  return coversAll ? ['*'] : []
 }
 
 function allows (rule: Rule, question: Question): boolean {
-  const { topic, group } = question
-  return concerns(rule, question) &&
-    (topic === undefined || matchesAny(rule.topics, topic, true)) &&
-    (group === undefined || matchesAny(rule.groups, group, true))
+  const { tool: { name, operation }, topic, group, broker } = question
+  const covers = (kind: Resource['kind'], name: string | undefined) =>
+    name === undefined || namesIn(rule, kind, operation).some(glob => matcher(glob)(name))
+  return concerns(rule, question, 'allow') && covers('topic', topic) && covers('group', group) &&
+    covers('broker', broker) && (!isChangeTool(name) || operation === 'observe' ||
+      namesIn(rule, RESOURCE_KINDS[name], operation).length > 0)
 }
 
-/** A deny rule that names topics or groups denies only those. */
+/** A deny rule that names topics, groups or brokers denies only those. */
 function denies (rule: Rule, question: Question): boolean {
-  const { topic, group } = question
-  if (!concerns(rule, question)) return false
-  if (rule.topics === undefined && rule.groups === undefined) return true
-  return (topic !== undefined && matchesAny(rule.topics, topic, false)) ||
-    (group !== undefined && matchesAny(rule.groups, group, false))
+  const { topic, group, broker } = question
+  if (!concerns(rule, question, 'deny')) return false
+  const { topics, groups, brokers } = rule
+  if (topics === undefined && groups === undefined && brokers === undefined) return true
+  return matchesAny(topics, topic) || matchesAny(groups, group) || matchesAny(brokers, broker)
 }
 
-function matchesAny (globs: readonly string[] | undefined, name: string, absent: boolean): boolean {
-  return globs === undefined ? absent : globs.some(glob => matcher(glob)(name))
+function onWhich ({ topic, group, broker }: Question): string {
+  if (topic !== undefined) return ' on this topic'
+  if (group !== undefined) return ' on this group'
+  return broker === undefined ? '' : ' on this broker'
+}
+
+function matchesAny (globs: readonly string[] = [], name: string | undefined): boolean {
+  return name !== undefined && globs.some(glob => matcher(glob)(name))
 }
 
 function isBound ({ claim, value, issuer }: Binding, { claims, issuer: own }: Principal): boolean {

@@ -6,14 +6,22 @@ import { quote } from '../../lib/printable.ts'
 import { watchFile } from '../../lib/watched-file.ts'
 import { ownEntry } from '../audit/record.ts'
 import type { Principal } from '../auth/principal.ts'
+import type { ChangeTool, Resource } from '../changes/change.ts'
 import {
-  allowEveryone, decide, type Decision, denyByScope, EVERYONES_TOOL, type Question, rolesOf, seesEverything
+  allowEveryone, decide, type Decision, denyByFence, denyByScope, denyUnidentified, EVERYONES_TOOL, type Question,
+  questionOn, rolesOf, seesEverything
 } from './decide.ts'
-import { NO_POLICY, parsePolicy, type Policy } from './policy.ts'
+import { type ChangeAccess, explainChanges } from './explain.ts'
+import {
+  NO_POLICY, parsePolicy, type Policy, type PolicyOperation, type Requirement, requirementOf, saysClosed
+} from './policy.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { authorize: Authorizer }
 }
+
+/** What the log and the audit record of a reload say about the emergency stop. */
+const STOPPED = 'changes: closed stops every proposal and every apply'
 
 /** How many decisions on topics, groups and pairs of them are cached. */
 const MAX_CACHED_DECISIONS = 100_000
@@ -27,6 +35,14 @@ export interface Authorizer {
   decide: (principal: Principal, tool: Callable) => Decision
   /** What a principal may see of the cluster, through a tool that it may call. */
   visibility: (principal: Principal, tool: Callable) => Visibility
+  /** Whether a principal may take a step on a change that `tool` proposes or proposed. */
+  decideOn: (principal: Principal, operation: PolicyOperation, tool: ChangeTool, resource: Resource) => Decision
+  /** What a change needs in this environment before it can be applied. */
+  requirement: (tool: ChangeTool) => Requirement
+  /** Whether the emergency stop is in effect: `changes: closed`. */
+  readonly changesClosed: boolean
+  /** What a principal may do with changes, and what nobody may change. */
+  explainChanges: (principal: Principal) => { tools: ChangeAccess[], protected: Policy['protected'] }
 }
 
 /** What the policy means for one principal. Decisions are cached by tool. */
@@ -47,21 +63,27 @@ export default fp(async function rbac (app) {
     policy = firstPolicy(policyFile, content, app.tools.known)
     warnOfIneffectiveRules()
     const reload = async (changed: Buffer) => {
-      let warning: string | null = null
+      const wasClosed = policy.changes === 'closed'
+      let mistakes: string | null = null
       try {
         policy = parsePolicy(changed.toString(), app.tools.known)
         warnOfIneffectiveRules()
-        visibilities = new Map()
-        cachedDecisions = 0
-        accesses = new WeakMap()
       } catch (error) {
         if (!(error instanceof PolicyError)) throw error
-        warning = error.message
+        mistakes = error.message
+        if (saysClosed(changed.toString())) policy = { ...policy, changes: 'closed' }
       }
-      if (warning === null) app.log.info('policy reloaded')
-      else app.log.error({ mistakes: warning }, 'the new policy is invalid; the old one stays in effect')
+      visibilities = new Map()
+      cachedDecisions = 0
+      accesses = new WeakMap()
+      const isClosed = policy.changes === 'closed'
+      if (mistakes === null) app.log.info('policy reloaded')
+      else app.log.error({ mistakes }, 'the new policy is invalid; the old one stays in effect')
+      if (isClosed && !wasClosed) app.log.warn(STOPPED)
+      if (wasClosed && !isClosed) app.log.warn('changes are no longer stopped')
+      const warning = [...isClosed ? [STOPPED] : [], ...mistakes === null ? [] : [mistakes]].join('\n') || null
       // Not awaited: a slow sink must not delay the next reload.
-      app.audit.record({ ...ownEntry('policy_reload', warning), outcome: warning === null ? 'ok' : 'error' })
+      app.audit.record({ ...ownEntry('policy_reload', warning), outcome: mistakes === null ? 'ok' : 'error' })
         .catch(() => {})
     }
     app.addHook('onReady', async () => { void watchFile(policyFile, content, reload, closing.signal) })
@@ -94,15 +116,23 @@ export default fp(async function rbac (app) {
   }
 
   function visibilityOf (roles: readonly string[], tool: Callable): Visibility {
-    if (seesEverything(policy, roles, { tool, environment })) return EVERYTHING
+    // A plan shows what its caller may observe, and what the caller may change.
+    const tools = tool.operation === 'observe' ? [tool] : [{ ...tool, operation: 'observe' as const }, tool]
+    if (tools.some(tool => seesEverything(policy, roles, { tool, environment }))) return EVERYTHING
     const key = JSON.stringify([tool.name, ...roles])
     // The roles belong to this policy, even if another one is loaded while the call runs.
     const current = policy
-    const visibility = visibilities.get(key) ?? cachedVisibility((topic, group) => decide(current, roles, {
-      tool, environment, ...(topic !== undefined && { topic }), ...(group !== undefined && { group })
-    }).kind === 'allowed', countDecision)
+    const visibility = visibilities.get(key) ?? cachedVisibility((topic, group) => tools.some(tool =>
+      decide(current, roles, {
+        tool, environment, ...(topic !== undefined && { topic }), ...(group !== undefined && { group })
+      }).kind === 'allowed'), countDecision)
     visibilities.set(key, visibility)
     return visibility
+  }
+
+  /** What is decided before any role: who the caller is, and the scopes of its token. */
+  function denyByToken (principal: Principal, tool: Question['tool']): Decision | undefined {
+    return denyByScope(principal, tool, scopes) ?? denyUnidentified(principal, tool)
   }
 
   app.decorate<Authorizer>('authorize', {
@@ -110,11 +140,26 @@ export default fp(async function rbac (app) {
     decide (principal, tool) {
       const { roles, decisions } = accessOf(principal)
       const decision = decisions.get(tool.name) ??
-        allowEveryone(tool, denyByScope(principal, tool, scopes) ?? decide(policy, roles, { tool, environment }))
+        allowEveryone(tool, denyByToken(principal, tool) ?? decide(policy, roles, { tool, environment }))
       decisions.set(tool.name, decision)
       return decision
     },
     visibility: (principal, tool) => visibilityOf(accessOf(principal).roles, tool),
+    decideOn (principal, operation, tool, resource) {
+      const byRole = denyByToken(principal, { name: tool, operation }) ??
+        decide(policy, accessOf(principal).roles, questionOn(operation, tool, resource, environment))
+      return byRole.kind === 'denied'
+        ? byRole
+        : denyByFence(policy, operation, tool, resource, environment) ?? byRole
+    },
+    requirement: tool => requirementOf(policy, tool, environment),
+    get changesClosed () { return policy.changes === 'closed' },
+    explainChanges (principal) {
+      const { roles } = accessOf(principal)
+      const decideStep = (question: Question) =>
+        denyByToken(principal, question.tool) ?? decide(policy, roles, question)
+      return { tools: explainChanges(policy, roles, environment, decideStep), protected: policy.protected }
+    },
   })
 }, { name: 'rbac', dependencies: ['config', 'tool-registry', 'audit'] })
 

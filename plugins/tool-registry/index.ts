@@ -116,7 +116,7 @@ export default fp(async function toolRegistry (app) {
     }
   })
 
-  /** Runs a tool if its input is valid and the caller may call it. Calls `announce` before a mutation. */
+  /** Runs a tool if its input is valid and the caller may call it. Calls `announce` before it applies a change. */
   async function attempt (
     { tool, validate }: Entry,
     input: unknown,
@@ -129,7 +129,7 @@ export default fp(async function toolRegistry (app) {
       await turns.next()
       if (decision.kind === 'denied') throw new PermissionDenied(tool.name, decision.needs)
       const valid = validInput(tool, validate, input)
-      if (tool.operation === 'mutate') await announce()
+      if (tool.operation === 'apply') await announce()
       return await run(tool, valid, contextOf(tool, caller.principal, signal), caller.batchSize ?? 1)
     } catch (error) {
       return failure(error, tool.name, caller)
@@ -206,7 +206,6 @@ function hostOf (app: FastifyInstance, entries: ReadonlyMap<string, Entry>): Hos
 }
 
 function definitionOf ({ name, title, description, input, listed, output, operation }: Tool): ToolDefinition {
-  const mutates = operation === 'mutate'
   return {
     name,
     title,
@@ -214,9 +213,9 @@ function definitionOf ({ name, title, description, input, listed, output, operat
     inputSchema: listed ? { ...input, properties: shown(input.properties, listed) } : input,
     outputSchema: output,
     annotations: {
-      readOnlyHint: !mutates,
-      destructiveHint: mutates,
-      idempotentHint: !mutates,
+      readOnlyHint: operation === 'observe',
+      destructiveHint: operation === 'apply',
+      idempotentHint: operation !== 'propose',
       openWorldHint: false,
     },
   }

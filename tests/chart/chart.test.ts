@@ -6,6 +6,7 @@ import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../../package.json' with { type: 'json' }
+import type { ChangesKey } from '../../plugins/config/changes.ts'
 import { type Config, readConfig } from '../../plugins/config/read.ts'
 import { ConfigSchema } from '../../plugins/config/schema.ts'
 import { reveal } from '../../plugins/config/secret.ts'
@@ -188,7 +189,7 @@ t.test('the values of the KafScale chart are accepted unchanged', needsHelm(), a
 })
 
 /** For each setting: values that change its default, what the service then reads, and the mode, if it has one only. */
-type Key = keyof typeof ConfigSchema
+type Key = Exclude<keyof typeof ConfigSchema, ChangesKey>
 const content = (name: string, key: string) => ({ content: EXISTING[name]?.[key] })
 const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mode?: 'token' | 'oidc' | 'jwks']> = {
   httpAddr: [{ httpAddr: ':8091' }, { host: '::', port: 8091 }],

@@ -51,7 +51,7 @@ t.test('a record has every field, and no other', async t => {
     },
     what: {
       tool: 'create_topics',
-      operation: 'mutate',
+      operation: 'apply',
       arguments: { topics: [{ name: 'orders', partitions: 3 }] },
       resources: { topics: ['orders'], groups: ['g'] },
     },

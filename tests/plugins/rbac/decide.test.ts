@@ -1,13 +1,14 @@
 import fc from 'fast-check'
 import t from 'tap'
 import type { Principal } from '../../../plugins/auth/principal.ts'
+import { CHANGE_TOOLS } from '../../../plugins/changes/change.ts'
 import { decide, type Question, rolesOf as rolesByScope, seesEverything } from '../../../plugins/rbac/decide.ts'
-import { NO_POLICY, parsePolicy, type Policy } from '../../../plugins/rbac/policy.ts'
+import { isChangeTool, NO_POLICY, parsePolicy, type Policy, type Rule } from '../../../plugins/rbac/policy.ts'
 import { holds } from '../../support/property.ts'
 
-const TOOLS = ['list_topics', 'list_groups', 'create_topic']
+const TOOLS = ['list_topics', 'list_groups']
 const observe = { name: 'list_topics', operation: 'observe' as const }
-const mutate = { name: 'create_topic', operation: 'mutate' as const }
+const propose = { name: 'create_topic', operation: 'propose' as const }
 const environment = 'prod'
 const rolesOf = (policy: Policy, principal: Principal) =>
   rolesByScope(policy, principal, { observe: 'kafscale:observe' })
@@ -122,7 +123,7 @@ t.test('an unidentified caller is always an observer', async t => {
   }
 })
 
-t.test('without a policy, tokens with the scope may observe, and nobody may mutate', async t => {
+t.test('without a policy, tokens with the scope may observe, and nobody may propose a change', async t => {
   t.strictSame(rolesOf(NO_POLICY, principal()), ['observer'])
   t.strictSame(rolesOf(NO_POLICY, principal({}, { scopes: new Set() })), [])
   t.strictSame(
@@ -131,13 +132,13 @@ t.test('without a policy, tokens with the scope may observe, and nobody may muta
     'a token without a scope claim needs a binding'
   )
   t.equal(decide(NO_POLICY, ['observer'], { tool: observe, environment }).kind, 'allowed')
-  t.equal(decide(NO_POLICY, ['observer'], { tool: mutate, environment }).kind, 'denied')
+  t.equal(decide(NO_POLICY, ['observer'], { tool: propose, environment }).kind, 'denied')
 })
 
 t.test('a role sees what an allow rule matches and no deny rule does', async t => {
   const roles = ['orders-reader']
   t.equal(kind(roles, { tool: observe }), 'allowed')
-  t.equal(kind(roles, { tool: mutate }), 'denied')
+  t.equal(kind(roles, { tool: propose }), 'denied')
   t.equal(kind(roles, { tool: observe, topic: 'orders.eu' }), 'allowed')
   t.equal(kind(roles, { tool: observe, topic: 'payments' }), 'denied')
   t.equal(kind(roles, { tool: observe, topic: 'orders-secret' }), 'denied', 'deny wins')
@@ -145,8 +146,8 @@ t.test('a role sees what an allow rule matches and no deny rule does', async t =
   t.equal(kind(roles, { tool: observe, group: 'billing' }), 'denied')
   t.equal(kind(roles, { tool: observe, topic: 'orders', group: 'billing' }), 'denied', 'both are needed')
   t.equal(kind(['lister'], { tool: { name: 'list_groups', operation: 'observe' } }), 'denied')
-  t.equal(kind(['admin'], { tool: mutate }), 'denied', 'mutations in prod are denied')
-  t.equal(kind(['admin'], { tool: mutate }, 'staging'), 'allowed')
+  t.equal(kind(['admin'], { tool: propose }), 'denied', 'proposals in prod are denied')
+  t.equal(kind(['admin'], { tool: propose }, 'staging'), 'allowed')
   t.equal(kind(['auditor'], { tool: observe }), 'denied')
 })
 
@@ -159,38 +160,56 @@ t.test('a decision names its rule, and a denial what the call requires', async t
   t.match(decide(policy, ['orders-reader'], { tool: observe, topic: 'orders-secret', environment }), {
     rule: 'orders-reader.deny[0]',
   })
-  t.match(decide(policy, ['orders-reader'], { tool: mutate, environment }), { rule: 'no-rule', needs: /create_topic/ })
+  t.match(decide(policy, ['orders-reader'], { tool: propose, environment }), { rule: 'no-rule', needs: /create_topic/ })
   t.match(decide(policy, ['orders-reader'], { tool: observe, environment }), {
     kind: 'allowed',
     rule: 'orders-reader.allow[0]',
   })
 })
 
-const globs = fc.option(fc.array(fc.constantFrom('*', 'a*', 'b', '?'), { minLength: 1, maxLength: 2 }), {
-  nil: undefined,
-})
+/** Every step on every change. */
+const STEPS = (['propose', 'apply', 'approve', 'break-glass'] as const).flatMap(operation =>
+  CHANGE_TOOLS.map(name => ({ name, operation })))
+
+const someGlobs = fc.array(fc.constantFrom('*', 'a*', 'b', '?'), { minLength: 1, maxLength: 2 })
+const globs = fc.option(someGlobs, { nil: undefined })
+const operation = fc.constantFrom('observe' as const, 'propose' as const, 'apply' as const, 'approve' as const,
+  'break-glass' as const)
+const NAMED_TOOLS = [...TOOLS, 'create_topic', 'delete_group', 'drain_broker', 'apply_change', 'cancel_change']
 const rule = fc.record({
-  operations: fc.option(fc.uniqueArray(fc.constantFrom('observe' as const, 'mutate' as const)), { nil: undefined }),
-  tools: fc.option(fc.uniqueArray(fc.constantFrom(...TOOLS)), { nil: undefined }),
+  operations: fc.option(fc.uniqueArray(operation), { nil: undefined }),
+  tools: fc.option(fc.subarray(NAMED_TOOLS), { nil: undefined }),
   topics: globs,
   groups: globs,
+  brokers: globs,
   environments: globs,
-}).map(rule => Object.fromEntries(Object.entries(rule).filter(([, value]) => value !== undefined)))
+}).map(rule => Object.fromEntries(Object.entries(rule).filter(([, value]) => value !== undefined)) as Rule)
+const role = fc.record({ allow: fc.array(rule, { maxLength: 3 }), deny: fc.array(rule, { maxLength: 3 }) })
+const entry = fc.record({
+  environments: someGlobs,
+  tools: fc.subarray([...CHANGE_TOOLS]),
+  mode: fc.constantFrom('direct' as const, 'approval' as const, 'closed' as const),
+  approvals: fc.integer({ min: 1, max: 3 }),
+}, { requiredKeys: ['mode'] })
 const anyPolicy: fc.Arbitrary<Policy> = fc.record({
-  allow: fc.array(rule, { maxLength: 3 }),
-  deny: fc.array(rule, { maxLength: 3 }),
-})
-  .map(role => ({ roles: new Map([['r', role]]), bindings: [] }))
+  role,
+  changes: fc.oneof({ weight: 9, arbitrary: fc.array(entry, { maxLength: 3 }) }, {
+    weight: 1, arbitrary: fc.constant('closed' as const),
+  }),
+  protected: fc.record({ topics: fc.oneof(fc.constant([]), someGlobs), groups: fc.oneof(fc.constant([]), someGlobs) }),
+}).map(({ role, ...rest }) => ({ roles: new Map([['r', role]]), bindings: [], ...rest }))
 const name = fc.constantFrom('a', 'ab', 'b', 'c')
 const question: fc.Arbitrary<Question> = fc.record({
-  tool: fc.constantFrom(observe, mutate),
+  tool: fc.constantFrom<Question['tool'][]>(observe, ...STEPS),
   topic: fc.option(name, { nil: undefined }),
   group: fc.option(name, { nil: undefined }),
-  environment: name,
-}).map(({ topic, group, ...rest }) => ({
+  broker: fc.option(name, { nil: undefined }),
+  environment: fc.oneof(name, fc.constant('default')),
+}).map(({ topic, group, broker, ...rest }) => ({
   ...rest,
   ...(topic !== undefined && { topic }),
   ...(group !== undefined && { group }),
+  ...(broker !== undefined && { broker }),
 }))
 
 t.test('removing an allow rule or adding a deny rule never grants access', async t => {
@@ -204,11 +223,13 @@ t.test('removing an allow rule or adding a deny rule never grants access', async
 })
 
 t.test('a principal that sees everything is denied nothing', async t => {
+  // A broker is part of no answer that is filtered.
   holds(
     t,
     'for every policy',
     fc.tuple(anyPolicy, question),
-    ([policy, question]) =>
+    ([policy, { broker, ...question }]) =>
+      isChangeTool(question.tool.name) ||
       !seesEverything(policy, ['r'], question) ||
       decide(policy, ['r'], question).kind === 'allowed',
     3000

@@ -38,7 +38,7 @@ const OPERATOR: Caller = {
 function policy (t: Test): Environment {
   const dir = t.testdir({
     policy: JSON.stringify({
-      roles: { operator: { allow: [{ operations: ['observe', 'mutate'] }] } },
+      roles: { operator: { allow: [{ operations: ['observe', 'propose', 'apply'] }] } },
       bindings: [{ role: 'operator', claim: 'sub', value: 'operator' }],
     }),
   })
@@ -471,7 +471,8 @@ t.test('a tool is published with its schemas and with annotations for its operat
   const app = await buildTestApp(t, policy(t))
   const observes = tool({ name: 'observes', properties: { limit } })
   app.tools.declare(observes)
-  app.tools.declare(tool({ name: 'mutates', operation: 'mutate' }))
+  app.tools.declare(tool({ name: 'proposes', operation: 'propose' }))
+  app.tools.declare(tool({ name: 'applies', operation: 'apply' }))
   const definition = (name: string) => app.tools.list(OPERATOR.principal).find(tool => tool.name === name)
   t.strictSame(definition('observes'), {
     name: 'observes',
@@ -481,12 +482,9 @@ t.test('a tool is published with its schemas and with annotations for its operat
     outputSchema: observes.output,
     annotations: { readOnlyHint: true, destructiveHint: false, idempotentHint: true, openWorldHint: false },
   })
-  t.strictSame(definition('mutates')?.annotations, {
-    readOnlyHint: false,
-    destructiveHint: true,
-    idempotentHint: false,
-    openWorldHint: false,
-  })
+  const annotations = { readOnlyHint: false, openWorldHint: false }
+  t.strictSame(definition('proposes')?.annotations, { ...annotations, destructiveHint: false, idempotentHint: false })
+  t.strictSame(definition('applies')?.annotations, { ...annotations, destructiveHint: true, idempotentHint: true })
 })
 
 t.test('a tool can list an input in another form than it accepts, or not at all', async t => {
@@ -525,7 +523,7 @@ t.test('only declared tools exist', async t => {
 t.test('a denied tool is neither listed nor run, and its input is not examined', async t => {
   const app = await buildTestApp(t, policy(t))
   let ran = 0
-  app.tools.declare(tool({ properties: { limit }, operation: 'mutate', answer: () => ({ ran: ++ran }) }))
+  app.tools.declare(tool({ properties: { limit }, operation: 'apply', answer: () => ({ ran: ++ran }) }))
   const isListed = ({ principal }: Caller) => app.tools.list(principal).some(({ name }) => name === 'test')
 
   t.equal(isListed(CALLER), false)
@@ -533,7 +531,7 @@ t.test('a denied tool is neither listed nor run, and its input is not examined',
     await call(app, {}),
     failure(
       'PERMISSION_DENIED',
-      'You are not allowed to call test. It requires a role that allows test. ' +
+      'You are not allowed to call test. It requires authentication with oidc or jwks, which identifies the caller. ' +
       'Call explain_access to see what you may call.'
     )
   )
@@ -589,7 +587,7 @@ t.test('each call is recorded before it is answered, whatever its outcome', asyn
   const app = await buildTestApp(t)
   const { kept } = keepRecords(app)
   app.tools.declare(tool({ properties: { names: Type.Array(Type.String()), group_id: Type.String() } }))
-  app.tools.declare(tool({ name: 'mutates', operation: 'mutate' }))
+  app.tools.declare(tool({ name: 'mutates', operation: 'apply' }))
   const input = { names: ['orders', 'billing'], group_id: 'analytics' }
   const startedAt = new Date()
   const { content: [{ text } = { text: '' }] } = await app.tools.call('test', input, {
@@ -663,9 +661,9 @@ t.test('each call is recorded before it is answered, whatever its outcome', asyn
   await call(app, {}, 'mutates')
   t.match(kept[3], {
     event: 'tool_call',
-    what: { tool: 'mutates', operation: 'mutate' },
+    what: { tool: 'mutates', operation: 'apply' },
     decision: 'denied',
-    rule: 'no-rule',
+    rule: 'no-identity',
     outcome: 'denied',
     error_code: 'PERMISSION_DENIED',
   })
@@ -698,7 +696,7 @@ t.test('a mutation runs only after its intent is recorded durably', async t => {
   const { kept, fails } = keepRecords(app)
   const before: string[][] = []
   app.tools.declare(tool({
-    operation: 'mutate',
+    operation: 'apply',
     answer: () => {
       before.push(kept.map(({ event }) => event))
       return {}
@@ -710,7 +708,7 @@ t.test('a mutation runs only after its intent is recorded durably', async t => {
     {
       event: 'intent',
       who: { subject: 'operator' },
-      what: { tool: 'test', operation: 'mutate' },
+      what: { tool: 'test', operation: 'apply' },
       decision: 'allowed',
       rule: 'operator.allow[0]',
       result: null,
