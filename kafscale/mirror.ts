@@ -75,6 +75,8 @@ export class Topic {
   info: SnapshotTopic | undefined
   /** The stored config: `undefined` when there is none, `null` when it is undecodable. */
   config: TopicConfig | null | undefined
+  /** The mod revision of the stored config; `null` when there is none. */
+  configModRevision: number | null = null
   readonly partitions = new Map<number, Partition>()
   /** How many of its partitions are unlisted. */
   unlistedPartitions = 0
@@ -252,7 +254,7 @@ export class Mirror implements MirrorView {
 
   #decode (name: string, key: Key, value: Buffer | undefined): void {
     const defects: Defects = []
-    this.#store(key, value, defects)
+    this.#store(key, value, this.modRevisions.get(name) ?? null, defects)
     if (defects.length > 0) this.undecodable.set(name, defects)
     else this.undecodable.delete(name)
   }
@@ -349,7 +351,7 @@ export class Mirror implements MirrorView {
     }
   }
 
-  #store (key: Key, value: Buffer | undefined, defects: Defects): void {
+  #store (key: Key, value: Buffer | undefined, modRevision: number | null, defects: Defects): void {
     switch (key.kind) {
       case 'snapshot':
         this.#storeSnapshot(value ? decode(value, decodeSnapshot, defects) : EMPTY_SNAPSHOT)
@@ -357,6 +359,7 @@ export class Mirror implements MirrorView {
       case 'topic-config': {
         const topic = this.#ensureTopic(key.topic)
         topic.config = value && decode(value, decodeTopicConfig, defects)
+        topic.configModRevision = modRevision
         this.#noteUnlisted(topic)
         this.#dropUnused(topic)
         break

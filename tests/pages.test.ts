@@ -37,7 +37,16 @@ const variables = Object.values<{ name: string, secret?: true }>(ConfigSchema).f
 t.test('every code block is of a kind that a test covers', async t => {
   const proxies = ['nginx prefix', 'yaml gateway'] // tests/nginx.test.ts, tests/chart/chart.test.ts
   const installing = install.kinds.filter(kind => !proxies.includes(kind))
-  t.strictSame(installing, ['sh compose', 'sh env none', 'sh etcd', 'sh image', 'sh look', 'sh package', 'sh start'])
+  t.strictSame(installing, [
+    'sh compose',
+    'sh env none',
+    'sh etcd',
+    'sh etcd ledger',
+    'sh image',
+    'sh look',
+    'sh package',
+    'sh start',
+  ])
   t.strictSame(configure.kinds, ['sh env none', 'sh env oidc', 'sh env token'])
   t.strictSame(connect.kinds, [
     'go sdk',
@@ -93,6 +102,7 @@ async function folder (t: Test): Promise<string> {
   const dir = t.testdir({
     token: `${TOKEN}\n`,
     'etcd-password': 'read-only\n',
+    'changes-etcd-password': 'read-write\n',
     'policy.yaml': 'bindings: [{ role: observer, claim: groups, value: kafka }]\n',
   })
   t.same(parsePolicy(readFileSync(join(dir, 'policy.yaml'), 'utf8'), []).bindings?.length, 1)
@@ -138,25 +148,41 @@ t.test('each configuration selects the mode in its info string, without warnings
   t.match(warnings, [/SESSION_TIMEOUT has no effect/, /shared secret/])
 })
 
-t.test('the etcd user can read /kafscale/ and nothing else', needsEtcd(), async t => {
+t.test('the etcd users can read /kafscale/, and read and write the ledger, and nothing else', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const ETCDCTL = { ETCDCTL_API: '3', ETCDCTL_ENDPOINTS: etcd.endpoints[0] as string }
   // No other test needs etcdctl, so it may be missing.
   const has = await run('sh', ['-c', 'command -v etcdctl || true'], { cwd: ROOT })
-  const commands = install.block('sh etcd').trim().split('\n')
-  t.equal(commands.length, 4)
+  for (const kind of ['sh etcd', 'sh etcd ledger']) t.equal(install.block(kind).trim().split('\n').length, 4)
   if (has.trim() === '') return
   await fill(etcd, [{ key: '/kafscale/metadata/snapshot', value: '{"Topics":[{"Topic":"orders"}]}' }])
-  await install.runEach('sh etcd', { cwd: t.testdir({}), env: ETCDCTL })
+  for (const kind of ['sh etcd', 'sh etcd ledger']) await install.runEach(kind, { cwd: t.testdir({}), env: ETCDCTL })
   await install.run('etcdctl user add root:root\netcdctl user grant-role root root\netcdctl auth enable', {
     cwd: t.testdirName,
     env: ETCDCTL,
   })
-  const asReader = async (command: string) =>
-    await install.run(`etcdctl --user kafscale-mcp:read-only ${command}`, { cwd: t.testdirName, env: ETCDCTL })
+  const as = (user: string) => async (command: string) =>
+    await install.run(`etcdctl --user ${user} ${command}`, { cwd: t.testdirName, env: ETCDCTL })
+  const asReader = as('kafscale-mcp:read-only')
   t.match(await asReader('get --prefix /kafscale/'), [/orders/])
   await t.rejects(asReader('get --prefix /'), /permission denied/)
   await t.rejects(asReader('put /kafscale/x y'), /permission denied/)
+  await t.rejects(asReader('get --prefix /kafscale-mcp/changes/'), /permission denied/)
+  await t.rejects(asReader('put /kafscale-mcp/changes/x y'), /permission denied/)
+
+  const asLedger = as('kafscale-mcp-changes:read-write')
+  await asLedger('put /kafscale-mcp/changes/by-id/x y')
+  const [granted = ''] = await asLedger('lease grant 60')
+  const [, lease = ''] = /lease (\w+) granted/.exec(granted) ?? []
+  await asLedger(`put --lease=${lease} /kafscale-mcp/changes/lock z`)
+  t.match(await asLedger('get --prefix --keys-only /kafscale-mcp/changes/'), [/by-id\/x\s+.*lock/])
+  await asLedger(`lease revoke ${lease}`)
+  t.match(await asLedger('del --prefix /kafscale-mcp/changes/'), [/^1$/m])
+  for (const key of ['/kafscale/metadata/snapshot', '/kafscale-mcp/x', '/kafscale-mcp/changes', '/x']) {
+    await t.rejects(asLedger(`put ${key} y`), /permission denied/, key)
+    await t.rejects(asLedger(`del ${key}`), /permission denied/, key)
+    await t.rejects(asLedger(`get ${key}`), /permission denied/, key)
+  }
 })
 
 t.test('the container commands set only variables that the service knows', async t => {

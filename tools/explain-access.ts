@@ -25,8 +25,8 @@ export default defineTool({
       allowed: flag,
       rule: means(
         text,
-        'The deciding rule, such as `observer.allow[0]`; `no-scope`, `no-identity`, `no-role` or `no-rule` if nothing ' +
-          'allows the call; `signed-in` if this is enough'
+        'The deciding rule, such as `observer.allow[0]`; `no-scope`, `no-identity`, `no-role` or `no-rule` if ' +
+          'nothing allows the call; `signed-in` if this is enough'
       ),
       needs: means(textOrNull, 'What the call requires; `null` if it is allowed'),
     })),

@@ -14,7 +14,7 @@ import {
   type ProduceWindow,
 } from '../../kafscale/broker-metrics.ts'
 import type { Broker } from '../../kafscale/records.ts'
-import { type BrokerHosts, brokerHosts, isHost } from './hosts.ts'
+import { type BrokerHosts, brokerHosts, isHost } from '../broker-hosts.ts'
 import { Windows } from './windows.ts'
 
 declare module 'fastify' {

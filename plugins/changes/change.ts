@@ -49,8 +49,10 @@ export interface Plan {
   arguments: Record<string, unknown>
   preconditions: readonly Fact[]
   diff: readonly FieldDiff[]
-  /** The blast radius, as numbers with their unit in the name. `null` means unknown. */
-  effects: Readonly<Record<string, number | null>>
+  /**
+   * The blast radius, as numbers with their unit in the name: decimal text beyond 2^53−1. `null` means unknown.
+   */
+  effects: Readonly<Record<string, number | string | null>>
   warnings: readonly string[]
   undo: Undo | null
   /** Why there is no undo, or what it does not bring back; empty if it brings back everything. */
@@ -125,3 +127,15 @@ export interface Change extends Plan {
   /** SHA-256 (hex) of the canonical JSON of tool, arguments, preconditions and diff. */
   digest: string
 }
+
+/** A change as its reader sees it. */
+export interface ChangeView {
+  change: Change
+  /** What to do next, in one sentence that names a tool or a setting. */
+  next: string
+  /** The page of the change; `undefined` unless it needs an approval and `PUBLIC_URL` is set. */
+  approvalUrl: string | undefined
+}
+
+/** A stored change of a version that this release does not know: shown, and left alone. */
+export interface UnknownChange { change_id: string, version: number }

@@ -1,18 +1,8 @@
 import type { Caller } from '../../tools/tool.ts'
-import type { Change, ChangeTool, Plan } from './change.ts'
+import type { ChangeTool, ChangeView, Plan, UnknownChange } from './change.ts'
 import type { ChangeState } from './states.ts'
 
-/** A change as its reader sees it. */
-export interface ChangeView {
-  change: Change
-  /** What to do next, in one sentence that names a tool or a setting. */
-  next: string
-  /** The page of the change; `undefined` unless it needs an approval and `PUBLIC_URL` is set. */
-  approvalUrl: string | undefined
-}
-
-/** A stored change of a version that this release does not know: shown, and left alone. */
-export interface UnknownChange { change_id: string, version: number }
+export type { ChangeView, UnknownChange } from './change.ts'
 
 /** Where a step is reported to a client that asked for progress. */
 export type Progress = (step: string) => void

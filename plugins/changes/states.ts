@@ -22,7 +22,11 @@ export const CHANGE_STATES = Object.keys(TRANSITIONS) as readonly ChangeState[]
 /** The states that wait for somebody: a plan, a request, an approval. Each has a lifetime. */
 export const OPEN_STATES = ['planned', 'pending', 'approved'] as const satisfies readonly ChangeState[]
 
-/** Whether a change may go from one state to the other. From `pending` to `applying`, only break-glass leads. */
+export function isOpen (state: ChangeState): state is typeof OPEN_STATES[number] {
+  return (OPEN_STATES as readonly ChangeState[]).includes(state)
+}
+
+/** Whether a change may go from one state to the other. Only break-glass leads from `pending` to `applying`. */
 export function isTransition (from: ChangeState, to: ChangeState): boolean {
   return (TRANSITIONS[from] as readonly ChangeState[]).includes(to)
 }

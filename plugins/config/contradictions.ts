@@ -19,7 +19,7 @@ export function contradictions (settings: Partial<Settings>, mode: AuthMode): Co
     ...unpaired(settings, 'etcdCertFile', 'etcdKeyFile'),
     ...mismatched(settings, 'etcdCertFile', 'etcdKeyFile'),
     ...mismatched(settings, 'tlsCertFile', 'tlsKeyFile'),
-    ...unusedEtcdTls(settings),
+    ...unusedEtcdTls(settings, 'etcdEndpoints', 'etcdCaFile', 'etcdCertFile'),
     ...unpaired(settings, 'auditCollectorCertFile', 'auditCollectorKeyFile'),
     ...mismatched(settings, 'auditCollectorCertFile', 'auditCollectorKeyFile'),
     ...unusedCollectorFiles(settings),
@@ -37,7 +37,7 @@ export function contradictions (settings: Partial<Settings>, mode: AuthMode): Co
 }
 
 /** Of two settings that need each other, one is missing. */
-function unpaired (settings: Partial<Settings>, first: SettingKey, second: SettingKey): Contradiction[] {
+export function unpaired (settings: Partial<Settings>, first: SettingKey, second: SettingKey): Contradiction[] {
   const missing = [first, second].filter(key => settings[key] === undefined)
   if (missing.length !== 1) return []
   const [set, unset] = missing[0] === first ? [second, first] : [first, second]
@@ -46,10 +46,10 @@ function unpaired (settings: Partial<Settings>, first: SettingKey, second: Setti
 }
 
 /** A private key does not belong to its certificate. */
-function mismatched (
+export function mismatched (
   settings: Partial<Settings>,
-  cert: 'etcdCertFile' | 'tlsCertFile' | 'auditCollectorCertFile',
-  key: 'etcdKeyFile' | 'tlsKeyFile' | 'auditCollectorKeyFile'
+  cert: SettingKey & `${string}CertFile`,
+  key: SettingKey & `${string}KeyFile`
 ): Contradiction[] {
   const certFile = settings[cert]
   const keyFile = settings[key]
@@ -60,12 +60,19 @@ function mismatched (
   return [{ about: [cert, key], message }]
 }
 
-function unusedEtcdTls ({ etcdEndpoints, etcdCaFile, etcdCertFile }: Partial<Settings>): Contradiction[] {
-  if ((etcdCaFile ?? etcdCertFile) === undefined) return []
-  if (!etcdEndpoints?.every(endpoint => endpoint.startsWith('http:'))) return []
-  const message = `${variableOf('etcdEndpoints')} is ${quoteValue(etcdEndpoints.join(','))}: ` +
+/** Files for TLS, and only endpoints without it. */
+export function unusedEtcdTls (
+  settings: Partial<Settings>,
+  endpointsKey: 'etcdEndpoints' | 'changesEtcdEndpoints',
+  caFile: 'etcdCaFile' | 'changesEtcdCaFile',
+  certFile: 'etcdCertFile' | 'changesEtcdCertFile'
+): Contradiction[] {
+  const endpoints = settings[endpointsKey]
+  if ((settings[caFile] ?? settings[certFile]) === undefined) return []
+  if (!endpoints?.every(endpoint => endpoint.startsWith('http:'))) return []
+  const message = `${variableOf(endpointsKey)} is ${quoteValue(endpoints.join(','))}: ` +
     'expected an https endpoint, since TLS files are set'
-  return [{ about: ['etcdEndpoints'], message }]
+  return [{ about: [endpointsKey], message }]
 }
 
 function unusedCollectorFiles (settings: Partial<Settings>): Contradiction[] {

@@ -4,10 +4,14 @@ import { readFileSync } from 'node:fs'
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import { isIP } from 'node:net'
 import { type Address, isConfidential, withoutDot } from '../../lib/address.ts'
+import { parseDuration } from '../../lib/duration.ts'
 import { originOf, originsOfApp } from '../../lib/origin.ts'
 import { Secret } from './secret.ts'
 
 const MIN_TOKEN_LENGTH = 32
+const SESSION_KEY_BYTES = 32
+/** Leases of etcd have whole seconds. */
+const MIN_LIFETIME_MS = 1_000
 /** Headers of a request that depend on its body or its connection. */
 const OWN_HEADERS: ReadonlySet<string> = new Set([
   'connection',
@@ -173,6 +177,62 @@ export function parseCidr (text: string): string {
     throw new Error('addresses or ranges such as 10.0.0.1 or 10.0.0.0/8')
   }
   return text
+}
+
+/** A broker as `host:port`, with an IPv6 address in brackets. */
+export function parseBroker (text: string): string {
+  const [, port] = /^(?:\[[0-9a-f:.]+\]|[\w.-]+):([0-9]{1,5})$/i.exec(text) ?? []
+  if (port === undefined || Number(port) < 1 || Number(port) > 65535) {
+    throw new Error('brokers such as kafscale-broker-0.kafscale.svc:9092, each with its port')
+  }
+  return text
+}
+
+/** A Kafka client ID, which KafScale's ACLs compare with their principals. */
+export function parseClientId (text: string): string {
+  if (!/^[\x21-\x7e]{1,255}$/.test(text)) throw new Error('1 to 255 visible ASCII characters')
+  return text
+}
+
+/** `host:port` that may contain the placeholders `{host}` and `{node_id}`. */
+export function parseControlAddress (text: string): string {
+  const example = text.replaceAll('{host}', 'host').replaceAll('{node_id}', '0')
+  if (/[{}]/.test(example)) throw new Error('no placeholders other than {host} and {node_id}')
+  try {
+    parseBroker(example)
+    return text
+  } catch {
+    throw new Error('an address such as {host}:19094, with its port')
+  }
+}
+
+/** How long something exists, in whole seconds. */
+export function parseLifetime (text: string): number {
+  const ms = parseDuration(text)
+  if (ms < MIN_LIFETIME_MS) throw new Error('a duration of at least 1s')
+  return Math.ceil(ms / 1_000) * 1_000
+}
+
+/** The URL of a webhook. Those of chat services contain a credential. */
+export function parseWebhookUrl (text: string): Secret {
+  const url = parseUrl(text, 'a URL such as https://hooks.example/kafscale')
+  if (url.hash !== '') throw new Error('a URL without a fragment')
+  return new Secret(url.href)
+}
+
+/** The key that encrypts sessions, and possibly the one before it. */
+export function parseSessionKeys (text: string): Secret[] {
+  const keys = parseList(text)
+  const areValid = keys.every(key =>
+    /^[A-Za-z0-9+/]+=*$/.test(key) && Buffer.from(key, 'base64').length === SESSION_KEY_BYTES
+  )
+  if (!areValid || keys.length > 2) {
+    throw new Error(
+      `${SESSION_KEY_BYTES} bytes in base64, as openssl rand -base64 ${SESSION_KEY_BYTES} prints them, and at most ` +
+      'one older key after a comma'
+    )
+  }
+  return keys.map(key => new Secret(key))
 }
 
 export function parseSink (text: string): AuditSink {

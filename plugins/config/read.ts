@@ -3,6 +3,10 @@ import { ConfigError } from '../../errors.ts'
 import { isConfidential } from '../../lib/address.ts'
 import { tracesAskedFor } from '../telemetry/otel.ts'
 import { type AuthConfig, authConfigOf, authModeOf, authWarnings, type Scopes, scopesOf } from './auth.ts'
+import {
+  CHANGES_SETTINGS, type ChangesConfig, changesConfigOf, changesContradictions, type ChangesKey, changesWarnings,
+  withoutChanges
+} from './changes.ts'
 import { type Contradiction, contradictions } from './contradictions.ts'
 import { type Proxies, proxiesOf } from './proxies.ts'
 import { ConfigSchema, PREFIX, type Setting, type SettingKey, type Settings, variableOf } from './schema.ts'
@@ -18,8 +22,9 @@ export interface TlsFiles {
   readonly clientCaFile: string | undefined
 }
 
-/** Settings that are part of `auth`, `scopes` or `tls`. */
+/** Settings that are part of `auth`, `scopes`, `tls` or `changes`. */
 type GroupedKey =
+  | ChangesKey
   | 'authMode' | 'authJwksFile' | 'authJwksIssuer' | 'authToken'
   | 'oidcIssuer' | 'oidcAudience' | 'oidcMaxTokenLifetimeMs' | 'oidcClientId' | 'oidcClientSecret'
   | 'oidcScope' | 'oidcAdvertisedScope' | 'oidcIdTokenIssuers'
@@ -32,6 +37,8 @@ export interface Config extends Omit<Settings, GroupedKey> {
   readonly scopes: Scopes
   /** Undefined: plain HTTP. */
   readonly tls: TlsFiles | undefined
+  /** Undefined unless changes are enabled. */
+  readonly changes: ChangesConfig | undefined
   /** Undefined without a proxy, and where nothing would use it. */
   readonly proxies: Proxies | undefined
   /** Whether the standard `OTEL_*` variables ask for traces. */
@@ -54,10 +61,12 @@ export function readConfig (
 ): Config {
   const { parsed, mistakes, unparsed } = parseSettings(env)
   const mode = authModeOf(parsed)
-  for (const { about, message } of [...contradictions(parsed, mode), ...more(parsed)]) {
+  const found = [...contradictions(parsed, mode), ...changesContradictions(parsed, mode), ...more(parsed)]
+  for (const { about, message } of found) {
     if (!about.some(key => unparsed.has(key))) mistakes.push(message)
   }
-  const sendsRequests = parsed.oidcIssuer !== undefined || parsed.auditSinks?.some(({ kind }) => kind === 'http')
+  const sendsRequests = parsed.oidcIssuer !== undefined || parsed.auditSinks?.some(({ kind }) => kind === 'http') ||
+    (parsed.changes === 'enabled' && parsed.webhookUrl !== undefined)
   const { proxies, mistakes: proxyMistakes } = sendsRequests ? proxiesOf(env) : NO_PROXIES
   mistakes.push(...proxyMistakes)
   // Complete if there is no mistake.
@@ -84,7 +93,7 @@ export function readConfig (
     tlsKeyFile: keyFile,
     tlsClientCaFile: clientCaFile,
     ...others
-  } = settings
+  } = withoutChanges(settings)
   // Without authentication, every caller is on this machine, so only a limit that is set applies.
   const rateLimit = mode === 'none' && valueOf(env, variableOf('rateLimit')) === undefined ? 0 : settings.rateLimit
   const tls = certFile !== undefined && keyFile !== undefined ? { certFile, keyFile, clientCaFile } : undefined
@@ -93,9 +102,12 @@ export function readConfig (
     ...variableWarnings(env),
     ...authWarnings(mode, settings),
     ...auditWarnings(settings),
+    ...changesWarnings(settings, setVariables(env, CHANGES_SETTINGS)),
     ...tracingWarnings,
   ]
-  return Object.freeze({ ...others, rateLimit, auth, scopes: scopesOf(settings), tls, proxies, tracing, warnings })
+  const scopes = scopesOf(settings)
+  const changes = changesConfigOf(settings)
+  return Object.freeze({ ...others, rateLimit, auth, scopes, tls, changes, proxies, tracing, warnings })
 }
 
 export function processEnvironment (): Environment {
@@ -133,6 +145,19 @@ function parseSetting (env: Environment, variable: string, setting: Setting): un
   }
 }
 
+/** The variables of settings: one for each, and for a secret another one that names a file. */
+export function variablesOf (keys: readonly SettingKey[]): string[] {
+  return keys.flatMap(key => {
+    const { secret }: Setting = ConfigSchema[key]
+    return secret ? [variableOf(key), `${variableOf(key)}_FILE`] : [variableOf(key)]
+  })
+}
+
+/** Those variables of settings that an environment sets. */
+export function setVariables (env: Environment, keys: readonly SettingKey[]): string[] {
+  return variablesOf(keys).filter(name => valueOf(env, name) !== undefined)
+}
+
 /** Without the whitespace around it; undefined if nothing is left. */
 export function valueOf (env: Environment, variable: string): string | undefined {
   return env[variable]?.trim() || undefined
@@ -161,9 +186,7 @@ function isServiceLink (name: string, value = ''): boolean {
 }
 
 function variableWarnings (env: Environment): string[] {
-  const known = new Set(Object.values<Setting>(ConfigSchema).flatMap(({ name, secret }) =>
-    secret ? [PREFIX + name, `${PREFIX}${name}_FILE`] : [PREFIX + name]
-  ))
+  const known = new Set(variablesOf(Object.keys(ConfigSchema) as SettingKey[]))
   const found = Object.keys(env)
     .filter(name => name.startsWith(PREFIX) && !known.has(name) && !isServiceLink(name, env[name])).sort()
     .map(name => `${name} is not a variable of this service: it has no effect`)

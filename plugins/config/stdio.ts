@@ -1,8 +1,9 @@
+import { CHANGES_SETTINGS } from './changes.ts'
 import type { Contradiction } from './contradictions.ts'
-import { type Config, type Environment, processEnvironment, readConfig, valueOf } from './read.ts'
-import { ConfigSchema, type Setting, type SettingKey, type Settings, variableOf } from './schema.ts'
+import { type Config, type Environment, processEnvironment, readConfig, setVariables, valueOf } from './read.ts'
+import { type SettingKey, type Settings, variableOf } from './schema.ts'
 
-/** Settings of HTTP: its listeners, who may call over it, and how much. */
+/** Settings of HTTP: its listeners, who may call over it, how much, and what they may change. */
 export const HTTP_SETTINGS: readonly SettingKey[] = [
   'httpAddr', 'publicUrl', 'allowedHosts', 'allowedOrigins', 'trustedProxies', 'maxStalenessMs',
   'authMode', 'authJwksFile', 'authJwksIssuer', 'authToken',
@@ -14,6 +15,8 @@ export const HTTP_SETTINGS: readonly SettingKey[] = [
   'maxEventLoopDelayMs', 'maxBodyBytes', 'requestTimeoutMs', 'keepAliveTimeoutMs', 'responseTimeoutMs',
   'maxUnreadBytes', 'totalMaxUnreadBytes',
   'telemetryAddr', 'sessionTimeoutMs',
+  // Changes belong to callers who sign in.
+  ...CHANGES_SETTINGS,
 ]
 
 /**
@@ -22,18 +25,25 @@ export const HTTP_SETTINGS: readonly SettingKey[] = [
  * @throws {ConfigError} with one line for each mistake
  */
 export function readStdioConfig (env: Environment = processEnvironment()): Config {
-  const variables = HTTP_SETTINGS.flatMap(key => {
-    const { secret }: Setting = ConfigSchema[key]
-    return secret ? [variableOf(key), `${variableOf(key)}_FILE`] : [variableOf(key)]
-  })
   const sinks = variableOf('auditSinks')
-  const ignored = variables.filter(name => valueOf(env, name) !== undefined)
-  const rest = { ...env, ...Object.fromEntries(variables.map(name => [name, undefined])) }
-  const config = readConfig({ ...rest, [sinks]: valueOf(env, sinks) ?? 'none' }, occupiedStdout)
+  const ignored = setVariables(env, HTTP_SETTINGS)
+  const rest = { ...env, ...Object.fromEntries(ignored.map(name => [name, undefined])) }
+  const changes = variableOf('changes')
+  const asksForChanges = valueOf(env, changes) === 'enabled'
+  const config = readConfig(
+    { ...rest, [sinks]: valueOf(env, sinks) ?? 'none', ...asksForChanges && { [changes]: undefined } },
+    settings => [...occupiedStdout(settings), ...asksForChanges ? [IMPOSSIBLE_CHANGES] : []]
+  )
   if (ignored.length === 0) return config
   const warning = `${ignored.join(', ')} ${ignored.length === 1 ? 'has' : 'have'} no effect over standard input and ` +
     'output: the client that started the process is the only caller'
   return Object.freeze({ ...config, warnings: [...config.warnings, warning] })
+}
+
+const IMPOSSIBLE_CHANGES: Contradiction = {
+  about: [],
+  message: `${variableOf('changes')} is enabled: expected disabled over standard input and output, since a change ` +
+    'belongs to a caller who has signed in, and here nobody signs in',
 }
 
 function occupiedStdout ({ auditSinks }: Partial<Settings>): Contradiction[] {

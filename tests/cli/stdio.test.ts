@@ -186,12 +186,13 @@ t.test('it opens no port, ignores the settings of HTTP and says so, and applies 
     KAFSCALE_MCP_TELEMETRY_ADDR: ':9090',
     KAFSCALE_MCP_AUTH_TOKEN_FILE: '/nowhere',
     KAFSCALE_MCP_OIDC_ISSUER: 'https://id.example',
+    KAFSCALE_MCP_KAFKA_BROKERS: 'broker:9092',
     KAFSCALE_MCP_TOOLS: 'list_groups,explain_access',
   })
   t.match(
     output.stderr,
-    'KAFSCALE_MCP_HTTP_ADDR, KAFSCALE_MCP_AUTH_TOKEN_FILE, KAFSCALE_MCP_OIDC_ISSUER, KAFSCALE_MCP_TELEMETRY_ADDR ' +
-      'have no effect over standard input and output'
+    'KAFSCALE_MCP_HTTP_ADDR, KAFSCALE_MCP_AUTH_TOKEN_FILE, KAFSCALE_MCP_OIDC_ISSUER, KAFSCALE_MCP_TELEMETRY_ADDR, ' +
+      'KAFSCALE_MCP_KAFKA_BROKERS have no effect over standard input and output'
   )
   t.strictSame(listeningSockets(pid as number), [])
   stdin?.end(`${message(1, 'tools/list')}\n`)
@@ -200,6 +201,21 @@ t.test('it opens no port, ignores the settings of HTTP and says so, and applies 
     JSON.parse(output.stdout).result.tools.map(({ name }: { name: string }) => name),
     ['explain_access', 'list_groups']
   )
+})
+
+t.test('it cannot change the cluster, and says so in one sentence', async t => {
+  const { output, exit } = await start(t, {
+    ...NO_ETCD,
+    KAFSCALE_MCP_CHANGES: 'enabled',
+    KAFSCALE_MCP_KAFKA_BROKERS: 'broker:9092',
+  })
+  t.equal(await exit, 1)
+  t.match(output, {
+    stdout: '',
+    stderr: 'kafscale-mcp does not start:\n' +
+      'KAFSCALE_MCP_CHANGES is enabled: expected disabled over standard input and output, since a change belongs to ' +
+      'a caller who has signed in, and here nobody signs in\n',
+  })
 })
 
 /** The sockets on which a process listens. */
@@ -258,7 +274,7 @@ t.test('every setting either has an effect or is one of HTTP', async t => {
     'brokerMetricsUrl', 'metricsAllowedHosts', 'metricsMaxAgeMs', 'verifyIntervalMs', 'policyFile', 'environment',
     'tools', 'disabledTools', 'auditSinks', 'auditSigningKeyFile', 'auditHeadFile', 'auditFailMode', 'auditRedact',
     'auditCollectorBatchBytes', 'auditCollectorHeadersFile', 'auditCollectorCaFile', 'auditCollectorCertFile',
-    'auditCollectorKeyFile', 'logLevel',
+    'auditCollectorKeyFile', 'changes', 'logLevel',
   ]
   t.strictSame([...effective, ...HTTP_SETTINGS].sort(), Object.keys(ConfigSchema).sort())
 })

@@ -60,6 +60,18 @@ t.test('replaying the recording gives exactly the keyspace that was read at its 
   t.equal(mirror.undecodable.size, 0)
 })
 
+t.test('a topic has the mod revision of its stored config, as long as one is stored', async t => {
+  const mirror = mirrorOf(snapshot(['orders', 1]), put('/kafscale/topics/orders/config', '', 4))
+  const revision = () => mirror.topic('orders')?.configModRevision
+  t.equal(revision(), 4)
+  mirror.apply(put('/kafscale/topics/orders/config', 'undecodable', 6))
+  t.equal(revision(), 6)
+  mirror.apply(snapshot(['orders', 2]))
+  t.equal(revision(), 6)
+  mirror.apply(remove('/kafscale/topics/orders/config', 7))
+  t.equal(revision(), null)
+})
+
 t.test('lag is the log end offset minus the committed offset', async t => {
   const mirror = mirrorOf(
     snapshot(['orders', 3]),

@@ -22,13 +22,19 @@ export interface Kind<Arguments = Record<string, unknown>> {
   /**
    * Plans the change. The result is the same as long as the preconditions hold.
    * @throws {ChangeImpossible} if the cluster does not allow it
+   * @throws {MetadataUnavailable} if the stored snapshot cannot be decoded
    */
   plan: (args: Arguments, context: PlanContext) => Plan
-  /** What is sent to a broker. */
-  call: (args: Arguments) => AdminCall | ControlCall
+  /** What is sent to a broker, when the cluster is like this. */
+  call: (args: Arguments, cluster: MirrorView) => AdminCall | ControlCall
   /**
    * What the cluster shows of a change that was sent: the observed difference to `preconditions`, and whether all of
    * the planned effect is there. `visible: 'never'` for a change that leaves no trace in etcd.
    */
   observe: (change: Change, cluster: MirrorView) => { visible: 'yes' | 'no' | 'never', diff: FieldDiff[] }
+}
+
+/** Forgets the type of the arguments. Only arguments that the schema of the tool has accepted reach a kind. */
+export function defineKind<Arguments> (kind: Kind<Arguments>): Kind {
+  return kind as unknown as Kind
 }

@@ -5,7 +5,7 @@ import { inspect } from 'node:util'
 import t from 'tap'
 import { ConfigError } from '../../../errors.ts'
 import { type Config, type Environment, readConfig } from '../../../plugins/config/read.ts'
-import { ConfigSchema, type SettingKey } from '../../../plugins/config/schema.ts'
+import { ConfigSchema, type Setting, type SettingKey } from '../../../plugins/config/schema.ts'
 import { settingsOf } from '../../support/settings.ts'
 
 const PREFIX = 'KAFSCALE_MCP_'
@@ -13,6 +13,11 @@ const REQUIRED = { ETCD_ENDPOINTS: 'http://etcd:2379' }
 
 /** Long enough to be a token. */
 const TOKEN = 'hunter2'.repeat(5)
+
+/** 32 bytes in base64. */
+const SESSION_KEY = Buffer.alloc(32, 'k').toString('base64')
+
+const OLDER_KEY = Buffer.alloc(32, 0xff).toString('base64')
 
 const OIDC_CLIENT = { OIDC_ISSUER: 'https://id.example', PUBLIC_URL: 'https://mcp.example', OIDC_CLIENT_ID: 'mcp' }
 
@@ -27,6 +32,19 @@ function read (variables: Environment = {}): Config {
 
 function prefixed (variables: Environment): Environment {
   return Object.fromEntries(Object.entries(variables).map(([name, value]) => [PREFIX + name, value]))
+}
+
+/** Everything that changes require, as variables. */
+function enabledChanges (dir: string): Environment {
+  return {
+    ...OIDC_CLIENT,
+    OIDC_CLIENT_SECRET: 'x',
+    CHANGES: 'enabled',
+    EXPECTED_CLUSTER_ID: '0d5b0f2e',
+    KAFKA_BROKERS: 'broker:9092',
+    POLICY_FILE: `${dir}/policy`,
+    AUDIT_SINKS: 'stdout,file:audit.log',
+  }
 }
 
 /** The lines that stop the start. */
@@ -111,6 +129,7 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
     telemetryAddr: { host: '127.0.0.1', port: 9090 },
     logLevel: 'info',
     sessionTimeoutMs: undefined,
+    changes: undefined,
     proxies: undefined,
     tracing: false,
     warnings: [],
@@ -119,13 +138,13 @@ t.test('only the etcd endpoints are required; every other setting has its defaul
 })
 
 t.test('an empty variable counts as unset', async t => {
-  const empty = Object.fromEntries(Object.values(ConfigSchema).map(({ name }) => [name, '']))
-  t.strictSame(
-    read({ ...empty, ...REQUIRED, ETCD_PASSWORD_FILE: '', AUTH_TOKEN_FILE: '', OIDC_CLIENT_SECRET_FILE: '' }),
-    read()
+  const names = Object.values<Setting>(ConfigSchema).flatMap(({ name, secret }) =>
+    secret ? [name, `${name}_FILE`] : name
   )
-  const blank = Object.fromEntries(Object.values(ConfigSchema).map(({ name }) => [name, ' \n']))
-  t.strictSame(read({ ...blank, ...REQUIRED, ETCD_PASSWORD_FILE: ' ' }), read(), 'so does one of whitespace')
+  const empty = Object.fromEntries(names.map(name => [name, '']))
+  t.strictSame(read({ ...empty, ...REQUIRED }), read())
+  const blank = Object.fromEntries(names.map(name => [name, ' \n']))
+  t.strictSame(read({ ...blank, ...REQUIRED }), read(), 'so does one of whitespace')
   t.strictSame(refusal({ ETCD_ENDPOINTS: '' }), [
     'KAFSCALE_MCP_ETCD_ENDPOINTS is not set: expected etcd endpoints, comma-separated: ' +
     'http://host:port or https://host:port; http if no scheme is given',
@@ -145,6 +164,10 @@ t.test('what each variable accepts', async t => {
   const collector = { AUDIT_SINKS: 'https://collector.example/audit' }
   const oidc = { OIDC_ISSUER: 'https://id.example', PUBLIC_URL: 'https://mcp.example' }
   const https = { ETCD_ENDPOINTS: 'https://etcd:2379' }
+  const sasl = { KAFKA_SASL_MECHANISM: 'SCRAM-SHA-512', KAFKA_SASL_USERNAME: 'mcp', KAFKA_SASL_PASSWORD: 'a,b' }
+  const control = { BROKER_CONTROL_ADDR: '{host}:19094', BROKER_CONTROL_TLS: 'on' }
+  const ledger = { CHANGES_ETCD_ENDPOINTS: 'https://ledger:2379' }
+  const webhook = { WEBHOOK_URL: 'https://hooks.example/T0/x?y=z', WEBHOOK_SECRET: 's3cret' }
   const taken: [variables: Environment, setting: SettingKey, value: unknown][] = [
     [{ HTTP_ADDR: '127.0.0.1:0' }, 'httpAddr', { host: '127.0.0.1', port: 0 }],
     [{ HTTP_ADDR: '127.8.9.10:65535' }, 'httpAddr', { host: '127.8.9.10', port: 65535 }],
@@ -306,6 +329,67 @@ t.test('what each variable accepts', async t => {
       level
     ): [Environment, SettingKey, unknown] => [{ LOG_LEVEL: level }, 'logLevel', level]),
     [{ SESSION_TIMEOUT: '10m' }, 'sessionTimeoutMs', 600_000],
+    [{ CHANGES: 'disabled' }, 'changes', 'disabled'],
+    ...([
+      [{}, 'changes', 'enabled'],
+      [{ EXPECTED_CLUSTER_ID: 'a b' }, 'expectedClusterId', 'a b'],
+      [{ KAFKA_BROKERS: 'a:1, [::1]:9092,127.0.0.1:65535 ,' }, 'kafkaBrokers', [
+        'a:1',
+        '[::1]:9092',
+        '127.0.0.1:65535',
+      ]],
+      [{}, 'kafkaClientId', 'kafscale-mcp'],
+      [{ KAFKA_CLIENT_ID: 'ops:agent' }, 'kafkaClientId', 'ops:agent'],
+      [{}, 'kafkaTls', 'off'],
+      [{ KAFKA_TLS: 'on' }, 'kafkaTls', 'on'],
+      [{ KAFKA_TLS: 'on', KAFKA_CA_FILE: ca }, 'kafkaCaFile', ca],
+      [{ KAFKA_TLS: 'on', KAFKA_CERT_FILE: cert, KAFKA_KEY_FILE: key }, 'kafkaCertFile', cert],
+      [{ KAFKA_TLS: 'on', KAFKA_CERT_FILE: cert, KAFKA_KEY_FILE: key }, 'kafkaKeyFile', key],
+      [{ ...sasl, KAFKA_SASL_MECHANISM: 'SCRAM-SHA-256' }, 'kafkaSaslMechanism', 'SCRAM-SHA-256'],
+      [sasl, 'kafkaSaslMechanism', 'SCRAM-SHA-512'],
+      [{ ...sasl, KAFKA_SASL_MECHANISM: 'PLAIN' }, 'kafkaSaslMechanism', 'PLAIN'],
+      [sasl, 'kafkaSaslUsername', 'mcp'],
+      [sasl, 'kafkaSaslPassword', 'a,b'],
+      [{ BROKER_CONTROL_ADDR: '{host}:19094' }, 'brokerControlAddr', '{host}:19094'],
+      [
+        { BROKER_CONTROL_ADDR: 'broker-{node_id}.kafscale.svc:19094' },
+        'brokerControlAddr',
+        'broker-{node_id}.kafscale.svc:19094',
+      ],
+      [{ BROKER_CONTROL_ADDR: '127.0.0.1:1909{node_id}' }, 'brokerControlAddr', '127.0.0.1:1909{node_id}'],
+      [control, 'brokerControlTls', 'on'],
+      [{ ...control, BROKER_CONTROL_CA_FILE: ca }, 'brokerControlCaFile', ca],
+      [{ ...control, BROKER_CONTROL_CERT_FILE: cert, BROKER_CONTROL_KEY_FILE: key }, 'brokerControlCertFile', cert],
+      [{ ...control, BROKER_CONTROL_CERT_FILE: cert, BROKER_CONTROL_KEY_FILE: key }, 'brokerControlKeyFile', key],
+      [{}, 'changesEtcdEndpoints', ['http://etcd:2379']],
+      [{ CHANGES_ETCD_ENDPOINTS: 'a, https://b' }, 'changesEtcdEndpoints', ['http://a:2379', 'https://b:2379']],
+      [{ CHANGES_ETCD_USERNAME: 'ledger', CHANGES_ETCD_PASSWORD: 'x' }, 'changesEtcdUsername', 'ledger'],
+      [
+        { CHANGES_ETCD_USERNAME: 'ledger', CHANGES_ETCD_PASSWORD_FILE: `${dir}/password` },
+        'changesEtcdPassword',
+        'secret',
+      ],
+      [{ ...ledger, CHANGES_ETCD_CA_FILE: ca }, 'changesEtcdCaFile', ca],
+      [{ ...ledger, CHANGES_ETCD_CERT_FILE: cert, CHANGES_ETCD_KEY_FILE: key }, 'changesEtcdCertFile', cert],
+      [{ ...ledger, CHANGES_ETCD_CERT_FILE: cert, CHANGES_ETCD_KEY_FILE: key }, 'changesEtcdKeyFile', key],
+      [{}, 'maxPartitions', 128],
+      [{ MAX_PARTITIONS: '1000' }, 'maxPartitions', 1_000],
+      [{}, 'changePlannedLifetimeMs', 600_000],
+      [{ CHANGE_PLANNED_LIFETIME: '1s' }, 'changePlannedLifetimeMs', 1_000],
+      [{ CHANGE_PLANNED_LIFETIME: '1.001s' }, 'changePlannedLifetimeMs', 2_000],
+      [{}, 'changePendingLifetimeMs', 86_400_000],
+      [{ CHANGE_PENDING_LIFETIME: '72h' }, 'changePendingLifetimeMs', 259_200_000],
+      [{}, 'changeApprovedLifetimeMs', 3_600_000],
+      [{ CHANGE_APPROVED_LIFETIME: '30m' }, 'changeApprovedLifetimeMs', 1_800_000],
+      [{}, 'changeRetentionMs', 7_776_000_000],
+      [{ CHANGE_RETENTION: '8760h' }, 'changeRetentionMs', 31_536_000_000],
+      [webhook, 'webhookUrl', 'https://hooks.example/T0/x?y=z'],
+      [webhook, 'webhookSecret', 's3cret'],
+      [{ SESSION_KEY }, 'sessionKey', [SESSION_KEY]],
+      [{ SESSION_KEY: `${SESSION_KEY} , ${OLDER_KEY}` }, 'sessionKey', [SESSION_KEY, OLDER_KEY]],
+    ] satisfies [Environment, SettingKey, unknown][]).map((
+      [variables, setting, value]
+    ): [Environment, SettingKey, unknown] => [{ ...enabledChanges(dir), ...variables }, setting, value]),
   ]
   for (const [variables, setting, value] of taken) {
     t.strictSame(settingsOf(read(variables))[setting], value, `${JSON.stringify(variables)} → ${setting}`)
@@ -557,6 +641,64 @@ t.test('what each variable refuses, in one line with its name, its value and wha
       { LOG_LEVEL: 'INFO' },
       'KAFSCALE_MCP_LOG_LEVEL is "INFO": expected one of fatal, error, warn, info, debug, trace, silent',
     ],
+    [{ CHANGES: 'true' }, 'KAFSCALE_MCP_CHANGES is "true": expected one of disabled, enabled'],
+    ...['broker', ':9092', 'broker:0', 'broker:65536', '::1:9092', 'http://broker:9092', 'a:1,b'].map((
+      text
+    ): [Environment, string] => [
+      { KAFKA_BROKERS: text },
+      `KAFSCALE_MCP_KAFKA_BROKERS is "${text}": expected brokers such as kafscale-broker-0.kafscale.svc:9092, each ` +
+      'with its port',
+    ]),
+    ...['ops agent', 'ä', 'x'.repeat(256)].map((text): [Environment, string] => [
+      { KAFKA_CLIENT_ID: text },
+      `KAFSCALE_MCP_KAFKA_CLIENT_ID is "${text}": expected 1 to 255 visible ASCII characters`,
+    ]),
+    [{ KAFKA_TLS: 'true' }, 'KAFSCALE_MCP_KAFKA_TLS is "true": expected one of off, on'],
+    [
+      { KAFKA_SASL_MECHANISM: 'plain' },
+      'KAFSCALE_MCP_KAFKA_SASL_MECHANISM is "plain": expected one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512',
+    ],
+    ...['{host}', 'http://{host}:19094', '{host}:{node_id}', '{host}:19094/x'].map((
+      text
+    ): [Environment, string] => [
+      { BROKER_CONTROL_ADDR: text },
+      `KAFSCALE_MCP_BROKER_CONTROL_ADDR is "${text}": expected an address such as {host}:19094, with its port`,
+    ]),
+    [
+      { BROKER_CONTROL_ADDR: '{hots}:19094' },
+      'KAFSCALE_MCP_BROKER_CONTROL_ADDR is "{hots}:19094": expected no placeholders other than {host} and {node_id}',
+    ],
+    [{ CHANGES_ETCD_ENDPOINTS: 'ftp://etcd' }, `KAFSCALE_MCP_CHANGES_ETCD_ENDPOINTS is "ftp://etcd": ${endpoint}`],
+    [{ MAX_PARTITIONS: '0' }, 'KAFSCALE_MCP_MAX_PARTITIONS is "0": expected a whole number, 1 or more'],
+    ...['PLANNED_LIFETIME', 'PENDING_LIFETIME', 'APPROVED_LIFETIME', 'RETENTION'].flatMap((
+      name
+    ): [Environment, string][] => [
+      [
+        { [`CHANGE_${name}`]: '0' },
+        `KAFSCALE_MCP_CHANGE_${name} is "0": expected a duration of at least 1s`,
+      ],
+      [{ [`CHANGE_${name}`]: '90 days' }, `KAFSCALE_MCP_CHANGE_${name} is "90 days": ${duration}`],
+    ]),
+    ...['hooks.example', 'ftp://hooks.example'].map((text): [Environment, string] => [
+      { WEBHOOK_URL: text },
+      'KAFSCALE_MCP_WEBHOOK_URL is not valid: expected a URL such as https://hooks.example/kafscale',
+    ]),
+    [
+      { WEBHOOK_URL: 'https://hooks.example/#x' },
+      'KAFSCALE_MCP_WEBHOOK_URL is not valid: expected a URL without a fragment',
+    ],
+    ...[
+      'k'.repeat(32),
+      Buffer.alloc(31).toString('base64'),
+      Buffer.alloc(33).toString('base64'),
+      `${SESSION_KEY},${OLDER_KEY},${SESSION_KEY}`,
+      `${SESSION_KEY},x`,
+      Buffer.alloc(32, 0xff).toString('base64url'),
+    ].map((text): [Environment, string] => [
+      { SESSION_KEY: text },
+      'KAFSCALE_MCP_SESSION_KEY is not valid: expected 32 bytes in base64, as openssl rand -base64 32 prints them, ' +
+      'and at most one older key after a comma',
+    ]),
     // Contradictions between settings.
     [
       { ETCD_USERNAME: 'reader' },
@@ -631,6 +773,173 @@ t.test('what each variable refuses, in one line with its name, its value and wha
   for (const [variables, sentence] of refused) t.strictSame(refusal(variables), [sentence], JSON.stringify(variables))
 })
 
+t.test('every prerequisite of changes that is missing has one sentence, and all are reported at once', async t => {
+  const dir = t.testdir({ policy: 'bindings: []', jwks: '{"keys":[]}' })
+  const sentences = {
+    mode: (mode: string) =>
+      `KAFSCALE_MCP_CHANGES is enabled and the authentication mode is ${mode}: expected the mode oidc or jwks, since ` +
+      'a change belongs to whoever requested it; set KAFSCALE_MCP_OIDC_ISSUER, or KAFSCALE_MCP_AUTH_JWKS_FILE and ' +
+      'KAFSCALE_MCP_AUTH_JWKS_ISSUER',
+    POLICY_FILE: 'KAFSCALE_MCP_POLICY_FILE is not set: expected a policy that says who may change what, since ' +
+      'KAFSCALE_MCP_CHANGES is enabled',
+    KAFKA_BROKERS: 'KAFSCALE_MCP_KAFKA_BROKERS is not set: expected the brokers that changes are sent to, since ' +
+      'KAFSCALE_MCP_CHANGES is enabled',
+    EXPECTED_CLUSTER_ID: 'KAFSCALE_MCP_EXPECTED_CLUSTER_ID is not set: expected the id of the only cluster that may ' +
+      'be changed, since KAFSCALE_MCP_CHANGES is enabled',
+    sinks: (sinks: string) =>
+      `KAFSCALE_MCP_AUDIT_SINKS is "${sinks}": expected file:PATH or a URL as well, since KAFSCALE_MCP_CHANGES is ` +
+      'enabled and nothing is changed without a durable record, which stdout cannot promise',
+  }
+  const { mode, sinks, POLICY_FILE, KAFKA_BROKERS, EXPECTED_CLUSTER_ID } = sentences
+  const required = [POLICY_FILE, KAFKA_BROKERS, EXPECTED_CLUSTER_ID]
+  t.strictSame(refusal({ CHANGES: 'enabled' }), [mode('none'), ...required, sinks('stdout')])
+  t.strictSame(refusal({ CHANGES: 'enabled', AUTH_TOKEN: TOKEN }), [mode('token'), ...required, sinks('stdout')])
+
+  const complete = enabledChanges(dir)
+  t.strictSame(refusal(complete), [])
+  t.strictSame(refusal({ ...complete, AUDIT_SINKS: 'https://collector.example/audit' }), [])
+  const jwks = { AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' }
+  const withoutOidc = { ...complete, OIDC_ISSUER: undefined, OIDC_CLIENT_ID: undefined, OIDC_CLIENT_SECRET: undefined }
+  t.strictSame(refusal({ ...withoutOidc, ...jwks }), [])
+  t.strictSame(refusal(withoutOidc), [mode('none')])
+  t.strictSame(refusal({ ...complete, AUDIT_SINKS: 'stdout' }), [sinks('stdout')])
+  for (const name of ['POLICY_FILE', 'KAFKA_BROKERS', 'EXPECTED_CLUSTER_ID'] as const) {
+    t.strictSame(refusal({ ...complete, [name]: ' ' }), [sentences[name]])
+  }
+  t.equal(refusal({ ...complete, KAFKA_BROKERS: 'broker' }).length, 1, 'one that cannot be parsed is not missing')
+  t.equal(refusal({ ...complete, POLICY_FILE: '/missing' }).length, 1)
+  t.equal(refusal({ ...withoutOidc, ...jwks, AUTH_JWKS_FILE: '/missing' }).length, 1)
+})
+
+t.test('settings of changes that contradict each other', async t => {
+  const dir = t.testdir({ policy: 'bindings: []' })
+  const { ca, cert, key, otherKey } = pemFiles(dir)
+  const set = (name: string) => `KAFSCALE_MCP_${name} is set`
+  const both = (first: string, second: string) =>
+    `${set(first)} and KAFSCALE_MCP_${second} is not: expected both or neither`
+  const refused: [Environment, string][] = [
+    ...(['KAFKA', 'BROKER_CONTROL'] as const).flatMap((prefix): [Environment, string][] => {
+      const base = { BROKER_CONTROL_ADDR: '{host}:19094', [`${prefix}_TLS`]: 'on' }
+      const [caFile, certFile, keyFile] = [`${prefix}_CA_FILE`, `${prefix}_CERT_FILE`, `${prefix}_KEY_FILE`] as const
+      return [
+        [{ ...base, [certFile]: cert }, both(certFile, keyFile)],
+        [{ ...base, [keyFile]: key }, both(keyFile, certFile)],
+        [
+          { ...base, [certFile]: cert, [keyFile]: otherKey },
+          `KAFSCALE_MCP_${keyFile} is "${otherKey}": expected the key of the certificate in KAFSCALE_MCP_${certFile}`,
+        ],
+        [
+          { ...base, [`${prefix}_TLS`]: 'off', [caFile]: ca },
+          `${set(caFile)} and KAFSCALE_MCP_${prefix}_TLS is off: expected KAFSCALE_MCP_${prefix}_TLS=on, or neither`,
+        ],
+      ]
+    }),
+    [
+      { KAFKA_SASL_MECHANISM: 'PLAIN', KAFKA_SASL_USERNAME: 'mcp' },
+      'KAFSCALE_MCP_KAFKA_SASL_MECHANISM and KAFSCALE_MCP_KAFKA_SASL_USERNAME are set and ' +
+      'KAFSCALE_MCP_KAFKA_SASL_PASSWORD is not: expected all three or none',
+    ],
+    [
+      { KAFKA_SASL_PASSWORD: 'x' },
+      'KAFSCALE_MCP_KAFKA_SASL_PASSWORD is set and KAFSCALE_MCP_KAFKA_SASL_MECHANISM and ' +
+      'KAFSCALE_MCP_KAFKA_SASL_USERNAME are not: expected all three or none',
+    ],
+    [
+      { BROKER_CONTROL_TLS: 'on' },
+      'KAFSCALE_MCP_BROKER_CONTROL_TLS is on and KAFSCALE_MCP_BROKER_CONTROL_ADDR is not set: expected both or neither',
+    ],
+    [{ CHANGES_ETCD_USERNAME: 'ledger' }, both('CHANGES_ETCD_USERNAME', 'CHANGES_ETCD_PASSWORD')],
+    [{ CHANGES_ETCD_PASSWORD: 'x' }, both('CHANGES_ETCD_PASSWORD', 'CHANGES_ETCD_USERNAME')],
+    [
+      { CHANGES_ETCD_ENDPOINTS: 'https://a', CHANGES_ETCD_CERT_FILE: cert },
+      both('CHANGES_ETCD_CERT_FILE', 'CHANGES_ETCD_KEY_FILE'),
+    ],
+    [
+      { CHANGES_ETCD_ENDPOINTS: 'https://a', CHANGES_ETCD_CERT_FILE: cert, CHANGES_ETCD_KEY_FILE: otherKey },
+      `KAFSCALE_MCP_CHANGES_ETCD_KEY_FILE is "${otherKey}": ` +
+      'expected the key of the certificate in KAFSCALE_MCP_CHANGES_ETCD_CERT_FILE',
+    ],
+    [
+      { CHANGES_ETCD_ENDPOINTS: 'http://a', CHANGES_ETCD_CA_FILE: ca },
+      'KAFSCALE_MCP_CHANGES_ETCD_ENDPOINTS is "http://a:2379": expected an https endpoint, since TLS files are set',
+    ],
+    [
+      { CHANGES_ETCD_CA_FILE: ca },
+      'KAFSCALE_MCP_ETCD_ENDPOINTS is "http://etcd:2379": expected an https endpoint, since TLS files are set',
+    ],
+    [{ WEBHOOK_URL: 'https://hooks.example/x' }, both('WEBHOOK_URL', 'WEBHOOK_SECRET')],
+    [{ WEBHOOK_SECRET: 'x' }, both('WEBHOOK_SECRET', 'WEBHOOK_URL')],
+  ]
+  for (const [variables, sentence] of refused) {
+    t.strictSame(refusal({ ...enabledChanges(dir), ...variables }), [sentence], JSON.stringify(variables))
+  }
+})
+
+t.test('the ledger has the endpoints of the cluster by default, with their CA but without credentials', async t => {
+  const dir = t.testdir({ policy: 'bindings: []' })
+  const { ca, cert, key } = pemFiles(dir)
+  const cluster = {
+    ...enabledChanges(dir),
+    ETCD_ENDPOINTS: 'https://etcd:2379',
+    ETCD_USERNAME: 'reader',
+    ETCD_PASSWORD: 'x',
+    ETCD_CA_FILE: ca,
+    ETCD_CERT_FILE: cert,
+    ETCD_KEY_FILE: key,
+  }
+  const none = { username: undefined, password: undefined, certFile: undefined, keyFile: undefined }
+  t.strictSame(read(cluster).changes?.ledger, { endpoints: ['https://etcd:2379'], caFile: ca, ...none })
+  t.strictSame(
+    read({ ...cluster, CHANGES_ETCD_ENDPOINTS: 'https://ledger' }).changes?.ledger,
+    { endpoints: ['https://ledger:2379'], caFile: undefined, ...none },
+    'another etcd may have a CA that everyone trusts'
+  )
+})
+
+t.test('an environment without a name is none for changes', async t => {
+  const changes = enabledChanges(t.testdir({ policy: 'bindings: []' }))
+  const environment = (variables: Environment) => {
+    const config = read({ ...changes, ...variables })
+    return [config.environment, config.changes?.environment]
+  }
+  t.strictSame(environment({}), ['default', null])
+  t.strictSame(environment({ ENVIRONMENT: '' }), ['default', null])
+  t.strictSame(environment({ ENVIRONMENT: 'default' }), ['default', null], 'as the chart sets it by default')
+  t.strictSame(environment({ ENVIRONMENT: 'production' }), ['production', 'production'])
+})
+
+t.test('settings of changes without effect, or that are probably not intended, cause a warning', async t => {
+  const secret = `${t.testdir({ secret: 'x' })}/secret`
+  const set = { KAFKA_BROKERS: 'a:1', KAFKA_CLIENT_ID: 'kafscale-mcp', WEBHOOK_SECRET_FILE: secret }
+  t.strictSame(read(set).changes, undefined)
+  t.strictSame(read(set).warnings, [
+    'KAFSCALE_MCP_KAFKA_BROKERS, KAFSCALE_MCP_KAFKA_CLIENT_ID, KAFSCALE_MCP_WEBHOOK_SECRET_FILE have no effect: ' +
+    'KAFSCALE_MCP_CHANGES is not enabled',
+  ])
+  t.strictSame(read({ CHANGES: 'disabled', MAX_PARTITIONS: '128' }).warnings, [
+    'KAFSCALE_MCP_MAX_PARTITIONS has no effect: KAFSCALE_MCP_CHANGES is not enabled',
+  ])
+
+  const changes = enabledChanges(t.testdir({ policy: 'bindings: []' }))
+  t.strictSame(read(changes).warnings, [])
+  const plain = { KAFKA_SASL_MECHANISM: 'PLAIN', KAFKA_SASL_USERNAME: 'mcp', KAFKA_SASL_PASSWORD: 'x' }
+  t.strictSame(read({ ...changes, ...plain }).warnings, [
+    'KAFSCALE_MCP_KAFKA_SASL_MECHANISM is PLAIN and KAFSCALE_MCP_KAFKA_TLS is off: the password can be intercepted ' +
+    'on the way to the brokers',
+  ])
+  const safe = [{ KAFKA_TLS: 'on' }, { KAFKA_SASL_MECHANISM: 'SCRAM-SHA-256' }, { KAFKA_BROKERS: '[::1]:9092' }]
+  for (const variables of safe) {
+    t.strictSame(read({ ...changes, ...plain, ...variables }).warnings, [])
+  }
+  t.strictSame(read({ ...changes, WEBHOOK_URL: 'http://hooks.example/s3cret', WEBHOOK_SECRET: 'x' }).warnings, [
+    'KAFSCALE_MCP_WEBHOOK_URL is not https: others can read the changes that are sent to it',
+  ])
+  t.strictSame(read({ ...changes, EXPECTED_CLUSTER_ID: 'kafscale-cluster' }).warnings, [
+    'KAFSCALE_MCP_EXPECTED_CLUSTER_ID is "kafscale-cluster", the id of every cluster that KafScale\'s operator has ' +
+    'not set up: it cannot tell such clusters apart',
+  ])
+})
+
 t.test('all mistakes are reported at once', async t => {
   const sentences = refusal({
     HTTP_ADDR: 'x',
@@ -664,14 +973,37 @@ t.test('a variable that cannot be parsed is not reported as missing', async t =>
 
 t.test('the configuration, which tools can read, does not show secrets', async t => {
   const secret = 'hunter2'.repeat(5)
+  const url = `https://hooks.example/${secret}`
   const configs = [
     read({ AUTH_TOKEN: secret, ETCD_USERNAME: 'reader', ETCD_PASSWORD: secret }),
     read({ ...OIDC_CLIENT, OIDC_CLIENT_SECRET: secret }),
+    read({
+      ...enabledChanges(t.testdir({ policy: 'bindings: []' })),
+      KAFKA_SASL_MECHANISM: 'SCRAM-SHA-256',
+      KAFKA_SASL_USERNAME: 'mcp',
+      KAFKA_SASL_PASSWORD: secret,
+      CHANGES_ETCD_USERNAME: 'ledger',
+      CHANGES_ETCD_PASSWORD: secret,
+      WEBHOOK_URL: url,
+      WEBHOOK_SECRET: secret,
+      SESSION_KEY,
+    }),
   ]
-  t.match(configs.map(settingsOf), [{ authToken: secret, etcdPassword: secret }, { oidcClientSecret: secret }])
+  t.match(configs.map(settingsOf), [
+    { authToken: secret, etcdPassword: secret },
+    { oidcClientSecret: secret },
+    {
+      kafkaSaslPassword: secret,
+      changesEtcdPassword: secret,
+      webhookUrl: url,
+      webhookSecret: secret,
+      sessionKey: [SESSION_KEY],
+    },
+  ])
   for (const config of configs) {
-    t.notMatch(inspect(config, { depth: Infinity, showHidden: true }), secret)
-    t.notMatch(JSON.stringify(config), secret)
+    const shown = inspect(config, { depth: Infinity, showHidden: true }) + JSON.stringify(config)
+    t.notMatch(shown, secret)
+    t.notMatch(shown, SESSION_KEY)
   }
 })
 
@@ -681,7 +1013,7 @@ t.test('a secret can be read from a file', async t => {
     writeFileSync(file, content)
     return settingsOf(read({ ETCD_USERNAME: 'reader', ETCD_PASSWORD_FILE: file })).etcdPassword
   }
-  t.testdir({})
+  const changes = enabledChanges(t.testdir({ policy: 'bindings: []' }))
   t.equal(passwordIn('pass'), 'pass')
   for (const content of ['pass\n', 'pass\r\n', 'pass\n\n', ' pass ', '\ufeffpass\t\n', '\u00a0pass']) {
     t.equal(passwordIn(content), 'pass', `whitespace around it is removed: ${JSON.stringify(content)}`)
@@ -700,25 +1032,29 @@ t.test('a secret can be read from a file', async t => {
     'KAFSCALE_MCP_ETCD_USERNAME is set and KAFSCALE_MCP_ETCD_PASSWORD is not: expected both or neither',
   ], 'empty means unset')
 
-  const others = {
-    AUTH_TOKEN: (file: string) => settingsOf(read({ AUTH_TOKEN_FILE: file })).authToken,
-    OIDC_CLIENT_SECRET: (file: string) =>
-      settingsOf(read({ ...OIDC_CLIENT, OIDC_CLIENT_SECRET_FILE: file })).oidcClientSecret,
+  const webhook = { ...changes, WEBHOOK_URL: 'https://hooks.example/x', WEBHOOK_SECRET: 'x' }
+  const others: Record<string, [setting: SettingKey, value: string, beside: Environment]> = {
+    AUTH_TOKEN: ['authToken', TOKEN, {}],
+    OIDC_CLIENT_SECRET: ['oidcClientSecret', TOKEN, OIDC_CLIENT],
+    KAFKA_SASL_PASSWORD: ['kafkaSaslPassword', TOKEN, {
+      ...changes, KAFKA_TLS: 'on', KAFKA_SASL_MECHANISM: 'PLAIN', KAFKA_SASL_USERNAME: 'mcp',
+    }],
+    CHANGES_ETCD_PASSWORD: ['changesEtcdPassword', TOKEN, { ...changes, CHANGES_ETCD_USERNAME: 'ledger' }],
+    WEBHOOK_URL: ['webhookUrl', 'https://hooks.example/T0/x', webhook],
+    WEBHOOK_SECRET: ['webhookSecret', TOKEN, webhook],
+    SESSION_KEY: ['sessionKey', SESSION_KEY, changes],
   }
-  for (const [name, readFrom] of Object.entries(others)) {
+  for (const [name, [setting, value, beside]] of Object.entries(others)) {
     const file = `${t.testdirName}/${name}`
-    writeFileSync(file, `${TOKEN}\r\n`)
-    t.equal(readFrom(file), TOKEN, name)
+    writeFileSync(file, `${value}\r\n`)
+    const env = { ...beside, [name]: undefined }
+    t.strictSame([settingsOf(read({ ...env, [`${name}_FILE`]: file }))[setting]].flat(), [value], name)
     t.strictSame(
-      refusal({ ...OIDC_CLIENT, AUTH_MODE: 'oidc', [name]: TOKEN, [`${name}_FILE`]: file }).filter(sentence =>
-        sentence.includes('_FILE')
-      ),
+      refusal({ ...env, [name]: value, [`${name}_FILE`]: file }),
       [`KAFSCALE_MCP_${name} and KAFSCALE_MCP_${name}_FILE are both set: expected only one of them`]
     )
     t.strictSame(
-      refusal({ ...OIDC_CLIENT, AUTH_MODE: 'oidc', [`${name}_FILE`]: '/missing' }).filter(sentence =>
-        sentence.includes('_FILE')
-      ),
+      refusal({ ...env, [`${name}_FILE`]: '/missing' }),
       [`KAFSCALE_MCP_${name}_FILE is "/missing": expected a file that can be read`]
     )
   }
@@ -754,6 +1090,13 @@ t.test('no message shows a secret', async t => {
     { AUDIT_SINKS: `https://reader:${secret}@collector.example` },
     { AUDIT_SINKS: `stdout,https://collector.example/?key=${secret},stderr` },
     { ALLOWED_ORIGINS: `https://reader:${secret}@app.example` },
+    { KAFKA_BROKERS: `reader:${secret}@broker:9092` },
+    { BROKER_CONTROL_ADDR: `reader:${secret}@{host}:19094` },
+    { CHANGES_ETCD_ENDPOINTS: `https://reader:${secret}@etcd` },
+    { WEBHOOK_URL: `hooks.example/${secret}` },
+    { WEBHOOK_URL: `https://reader:${secret}@hooks.example` },
+    { SESSION_KEY: secret },
+    { SESSION_KEY: `${SESSION_KEY},${secret}` },
   ]
   for (const variables of refused) {
     const sentences = refusal(variables)
@@ -810,7 +1153,16 @@ t.test('the proxies of the environment are read where requests can use them', as
   const env = { HTTPS_PROXY: 'socks5://proxy', HTTP_PROXY: 'http://reader:hunter2@proxy:3128' }
   const readWith = (variables: Environment) => readConfig({ ...prefixed({ ...REQUIRED, ...variables }), ...env })
   t.equal(readWith({}).proxies, undefined)
-  for (const uses of [{ OIDC_ISSUER: 'https://id.example' }, { AUDIT_SINKS: 'stdout,http://collector.example' }]) {
+  const dir = t.testdir({ policy: 'bindings: []', jwks: '{"keys":[]}' })
+  const webhook = {
+    ...enabledChanges(dir),
+    ...{ OIDC_ISSUER: undefined, OIDC_CLIENT_ID: undefined, OIDC_CLIENT_SECRET: undefined },
+    ...{ AUTH_JWKS_FILE: `${dir}/jwks`, AUTH_JWKS_ISSUER: 'ops' },
+    ...{ WEBHOOK_URL: 'https://hooks.example', WEBHOOK_SECRET: 'x' },
+  }
+  t.equal(readWith({ ...webhook, CHANGES: 'disabled' }).proxies, undefined)
+  const sink = { AUDIT_SINKS: 'stdout,http://collector.example' }
+  for (const uses of [{ OIDC_ISSUER: 'https://id.example' }, sink, webhook]) {
     t.throws(() => readWith(uses), {
       message: 'HTTPS_PROXY is not valid: expected the URL of a proxy, such as http://proxy.example:3128',
     })

@@ -2,8 +2,8 @@
 import { lookup as resolve } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
 import ip from 'ipaddr.js'
-import { HostRefusedError } from '../../errors.ts'
-import { matcher } from '../../kafscale/glob.ts'
+import { HostRefusedError } from '../errors.ts'
+import { matcher } from '../kafscale/glob.ts'
 
 /** Ranges that no broker of another machine has, and those whose addresses contain an IPv4 address. */
 const SPECIAL_RANGES = new Set([

@@ -3,9 +3,9 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
-import { brokerHosts, isHost } from '../../../plugins/broker-metrics/hosts.ts'
-import { needsEtcd, startEtcd } from '../../support/etcd.ts'
-import { buildSyncedApp, fill } from '../../support/service.ts'
+import { brokerHosts, isHost } from '../../plugins/broker-hosts.ts'
+import { needsEtcd, startEtcd } from '../support/etcd.ts'
+import { buildSyncedApp, fill } from '../support/service.ts'
 
 /** Hosts that lead to this machine, to its network or to a metadata service. */
 const SPECIAL = [

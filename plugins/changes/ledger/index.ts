@@ -1,0 +1,317 @@
+import { randomUUID } from 'node:crypto'
+import type { IRangeResponse, IRequestOp, ITxnResponse } from 'etcd3'
+import { LedgerUnavailable } from '../../../errors.ts'
+import type { Change } from '../change.ts'
+import { type ChangeState, isOpen, isTransition } from '../states.ts'
+import { LedgerClient, type LedgerSettings } from './client.ts'
+import { Hold } from './hold.ts'
+import * as keys from './keys.ts'
+
+/** A change as it was read, with the revision that a next version replaces. */
+export interface Stored { change: Change, modRevision: string, createRevision: string }
+
+/** A stored change of a version that this release does not know. */
+export interface Unknown { change_id: string, version: number }
+
+/** How long changes stay in a state, in milliseconds. Leases measure it. */
+export interface Lifetimes {
+  planned: number
+  pending: number
+  approved: number
+  /** How long a change is kept after it ended. */
+  ended: number
+  /** How long the mirror is watched for the effect of an ambiguous change. */
+  ambiguous: number
+  /** How long the mirror is watched for the end of an effect. */
+  applied: number
+}
+
+/** What else a step requires or stores, in the same transaction. */
+export interface StepOptions {
+  /** The step requires that this lock is still held. */
+  lock?: Lock
+  breakGlass?: 'mark' | 'unmark'
+  /** The broker that the change is sent to. */
+  broker?: string
+}
+
+/** What the settler looks at, all at one revision. */
+export interface Overview {
+  active: { id: string, state: ChangeState }[]
+  alive: ReadonlySet<string>
+  watched: ReadonlySet<string>
+  /** The change that is being applied, if any. */
+  locked: string | undefined
+}
+
+/** The cluster-wide lock of one attempt to apply a change. */
+export class Lock {
+  readonly #hold: Hold
+  /** The value of the lock's key. */
+  readonly value: string
+
+  constructor (hold: Hold, value: string) {
+    this.#hold = hold
+    this.value = value
+  }
+
+  get held (): boolean { return this.#hold.held }
+  async release (): Promise<void> { await this.#hold.release() }
+}
+
+/** The lease of the lock. */
+const LOCK_TTL_MS = 20_000
+/** Longer than an attempt takes: whoever hangs longer loses the lock. */
+const LOCK_MAX_MS = 90_000
+const SETTLER_TTL_MS = 10_000
+/** A plan that nobody has asked to apply is kept no longer than this after its end. */
+const UNUSED_PLAN_KEPT_MS = 60 * 60_000
+const PAGE = 500
+
+/**
+ * The changes, in etcd. Every step is one transaction that compares what it replaces. Leases decide what has expired,
+ * so no clock does. Any replica can take any step.
+ * @throws {LedgerUnavailable} from every method. The step may have been stored all the same.
+ */
+export class Ledger {
+  readonly #client: LedgerClient
+  readonly #lifetimes: Lifetimes
+
+  constructor (settings: LedgerSettings, lifetimes: Lifetimes, onFailure: (error: Error) => void = () => {}) {
+    this.#client = new LedgerClient(settings, onFailure)
+    this.#lifetimes = lifetimes
+  }
+
+  /** Rejects if the ledger cannot be read. */
+  async probe (): Promise<void> {
+    await this.#client.range({ key: Buffer.from(keys.LOCK) })
+  }
+
+  /** Stores a new plan. Resolves to `undefined` if its requester has `most` open changes already. */
+  async create (change: Change, most: number): Promise<Stored | undefined> {
+    const id = change.change_id
+    const own = keys.aliveOf(change.requested_by)
+    const lease = await this.#client.grant(this.#lifetimes.planned)
+    const value = JSON.stringify(change)
+    for (;;) {
+      const { count, header } = await this.#client.range({ ...keys.withPrefix(own), count_only: true })
+      if (Number(count) >= most) {
+        void this.#client.revoke(lease)
+        return
+      }
+      const stored = written(change, value, await this.#client.transact(
+        [keys.isAbsent(keys.byId(id)), keys.noneSince(own, header.revision)],
+        [
+          keys.put(keys.byId(id), value),
+          keys.put(keys.active(id), change.state),
+          keys.put(keys.alive(change.requested_by, id), '', lease),
+        ],
+        [keys.get(keys.byId(id))]
+      ))
+      if (stored) return stored
+    }
+  }
+
+  async read (id: string): Promise<Stored | Unknown | undefined> {
+    return (await this.#range({ key: Buffer.from(keys.byId(id)) })).map(parse)[0]
+  }
+
+  /** All changes, newest first. */
+  async all (): Promise<(Stored | Unknown)[]> {
+    const found: KeyValue[] = []
+    const { range_end: end, key: first } = keys.withPrefix(keys.ALL)
+    for (let key = first; ;) {
+      const page = await this.#range({ key, range_end: end, limit: PAGE })
+      found.push(...page)
+      const last = page.at(-1)
+      if (!last || page.length < PAGE) break
+      key = Buffer.concat([last.key, Buffer.of(0)])
+    }
+    return found.sort((a, b) => Number(BigInt(b.create_revision) - BigInt(a.create_revision))).map(parse)
+  }
+
+  /** The ids of the open changes that have not expired. */
+  async alive (): Promise<ReadonlySet<string>> {
+    return idsOf(await this.#client.range({ ...keys.withPrefix(keys.ALIVE), keys_only: true }))
+  }
+
+  /** Whether an open change has not expired. */
+  async isAlive ({ requested_by: requester, change_id: id }: Change): Promise<boolean> {
+    return (await this.#range({ key: Buffer.from(keys.alive(requester, id)) })).length > 0
+  }
+
+  /**
+   * Replaces a change by its next version. Resolves to `undefined` if that is not possible any more, because somebody
+   * else was first, the change has expired (or not, for a step to `expired`), or the lock is lost.
+   */
+  async replace (stored: Stored, next: Change, options: StepOptions = {}): Promise<Stored | undefined> {
+    const { change: before, modRevision } = stored
+    const { change_id: id, requested_by: requester, state } = next
+    if (before.state !== state && !isTransition(before.state, state)) {
+      throw new Error(`a change does not go from ${before.state} to ${state}`)
+    }
+    const { lock, breakGlass, broker } = options
+    const alive = keys.alive(requester, id)
+    const compare = [keys.hasRevision(keys.byId(id), modRevision)]
+    if (isOpen(before.state)) compare.push(state === 'expired' ? keys.isAbsent(alive) : keys.exists(alive))
+    if (lock) compare.push(keys.hasValue(keys.LOCK, lock.value))
+    const leases: string[] = []
+    const lease = async (ms: number): Promise<string> => {
+      const granted = await this.#client.grant(ms)
+      leases.push(granted)
+      return granted
+    }
+    const value = JSON.stringify(next)
+    const keptMs = this.#keptMs(before, next)
+    const steps: IRequestOp[] = [
+      keys.put(keys.byId(id), value, keptMs === undefined ? undefined : await lease(keptMs)),
+      isActive(next) ? keys.put(keys.active(id), state) : keys.remove(keys.active(id)),
+    ]
+    if (before.state !== state) {
+      if (isOpen(state)) steps.push(keys.put(alive, '', await lease(this.#lifetimes[state])))
+      else if (isOpen(before.state)) steps.push(keys.remove(alive))
+      if (state === 'ambiguous' || state === 'applied') {
+        steps.push(keys.put(keys.watch(id), '', await lease(this.#lifetimes[state])))
+      }
+    }
+    if (breakGlass === 'mark') steps.push(keys.put(keys.BREAK_GLASS, id))
+    if (breakGlass === 'unmark') steps.push(keys.remove(keys.BREAK_GLASS))
+    if (broker !== undefined) steps.push(keys.put(keys.LAST_BROKER, broker))
+    const unchanged = value === JSON.stringify(before)
+    const replaced = written(next, unchanged ? undefined : value, await this.#client.transact(
+      breakGlass === 'mark' ? [...compare, await this.#mayBreakGlass(id)] : compare,
+      steps,
+      [keys.get(keys.byId(id))]
+    ), stored.createRevision)
+    if (!replaced) for (const granted of leases) void this.#client.revoke(granted)
+    return replaced
+  }
+
+  /** Ends the watch over an applied change. */
+  async unwatch ({ change: { change_id: id }, modRevision }: Stored): Promise<void> {
+    await this.#client.transact([keys.hasRevision(keys.byId(id), modRevision)], [keys.remove(keys.active(id))])
+  }
+
+  /** Removes what is left of an active change that is not stored any more. */
+  async forget (id: string): Promise<void> {
+    await this.#client.transact([keys.isAbsent(keys.byId(id))], [keys.remove(keys.active(id))])
+  }
+
+  /** The id of the break-glass change that nobody has reviewed. */
+  async unreviewed (): Promise<string | undefined> {
+    return await this.#text(keys.BREAK_GLASS)
+  }
+
+  /** host:port of the broker that was used last. */
+  async lastBroker (): Promise<string | undefined> {
+    return await this.#text(keys.LAST_BROKER)
+  }
+
+  async overview (): Promise<Overview> {
+    const { responses } = await this.#client.transact([], [
+      { request_range: keys.withPrefix(keys.ACTIVE) },
+      { request_range: { ...keys.withPrefix(keys.ALIVE), keys_only: true } },
+      { request_range: { ...keys.withPrefix(keys.WATCH), keys_only: true } },
+      keys.get(keys.LOCK),
+    ])
+    const [active, alive, watched, lock] = responses.map(({ response_range: range }) => range)
+    if (!active || !alive || !watched || !lock) throw new LedgerUnavailable('its etcd left out a part of the answer')
+    return {
+      active: active.kvs.map(({ key, value }) => ({ id: idOf(key), state: value.toString() as ChangeState })),
+      alive: idsOf(alive),
+      watched: idsOf(watched),
+      locked: lock.kvs[0] && holderOf(lock.kvs[0].value.toString()),
+    }
+  }
+
+  /** Takes the cluster-wide lock. Resolves to the id of the change that has it otherwise. */
+  async lock (changeId: string, replica: string): Promise<Lock | string> {
+    const value = JSON.stringify({ change_id: changeId, replica, nonce: randomUUID() })
+    const taken = await Hold.take(this.#client, keys.LOCK, value, { ttlMs: LOCK_TTL_MS, maxMs: LOCK_MAX_MS })
+    return taken instanceof Hold ? new Lock(taken, value) : holderOf(taken)
+  }
+
+  /** Makes this replica the one that settles changes, unless another one is. */
+  async becomeSettler (replica: string): Promise<Hold | undefined> {
+    const value = JSON.stringify({ replica, nonce: randomUUID() })
+    const taken = await Hold.take(this.#client, keys.SETTLER, value, { ttlMs: SETTLER_TTL_MS })
+    return taken instanceof Hold ? taken : undefined
+  }
+
+  close (): void {
+    this.#client.close()
+  }
+
+  /** How long the value of a change is kept; `undefined` for as long as somebody may have to do something about it. */
+  #keptMs (before: Change, next: Change): number | undefined {
+    if (isActive(next) && next.state !== 'applied') return undefined
+    const { ended } = this.#lifetimes
+    const unused = before.state === 'planned' && next.execution === null && next.break_glass === null
+    return unused ? Math.min(UNUSED_PLAN_KEPT_MS, ended) : ended
+  }
+
+  /** The condition for breaking the glass: nobody else has, or an approver has reviewed it. */
+  async #mayBreakGlass (id: string) {
+    return await this.unreviewed() === id ? keys.hasValue(keys.BREAK_GLASS, id) : keys.isAbsent(keys.BREAK_GLASS)
+  }
+
+  async #text (key: string): Promise<string | undefined> {
+    return (await this.#range({ key: Buffer.from(key) }))[0]?.value.toString()
+  }
+
+  async #range (request: Parameters<LedgerClient['range']>[0]): Promise<KeyValue[]> {
+    return (await this.#client.range(request)).kvs
+  }
+}
+
+type KeyValue = IRangeResponse['kvs'][number]
+
+/** Whether somebody may still have to do something about a change. */
+function isActive ({ state, outcome }: Change): boolean {
+  return isOpen(state) || state === 'applying' || state === 'applied' || (state === 'ambiguous' && !outcome?.abandoned)
+}
+
+/**
+ * What a transaction has stored; `undefined` if it stored nothing.
+ * @param value by which it is recognized; `undefined` if it was there before
+ */
+function written (
+  change: Change,
+  value: string | undefined,
+  { succeeded, header, responses }: ITxnResponse,
+  created?: string
+): Stored | undefined {
+  if (succeeded) return { change, modRevision: header.revision, createRevision: created ?? header.revision }
+  // An earlier attempt may have been carried out although its answer was lost.
+  const found = responses[0]?.response_range?.kvs[0]
+  if (!found || found.value.toString() !== value) return undefined
+  return { change, modRevision: found.mod_revision, createRevision: found.create_revision }
+}
+
+function parse (kv: KeyValue): Stored | Unknown {
+  const change = json(kv.value.toString()) as Partial<Change> | null
+  return change?.version === 1
+    ? { change: change as Change, modRevision: kv.mod_revision, createRevision: kv.create_revision }
+    : { change_id: idOf(kv.key), version: Number(change?.version ?? 0) }
+}
+
+function idsOf ({ kvs }: IRangeResponse): ReadonlySet<string> {
+  return new Set(kvs.map(({ key }) => idOf(key)))
+}
+
+function idOf (key: Buffer): string {
+  const text = key.toString()
+  return text.slice(text.lastIndexOf('/') + 1)
+}
+
+function holderOf (lock: string): string {
+  return (json(lock) as { change_id?: string } | null)?.change_id ?? ''
+}
+
+function json (text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return null
+  }
+}
