@@ -62,6 +62,7 @@ export default fp(async function rbac (app) {
     const content = await readFile(policyFile)
     policy = firstPolicy(policyFile, content, app.tools.known)
     warnOfIneffectiveRules()
+    if (policy.changes === 'closed') app.log.warn(STOPPED)
     const reload = async (changed: Buffer) => {
       const wasClosed = policy.changes === 'closed'
       let mistakes: string | null = null

@@ -6,7 +6,7 @@ import type { AuditEntry } from '../../../plugins/audit/record.ts'
 import { ANONYMOUS, LOCAL, type Principal, STATIC_TOKEN } from '../../../plugins/auth/principal.ts'
 import { CHANGE_TOOLS, RESOURCE_KINDS } from '../../../plugins/changes/change.ts'
 import { authority, clientOf } from '../../support/authorization.ts'
-import { buildTestApp, legacy, modern, tool } from '../../support/service.ts'
+import { buildTestApp, legacy, modern, startService, tool } from '../../support/service.ts'
 import { waitFor } from '../../support/wait-for.ts'
 
 /** How long a change of the policy file may take to have an effect. */
@@ -148,6 +148,13 @@ t.test('an emergency stop', async t => {
     t.strictSame(rules(), stopped)
     t.strictSame(app.authorize.decide(alice, { name: 'list_topics', operation: 'observe' }).kind, 'allowed')
   })
+})
+
+t.test('a start during an emergency stop says so', async t => {
+  const { env, policyFile } = await authority(t)
+  const service = startService(t, { ...env, KAFSCALE_MCP_POLICY_FILE: policyFile(`${ROLES}changes: closed\n`) })
+  await service.url
+  t.match(service.output.stderr, /"msg":"changes: closed stops every proposal and every apply"/)
 })
 
 t.test('explain_access', async t => {
