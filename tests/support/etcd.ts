@@ -160,6 +160,7 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
       faultHandling: {
         host: () => noop, // the default is a circuit breaker that stays open for 5 s
         global: retry(handleWhen(isRecoverableError), { maxAttempts: 50, backoff: new ConstantBackoff(100) }),
+        watchBackoff: new ConstantBackoff(100).next(), // the default grows to 30 s
       },
     })
     clients.push(client)
