@@ -1,5 +1,6 @@
 /** The fields of audit records, as their JSON Schema defines them. */
-interface Schema {
+/** The part of a schema that says where its members are. */
+interface Schema extends Record<string, unknown> {
   $ref?: string
   $defs?: Record<string, Schema>
   properties?: Record<string, Schema>
