@@ -175,7 +175,8 @@ async function * shown (
       continue
     }
     seen.shown++
-    part += table ? table.add(record) : `${escapeUnprintable(bytes.toString())}\n`
+    // A canonical line has no characters that cannot be seen.
+    part += table ? table.add(record) : `${bytes.toString()}\n`
     if (part.length >= PART_CHARACTERS) {
       yield part
       part = ''
