@@ -4,10 +4,12 @@ import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Range } from 'etcd3'
 import t, { type Test } from 'tap'
+import { authority } from '../support/authority.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { recording, ROOT } from '../support/paths.ts'
 import { fill, recordedKeyspace, startService } from '../support/service.ts'
@@ -264,8 +266,8 @@ t.test('without etcd, everything else is still checked', async t => {
         /not-a-log: the file is not an audit log: move it away$/,
         /^audit sink file:.*: .*(?:EISDIR|regular file)/,
         /not-a-log\/audit\.jsonl: .*ENOTDIR/,
-        `audit sink ${collector}: answers HEAD with 403`,
-        /^audit sink http:\/\/127\.0\.0\.1:2: does not answer: \S/,
+        `audit sink ${collector}: the collector answered 403: is the header that it requires in KAFSCALE_MCP_AUDIT_`,
+        /^audit sink http:\/\/127\.0\.0\.1:2: the collector cannot be reached: ECONNREFUSED$/,
         ...isRoot ? [] : [/folder\/audit\.jsonl: EACCES/],
       ]
     )
@@ -284,6 +286,59 @@ t.test('without etcd, everything else is still checked', async t => {
     t.match(failed, [/^etcd /])
     t.ok(ok.includes(`KAFSCALE_MCP_HTTP_ADDR ${host}: the service already listens on it`))
   })
+})
+
+t.test('collectors are asked as the service sends them records', async t => {
+  const dir = t.testdir({ headers: `Authorization: Bearer ${SECRET}\n` })
+  const ca = authority(dir, 'ca')
+  const { cert, key } = ca.issue('/CN=collector', 'collector')
+  const own = ca.issue('/CN=kafscale-mcp', 'service')
+  const asked: string[] = []
+  const server = createTlsServer({
+    cert: readFileSync(cert),
+    key: readFileSync(key),
+    ca: readFileSync(ca.ca),
+    requestCert: true,
+  }, ({ method = '', headers }, response) => {
+    asked.push(method)
+    response.writeHead(headers.authorization === `Bearer ${SECRET}` ? 405 : 401).end()
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const origin = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const files = {
+    KAFSCALE_MCP_AUDIT_COLLECTOR_HEADERS_FILE: `${dir}/headers`,
+    KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE: ca.ca,
+    KAFSCALE_MCP_AUDIT_COLLECTOR_CERT_FILE: own.cert,
+    KAFSCALE_MCP_AUDIT_COLLECTOR_KEY_FILE: own.key,
+  }
+  const finding = async (env: Record<string, string>, url = `${origin}/in`) => {
+    const { stdout, failed, ok } = await check({ ...LEAST, KAFSCALE_MCP_AUDIT_SINKS: url, ...env })
+    t.notMatch(stdout, SECRET)
+    return [...failed, ...ok].filter(line => line.startsWith('audit sink'))
+  }
+  const answers = `audit sink ${origin}: answers HEAD with 405; whether it accepts records, only a POST could show`
+  t.strictSame(await finding(files), [answers])
+  t.match(
+    await finding({ ...files, KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE: '' }),
+    [/: the collector cannot be reached: .*: is the CA of its certificate in KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE\?$/]
+  )
+  t.match(
+    await finding({ ...files, KAFSCALE_MCP_AUDIT_COLLECTOR_CERT_FILE: '', KAFSCALE_MCP_AUDIT_COLLECTOR_KEY_FILE: '' }),
+    [/: the collector cannot be reached: .*: does it trust the certificate in .*_COLLECTOR_CERT_FILE\?$/]
+  )
+  const { KAFSCALE_MCP_AUDIT_COLLECTOR_HEADERS_FILE: _, ...noHeaders } = files
+  t.match(await finding(noHeaders), [/: the collector answered 401: is the header/])
+  t.strictSame([...new Set(asked)], ['HEAD'])
+
+  const seen: (string | undefined)[] = []
+  const proxy = await listen(t, ({ url }, response) => {
+    seen.push(url)
+    response.writeHead(204).end()
+  })
+  const plain = 'http://collector.example/in'
+  t.match(await finding({ HTTP_PROXY: proxy }, plain), [/collector\.example: answers HEAD with 204/])
+  t.strictSame(seen, [plain])
 })
 
 t.test('it has a usage, and refuses what it does not know', async t => {
