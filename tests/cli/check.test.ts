@@ -341,7 +341,46 @@ t.test('collectors are asked as the service sends them records', async t => {
   t.strictSame(seen, [plain])
 })
 
+t.test('check stdio reads the settings as stdio does', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { auth: true })
+  await fill(etcd, recordedKeyspace())
+  const dir = t.testdir({ 'policy.yaml': 'bindings: nope\n' })
+  const stdio = async (env: Record<string, string>) => await check({ ...etcd.env, ...env }, ['stdio'])
+
+  const { code, ok, warnings, failed, stdout } = await stdio({})
+  t.strictSame([code, failed, warnings], [0, [], []])
+  t.match(ok, ['settings: are valid', /^etcd /, 'etcd permissions: the user can', 'snapshot: decodes'])
+  t.equal(ok.length, 4, 'neither authentication nor addresses')
+  t.match(stdout, 'skipped  audit sink none: calls are not recorded')
+
+  const http = {
+    KAFSCALE_MCP_HTTP_ADDR: '0.0.0.0:8090',
+    KAFSCALE_MCP_AUTH_TOKEN: 'short',
+    KAFSCALE_MCP_TLS_CERT_FILE: '/nowhere',
+  }
+  t.equal((await check({ ...etcd.env, ...http })).code, 1)
+  const shared = await stdio(http)
+  t.equal(shared.code, 0)
+  t.match(shared.warnings, [/^settings: KAFSCALE_MCP_HTTP_ADDR, .*AUTH_TOKEN.* have no effect over standard input/])
+
+  t.match((await stdio({ KAFSCALE_MCP_AUDIT_SINKS: 'stdout' })), {
+    code: 1,
+    failed: [/^settings: KAFSCALE_MCP_AUDIT_SINKS contains stdout, which carries the protocol/],
+  })
+  t.match(
+    (await stdio({ KAFSCALE_MCP_POLICY_FILE: `${dir}/policy.yaml`, KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}` })).failed,
+    [/^policy: /, /^audit sink file:/]
+  )
+  t.match((await check({}, ['stdio'])).failed, [/^settings: KAFSCALE_MCP_ETCD_ENDPOINTS is not set/])
+})
+
 t.test('it has a usage, and refuses what it does not know', async t => {
-  t.match(await check({}, ['--help']), { code: 0, stdout: /^Usage:\n {2}kafscale-mcp check\n/, stderr: '' })
-  t.match(await check({}, ['--all']), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unknown option '--all'/ })
+  const usage = /^Usage:\n {2}kafscale-mcp check \[stdio\]\n/
+  for (const args of [['--help'], ['stdio', '-h']]) {
+    t.match(await check({}, args), { code: 0, stdout: usage, stderr: '' })
+  }
+  for (const args of [['--all'], ['stdio', '--all']]) {
+    t.match(await check({}, args), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unknown option '--all'/ })
+  }
+  t.match(await check({}, ['token']), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unexpected argument/ })
 })
