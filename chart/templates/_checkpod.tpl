@@ -31,14 +31,22 @@
 {{- end -}}
 {{- $names = append $names $name -}}
 {{- end -}}
-{{- if eq (include "kafscale-mcp.namespaceOwner" .) "release" -}}
+{{- if include "kafscale-mcp.isRestricted" . -}}
 {{- with include "kafscale-mcp.notRestricted" . -}}
 {{- fail (printf (print
-  "%s, but the namespace %s enforces the pod security standard restricted, so Kubernetes would not create the pod: "
+  "%s, but the namespace %s enforces the Pod Security Standard restricted, so Kubernetes would not create the pod: "
   "change the value, or set mcp.namespace.create to false and mcp.namespace.name to a namespace that admits the pod")
   . $mcp.namespace.name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Not empty if the namespace enforces the Pod Security Standard `restricted`. */}}
+{{- define "kafscale-mcp.isRestricted" -}}
+{{- $namespace := lookup "v1" "Namespace" "" .Values.mcp.namespace.name | default dict -}}
+{{- $labels := default dict (default dict $namespace.metadata).labels -}}
+{{- $isOwn := eq (include "kafscale-mcp.namespaceOwner" .) "release" -}}
+{{- if or $isOwn (eq (get $labels "pod-security.kubernetes.io/enforce") "restricted") }}true{{ end -}}
 {{- end -}}
 
 {{/* Why the pod does not meet the pod security standard `restricted`; empty if it does. */}}
@@ -120,6 +128,11 @@
 {{- end -}}
 {{- $all := merge (dict) $requests $limits -}}
 {{- range $name, $amount := $all -}}
+{{- if hasPrefix "requests." $name -}}
+{{- fail (printf
+  "mcp.resources sets %s, which Kubernetes refuses: remove the prefix, which belongs to the quotas of namespaces" $name)
+-}}
+{{- end -}}
 {{- if hasPrefix "hugepages-" $name -}}
 {{- if not (or $all.cpu $all.memory) -}}
 {{- fail (printf

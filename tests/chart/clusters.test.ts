@@ -39,6 +39,19 @@ t.test('a namespace of somebody else is used as it is', needsHelm(), async t => 
   }
 })
 
+t.test('a pod that a namespace of somebody else does not admit is refused', needsHelm(), async t => {
+  const namespace = (labels: object): Stored => ({ kind: 'Namespace', metadata: { name: 'mine', labels } })
+  const given = values({
+    namespace: { create: false, name: 'mine' },
+    'containerSecurityContext.allowPrivilegeEscalation': true,
+  })
+  const restricted = await startKubernetesApi(t, [namespace({ 'pod-security.kubernetes.io/enforce': 'restricted' })])
+  t.match(await refusal(given, { api: restricted }), /the namespace mine enforces the Pod Security Standard restricted/)
+  for (const stored of [[], [namespace({ 'pod-security.kubernetes.io/enforce': 'privileged' })]]) {
+    t.ok(await render(given, { api: await startKubernetesApi(t, stored) }))
+  }
+})
+
 t.test('autoscaling keeps the number of replicas that run', needsHelm(), async t => {
   const autoscaled = values({ 'autoscaling.enabled': true, replicaCount: 2 })
   const running = async (replicas: number) =>

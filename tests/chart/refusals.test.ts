@@ -94,6 +94,7 @@ t.test('relations between values that Kubernetes would refuse are refused', need
       { resources: { requests: { cpu: null, memory: null }, limits: { memory: null, [hugepages]: '2Mi' } } },
       /sets hugepages-2Mi without cpu or memory, .*: set mcp\.resources\.limits\.memory/,
     ],
+    [{ resources: { limits: { [`requests.${gpu}`]: 1 } } }, /sets requests\.nvidia\.com\/gpu, .*: remove the prefix/],
     [{ resources: { limits: { [hugepages]: '3Mi' } } }, /sets hugepages-2Mi to 3Mi, .*: set a multiple of/],
     [
       { 'autoscaling.enabled': true, resources: { requests: { cpu: null } } },
@@ -422,6 +423,7 @@ t.test('values that the API server would refuse do not match the schema', needsH
       [{ hostPath: { path: '/a/../b' } }, '/hostPath/path'],
       [{ nfs: { server: 'a', path: 'b' } }, '/nfs/path'],
       [{ csi: { driver: 'a', volumeAttribute: {} } }, '/csi'],
+      [{ csi: { driver: 'a..b' } }, '/csi/driver'],
       [{ iscsi: { targetPortal: 'a', iqn: 'b', luns: 0 } }, '/iscsi'],
       [{ projected: { sources: [{ secret: { secretName: 'a' } }] } }, '/projected/sources/0/secret'],
       [{ projected: { sources: [{ secrets: { name: 'a' } }] } }, '/projected/sources/0'],
