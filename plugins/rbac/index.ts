@@ -7,6 +7,8 @@ import { watchFile } from '../../lib/watched-file.ts'
 import { ownEntry } from '../audit/record.ts'
 import type { Principal } from '../auth/principal.ts'
 import type { ChangeTool, Resource } from '../changes/change.ts'
+import type { Config } from '../config/read.ts'
+import { HAS_APPROVAL_PAGES, missingForApprovals } from './approval-prerequisites.ts'
 import {
   allowEveryone, decide, decideOn, type Decision, denyByScope, denyUnidentified, EVERYONES_TOOL, type Question,
   rolesOf, seesEverything
@@ -50,7 +52,10 @@ export interface Authorizer {
 interface Access { roles: readonly string[], decisions: Map<string, Decision> }
 
 /** Decorates `app.authorize`, the only place that decides who may do what. */
-export default fp(async function rbac (app) {
+export default fp(async function rbac (
+  app,
+  { hasApprovalPages = HAS_APPROVAL_PAGES }: { hasApprovalPages?: boolean | undefined }
+) {
   const { policyFile, environment, scopes } = app.config
   const closing = new AbortController()
   let policy: Policy = NO_POLICY
@@ -61,7 +66,7 @@ export default fp(async function rbac (app) {
 
   if (policyFile !== undefined) {
     const content = await readFile(policyFile)
-    policy = firstPolicy(policyFile, content, app.tools.known)
+    policy = firstPolicy(app.config, content, app.tools.known, hasApprovalPages)
     warnOfIneffectiveRules()
     if (policy.changes === 'closed') app.log.warn(STOPPED)
     const reload = async (changed: Buffer) => {
@@ -81,6 +86,8 @@ export default fp(async function rbac (app) {
       const isClosed = policy.changes === 'closed'
       if (mistakes === null) app.log.info('policy reloaded')
       else app.log.error({ mistakes }, 'the new policy is invalid; the old one stays in effect')
+      const missing = missingForApprovals(policy, app.config, hasApprovalPages)
+      if (missing.length > 0) app.log.error({ missing }, 'the policy requires approvals, which nobody can give')
       if (isClosed && !wasClosed) app.log.warn(STOPPED)
       if (wasClosed && !isClosed) app.log.warn('changes are no longer stopped')
       const warning = [...isClosed ? [STOPPED] : [], ...mistakes === null ? [] : [mistakes]].join('\n') || null
@@ -190,14 +197,25 @@ function cachedVisibility (sees: (topic?: string, group?: string) => boolean, on
   }
 }
 
-/** Parses the policy of a start. @throws {ConfigError} */
-export function firstPolicy (path: string, content: Buffer, tools: readonly string[]): Policy {
+/**
+ * Parses the policy of a start.
+ * @throws {ConfigError} for one that is invalid, or requires approvals that nobody can give
+ */
+export function firstPolicy (
+  config: Config,
+  content: Buffer,
+  tools: readonly string[],
+  hasApprovalPages = HAS_APPROVAL_PAGES
+): Policy {
   try {
-    return parsePolicy(content.toString(), tools)
+    const policy = parsePolicy(content.toString(), tools)
+    const missing = missingForApprovals(policy, config, hasApprovalPages)
+    if (missing.length > 0) throw new ConfigError(missing.join('\n'))
+    return policy
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error
     throw new ConfigError(
-      `KAFSCALE_MCP_POLICY_FILE is ${quote(path)}: expected a valid policy\n${error.message}`
+      `KAFSCALE_MCP_POLICY_FILE is ${quote(config.policyFile ?? '')}: expected a valid policy\n${error.message}`
     )
   }
 }
