@@ -10,10 +10,10 @@ import type { ChangeTool, Resource } from '../changes/change.ts'
 import type { Config } from '../config/read.ts'
 import { HAS_APPROVAL_PAGES, missingForApprovals } from './approval-prerequisites.ts'
 import {
-  allowEveryone, decide, type Decision, denyByFence, denyByScope, denyUnidentified, EVERYONES_TOOL, type Question,
-  questionOn, rolesOf, seesEverything
+  allowEveryone, decide, decideOn, type Decision, denyByScope, denyUnidentified, EVERYONES_TOOL, type Question,
+  rolesOf, seesEverything
 } from './decide.ts'
-import { type ChangeAccess, explainChanges } from './explain.ts'
+import { type ChangesAccess, explainChanges } from './explain.ts'
 import {
   NO_POLICY, parsePolicy, type Policy, type PolicyOperation, type Requirement, requirementOf, saysClosed
 } from './policy.ts'
@@ -44,7 +44,7 @@ export interface Authorizer {
   /** Whether the emergency stop is in effect: `changes: closed`. */
   readonly changesClosed: boolean
   /** What a principal may do with changes, and what nobody may change. */
-  explainChanges: (principal: Principal) => { tools: ChangeAccess[], protected: Policy['protected'] }
+  explainChanges: (principal: Principal) => ChangesAccess
 }
 
 /** What the policy means for one principal. Decisions are cached by tool. */
@@ -67,6 +67,7 @@ export default fp(async function rbac (
     const content = await readFile(policyFile)
     policy = firstPolicy(app.config, content, app.tools.known, hasApprovalPages)
     warnOfIneffectiveRules()
+    if (policy.changes === 'closed') app.log.warn(STOPPED)
     const reload = async (changed: Buffer) => {
       const wasClosed = policy.changes === 'closed'
       let mistakes: string | null = null
@@ -137,7 +138,7 @@ export default fp(async function rbac (
     return visibility
   }
 
-  /** What is decided before any role: who the caller is, and the scopes of its token. */
+  /** What is decided before any role: the scopes of a token, and whether it identifies the caller. */
   function denyByToken (principal: Principal, tool: Question['tool']): Decision | undefined {
     return denyByScope(principal, tool, scopes) ?? denyUnidentified(principal, tool)
   }
@@ -152,20 +153,16 @@ export default fp(async function rbac (
       return decision
     },
     visibility: (principal, tool) => visibilityOf(accessOf(principal).roles, tool),
-    decideOn (principal, operation, tool, resource) {
-      const byRole = denyByToken(principal, { name: tool, operation }) ??
-        decide(policy, accessOf(principal).roles, questionOn(operation, tool, resource, environment))
-      return byRole.kind === 'denied'
-        ? byRole
-        : denyByFence(policy, operation, tool, resource, environment) ?? byRole
-    },
+    decideOn: (principal, operation, tool, resource) =>
+      denyByToken(principal, { name: tool, operation }) ??
+        decideOn(policy, accessOf(principal).roles, operation, tool, resource, environment),
     requirement: tool => requirementOf(policy, tool, environment),
     get changesClosed () { return policy.changes === 'closed' },
     explainChanges (principal) {
       const { roles } = accessOf(principal)
-      const decideStep = (question: Question) =>
-        denyByToken(principal, question.tool) ?? decide(policy, roles, question)
-      return { tools: explainChanges(policy, roles, environment, decideStep), protected: policy.protected }
+      const tools = explainChanges(policy, roles, environment, question =>
+        denyByToken(principal, question.tool) ?? decide(policy, roles, question))
+      return { stopped: policy.changes === 'closed', environment, tools, protected: policy.protected }
     },
   })
 }, { name: 'rbac', dependencies: ['config', 'tool-registry', 'audit'] })
