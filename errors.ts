@@ -308,7 +308,7 @@ export class Unauthenticated extends define<[reason: string]>('UNAUTHENTICATED')
   }
 }
 
-/** Lists every scope that the call requires, so that a client can request them all at once. */
+/** Lists every scope that the call requires and those that the token has: a client requests them all at once. */
 export class InsufficientScope extends define<[scopes: string]>('INSUFFICIENT_SCOPE') {
   readonly scopes: readonly string[]
 

@@ -36,7 +36,8 @@ export async function * checkCallers (app: FastifyInstance): AsyncGenerator<Find
     return
   }
   yield await attempt('policy', async () => {
-    const { roles, bindings } = firstPolicy(policyFile, await readFile(policyFile), app.tools.known)
+    const content = await readFile(policyFile)
+    const { roles, bindings } = firstPolicy(app.config, content, app.tools.known)
     return `is valid, with ${roles.size} roles and ${bindings?.length ?? 0} bindings`
   })
 }

@@ -38,7 +38,8 @@ export interface Audit {
    */
   record: (entry: AuditEntry) => Promise<void>
   /**
-   * As `record`, but resolves only once the record is durable: a mutation waits for this before it runs.
+   * As `record`, but resolves only once the record is durable: a mutation waits for this before it runs. A record that
+   * only standard output has accepted is not, unless that is the only sink.
    * @throws {AuditUnavailable} when no sink accepts it, whatever `AUDIT_FAIL_MODE` is
    */
   recordDurably: (entry: AuditEntry) => Promise<void>
@@ -109,17 +110,23 @@ export default fp(async function audit (app) {
     live.publish(await write(cleansed instanceof Promise ? await cleansed : cleansed, durable))
   }
 
-  /** Resolves to the line of the first sink that accepts the record. @throws {AggregateError} when none does */
+  /**
+   * Resolves to the line of the first sink that accepts the record. Standard output cannot promise that it keeps a
+   * record, so next to another sink it does not make one durable.
+   * @throws {AggregateError} when none does
+   */
   async function write (entry: AuditEntry, durable: boolean): Promise<string> {
     const body = { ...entry, time: new Date().toISOString() } satisfies Body
     const writes = sinks.map(sink => sink.write(body, durable))
+    const keeping = durable ? writes.filter((_, index) => sinks[index]?.kind !== 'stdout') : []
     try {
-      const line = await Promise.any(writes)
+      const line = await Promise.any(keeping.length > 0 ? keeping : writes)
       // A mutation runs only after every sink that can make its intent durable has done so or failed.
       if (durable) await Promise.allSettled(writes.filter((_, index) => sinks[index]?.syncs))
       return line
     } catch (error) {
-      lost++
+      const isLost = (await Promise.allSettled(writes)).every(({ status }) => status === 'rejected')
+      if (isLost) lost++
       throw error
     }
   }

@@ -36,6 +36,85 @@ t.test('a variable that the chart sets is refused in extraEnv, whatever sets it'
   t.match(env.slice(-2), [{ name: 'HTTPS_PROXY' }, { name: 'POD_NAME' }], 'accepted while the chart does not set them')
 })
 
+t.test('incomplete settings of changes are refused, all at once', needsHelm(), async t => {
+  const nothing = await refusal(values({ 'changes.enabled': true }))
+  for (
+    const sentence of [
+      'mcp.changes.enabled is true, but',
+      '- mcp.auth configures a static token, but a change belongs to whoever requested it: set mcp.auth.oidc or',
+      '- mcp.policy is empty: set mcp.policy.bindings and mcp.policy.roles, or mcp.policy.existingConfigMap, which',
+      '- mcp.changes.kafka.brokers is empty: set the brokers that changes are sent to, such as ["kafscale-broker-0.',
+      '- mcp.changes.expectedClusterId is empty: set the id of the only cluster that may be changed',
+      '- mcp.audit.sinks has no durable sink, without which nothing is changed: add a file, such as file:/var/log/',
+    ]
+  ) t.ok(nothing.includes(sentence), sentence)
+
+  const complete = {
+    'auth.token': '',
+    'auth.oidc.issuers': ['https://id.example'],
+    'policy.bindings': [{ role: 'observer', claim: 'sub', value: 'a' }],
+    'audit.sinks': ['https://collector.example/audit'],
+    'changes.enabled': true,
+    'changes.expectedClusterId': '0d5b0f2e',
+    'changes.kafka.brokers': ['broker:9092'],
+  }
+  t.ok(await render(values(complete)))
+  const refused: [values: Record<string, unknown>, message: RegExp][] = [
+    [{ 'audit.sinks': ['stdout'] }, /mcp\.audit\.sinks has no durable sink/],
+    [{ 'changes.expectedClusterId': ' ' }, /mcp\.changes\.expectedClusterId is empty/],
+    [{ 'changes.kafka.sasl': { mechanism: 'PLAIN', username: 'mcp' } }, /mcp\.changes\.kafka\.sasl is incomplete: set/],
+    [{ 'changes.kafka.sasl.existingSecret': 'a' }, /mcp\.changes\.kafka\.sasl is incomplete/],
+    [
+      { 'changes.kafka.sasl': { mechanism: 'PLAIN', username: 'mcp', password: 'x', existingSecret: 'a' } },
+      /changes\.kafka\.sasl\.password and mcp\.changes\.kafka\.sasl\.existingSecret are both set: set only one/,
+    ],
+    [{ 'changes.ledger.username': 'a' }, /only one of mcp\.changes\.ledger\.username and .*\.password is set/],
+    [
+      { 'changes.ledger': { password: 'x', existingSecret: 'a' } },
+      /changes\.ledger\.password and mcp\.changes\.ledger\.existingSecret are both set/,
+    ],
+    [{ 'changes.webhook.url': 'https://a.example' }, /only one of mcp\.changes\.webhook\.url and .*\.secret is set/],
+    [{ 'changes.webhook': { secret: 'x', existingSecret: 'a' } }, /webhook\.secret and .*existingSecret are both set/],
+    [{ 'changes.sessionKey.value': 'x' }, /changes\.sessionKey\.value is invalid: set 32 bytes in base64/],
+    [
+      { 'changes.sessionKey': { value: `${'A'.repeat(43)}=`, existingSecret: 'a' } },
+      /sessionKey\.value and mcp\.changes\.sessionKey\.existingSecret are both set/,
+    ],
+    [{ 'changes.control.tls.enabled': true }, /control\.tls\.enabled is true, but .*\.control\.addr is empty/],
+    [
+      { 'changes.kafka.tls.ca.existingConfigMap': 'a' },
+      /mcp\.changes\.kafka\.tls has files, but mcp\.changes\.kafka\.tls\.enabled is false: set it to true/,
+    ],
+    [{ 'changes.control.tls.client.existingSecret': 'a' }, /mcp\.changes\.control\.tls has files, but/],
+    [
+      { 'changes.kafka.tls': { enabled: true, ca: { existingConfigMap: 'a', existingSecret: 'a' } } },
+      /mcp\.changes\.kafka\.tls\.ca\.existingConfigMap and .*\.tls\.ca\.existingSecret are both set/,
+    ],
+    [
+      { 'changes.ledger.tls.ca.existingConfigMap': 'a' },
+      /mcp\.changes\.ledger\.tls is set, but no URL in mcp\.changes\.ledger\.endpoints, or else mcp\.etcdEndpoints, is/,
+    ],
+    [{ 'changes.kafka.brokers': ['broker'] }, /at '\/mcp\/changes\/kafka\/brokers\/0'/],
+    [{ 'changes.control.addr': '{hots}:19094' }, /at '\/mcp\/changes\/control\/addr'/],
+    [{ 'changes.kafka.sasl.mechanism': 'GSSAPI' }, /at '\/mcp\/changes\/kafka\/sasl\/mechanism'/],
+    [{ 'changes.retention': '90 days' }, /at '\/mcp\/changes\/retention'/],
+    [{ 'changes.webhook.url': 'hooks.example' }, /at '\/mcp\/changes\/webhook\/url'/],
+    [{ 'changes.kafka.broker': ['a:1'] }, /additional properties 'broker' not allowed/],
+  ]
+  for (const [given, message] of refused) {
+    t.match(await refusal(values({ ...complete, ...given })), message, JSON.stringify(given))
+  }
+
+  const paths = { CHANGES: 'changes.enabled', KAFKA_CA_FILE: 'changes.kafka.tls.ca', SESSION_KEY: 'changes.sessionKey' }
+  for (const [name, path] of Object.entries(paths)) {
+    t.match(
+      await refusal(values({ extraEnv: [{ name: `KAFSCALE_MCP_${name}`, value: 'x' }] })),
+      `mcp.extraEnv sets KAFSCALE_MCP_${name}: set mcp.${path} instead`,
+      'also while changes are disabled'
+    )
+  }
+})
+
 t.test('one port for calls and metrics is refused', needsHelm(), async t => {
   for (
     const given of [
