@@ -6,6 +6,7 @@ import { type Config, readConfig } from '../plugins/config/read.ts'
 import { readStdioConfig } from '../plugins/config/stdio.ts'
 import { checkAudit } from './checks/audit.ts'
 import { checkAuthentication, checkPolicy } from './checks/callers.ts'
+import { checkChanges, registerChanges } from './checks/changes.ts'
 import { checkCluster } from './checks/cluster.ts'
 import { type Finding, lineOf } from './checks/finding.ts'
 import { checkListeners } from './checks/listeners.ts'
@@ -16,9 +17,10 @@ const USAGE = `Usage:
       Reads the environment variables of the service, and reports, one line for each item, whether the settings are
       valid, etcd answers and its user can read the prefix and nothing more, the snapshot decodes, the brokers' metrics
       pages can be read, the keys of token issuers load, the policy is valid, audit sinks are writable, and the
-      addresses can be listened on. Writes nothing: no record, no lock, no key. With stdio, it reads them as
-      kafscale-mcp stdio does, which has neither issuers nor addresses. Exit codes: 0 nothing failed, 1 something
-      failed, 2 the command line is wrong.
+      addresses can be listened on. If changes are enabled, also whether their ledger, the brokers and the control
+      plane answer. Writes nothing: no record, no lock, no key. With stdio, it reads them as kafscale-mcp stdio does,
+      which has neither issuers nor addresses. Exit codes: 0 nothing failed, 1 something failed, 2 the command line
+      is wrong.
 `
 
 /** How to read the settings, and what to check once they are valid. */
@@ -26,7 +28,7 @@ interface Mode { read: () => Config, checks: readonly ((app: FastifyInstance) =>
 
 const SERVICE: Mode = {
   read: readConfig,
-  checks: [checkCluster, checkAuthentication, checkPolicy, checkAudit, checkListeners],
+  checks: [checkCluster, checkChanges, checkAuthentication, checkPolicy, checkAudit, checkListeners],
 }
 const STDIO: Mode = {
   read: readStdioConfig,
@@ -59,6 +61,7 @@ async function * findings ({ read, checks }: Mode): AsyncGenerator<Finding> {
   }
   // Nothing is sent to a trace collector, and there is no mirror to compare.
   const app = await buildClusterApp({ ...config, tracing: false, verifyIntervalMs: 0 })
+  await registerChanges(app)
   try {
     const problem = await app.ready().then(() => undefined, (error: Error) => error)
     if (problem && !(problem instanceof ConfigError)) throw problem

@@ -9,7 +9,10 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Range } from 'etcd3'
 import t, { type Test } from 'tap'
+import { checkLedger } from '../../cli/checks/changes.ts'
+import { Secret } from '../../plugins/config/secret.ts'
 import { authority } from '../support/authority.ts'
+import { startControl } from '../support/brokers/control.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { recording, ROOT } from '../support/paths.ts'
 import { fill, recordedKeyspace, startService } from '../support/service.ts'
@@ -225,6 +228,121 @@ t.test('an etcd without users is a warning', needsEtcd(), async t => {
   const { code, warnings } = await check({ ...LEAST, KAFSCALE_MCP_ETCD_ENDPOINTS: etcd.endpoints.join() })
   t.equal(code, 0)
   t.match(warnings, [/^etcd permissions: whoever reaches etcd can read every key/])
+})
+
+t.test('changes', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { auth: true })
+  const { client, endpoints: [endpoint = ''] } = etcd
+  const double = await startControl(t)
+  const brokers = [0, 1].map(NodeID => ({ NodeID, Host: '127.0.0.1', Port: 9092, Rack: null }))
+  await fill(etcd, [{
+    key: '/kafscale/metadata/snapshot',
+    value: JSON.stringify({ Brokers: brokers, ControllerID: 0, Topics: [], ClusterName: 'a', ClusterID: 'cluster-1' }),
+  }])
+  const policy = 'bindings: [{claim: sub, value: alice, role: observer}]\nchanges: [{mode: direct}]\n'
+  const dir = t.testdir({ 'policy.yaml': policy, 'jwks.json': '{"keys":[]}' })
+  const env = {
+    ...LEAST,
+    ...etcd.env,
+    KAFSCALE_MCP_PUBLIC_URL: 'https://kafscale-mcp.example',
+    KAFSCALE_MCP_OIDC_ISSUER: await issuer(t),
+    KAFSCALE_MCP_POLICY_FILE: join(dir, 'policy.yaml'),
+    KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}/audit.jsonl`,
+    KAFSCALE_MCP_ENVIRONMENT: 'staging',
+    KAFSCALE_MCP_CHANGES: 'enabled',
+    KAFSCALE_MCP_EXPECTED_CLUSTER_ID: 'cluster-1',
+    KAFSCALE_MCP_KAFKA_BROKERS: '127.0.0.1:1',
+    KAFSCALE_MCP_METRICS_ALLOWED_HOSTS: '127.0.0.1',
+    KAFSCALE_MCP_BROKER_CONTROL_ADDR: `{host}:${double.address.split(':')[1]}`,
+  }
+  const as = (user: string) => ({ KAFSCALE_MCP_CHANGES_ETCD_USERNAME: user, KAFSCALE_MCP_CHANGES_ETCD_PASSWORD: user })
+  const LEDGER = '/kafscale-mcp/changes/'
+  for (const [name, ...grants] of [
+    ['ledger', ['Readwrite', LEDGER]],
+    ['split', ['Read', LEDGER], ['Write', LEDGER]],
+    ['reads', ['Read', LEDGER]],
+    ['writes', ['Write', LEDGER]],
+    ['narrow', ['Readwrite', `${LEDGER}by-id/`]],
+    ['both', ['Readwrite', LEDGER], ['Read', '/kafscale/']],
+    ['wide', ['Readwrite', '/kafscale-mcp/']],
+  ] as [string, ...['Read' | 'Write' | 'Readwrite', string][]][]) {
+    const user = await client.user(name).create(name)
+    for (const [index, [permission, prefix]] of grants.entries()) {
+      const role = await client.role(`${name}-${index}`).create()
+      await role.grant({ permission, range: Range.prefix(prefix) })
+      await user.addRole(role)
+    }
+  }
+  const ledgerOf = async (user: string, password = user, endpoints = [endpoint]) => {
+    const tls = { caFile: undefined, certFile: undefined, keyFile: undefined }
+    const ledger = { endpoints, username: user, password: new Secret(password), ...tls }
+    return await Array.fromAsync(checkLedger(ledger), ({ level, item, detail }) => `${level} ${item}: ${detail}`)
+  }
+
+  await t.test('the ledger answers, and its user may read and write it and nothing else', async t => {
+    const { header: { revision } } = await client.kv.range({ key: Buffer.from('/'), count_only: true })
+    const fine = [
+      `ok ledger ${endpoint}: answers`,
+      'ok ledger permissions: the user can read and write /kafscale-mcp/changes/ and nothing else',
+    ]
+    t.strictSame(await ledgerOf('ledger'), fine)
+    t.strictSame(await ledgerOf('split'), fine)
+    const advice = ': a user with readwrite on /kafscale-mcp/changes/ is enough'
+    for (const [user, finding] of [
+      ['reads', 'failed ledger permissions: the user may not write /kafscale-mcp/changes/'],
+      ['writes', 'failed ledger permissions: the user may not read /kafscale-mcp/changes/'],
+      ['narrow', 'failed ledger permissions: the user may not read or write /kafscale-mcp/changes/'],
+      ['both', 'warning ledger permissions: the user has more than it needs, read on "/kafscale/" and further keys'],
+      [
+        'wide',
+        'warning ledger permissions: the user has more than it needs, write on "/kafscale-mcp/" and further keys',
+      ],
+      ['root', 'warning ledger permissions: the user has the role root'],
+    ] as const) t.strictSame((await ledgerOf(user))[1], finding + advice, user)
+    const after = await client.kv.range({ key: Buffer.from('/'), count_only: true })
+    t.equal(after.header.revision, revision, 'nothing is written')
+  })
+  await t.test('a ledger that does not answer, or refuses the user, fails', async t => {
+    const skipped = 'skipped ledger permissions: no endpoint of the ledger answers'
+    const wrong = await ledgerOf('ledger', SECRET)
+    t.match(wrong, [/^failed ledger .*: etcd refuses the credentials/, skipped])
+    t.notMatch(wrong.join(), SECRET)
+    const unreachable = 'http://127.0.0.1:1'
+    t.match(await ledgerOf('ledger', 'ledger', [unreachable]), [/^failed ledger .*:1: etcd can't be reached/, skipped])
+    t.match(
+      await ledgerOf('ledger', 'ledger', [unreachable, endpoint]),
+      [/^failed ledger /, /^ok ledger http/, /^ok ledger permissions/]
+    )
+  })
+  await t.test('the control plane answers, and everything is a line', async t => {
+    const { code, ok, failed, stdout } = await check({ ...env, ...as('ledger') })
+    t.match(ok.filter(line => /^(ledger|control)/.test(line)), [
+      `ledger ${endpoint}: answers`,
+      /^ledger permissions: /,
+      'control plane of broker 0: answers, with version "dev"',
+      'control plane of broker 1: answers, with version "dev"',
+    ])
+    t.strictSame([code, failed], [0, []], stdout)
+    t.strictSame(new Set(double.calls.map(({ method }) => method)), new Set(['GetStatus']))
+  })
+  await t.test('what is missing or does not answer is a line, too', async t => {
+    const { ok, failed } = await check({
+      ...env,
+      KAFSCALE_MCP_ENVIRONMENT: '',
+      KAFSCALE_MCP_BROKER_CONTROL_ADDR: '{host}:1',
+    })
+    t.match(failed, [
+      /^ledger /,
+      /^control plane of broker 0: .*does not answer/,
+      /^control plane of broker 1: .*does not answer/,
+      /^policy: .*requires approvals in an environment without a name/,
+    ])
+    t.notOk(ok.some(line => line.startsWith('ledger')), 'the ledger does not use the credentials of the mirror')
+    t.match(
+      (await check({ ...env, ...as('ledger'), KAFSCALE_MCP_BROKER_CONTROL_ADDR: '' })).stdout,
+      'skipped  control plane: KAFSCALE_MCP_BROKER_CONTROL_ADDR is not set, so brokers can be neither drained nor'
+    )
+  })
 })
 
 t.test('without etcd, everything else is still checked', async t => {
