@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
+import { rootCertificates } from 'node:tls'
 import { noop } from 'cockatiel'
 import {
   ClientClosedError, Etcd3, EtcdAuthenticationFailedError, EtcdPermissionDeniedError, GRPCDeadlineExceededError,
@@ -50,9 +51,10 @@ export class LedgerClient {
     this.#etcd = new Etcd3({
       hosts: [...endpoints],
       ...username !== undefined && password && { auth: { username, password: reveal(password) } },
-      ...caFile !== undefined && {
+      // Given credentials, etcd3 uses TLS whatever the scheme is.
+      ...endpoints.every(endpoint => endpoint.startsWith('https:')) && {
         credentials: {
-          rootCertificate: readFileSync(caFile),
+          rootCertificate: caFile === undefined ? Buffer.from(rootCertificates.join('\n')) : readFileSync(caFile),
           ...certFile !== undefined && keyFile !== undefined &&
             { privateKey: readFileSync(keyFile), certChain: readFileSync(certFile) },
         },
