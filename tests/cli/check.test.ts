@@ -64,6 +64,14 @@ function contentOf (dir: string): unknown[] {
   })
 }
 
+t.test('an emergency stop is reported', async t => {
+  const dir = t.testdir({ 'policy.yaml': 'bindings: []\nchanges: closed\n' })
+  const { ok } = await check({
+    KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_POLICY_FILE: join(dir, 'policy.yaml'),
+  })
+  t.ok(ok.includes('policy: is valid, with 2 roles and 0 bindings; changes: closed stops all changes'), ok.join('\n'))
+})
+
 t.test('everything is fine, and nothing changes', needsEtcd(), async t => {
   const etcd = await startEtcd(t, { auth: true })
   await fill(etcd, recordedKeyspace())
