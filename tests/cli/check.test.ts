@@ -4,12 +4,14 @@ import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Range } from 'etcd3'
 import t, { type Test } from 'tap'
 import { checkLedger } from '../../cli/checks/changes.ts'
 import { Secret } from '../../plugins/config/secret.ts'
+import { authority } from '../support/authority.ts'
 import { startControl } from '../support/brokers/control.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { recording, ROOT } from '../support/paths.ts'
@@ -382,8 +384,8 @@ t.test('without etcd, everything else is still checked', async t => {
         /not-a-log: the file is not an audit log: move it away$/,
         /^audit sink file:.*: .*(?:EISDIR|regular file)/,
         /not-a-log\/audit\.jsonl: .*ENOTDIR/,
-        `audit sink ${collector}: answers HEAD with 403`,
-        /^audit sink http:\/\/127\.0\.0\.1:2: does not answer: \S/,
+        `audit sink ${collector}: the collector answered 403: is the header that it requires in KAFSCALE_MCP_AUDIT_`,
+        /^audit sink http:\/\/127\.0\.0\.1:2: the collector cannot be reached: ECONNREFUSED$/,
         ...isRoot ? [] : [/folder\/audit\.jsonl: EACCES/],
       ]
     )
@@ -404,7 +406,99 @@ t.test('without etcd, everything else is still checked', async t => {
   })
 })
 
+t.test('collectors are asked as the service sends them records', async t => {
+  const dir = t.testdir({ headers: `Authorization: Bearer ${SECRET}\n` })
+  const ca = authority(dir, 'ca')
+  const { cert, key } = ca.issue('/CN=collector', 'collector')
+  const own = ca.issue('/CN=kafscale-mcp', 'service')
+  const asked: string[] = []
+  const server = createTlsServer({
+    cert: readFileSync(cert),
+    key: readFileSync(key),
+    ca: readFileSync(ca.ca),
+    requestCert: true,
+  }, ({ method = '', headers }, response) => {
+    asked.push(method)
+    response.writeHead(headers.authorization === `Bearer ${SECRET}` ? 405 : 401).end()
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const origin = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const files = {
+    KAFSCALE_MCP_AUDIT_COLLECTOR_HEADERS_FILE: `${dir}/headers`,
+    KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE: ca.ca,
+    KAFSCALE_MCP_AUDIT_COLLECTOR_CERT_FILE: own.cert,
+    KAFSCALE_MCP_AUDIT_COLLECTOR_KEY_FILE: own.key,
+  }
+  const finding = async (env: Record<string, string>, url = `${origin}/in`) => {
+    const { stdout, failed, ok } = await check({ ...LEAST, KAFSCALE_MCP_AUDIT_SINKS: url, ...env })
+    t.notMatch(stdout, SECRET)
+    return [...failed, ...ok].filter(line => line.startsWith('audit sink'))
+  }
+  const answers = `audit sink ${origin}: answers HEAD with 405; whether it accepts records, only a POST could show`
+  t.strictSame(await finding(files), [answers])
+  t.match(
+    await finding({ ...files, KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE: '' }),
+    [/: the collector cannot be reached: .*: is the CA of its certificate in KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE\?$/]
+  )
+  t.match(
+    await finding({ ...files, KAFSCALE_MCP_AUDIT_COLLECTOR_CERT_FILE: '', KAFSCALE_MCP_AUDIT_COLLECTOR_KEY_FILE: '' }),
+    [/: the collector cannot be reached: .*: does it trust the certificate in .*_COLLECTOR_CERT_FILE\?$/]
+  )
+  const { KAFSCALE_MCP_AUDIT_COLLECTOR_HEADERS_FILE: _, ...noHeaders } = files
+  t.match(await finding(noHeaders), [/: the collector answered 401: is the header/])
+  t.strictSame([...new Set(asked)], ['HEAD'])
+
+  const seen: (string | undefined)[] = []
+  const proxy = await listen(t, ({ url }, response) => {
+    seen.push(url)
+    response.writeHead(204).end()
+  })
+  const plain = 'http://collector.example/in'
+  t.match(await finding({ HTTP_PROXY: proxy }, plain), [/collector\.example: answers HEAD with 204/])
+  t.strictSame(seen, [plain])
+})
+
+t.test('check stdio reads the settings as stdio does', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { auth: true })
+  await fill(etcd, recordedKeyspace())
+  const dir = t.testdir({ 'policy.yaml': 'bindings: nope\n' })
+  const stdio = async (env: Record<string, string>) => await check({ ...etcd.env, ...env }, ['stdio'])
+
+  const { code, ok, warnings, failed, stdout } = await stdio({})
+  t.strictSame([code, failed, warnings], [0, [], []])
+  t.match(ok, ['settings: are valid', /^etcd /, 'etcd permissions: the user can', 'snapshot: decodes'])
+  t.equal(ok.length, 4, 'neither authentication nor addresses')
+  t.match(stdout, 'skipped  audit sink none: calls are not recorded')
+
+  const http = {
+    KAFSCALE_MCP_HTTP_ADDR: '0.0.0.0:8090',
+    KAFSCALE_MCP_AUTH_TOKEN: 'short',
+    KAFSCALE_MCP_TLS_CERT_FILE: '/nowhere',
+  }
+  t.equal((await check({ ...etcd.env, ...http })).code, 1)
+  const shared = await stdio(http)
+  t.equal(shared.code, 0)
+  t.match(shared.warnings, [/^settings: KAFSCALE_MCP_HTTP_ADDR, .*AUTH_TOKEN.* have no effect over standard input/])
+
+  t.match((await stdio({ KAFSCALE_MCP_AUDIT_SINKS: 'stdout' })), {
+    code: 1,
+    failed: [/^settings: KAFSCALE_MCP_AUDIT_SINKS contains stdout, which carries the protocol/],
+  })
+  t.match(
+    (await stdio({ KAFSCALE_MCP_POLICY_FILE: `${dir}/policy.yaml`, KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}` })).failed,
+    [/^policy: /, /^audit sink file:/]
+  )
+  t.match((await check({}, ['stdio'])).failed, [/^settings: KAFSCALE_MCP_ETCD_ENDPOINTS is not set/])
+})
+
 t.test('it has a usage, and refuses what it does not know', async t => {
-  t.match(await check({}, ['--help']), { code: 0, stdout: /^Usage:\n {2}kafscale-mcp check\n/, stderr: '' })
-  t.match(await check({}, ['--all']), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unknown option '--all'/ })
+  const usage = /^Usage:\n {2}kafscale-mcp check \[stdio\]\n/
+  for (const args of [['--help'], ['stdio', '-h']]) {
+    t.match(await check({}, args), { code: 0, stdout: usage, stderr: '' })
+  }
+  for (const args of [['--all'], ['stdio', '--all']]) {
+    t.match(await check({}, args), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unknown option '--all'/ })
+  }
+  t.match(await check({}, ['token']), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unexpected argument/ })
 })
