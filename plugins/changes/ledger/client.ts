@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
+import { getCACertificates } from 'node:tls'
 import { noop } from 'cockatiel'
 import {
   ClientClosedError, Etcd3, EtcdAuthenticationFailedError, EtcdPermissionDeniedError, GRPCDeadlineExceededError,
@@ -50,9 +51,10 @@ export class LedgerClient {
     this.#etcd = new Etcd3({
       hosts: [...endpoints],
       ...username !== undefined && password && { auth: { username, password: reveal(password) } },
-      ...caFile !== undefined && {
+      // Without a CA of its own, it trusts those of the system, as all other connections do.
+      ...(caFile ?? certFile) !== undefined && {
         credentials: {
-          rootCertificate: readFileSync(caFile),
+          rootCertificate: caFile === undefined ? Buffer.from(getCACertificates().join('\n')) : readFileSync(caFile),
           ...certFile !== undefined && keyFile !== undefined &&
             { privateKey: readFileSync(keyFile), certChain: readFileSync(certFile) },
         },
