@@ -118,6 +118,11 @@ async function registerTools (app: FastifyInstance, settings: Config, hasApprova
   // The audit log, and who may call what.
   await app.register(audit)
   await app.register(rbac, { hasApprovalPages })
+
+  // What changes the cluster. It is not even loaded unless that is enabled.
+  if (settings.changes) {
+    await app.register(import('./plugins/kafka-admin/index.ts'))
+  }
 }
 
 /** Registers what knows the cluster, and the tools. */

@@ -62,7 +62,7 @@ async function writeLog (t: Test): Promise<{ dir: string, files: string[], lines
     body(),
     body({ where: { ...where, user_agent: 'hid\u200bden \\u200b "é" \u{1f600}\t\n', trace_id: 'ab'.repeat(16) } }),
     body({ who: { ...who!, subject: digest as never, roles: ['a', digest as never], client_certificate: 'CN=a' } }),
-    body({ what: { ...what!, operation: 'mutate', arguments: { event: 'header', none: [[], {}, '', null], n: 1e9 } } }),
+    body({ what: { ...what!, operation: 'apply', arguments: { event: 'header', none: [[], {}, '', null], n: 1e9 } } }),
     body({ what: null, who: null, event: 'authentication_failure', outcome: 'denied', error_code: 'X', count: 2 }),
     body({ what: null, who: null, event: 'policy_reload', outcome: 'error', warning: 'invalid', rule: null }),
     body({ decision: 'denied', outcome: 'denied', rule: null, when: { ...entry().when, duration_ms: 0.1 } }),

@@ -49,6 +49,8 @@ export interface BrokerOptions {
   autoCreateTopics?: boolean
   /** KAFSCALE_ALLOW_ADMIN_APIS, by default on. */
   allowAdminApis?: boolean
+  /** Other versions than KafScale's. */
+  advertised?: typeof ADVERTISED
   /** In front of a broker, as a terminating proxy has it. */
   tls?: TlsOptions
   sasl?: SaslUser
@@ -67,6 +69,8 @@ export interface Fault {
    * - a code: answers with it, and does nothing.
    */
   what: 'drop' | 'hold' | 'missing' | 'ghost' | number
+  /** What comes with the code. */
+  message?: string
   /** To how many requests. Default 1. */
   times?: number
 }
@@ -133,7 +137,7 @@ export class BrokerDouble {
   readonly #acting = new Set<Promise<void>>()
   readonly #beforeClose: (() => Promise<void>)[] = []
   #faults: ActiveFault[] = []
-  #connections = 0
+  #lastConnection = 0
   #frozen: { until: Promise<void>, thaw: () => void } | undefined
   #store: BrokerStore | undefined
 
@@ -172,6 +176,11 @@ export class BrokerDouble {
   /** Requests that a broker may change the cluster for. */
   get mutations (): LoggedRequest[] {
     return this.log.filter(({ mutation }) => mutation)
+  }
+
+  /** How many clients are connected. */
+  get connections (): number {
+    return this.#sockets.size
   }
 
   /** Keeps the broker's view as it is, whatever other brokers write. */
@@ -242,7 +251,7 @@ export class BrokerDouble {
     socket.once('close', () => this.#sockets.delete(socket))
     const { sasl } = this.#options
     const connection: Connection = {
-      number: ++this.#connections,
+      number: ++this.#lastConnection,
       socket,
       sasl: sasl && new SaslSession(sasl),
       fence: undefined,
@@ -313,7 +322,7 @@ export class BrokerDouble {
     const itemsOf = async (): Promise<Item[]> => {
       if (before?.fault.what === 'missing') return []
       const code = before?.fault.what
-      if (typeof code === 'number') return namesOf(body).map(name => ({ name, code }))
+      if (typeof code === 'number') return namesOf(body).map(name => ({ name, code, message: before?.fault.message ?? null }))
       return await this.#act(body, request.clientId)
     }
     let response: Response
@@ -411,7 +420,7 @@ export class BrokerDouble {
       case 'ApiVersions':
         return apiVersions(request, this.#options.sasl
           ? [...ADVERTISED, [APIS.SaslHandshake, 0, 1], [APIS.SaslAuthenticate, 0, 2]]
-          : ADVERTISED)
+          : this.#options.advertised ?? ADVERTISED)
       case 'SaslHandshake':
       case 'SaslAuthenticate':
         return emptySuccess(request)
