@@ -113,9 +113,9 @@ export class LedgerClient {
 
 function reasonOf (error: Error): string {
   if (error instanceof GRPCDeadlineExceededError) return LEDGER_REASONS.timedOut
-  if (error instanceof EtcdAuthenticationFailedError || error instanceof EtcdPermissionDeniedError) {
-    return LEDGER_REASONS.refused
-  }
+  const isRefusal = error instanceof EtcdAuthenticationFailedError || error instanceof EtcdPermissionDeniedError ||
+    /user name is empty/.test(error.message)
+  if (isRefusal) return LEDGER_REASONS.refused
   if (error instanceof GRPCResourceExhastedError) return LEDGER_REASONS.full
   return isRecoverableError(error) ? LEDGER_REASONS.unreachable : LEDGER_REASONS.failed
 }

@@ -291,6 +291,16 @@ t.test('the ledger has its own credentials, and needs only its own prefix', need
   const refused = { code: 'LEDGER_UNAVAILABLE', message: /refuses the credentials or the permission/ }
   await t.rejects(as('changes', 'wrong').probe(), refused)
   await t.rejects(as('kafscale', 'read-only').probe(), refused, 'the user of the mirror')
+
+  const reads = await etcd.client.role('reads-changes').create()
+  await reads.grant({ permission: 'Read', range: Range.prefix(PREFIX) })
+  const reader = await etcd.client.user('reader').create('secret')
+  await reader.addRole(reads)
+  await t.rejects(as('reader', 'secret').probe(), refused, 'a user that cannot write')
+  const before = await etcd.client.kv.range({ key: Buffer.from(PREFIX) })
+  await ledger.probe()
+  const after = await etcd.client.kv.range({ key: Buffer.from(PREFIX) })
+  t.equal(after.header.revision, before.header.revision, 'a probe writes nothing')
 })
 
 t.test('the ledger presents a client certificate, with a CA of its own or without', needsEtcd(), async t => {
