@@ -265,7 +265,7 @@ t.test('a signal ends a connection, a question and a check', needsEtcd(), async 
     const caller = new AbortController()
     const session = await connect(t, broker)
     const held = broker.inject({ api: api as keyof typeof questions, what: 'hold' })
-    const asked = ask(session, caller.signal)
+    const asked: Promise<unknown> = ask(session, caller.signal)
     await held.reached
     caller.abort(reason)
     await t.rejects(asked, reason, api)
