@@ -2,9 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { AuditUnavailable } from '../../errors.ts'
 import type { AuditSink } from '../config/parsers.ts'
-import type { Config } from '../config/read.ts'
 import { reveal } from '../config/secret.ts'
-import { proxyOptions } from '../outbound.ts'
 import type { Body } from './chain.ts'
 import { cleanse } from './cleanse.ts'
 import { countFailures } from './count-failures.ts'
@@ -14,7 +12,7 @@ import { type AuditEntry, isCall, ownEntry } from './record.ts'
 import { redactor } from './redact.ts'
 import { REPLICA } from './replica.ts'
 import { readSigningKey } from './signing-key.ts'
-import { Collector, type CollectorFiles } from './sinks/collector.ts'
+import { collectorAt } from './sinks/collector.ts'
 import { FileMedium } from './sinks/file.ts'
 import { HttpMedium } from './sinks/http.ts'
 import type { Medium } from './sinks/medium.ts'
@@ -202,25 +200,13 @@ export default fp(async function audit (app) {
   })
 }, { name: 'audit', dependencies: ['config'] })
 
-function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>, { config, log }: FastifyInstance): Medium {
+function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>, app: FastifyInstance): Medium {
   switch (setting.kind) {
     case 'stdout':
       return stdoutMedium()
     case 'file':
       return new FileMedium(setting.path)
     case 'http':
-      return new HttpMedium(
-        new Collector(setting.url, { files: collectorFiles(config), log, agent: proxyOptions(config, setting.url) }),
-        { maxBytes: config.auditCollectorBatchBytes }
-      )
+      return new HttpMedium(collectorAt(setting.url, app), { maxBytes: app.config.auditCollectorBatchBytes })
   }
-}
-
-function collectorFiles ({
-  auditCollectorHeadersFile: headersFile,
-  auditCollectorCaFile: caFile,
-  auditCollectorCertFile: certFile,
-  auditCollectorKeyFile: keyFile,
-}: Config): CollectorFiles {
-  return { headersFile, caFile, certFile, keyFile }
 }

@@ -15,7 +15,8 @@ import {
 } from './decide.ts'
 import { type ChangesAccess, explainChanges } from './explain.ts'
 import {
-  NO_POLICY, parsePolicy, type Policy, type PolicyOperation, type Requirement, requirementOf, saysClosed
+  ineffectiveEntries, NO_POLICY, parsePolicy, type Policy, type PolicyOperation, type Requirement, requirementOf,
+  saysClosed
 } from './policy.ts'
 
 declare module 'fastify' {
@@ -114,6 +115,9 @@ export default fp(async function rbac (
         `the policy denies ${EVERYONES_TOOL}, which answers everyone who is signed in: ` +
         'to remove it, name it in KAFSCALE_MCP_DISABLED_TOOLS'
       )
+    }
+    for (const entry of ineffectiveEntries(policy)) {
+      app.log.warn({ entry }, 'an earlier entry of changes matches whatever this one matches, so it has no effect')
     }
   }
 

@@ -201,6 +201,16 @@ function strictness ({ mode, approvals }: Requirement): number {
   return mode === 'closed' ? Infinity : approvals
 }
 
+/** The entries of `changes` that have no effect, because an earlier one matches whatever they match. */
+export function ineffectiveEntries ({ changes }: Policy): string[] {
+  if (changes === CLOSED) return []
+  const covers = (earlier: ChangeRule, { tools, environments = ['*'] }: ChangeRule) =>
+    (tools ?? CHANGE_TOOLS).every(tool => earlier.tools?.includes(tool) ?? true) &&
+    environments.every(glob => earlier.environments?.some(each => each === '*' || each === glob) ?? true)
+  return changes.flatMap((entry, index) =>
+    changes.slice(0, index).some(earlier => covers(earlier, entry)) ? [`changes[${index}]`] : [])
+}
+
 /** Whether any of these changes needs an approval in an environment. */
 export function needsApproval (
   policy: Policy,

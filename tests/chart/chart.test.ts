@@ -1788,6 +1788,7 @@ t.test('NOTES.txt', needsHelm(), async t => {
   )
   t.match(least, /Pods of these namespaces can connect: kafscale-mcp, kafscale\. To admit\nothers, .*clientNamespaces/)
   t.match(least, /get secret prod-kafscale-mcp --output jsonpath='\{\.data\.auth-token\}' \| base64 --decode\n/)
+  t.match(least, /ports 2379, 9093, .* These are ports of pods: .*, add theirs to mcp\.networkPolicy\.extraEgress/s)
   t.match(least, /WARNING: The token is a shared secret/)
   t.match(least, /The namespace kafscale-mcp belongs to this release and stays after an uninstall/)
   t.match(least, /helm --namespace kafscale test prod/)

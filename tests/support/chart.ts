@@ -31,6 +31,7 @@ interface Volume {
 }
 
 export interface Container {
+  name: string
   image: string
   command?: string[]
   resources?: { requests?: Record<string, string>, limits?: Record<string, string> }

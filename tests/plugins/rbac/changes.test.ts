@@ -8,7 +8,7 @@ import type { Settings } from '../../../plugins/config/schema.ts'
 import { decide, decideOn, type Decision, denyByScope, denyUnidentified } from '../../../plugins/rbac/decide.ts'
 import { explainChanges } from '../../../plugins/rbac/explain.ts'
 import {
-  needsApproval, NO_POLICY, parsePolicy, type Policy, type PolicyOperation, requirementOf
+  ineffectiveEntries, needsApproval, NO_POLICY, parsePolicy, type Policy, type PolicyOperation, requirementOf
 } from '../../../plugins/rbac/policy.ts'
 import { anyPolicy, FENCED, name, STEPS } from '../../support/policies.ts'
 import { holds } from '../../support/property.ts'
@@ -50,6 +50,14 @@ function denied (...question: Parameters<typeof decision>): string | undefined {
 const rule = (content: object, kind = 'allow') =>
   parsePolicy(JSON.stringify({ roles: { r: { [kind]: [content] } }, bindings: [], changes: [ALL_DIRECT] }), [])
 const ALL_DIRECT = { environments: ['*'], mode: 'direct' }
+
+const question = fc.record({
+  operation: fc.constantFrom('propose', 'apply', 'approve', 'break-glass') as fc.Arbitrary<PolicyOperation>,
+  tool: fc.constantFrom(...CHANGE_TOOLS),
+  name,
+  environment: fc.oneof(name, fc.constant('default')),
+})
+const RUNS = 3_000
 
 t.test('each operation is granted by itself', async t => {
   const policy = parsePolicy(EXAMPLE, [])
@@ -178,6 +186,25 @@ t.test('what a change needs is the first entry that matches', async t => {
   t.strictSame(requirementOf(two, 'delete_topic', 'dev'), { mode: 'approval', approvals: 2, rule: 'changes[0]' })
 })
 
+t.test('an entry that an earlier one hides has no effect', async t => {
+  const ineffective = (...changes: object[]) =>
+    ineffectiveEntries(parsePolicy(JSON.stringify({ bindings: [], changes }), []))
+  const [mode, dev, prod] = ['direct', ['dev'], ['prod']]
+  t.strictSame(ineffective({ mode }, { mode: 'closed', environments: prod }), ['changes[1]'])
+  t.strictSame(ineffective({ mode, environments: ['*'] }, { mode: 'closed' }), ['changes[1]'])
+  t.strictSame(ineffective({ mode, environments: dev }, { mode, environments: dev, tools: ['create_topic'] }), [
+    'changes[1]',
+  ])
+  t.strictSame(ineffective({ mode, environments: dev }, { mode, environments: prod }, { mode }), [])
+  t.strictSame(ineffective({ mode, tools: ['create_topic'] }, { mode: 'closed' }), [])
+  t.strictSame(ineffective({ mode, tools: [] }, { mode: 'closed' }), [])
+  t.strictSame(ineffectiveEntries(parsePolicy(EXAMPLE, [])), [])
+  t.strictSame(ineffectiveEntries({ ...NO_POLICY, changes: 'closed' }), [])
+  holds(t, 'in any environment with a name', fc.tuple(anyPolicy, question), ([policy, { tool, environment }]) =>
+    environment === 'default' ||
+    !ineffectiveEntries(policy).includes(requirementOf(policy, tool, environment).rule), RUNS)
+})
+
 t.test('an entry cannot open an environment that nobody named', async t => {
   for (const environments of [undefined, ['*'], ['d*']]) {
     const policy = parsePolicy(JSON.stringify({ bindings: [], changes: [{ environments, mode: 'direct' }] }), [])
@@ -275,14 +302,6 @@ function principal (more: Partial<Principal>): Principal {
     ...more,
   }
 }
-
-const question = fc.record({
-  operation: fc.constantFrom('propose', 'apply', 'approve', 'break-glass') as fc.Arbitrary<PolicyOperation>,
-  tool: fc.constantFrom(...CHANGE_TOOLS),
-  name,
-  environment: fc.oneof(name, fc.constant('default')),
-})
-const RUNS = 3_000
 
 t.test('nobody takes a step that no rule grants by the name of its operation', async t => {
   holds(t, 'for every policy', fc.tuple(anyPolicy, question), ([policy, { operation, tool, name, environment }]) =>
