@@ -2,6 +2,10 @@ import type { Caller } from '../../tools/tool.ts'
 import type { ChangeTool, ChangeView, Plan, UnknownChange } from './change.ts'
 import type { ChangeState } from './states.ts'
 
+declare module 'fastify' {
+  interface FastifyInstance { changes: Changes }
+}
+
 export type { ChangeView, UnknownChange } from './change.ts'
 
 /** Where a step is reported to a client that asked for progress. */
