@@ -51,9 +51,12 @@ const PLUGIN_TIMEOUT_MS = 60_000
 
 /**
  * Builds the service, ready to listen, out of its parts and in their order.
+ * @param options.hasApprovalPages for tests: accepts a policy that requires approvals, although no page can give them
  * @throws {ConfigError} listing every invalid variable
  */
-export async function buildApp ({ env }: { env?: Environment } = {}): Promise<FastifyInstance> {
+export async function buildApp (
+  { env, hasApprovalPages }: { env?: Environment, hasApprovalPages?: boolean } = {}
+): Promise<FastifyInstance> {
   const settings = readConfig(env)
   const { requestTimeoutMs: requestTimeout } = settings
   // Node.js derives the header timeout from these options, and by default checks timeouts only every 30 s.
@@ -79,7 +82,7 @@ export async function buildApp ({ env }: { env?: Environment } = {}): Promise<Fa
     keepAliveTimeout: settings.keepAliveTimeoutMs || MAX_KEEP_ALIVE_MS,
   })
 
-  await registerTools(app, settings)
+  await registerTools(app, settings, hasApprovalPages)
 
   // The security of HTTP: which pages may call, TLS, who calls, and how often.
   await app.register(browsers)
@@ -120,12 +123,17 @@ export async function buildClusterApp (settings: Config): Promise<FastifyInstanc
 }
 
 /** Registers the tools and what every call goes through, however it arrives. */
-async function registerTools (app: FastifyInstance, settings: Config): Promise<void> {
+async function registerTools (app: FastifyInstance, settings: Config, hasApprovalPages?: boolean): Promise<void> {
   await registerCluster(app, settings)
 
   // The audit log, and who may call what.
   await app.register(audit)
-  await app.register(rbac)
+  await app.register(rbac, { hasApprovalPages })
+
+  // What changes the cluster. It is not even loaded unless that is enabled.
+  if (settings.changes) {
+    await app.register(import('./plugins/kafka-admin/index.ts'))
+  }
 }
 
 /** Registers what knows the cluster, and the tools. */

@@ -88,6 +88,12 @@ const TOOL_ERRORS = {
     retryable: false,
     message: 'The change %s is %s and cannot be %s. Call get_change for what happened to it.',
   },
+  CHANGE_UNREADABLE: {
+    status: 409,
+    retryable: false,
+    message: 'The change %s is stored in version %s of the format, which this version of the service does not know, so ' +
+      'it is left alone. Call again when an upgrade or a rollback of the service is complete.',
+  },
   CHANGES_CLOSED: {
     status: 403,
     retryable: false,
@@ -259,6 +265,7 @@ export const ChangeImpossible = define<[reason: string]>('CHANGE_IMPOSSIBLE')
 export const ChangeNotYours = define<[changeId: string]>('CHANGE_NOT_YOURS')
 export const ChangeExpired = define<[changeId: string]>('CHANGE_EXPIRED')
 export const ChangeEnded = define<[changeId: string, state: string, step: string]>('CHANGE_ENDED')
+export const ChangeUnreadable = define<[changeId: string, version: string]>('CHANGE_UNREADABLE')
 export const ChangesClosed = define<[]>('CHANGES_CLOSED')
 export const ClusterMismatch = define<[difference: string]>('CLUSTER_MISMATCH')
 export const PlanStale = define<[drift: string]>('PLAN_STALE')
@@ -308,7 +315,7 @@ export class Unauthenticated extends define<[reason: string]>('UNAUTHENTICATED')
   }
 }
 
-/** Lists every scope that the call requires, so that a client can request them all at once. */
+/** Lists every scope that the call requires and those that the token has: a client requests them all at once. */
 export class InsufficientScope extends define<[scopes: string]>('INSUFFICIENT_SCOPE') {
   readonly scopes: readonly string[]
 

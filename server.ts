@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { parseArgs } from 'node:util'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { buildApp } from './app.ts'
 import { ConfigError } from './errors.ts'
@@ -6,6 +7,7 @@ import type { Address } from './lib/address.ts'
 import { closeOnSignal } from './lib/close-on-signal.ts'
 import { isRunning } from './lib/is-running.ts'
 import { listenOn, listenProblem } from './lib/listening.ts'
+import packageJson from './package.json' with { type: 'json' }
 
 /** How long a shutdown waits for calls in flight. */
 const FINISH_CALLS_MS = 10_000
@@ -16,10 +18,11 @@ const EXIT_WITH_INTERVAL_MS = 500
 export const url = await start()
 
 async function start (): Promise<string> {
+  const parent = parentOf(process.argv.slice(2))
   let address: Address | undefined
   try {
     const app = await buildApp()
-    exitWithParent(closeOnSignal(closer(app), app.log, FINISH_CALLS_MS + 1_000), app.log)
+    exitWith(parent, closeOnSignal(closer(app), app.log, FINISH_CALLS_MS + 1_000), app.log)
     address = app.config.httpAddr
     const url = `${await listenOn(address, ({ host, port }) => app.listen({ host, port }))}/mcp`
     app.log.info({ url }, 'listening')
@@ -58,8 +61,11 @@ function closer (app: FastifyInstance): () => Promise<void> {
 }
 
 /** Shuts down when the process of `--exit-with` has ended. */
-function exitWithParent (shutDown: (reason: { signal: string }) => void, log: FastifyBaseLogger): void {
-  const pid = exitWith()
+function exitWith (
+  pid: number | undefined,
+  shutDown: (reason: { signal: string }) => void,
+  log: FastifyBaseLogger
+): void {
   if (pid === undefined) return
   const timer = setInterval(() => {
     if (isRunning(pid)) return
@@ -69,9 +75,23 @@ function exitWithParent (shutDown: (reason: { signal: string }) => void, log: Fa
   }, EXIT_WITH_INTERVAL_MS).unref()
 }
 
-/** The process ID of `--exit-with`, if any: npm's, in `npm start`. The shell of Windows does not expand it. */
-function exitWith (): number | undefined {
-  const index = process.argv.indexOf('--exit-with')
-  const pid = Number(process.argv[index + 1])
-  return index !== -1 && pid > 0 ? pid : undefined
+/**
+ * The process ID of `--exit-with`, if any: npm's, in `npm start`. The shell of Windows does not expand it. Ends this
+ * process after `--version`, and on arguments that it does not know.
+ */
+function parentOf (args: string[]): number | undefined {
+  try {
+    const { values: { 'exit-with': pid, version } } = parseArgs({
+      args,
+      options: { 'exit-with': { type: 'string' }, version: { type: 'boolean' } },
+    })
+    if (version) {
+      process.stdout.write(`${packageJson.version}\n`)
+      process.exit()
+    }
+    return Number(pid) > 0 ? Number(pid) : undefined
+  } catch (error) {
+    process.stderr.write(`kafscale-mcp: ${(error as Error).message}\n`)
+    process.exit(2)
+  }
 }

@@ -16,7 +16,7 @@ const V8_OPTIONS = ['--max-semi-space-size=8', '--heap-growing-percent=40']
 const USAGE = `Usage:
   kafscale-mcp             runs the service, configured by environment variables
   kafscale-mcp stdio       serves the tools over standard input and output, to a client on this machine
-  kafscale-mcp check       reports whether the service can start and work with its environment variables
+  kafscale-mcp check       reports whether the service, or stdio, can start and work with its environment variables
   kafscale-mcp token …     makes keys and short-lived tokens
   kafscale-mcp audit …     verifies and shows audit files
 

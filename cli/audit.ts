@@ -7,7 +7,7 @@ import { pipeline } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { UsageError } from '../errors.ts'
-import { escapeUnprintable, quote } from '../lib/printable.ts'
+import { escapeUnprintable, quote, quoteUnlessPlain } from '../lib/printable.ts'
 import { isCanonical } from '../plugins/audit/chain.ts'
 import { digestOf, hasAcknowledgement, writeAcknowledgement } from '../plugins/audit/head/acknowledgement.ts'
 import { HeadFile } from '../plugins/audit/head/head-file.ts'
@@ -175,7 +175,8 @@ async function * shown (
       continue
     }
     seen.shown++
-    part += table ? table.add(record) : `${escapeUnprintable(bytes.toString())}\n`
+    // A canonical line has no characters that cannot be seen.
+    part += table ? table.add(record) : `${bytes.toString()}\n`
     if (part.length >= PART_CHARACTERS) {
       yield part
       part = ''
@@ -187,7 +188,7 @@ async function * shown (
 function nothingShown ({ records, first, last }: Seen): string {
   const found = records === 0
     ? 'the files contain no records'
-    : `the files contain ${records} records, from ${escapeUnprintable(first)} to ${escapeUnprintable(last)}`
+    : `the files contain ${records} records, from ${quoteUnlessPlain(first)} to ${quoteUnlessPlain(last)}`
   return `no record matches: ${found}`
 }
 

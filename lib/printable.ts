@@ -18,11 +18,23 @@ const IS_UNSEEN = unseenTable()
 
 /** What is never escaped, so that most texts need no lookup. */
 const NOT_ASCII = /[^ -~]/
+
+/** A text without blanks, quotes and backslashes that does not look empty; in ASCII, it has no unseen characters. */
+const PLAIN = /^(?!-$)[^\s"\\]+$/
+const PLAIN_ASCII = /^(?!-$)[!#-[\]-~]+$/
 const HEX = Uint16Array.from('0123456789abcdef', digit => digit.charCodeAt(0))
 
 /** Quotes text from the cluster or a caller for a message or a log. Unseen characters become `\uXXXX`. */
 export function quote (text: string): string {
   return escapeUnprintable(JSON.stringify(text))
+}
+
+/**
+ * A text for a table whose cells have blanks between them and `-` where they are empty. It is quoted if it could be
+ * taken for something else: several cells, an empty one, an escape, or a quoted text.
+ */
+export function quoteUnlessPlain (text: string): string {
+  return PLAIN_ASCII.test(text) || (PLAIN.test(text) && escapeUnprintable(text) === text) ? text : quote(text)
 }
 
 /**

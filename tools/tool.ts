@@ -9,6 +9,7 @@ import type { BreakGlass, ChangeTool, ChangeView, UnknownChange } from '../plugi
 import type { ChangeState } from '../plugins/changes/states.ts'
 import type { Metadata } from '../plugins/metadata.ts'
 import type { Decision, Operation } from '../plugins/rbac/decide.ts'
+import type { ChangesAccess } from '../plugins/rbac/explain.ts'
 
 /**
  * A tool. Both schemas are published, and the registry validates the input. Field names use Kafka's terms and carry
@@ -64,6 +65,8 @@ export interface Access {
   roles: (principal: Principal) => readonly string[]
   /** The decision on each tool, sorted by name. */
   tools: (principal: Principal) => { name: string, decision: Decision }[]
+  /** What it may do with the changes that tools propose; `undefined` if no tool proposes any. */
+  changes: (principal: Principal) => ChangesAccess | undefined
 }
 
 /** What a tool receives with one call. */

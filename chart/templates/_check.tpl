@@ -111,9 +111,9 @@
   $source $source) -}}
 {{- end -}}
 {{- end -}}
-{{- if and $mcp.policy.existingConfigMap (or $mcp.policy.roles $mcp.policy.bindings) -}}
+{{- if and $mcp.policy.existingConfigMap (include "kafscale-mcp.inlinePolicy" .) -}}
 {{- fail (print
-  "mcp.policy.existingConfigMap is set together with mcp.policy.roles or mcp.policy.bindings: "
+  "mcp.policy.existingConfigMap is set together with other values of mcp.policy: "
   "set either the ConfigMap or the policy itself") -}}
 {{- end -}}
 
@@ -263,26 +263,6 @@
   $volume) -}}
 {{- end -}}
 {{- end -}}
-{{- range $name, $request := $mcp.resources.requests -}}
-{{- if hasKey (default dict $mcp.resources.limits) $name -}}
-{{- $limit := get $mcp.resources.limits $name -}}
-{{- if gt (include "kafscale-mcp.quantity" $request | float64) (include "kafscale-mcp.quantity" $limit | float64) -}}
-{{- fail (printf (print
-  "mcp.resources.requests.%s (%v) is greater than mcp.resources.limits.%s (%v): "
-  "raise the limit or lower the request")
-  $name $request $name $limit) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- $keys := list -}}
-{{- range $mcp.topologySpreadConstraints -}}
-{{- $key := printf "%s and %s" .topologyKey .whenUnsatisfiable -}}
-{{- if has $key $keys -}}
-{{- fail (printf (print
-  "mcp.topologySpreadConstraints contains two constraints for %s, which Kubernetes refuses: keep one of them") $key) -}}
-{{- end -}}
-{{- $keys = append $keys $key -}}
-{{- end -}}
 {{- $secrets := list -}}
 {{- range include "kafscale-mcp.pullSecretNames" . | fromJsonArray -}}
 {{- if has . $secrets }}{{ fail (printf "imagePullSecrets contains %s twice: keep one entry" .) }}{{ end -}}
@@ -301,7 +281,10 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- include "kafscale-mcp.checkVolumes" . -}}
+{{- if $mcp.changes.enabled }}{{ include "kafscale-mcp.checkChanges" . }}{{ end -}}
+{{- include "kafscale-mcp.checkPod" . -}}
+{{- include "kafscale-mcp.checkNetwork" . -}}
+{{- include "kafscale-mcp.checkUpgrade" . -}}
 
 {{- $fromOf := dict -}}
 {{- range include "kafscale-mcp.variables" . | fromJsonArray -}}
@@ -309,12 +292,20 @@
 {{- end -}}
 {{- $names := list -}}
 {{- $secrets := list "KAFSCALE_MCP_AUTH_TOKEN" "KAFSCALE_MCP_ETCD_PASSWORD" "KAFSCALE_MCP_OIDC_CLIENT_SECRET" -}}
+{{- $ofChanges := include "kafscale-mcp.changesSettings" . | fromJson -}}
+{{- range include "kafscale-mcp.changesFiles" . | fromJsonArray }}{{ $_ := set $ofChanges .variable .from }}{{ end -}}
 {{- range $entry := $mcp.extraEnv -}}
 {{- with get $fromOf (trimSuffix "_FILE" .name) -}}
 {{- fail (printf (print
   "mcp.extraEnv sets %s, which mcp.%s already sets: remove it from mcp.extraEnv, and set mcp.%s instead. "
   "Kubernetes would merge the two, and lose the variable when one of them is removed")
   $entry.name . .) -}}
+{{- end -}}
+{{- with get $ofChanges (.name | trimPrefix "KAFSCALE_MCP_" | trimSuffix "_FILE") -}}
+{{- fail (printf (print
+  "mcp.extraEnv sets %s: set mcp.%s instead, so that the chart can check the settings of changes and open the "
+  "NetworkPolicy for them")
+  $entry.name .) -}}
 {{- end -}}
 {{- if has (trimSuffix "_FILE" .name) $secrets -}}
 {{- fail (printf
@@ -352,65 +343,5 @@
 {{- fail (print
   "mcp.autoscaling.minReplicas is greater than mcp.autoscaling.maxReplicas: "
   "lower the minimum or raise the maximum") -}}
-{{- end -}}
-{{- end -}}
-
-{{/* Fails the render if volumes or their mounts in the pod collide. */}}
-{{- define "kafscale-mcp.checkVolumes" -}}
-{{- $mcp := .Values.mcp -}}
-{{- $volumes := list -}}
-{{- $paths := dict -}}
-{{- if include "kafscale-mcp.files" . | fromJsonArray -}}
-{{- $volumes = append $volumes "files" -}}
-{{- $_ := set $paths "/etc/kafscale-mcp" "the secrets and other files of the service" -}}
-{{- end -}}
-{{- if include "kafscale-mcp.hasAuditFile" . -}}
-{{- $volumes = append $volumes "audit" -}}
-{{- $path := clean $mcp.audit.mountPath -}}
-{{- if hasKey $paths $path -}}
-{{- fail (printf "mcp.audit.mountPath is %s, where %s are mounted: set another path" $path (get $paths $path)) -}}
-{{- end -}}
-{{- $_ := set $paths $path "mcp.audit.mountPath" -}}
-{{- end -}}
-{{- if $mcp.audit.headFile.enabled -}}
-{{- $volumes = append $volumes "audit-head" -}}
-{{- $path := clean $mcp.audit.headFile.mountPath -}}
-{{- if hasKey $paths $path -}}
-{{- fail (printf
-  "mcp.audit.headFile.mountPath is %s, where %s are mounted: set another path"
-  $path (get $paths $path)) -}}
-{{- end -}}
-{{- $_ := set $paths $path "mcp.audit.headFile.mountPath" -}}
-{{- end -}}
-{{- range $mcp.extraVolumes -}}
-{{- if has .name (list "files" "service-files" "audit" "audit-head") -}}
-{{- fail (printf
-  "mcp.extraVolumes contains a volume named %s, which is a name of the chart's own volumes: rename it" .name) -}}
-{{- end -}}
-{{- if has .name $volumes -}}
-{{- fail (printf "mcp.extraVolumes contains two volumes named %s: rename one of them" .name) -}}
-{{- end -}}
-{{- $volumes = append $volumes .name -}}
-{{- end -}}
-{{- range $mcp.extraVolumeMounts -}}
-{{- $path := clean .mountPath -}}
-{{- if not (has .name $volumes) -}}
-{{- fail (printf (print
-  "mcp.extraVolumeMounts mounts the volume %s, which does not exist: "
-  "add it to mcp.extraVolumes, or correct the name")
-  .name) -}}
-{{- end -}}
-{{- if hasKey $paths $path -}}
-{{- fail (printf
-  "mcp.extraVolumeMounts mounts %s at %s, which is the path of %s: set another mountPath"
-  .name .mountPath (get $paths $path)) -}}
-{{- end -}}
-{{- if and (has "files" $volumes) (hasPrefix "/etc/kafscale-mcp/" $path) -}}
-{{- fail (printf (print
-  "mcp.extraVolumeMounts mounts %s at %s, below the read-only volume at /etc/kafscale-mcp: "
-  "set a mountPath outside of it")
-  .name .mountPath) -}}
-{{- end -}}
-{{- $_ := set $paths $path (printf "the volume %s" .name) -}}
 {{- end -}}
 {{- end -}}

@@ -275,6 +275,28 @@ default applies.
 | toJson -}}
 {{- end -}}
 
+{{/* The same for the settings of changes, which are passed only if `mcp.changes.enabled`. */}}
+{{- define "kafscale-mcp.changesSettings" -}}
+{{- dict
+  "CHANGES" "changes.enabled"
+  "EXPECTED_CLUSTER_ID" "changes.expectedClusterId"
+  "KAFKA_BROKERS" "changes.kafka.brokers"
+  "KAFKA_CLIENT_ID" "changes.kafka.clientId"
+  "KAFKA_TLS" "changes.kafka.tls.enabled"
+  "KAFKA_SASL_MECHANISM" "changes.kafka.sasl.mechanism"
+  "KAFKA_SASL_USERNAME" "changes.kafka.sasl.username"
+  "BROKER_CONTROL_ADDR" "changes.control.addr"
+  "BROKER_CONTROL_TLS" "changes.control.tls.enabled"
+  "CHANGES_ETCD_ENDPOINTS" "changes.ledger.endpoints"
+  "CHANGES_ETCD_USERNAME" "changes.ledger.username"
+  "MAX_PARTITIONS" "changes.maxPartitions"
+  "CHANGE_PLANNED_LIFETIME" "changes.lifetimes.planned"
+  "CHANGE_PENDING_LIFETIME" "changes.lifetimes.pending"
+  "CHANGE_APPROVED_LIFETIME" "changes.lifetimes.approved"
+  "CHANGE_RETENTION" "changes.retention"
+| toJson -}}
+{{- end -}}
+
 {{/* The volume of the settings passed as files. */}}
 {{- define "kafscale-mcp.filesVolume" -}}
 projected:
@@ -307,8 +329,15 @@ The container's variables, except those of `extraEnv`, as a JSON array of object
   "ALLOWED_HOSTS" (include "kafscale-mcp.allowedHosts" .)
   "OIDC_ADVERTISED_SCOPE" (kindIs "slice" $scope | ternary (join " " $scope) $scope)
   "AUDIT_HEAD_FILE" (ternary (printf "%s/head" $mcp.audit.headFile.mountPath) "" $mcp.audit.headFile.enabled)
+  "CHANGES" "enabled"
+  "KAFKA_TLS" (ternary "on" "off" $mcp.changes.kafka.tls.enabled)
+  "BROKER_CONTROL_TLS" (ternary "on" "off" $mcp.changes.control.tls.enabled)
 -}}
-{{- range $name, $path := include "kafscale-mcp.settings" . | fromJson -}}
+{{- $settings := include "kafscale-mcp.settings" . | fromJson -}}
+{{- if $mcp.changes.enabled -}}
+{{- $settings = include "kafscale-mcp.changesSettings" . | fromJson | merge $settings -}}
+{{- end -}}
+{{- range $name, $path := $settings -}}
 {{- $value := $mcp -}}
 {{- range splitList "." $path }}{{ $value = get $value . }}{{ end -}}
 {{- if hasKey $computed $name }}{{ $value = get $computed $name }}{{ end -}}
@@ -330,6 +359,14 @@ The container's variables, except those of `extraEnv`, as a JSON array of object
 {{- $variables = append $variables (dict
   "name" "KAFSCALE_MCP_ETCD_USERNAME" "valueFrom" (dict "secretKeyRef" $key) "from" "etcd.existingSecret") -}}
 {{- end -}}
+{{- with $mcp.changes.ledger -}}
+{{- if and $mcp.changes.enabled .existingSecret (not .username) -}}
+{{- $key := dict "name" .existingSecret "key" .existingSecretKeys.username -}}
+{{- $variables = append $variables (dict
+  "name" "KAFSCALE_MCP_CHANGES_ETCD_USERNAME" "valueFrom" (dict "secretKeyRef" $key)
+  "from" "changes.ledger.existingSecret") -}}
+{{- end -}}
+{{- end -}}
 {{- if and $mcp.audit.persistence.enabled (include "kafscale-mcp.hasReplicas" .) -}}
 {{- $field := dict "fieldPath" "metadata.name" -}}
 {{- $variables = append $variables (dict
@@ -347,7 +384,7 @@ value is in the release's own Secret.
 {{- $mcp := .Values.mcp -}}
 {{- $own := include "kafscale-mcp.fullname" . -}}
 {{- $files := list -}}
-{{- range list
+{{- $sources := list
   (dict "variable" "AUTH_TOKEN" "path" "auth-token" "from" "auth"
     "inline" $mcp.auth.token "secret" $mcp.auth.existingSecret "key" $mcp.auth.existingSecretKey)
   (dict "variable" "OIDC_CLIENT_SECRET" "path" "oidc-client-secret" "from" "auth.oidc"
@@ -384,6 +421,10 @@ value is in the release's own Secret.
     "configMap" (include "kafscale-mcp.policyConfigMap" $)
     "key" (ternary $mcp.policy.key "policy.yaml" (ne $mcp.policy.existingConfigMap "")))
 -}}
+{{- if $mcp.changes.enabled -}}
+{{- $sources = include "kafscale-mcp.changesFiles" . | fromJsonArray | concat $sources -}}
+{{- end -}}
+{{- range $sources -}}
 {{- if .inline -}}
 {{- $files = append $files (dict "variable" .variable "path" .path "from" .from "secret" $own "key" .path) -}}
 {{- else if .configMap -}}
@@ -395,14 +436,58 @@ value is in the release's own Secret.
 {{- toJson $files -}}
 {{- end -}}
 
+{{/* The same for the settings of changes, before it is known which of the sources is set. */}}
+{{- define "kafscale-mcp.changesFiles" -}}
+{{- $kafka := .Values.mcp.changes.kafka -}}
+{{- $control := .Values.mcp.changes.control -}}
+{{- $ledger := .Values.mcp.changes.ledger -}}
+{{- $webhook := .Values.mcp.changes.webhook -}}
+{{- $session := .Values.mcp.changes.sessionKey -}}
+{{- $files := list
+  (dict "variable" "KAFKA_SASL_PASSWORD" "path" "kafka-password" "from" "changes.kafka.sasl"
+    "inline" $kafka.sasl.password "secret" $kafka.sasl.existingSecret "key" $kafka.sasl.existingSecretKey)
+  (dict "variable" "CHANGES_ETCD_PASSWORD" "path" "ledger-password" "from" "changes.ledger"
+    "inline" $ledger.password "secret" $ledger.existingSecret "key" $ledger.existingSecretKeys.password)
+  (dict "variable" "WEBHOOK_URL" "path" "webhook-url" "from" "changes.webhook"
+    "inline" $webhook.url "secret" $webhook.existingSecret "key" $webhook.existingSecretKeys.url)
+  (dict "variable" "WEBHOOK_SECRET" "path" "webhook-secret" "from" "changes.webhook"
+    "inline" $webhook.secret "secret" $webhook.existingSecret "key" $webhook.existingSecretKeys.secret)
+  (dict "variable" "SESSION_KEY" "path" "session-key" "from" "changes.sessionKey"
+    "inline" $session.value "secret" $session.existingSecret "key" $session.existingSecretKey)
+-}}
+{{- range list
+  (dict "variable" "KAFKA" "path" "kafka" "from" "changes.kafka.tls" "tls" $kafka.tls)
+  (dict "variable" "BROKER_CONTROL" "path" "control" "from" "changes.control.tls" "tls" $control.tls)
+  (dict "variable" "CHANGES_ETCD" "path" "ledger" "from" "changes.ledger.tls" "tls" $ledger.tls)
+-}}
+{{- $ca := .tls.ca -}}
+{{- $client := .tls.client -}}
+{{- $files = concat $files (list
+  (dict "variable" (print .variable "_CA") "path" (print .path "-ca.crt") "from" (print .from ".ca")
+    "configMap" $ca.existingConfigMap "secret" $ca.existingSecret "key" $ca.key)
+  (dict "variable" (print .variable "_CERT") "path" (print .path ".crt") "from" (print .from ".client")
+    "secret" $client.existingSecret "key" $client.certKey)
+  (dict "variable" (print .variable "_KEY") "path" (print .path ".key") "from" (print .from ".client")
+    "secret" $client.existingSecret "key" $client.keyKey)) -}}
+{{- end -}}
+{{- toJson $files -}}
+{{- end -}}
+
 {{/* The ConfigMap that holds the policy; empty if no policy is configured. */}}
 {{- define "kafscale-mcp.policyConfigMap" -}}
 {{- with .Values.mcp.policy -}}
 {{- if .existingConfigMap -}}
 {{- .existingConfigMap -}}
-{{- else if or .roles .bindings -}}
+{{- else if include "kafscale-mcp.inlinePolicy" $ -}}
 {{- include "kafscale-mcp.fullname" $ }}-policy
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty if the values contain a policy. */}}
+{{- define "kafscale-mcp.inlinePolicy" -}}
+{{- with .Values.mcp.policy -}}
+{{- if or .roles .bindings .changes .protected -}}true{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -426,6 +511,18 @@ value is in the release's own Secret.
 {{- $issuers := concat $mcp.auth.oidc.issuers $mcp.auth.oidc.jwksURLs (list $mcp.auth.oidc.introspectionURL) -}}
 {{- range concat $issuers $mcp.audit.sinks (list $mcp.proxy.httpsProxy $mcp.proxy.httpProxy) -}}
 {{- $destinations = append $destinations (dict "url" .) -}}
+{{- end -}}
+{{- with $mcp.changes -}}
+{{- if .enabled -}}
+{{- range concat .kafka.brokers (list .control.addr) -}}
+{{- $destinations = append $destinations (dict "url" .) -}}
+{{- end -}}
+{{- range .ledger.endpoints -}}
+{{- $destinations = append $destinations (dict "url" . "defaultPort" "2379") -}}
+{{- end -}}
+{{- $webhook := default (ternary "https://webhook" "" (ne .webhook.existingSecret "")) .webhook.url -}}
+{{- $destinations = append $destinations (dict "url" $webhook) -}}
+{{- end -}}
 {{- end -}}
 {{- range $mcp.extraEnv -}}
 {{- if and (regexMatch "^(OTEL_EXPORTER_OTLP_.*ENDPOINT|(?i:https?_proxy))$" .name) .value -}}

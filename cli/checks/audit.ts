@@ -3,17 +3,25 @@ import { dirname, resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { HeadFile } from '../../plugins/audit/head/head-file.ts'
 import { readSigningKey } from '../../plugins/audit/signing-key.ts'
+import { collectorAt } from '../../plugins/audit/sinks/collector.ts'
 import { checkFile, checkFolder } from '../../plugins/audit/sinks/file.ts'
+import { failureOf } from '../../plugins/audit/sinks/http.ts'
 import type { AuditSink } from '../../plugins/config/parsers.ts'
 import { attempt, type Finding } from './finding.ts'
 
-const ANSWER_MS = 5_000
 /** Statuses of a collector that would not accept a record either. */
 const REFUSALS = new Set([401, 403, 404, 407, 410])
 
-export async function * checkAudit ({ config }: FastifyInstance): AsyncGenerator<Finding> {
-  const { auditSinks, auditSigningKeyFile: key, auditHeadFile: head } = config
-  for (const sink of auditSinks) yield await checkSink(sink)
+/** @param isOptional whether it is usual that calls are not recorded */
+export async function * checkAudit (
+  app: FastifyInstance,
+  { isOptional = false } = {}
+): AsyncGenerator<Finding> {
+  const { auditSinks, auditSigningKeyFile: key, auditHeadFile: head } = app.config
+  for (const sink of auditSinks) {
+    const finding = await checkSink(sink, app)
+    yield sink.kind === 'none' && isOptional ? { ...finding, level: 'skipped' } : finding
+  }
   if (key !== undefined) {
     yield await attempt('audit signing key', async () => {
       readSigningKey(key)
@@ -28,7 +36,7 @@ export async function * checkAudit ({ config }: FastifyInstance): AsyncGenerator
   })
 }
 
-async function checkSink (sink: AuditSink): Promise<Finding> {
+async function checkSink (sink: AuditSink, app: FastifyInstance): Promise<Finding> {
   switch (sink.kind) {
     case 'none':
       return { level: 'warning', item: 'audit sink none', detail: 'calls are not recorded' }
@@ -41,23 +49,25 @@ async function checkSink (sink: AuditSink): Promise<Finding> {
         return isLocked ? `${found}; a process of the service has its lock, or had it when it ended` : found
       })
     case 'http':
-      return await checkCollector(sink.url)
+      return await checkCollector(sink.url, app)
   }
 }
 
-/** Asks with HEAD, which adds no record. The path is left out, because the paths of collectors may contain tokens. */
-async function checkCollector (url: string): Promise<Finding> {
-  const item = `audit sink ${new URL(url).origin}`
-  return await attempt(item, async () => {
-    const signal = AbortSignal.timeout(ANSWER_MS)
-    const response = await fetch(url, { method: 'HEAD', redirect: 'manual', signal }).catch((error: Error) => {
-      const { code, message } = (error.cause ?? error) as NodeJS.ErrnoException
-      throw new Error(`does not answer: ${signal.aborted ? `nothing within ${ANSWER_MS / 1_000} s` : code ?? message}`)
-    })
-    await response.body?.cancel()
-    const { status } = response
-    if (status >= 500 || REFUSALS.has(status)) throw new Error(`answers HEAD with ${status}`)
-    if (status >= 300 && status < 400) throw new Error(`redirects (${status}), which the service does not follow`)
-    return `answers HEAD with ${status}; whether it accepts records, only a POST could show`
+/**
+ * Asks as the service sends its records, but with HEAD, which adds none. The path is left out of the finding, because
+ * the paths of collectors may contain tokens.
+ */
+async function checkCollector (url: string, app: FastifyInstance): Promise<Finding> {
+  return await attempt(`audit sink ${new URL(url).origin}`, async () => {
+    const collector = collectorAt(url, app)
+    try {
+      const answer = await collector.ask()
+      const { status } = answer
+      if (status === undefined || status >= 500 || REFUSALS.has(status)) throw new Error(failureOf(answer))
+      if (status >= 300 && status < 400) throw new Error(`redirects (${status}), which the service does not follow`)
+      return `answers HEAD with ${status}; whether it accepts records, only a POST could show`
+    } finally {
+      collector.close()
+    }
   })
 }

@@ -10,8 +10,8 @@ import { attempt, type Finding } from './finding.ts'
 
 const POLL_MS = 20
 
-export async function * checkCallers (app: FastifyInstance): AsyncGenerator<Finding> {
-  const { auth, policyFile } = app.config
+export async function * checkAuthentication (app: FastifyInstance): AsyncGenerator<Finding> {
+  const { auth } = app.config
   const closing = new AbortController()
   const item = 'authentication'
   switch (auth.mode) {
@@ -31,13 +31,19 @@ export async function * checkCallers (app: FastifyInstance): AsyncGenerator<Find
       yield { level: 'ok', item, detail: 'none: callers on this machine only' }
   }
   closing.abort()
+}
+
+export async function * checkPolicy (app: FastifyInstance): AsyncGenerator<Finding> {
+  const { policyFile } = app.config
   if (policyFile === undefined) {
     yield { level: 'skipped', item: 'policy', detail: 'KAFSCALE_MCP_POLICY_FILE is not set' }
     return
   }
   yield await attempt('policy', async () => {
-    const { roles, bindings } = firstPolicy(policyFile, await readFile(policyFile), app.tools.known)
-    return `is valid, with ${roles.size} roles and ${bindings?.length ?? 0} bindings`
+    const content = await readFile(policyFile)
+    const { roles, bindings, changes } = firstPolicy(app.config, content, app.tools.known)
+    const stop = changes === 'closed' ? '; changes: closed stops all changes' : ''
+    return `is valid, with ${roles.size} roles and ${bindings?.length ?? 0} bindings${stop}`
   })
 }
 

@@ -5,8 +5,9 @@ import type { FastifyInstance } from 'fastify'
 import { PREFIX, SNAPSHOT } from '../../kafscale/keyspace.ts'
 import { Mirror } from '../../kafscale/mirror.ts'
 import { quote } from '../../lib/printable.ts'
-import { type EtcdConnection, isWithinPrefix } from '../../plugins/etcd/connection.ts'
+import type { EtcdConnection } from '../../plugins/etcd/connection.ts'
 import { reasonOf, REASONS } from '../../plugins/metadata.ts'
+import { checkAccess } from './etcd-access.ts'
 import type { Finding } from './finding.ts'
 
 /** A member that has just started, or a busy network, may not answer the first call in time. */
@@ -26,7 +27,7 @@ export async function * checkCluster (app: FastifyInstance): AsyncGenerator<Find
       mirror = await load(connection)
       const keys = `${mirror.modRevisions.size} keys under ${PREFIX} at revision ${mirror.revision}`
       yield { level: 'ok', item: `etcd ${connection.endpoint}`, detail: `answers, with ${keys}` }
-      access ??= await checkAccess(connection)
+      access ??= await checkAccess('etcd permissions', connection, { prefix: PREFIX, writes: false }, explain)
     } catch (error) {
       yield { level: 'failed', item: `etcd ${connection.endpoint}`, detail: explain(error as Error) }
     } finally {
@@ -59,7 +60,8 @@ async function load (connection: EtcdConnection): Promise<Mirror> {
   }
 }
 
-function explain (error: Error & { code?: number, details?: string }): string {
+/** Why a call to etcd failed. */
+export function explain (error: Error & { code?: number, details?: string }): string {
   const details = error.details || error.message
   if (error.code === status.PERMISSION_DENIED) {
     return `the user may not read ${PREFIX} (${details}): grant it a role with read on that prefix`
@@ -67,31 +69,11 @@ function explain (error: Error & { code?: number, details?: string }): string {
   return `${reasonOf(error)} (${details.replace(/\s*Resolution note:\s*$/, '')})`
 }
 
-/** Whether the user may read the prefix and nothing more. Asks etcd for the user's permissions: nothing is written. */
-async function checkAccess (connection: EtcdConnection): Promise<Finding> {
-  const item = 'etcd permissions'
-  const warning = (detail: string): Finding => ({ level: 'warning', item, detail })
-  const advice = `a user with read on ${PREFIX} is enough`
-  try {
-    const user = await connection.permissions()
-    const everything = await connection.readsEverything()
-    if (!user) {
-      return everything
-        ? warning(`whoever reaches etcd can read every key, and probably write: enable authentication; ${advice}`)
-        : { level: 'ok', item, detail: 'the user can read the prefix and not every key; etcd does not tell more' }
-    }
-    if (user.roles.includes('root')) return warning(`the user has the role root: ${advice}`)
-    const excessive = user.permissions.filter(permission => !isWithinPrefix(permission))
-    if (excessive.length > 0) {
-      const listed = excessive.map(({ writes, key, rangeEnd }) =>
-        `${writes ? 'write' : 'read'} on ${quote(key.toString())}${rangeEnd.length > 0 ? ' and further keys' : ''}`
-      )
-      return warning(`the user has more than it needs, ${listed.slice(0, MAX_LISTED).join(', ')}: ${advice}`)
-    }
-    return { level: 'ok', item, detail: `the user can read ${PREFIX} and nothing else` }
-  } catch (error) {
-    return warning(`could not be found out: ${explain(error as Error)}`)
-  }
+/** The mirror once it is loaded; undefined if that takes too long. */
+export async function loadedMirror (app: FastifyInstance): Promise<Mirror | undefined> {
+  const deadlineMs = performance.now() + LOAD_MS
+  while (!app.metadata.mirror && performance.now() < deadlineMs) await delay(20)
+  return app.metadata.mirror
 }
 
 function * checkValues (mirror: Mirror): Generator<Finding> {
@@ -121,8 +103,7 @@ async function * checkBrokers (app: FastifyInstance): AsyncGenerator<Finding> {
     yield { level: 'skipped', item, detail }
     return
   }
-  const deadlineMs = performance.now() + LOAD_MS
-  while (!app.metadata.mirror && performance.now() < deadlineMs) await delay(20)
+  await loadedMirror(app)
   try {
     const { brokers, omitted } = await app.brokerMetrics.scrape()
     const failed = brokers.flatMap(broker => broker.state === 'ok' ? [] : broker)

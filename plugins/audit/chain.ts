@@ -77,6 +77,9 @@ export const CHAIN_EVENTS: ReadonlySet<string> = new Set<ChainNote['event'] | 'c
 // What JSON escapes, and lone surrogates.
 const NOT_PLAIN = /["\\\p{Cc}\p{Cs}]/u
 
+// Where a text may have been written with a lone surrogate.
+const SURROGATE = /\\ud/i
+
 /**
  * The one way to write a value as a line of a log: JSON by RFC 8785, with `\uXXXX` for characters that cannot be seen.
  * The RFC writes these as they are, and then `cat` would not show what a caller hid in an argument.
@@ -160,11 +163,26 @@ export function readRecord (line: Buffer): ChainRecord | undefined {
 
 /** Whether a line is the one way to write its record. A value nested too deeply to be written is not. */
 export function isCanonical (line: Buffer, record: ChainRecord): boolean {
+  const text = line.toString()
   try {
-    return canonical(record) === line.toString()
+    // For members in order and well-formed texts, JSON.stringify writes the same, and several times as fast.
+    if (hasSortedMembers(record) && !SURROGATE.test(text)) return escapeUnprintable(JSON.stringify(record)) === text
+    return canonical(record) === text
   } catch {
     return false
   }
+}
+
+/** Whether the members of a parsed value, and of those in it, are in the order in which RFC 8785 writes them. */
+function hasSortedMembers (value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return true
+  if (Array.isArray(value)) return value.every(hasSortedMembers)
+  let last = ''
+  for (const key in value) {
+    if (key < last || !hasSortedMembers((value as Record<string, unknown>)[key])) return false
+    last = key
+  }
+  return true
 }
 
 /** Whether the chain wrote a record about itself, rather than about an event of the service. */

@@ -2,9 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { AuditUnavailable } from '../../errors.ts'
 import type { AuditSink } from '../config/parsers.ts'
-import type { Config } from '../config/read.ts'
 import { reveal } from '../config/secret.ts'
-import { proxyOptions } from '../outbound.ts'
 import type { Body } from './chain.ts'
 import { cleanse } from './cleanse.ts'
 import { countFailures } from './count-failures.ts'
@@ -14,7 +12,7 @@ import { type AuditEntry, isCall, ownEntry } from './record.ts'
 import { redactor } from './redact.ts'
 import { REPLICA } from './replica.ts'
 import { readSigningKey } from './signing-key.ts'
-import { Collector, type CollectorFiles } from './sinks/collector.ts'
+import { collectorAt } from './sinks/collector.ts'
 import { FileMedium } from './sinks/file.ts'
 import { HttpMedium } from './sinks/http.ts'
 import type { Medium } from './sinks/medium.ts'
@@ -38,7 +36,8 @@ export interface Audit {
    */
   record: (entry: AuditEntry) => Promise<void>
   /**
-   * As `record`, but resolves only once the record is durable: a mutation waits for this before it runs.
+   * As `record`, but resolves only once the record is durable: a mutation waits for this before it runs. A record that
+   * only standard output has accepted is not, unless that is the only sink.
    * @throws {AuditUnavailable} when no sink accepts it, whatever `AUDIT_FAIL_MODE` is
    */
   recordDurably: (entry: AuditEntry) => Promise<void>
@@ -109,17 +108,23 @@ export default fp(async function audit (app) {
     live.publish(await write(cleansed instanceof Promise ? await cleansed : cleansed, durable))
   }
 
-  /** Resolves to the line of the first sink that accepts the record. @throws {AggregateError} when none does */
+  /**
+   * Resolves to the line of the first sink that accepts the record. Standard output cannot promise that it keeps a
+   * record, so next to another sink it does not make one durable.
+   * @throws {AggregateError} when none does
+   */
   async function write (entry: AuditEntry, durable: boolean): Promise<string> {
     const body = { ...entry, time: new Date().toISOString() } satisfies Body
     const writes = sinks.map(sink => sink.write(body, durable))
+    const keeping = durable ? writes.filter((_, index) => sinks[index]?.kind !== 'stdout') : []
     try {
-      const line = await Promise.any(writes)
+      const line = await Promise.any(keeping.length > 0 ? keeping : writes)
       // A mutation runs only after every sink that can make its intent durable has done so or failed.
       if (durable) await Promise.allSettled(writes.filter((_, index) => sinks[index]?.syncs))
       return line
     } catch (error) {
-      lost++
+      const isLost = (await Promise.allSettled(writes)).every(({ status }) => status === 'rejected')
+      if (isLost) lost++
       throw error
     }
   }
@@ -195,25 +200,13 @@ export default fp(async function audit (app) {
   })
 }, { name: 'audit', dependencies: ['config'] })
 
-function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>, { config, log }: FastifyInstance): Medium {
+function mediumOf (setting: Exclude<AuditSink, { kind: 'none' }>, app: FastifyInstance): Medium {
   switch (setting.kind) {
     case 'stdout':
       return stdoutMedium()
     case 'file':
       return new FileMedium(setting.path)
     case 'http':
-      return new HttpMedium(
-        new Collector(setting.url, { files: collectorFiles(config), log, agent: proxyOptions(config, setting.url) }),
-        { maxBytes: config.auditCollectorBatchBytes }
-      )
+      return new HttpMedium(collectorAt(setting.url, app), { maxBytes: app.config.auditCollectorBatchBytes })
   }
-}
-
-function collectorFiles ({
-  auditCollectorHeadersFile: headersFile,
-  auditCollectorCaFile: caFile,
-  auditCollectorCertFile: certFile,
-  auditCollectorKeyFile: keyFile,
-}: Config): CollectorFiles {
-  return { headersFile, caFile, certFile, keyFile }
 }

@@ -6,6 +6,7 @@ import { createGunzip, createZstdDecompress } from 'node:zlib'
 /** Far more than a record takes: a longer line is not one. */
 const MAX_LINE_BYTES = 16 * 1024 * 1024
 const CHUNK_BYTES = 256 * 1024
+const LINE_END = 0x0a
 
 /**
  * A line without its line end; `torn` when the file ends in the middle of it. Its bytes are valid until the next line
@@ -19,20 +20,41 @@ export interface Line { number: number, bytes: Buffer, torn: boolean }
  * @throws when the file cannot be read
  */
 export async function * linesOf (path: string): AsyncGenerator<Line, void, void> {
-  let number = 0
-  let rest: Buffer = Buffer.alloc(0)
+  for await (const lines of lineBatchesOf(path)) yield * lines
+}
+
+/**
+ * As `linesOf`, in batches that are valid until the next one is read: to wait for each line takes almost as long as to
+ * parse it. A batch is read once, and to its end.
+ */
+export async function * lineBatchesOf (path: string): AsyncGenerator<IteratorObject<Line>, void, void> {
+  const state = { number: 0, rest: Buffer.alloc(0) as Buffer }
   for await (const chunk of contentOf(path)) {
-    let start = 0
-    for (let end = chunk.indexOf('\n'); end >= 0; end = chunk.indexOf('\n', start)) {
-      const bytes = chunk.subarray(start, end)
-      yield { number: ++number, bytes: rest.length === 0 ? bytes : Buffer.concat([rest, bytes]), torn: false }
-      rest = Buffer.alloc(0)
-      start = end + 1
+    const complete = chunk.lastIndexOf('\n') + 1
+    if (complete > 0) {
+      yield linesIn(chunk.subarray(0, complete), state)
+      state.rest = Buffer.from(chunk.subarray(complete))
+    } else {
+      state.rest = Buffer.concat([state.rest, chunk])
     }
-    rest = Buffer.concat([rest, chunk.subarray(start)])
-    if (rest.length > MAX_LINE_BYTES) break
+    if (state.rest.length > MAX_LINE_BYTES) break
   }
-  if (rest.length > 0) yield { number: ++number, bytes: rest, torn: true }
+  if (state.rest.length > 0) yield [{ number: ++state.number, bytes: state.rest, torn: true }].values()
+}
+
+/** The lines of bytes that end with a line end, and that continue `rest`. */
+function * linesIn (bytes: Buffer, state: { number: number, rest: Buffer }): Generator<Line, void, void> {
+  let start = 0
+  for (let end = bytes.indexOf(LINE_END); end >= 0; end = bytes.indexOf(LINE_END, start)) {
+    const line = bytes.subarray(start, end)
+    yield {
+      number: ++state.number,
+      bytes: state.rest.length === 0 ? line : Buffer.concat([state.rest, line]),
+      torn: false,
+    }
+    if (start === 0) state.rest = Buffer.alloc(0)
+    start = end + 1
+  }
 }
 
 function contentOf (path: string): AsyncIterable<Buffer> {

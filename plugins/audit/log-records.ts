@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto'
 import { logOf, readRecord } from './chain.ts'
-import { type Line, linesOf } from './lines.ts'
+import { type Line, lineBatchesOf, linesOf } from './lines.ts'
 import type { LogRecord } from './record.ts'
 
 /** More than the batches that a few replicas send at once: a collector may receive each of them twice. */
@@ -12,12 +12,16 @@ export interface LogLine { path: string, number: number, bytes: Buffer, record: 
 /** A file and what its first line states. */
 interface LogFile { path: string, log: string | undefined, sequence: number, time: string, first: string }
 
+/** Lines of a file that have been read together. */
+interface Batch { path: string, lines: Iterator<Line> }
+
 /** Files that are read one after the other. */
 interface Source {
   files: LogFile[]
   /** Time of the latest record that was read, or of the first one. */
   time: string
-  lines: AsyncGenerator<LogLine, void, void>
+  batches: AsyncGenerator<Batch, void, void>
+  batch?: Batch
   next?: LogLine | undefined
 }
 
@@ -30,7 +34,7 @@ interface Source {
 export async function * recordsIn (paths: readonly string[]): AsyncGenerator<LogLine, void, void> {
   const waiting = sourcesOf(await Promise.all(paths.map(inspect)))
   const open: Source[] = []
-  const latest = new Set<string>()
+  const latest = new LatestLines()
   for (;;) {
     let source = earliest(open)
     while (waiting[0] && (!source || waiting[0].time <= source.time)) {
@@ -40,8 +44,8 @@ export async function * recordsIn (paths: readonly string[]): AsyncGenerator<Log
     }
     if (!source?.next) return
     const line = source.next
-    if (!isCopy(line, latest)) yield line
-    if (!await advance(source)) open.splice(open.indexOf(source), 1)
+    if (!latest.isCopy(line)) yield line
+    if (!advanceInBatch(source) && !await advance(source)) open.splice(open.indexOf(source), 1)
   }
 }
 
@@ -71,13 +75,13 @@ function sourcesOf (files: LogFile[]): Source[] {
     seen.add(first)
   }
   return [...logs.values(), ...others]
-    .map(files => ({ files, time: files[0]?.time ?? '', lines: linesIn(files) }))
+    .map(files => ({ files, time: files[0]?.time ?? '', batches: batchesIn(files) }))
     .sort((a, b) => a.time < b.time ? -1 : a.time > b.time ? 1 : 0)
 }
 
-async function * linesIn (files: LogFile[]): AsyncGenerator<LogLine, void, void> {
+async function * batchesIn (files: LogFile[]): AsyncGenerator<Batch, void, void> {
   for (const { path } of files) {
-    for await (const line of linesOf(path)) yield { path, ...line, record: recordOn(line) }
+    for await (const lines of lineBatchesOf(path)) yield { path, lines }
   }
 }
 
@@ -87,12 +91,27 @@ function recordOn ({ bytes, torn }: Line): LogRecord | undefined {
 
 /** Reads the next line. Resolves to whether there is one. */
 async function advance (source: Source): Promise<boolean> {
-  const { value } = await source.lines.next()
-  source.next = value ?? undefined
+  while (!advanceInBatch(source)) {
+    const { value } = await source.batches.next()
+    if (!value) return false
+    source.batch = value
+  }
+  return true
+}
+
+/** Reads the next line without waiting. Returns whether there is one. */
+function advanceInBatch (source: Source): boolean {
+  const { value: line } = source.batch?.lines.next() ?? {}
+  if (!line) {
+    source.next = undefined
+    return false
+  }
+  const record = recordOn(line)
+  source.next = { path: source.batch?.path ?? '', ...line, record }
   // A clock that was set back does not change the order of a log.
-  const time = source.next?.record?.time ?? ''
+  const time = record?.time ?? ''
   if (time > source.time) source.time = time
-  return source.next !== undefined
+  return true
 }
 
 function earliest (sources: Source[]): Source | undefined {
@@ -109,14 +128,23 @@ function sequenceOf (line: LogLine | undefined): number {
   return line?.record?.sequence ?? 0
 }
 
-function isCopy ({ bytes, record }: LogLine, latest: Set<string>): boolean {
-  if (!record) return false
-  const digest = hash('sha256', bytes, 'base64')
-  if (latest.has(digest)) return true
-  latest.add(digest)
-  if (latest.size > REMEMBERED_LINES) {
-    const [oldest = ''] = latest
-    latest.delete(oldest)
+/** Remembers the latest lines. */
+class LatestLines {
+  readonly #digests = new Set<string>()
+  /** The same, in the order in which they came: a set finds its oldest member only slowly. */
+  readonly #order: string[] = []
+  #next = 0
+
+  /** Returns whether a line is an exact copy of one of them, and remembers it otherwise. */
+  isCopy ({ bytes, record }: LogLine): boolean {
+    if (!record) return false
+    const digest = hash('sha256', bytes, 'base64')
+    if (this.#digests.has(digest)) return true
+    const oldest = this.#order[this.#next]
+    if (oldest !== undefined) this.#digests.delete(oldest)
+    this.#digests.add(digest)
+    this.#order[this.#next] = digest
+    this.#next = (this.#next + 1) % REMEMBERED_LINES
+    return false
   }
-  return false
 }

@@ -2,13 +2,30 @@ import type { AuthMethod, Principal } from '../auth/principal.ts'
 import type { Operation } from '../rbac/decide.ts'
 import { CHAIN_EVENTS, type ChainRecord } from './chain.ts'
 
+/** The steps of a change that people take. The service takes none of them if it cannot record it. */
+const STEPS = [
+  'plan',
+  'approval_request',
+  'approval',
+  'rejection',
+  'cancellation',
+  'break_glass',
+  'break_glass_review',
+  'intent',
+] as const
+
 /**
- * A tool call or what it is about to change, failed sign-ins, a request for the audit stream, a read of the policy, the
- * service's start and stop, a comparison of the log with its head file and an operator's word that it may differ.
+ * A tool call or what it is about to change, the steps of changes, failed sign-ins, a request for the audit stream, a
+ * read of the policy, the service's start and stop, a comparison of the log with its head file and an operator's word
+ * that it may differ.
  */
 const EVENTS = [
   'tool_call',
-  'intent',
+  ...STEPS,
+  'outcome',
+  'settlement',
+  'expiry',
+  'stale',
   'authentication_failure',
   'audit_stream',
   'policy_reload',
@@ -29,7 +46,7 @@ export const OUTCOMES = ['ok', 'error', 'denied'] as const
 export const METHODS = ['oidc', 'jwks', 'token', 'none', 'command'] as const satisfies (AuthMethod | 'command')[]
 
 /** Events that the service answers only if it can vouch for the log. */
-const CALLS: ReadonlySet<AuditEvent> = new Set(['tool_call', 'intent', 'audit_stream'])
+const CALLS: ReadonlySet<AuditEvent> = new Set(['tool_call', ...STEPS, 'audit_stream'])
 
 export function isCall ({ event }: AuditEntry): boolean {
   return CALLS.has(event)
@@ -52,9 +69,9 @@ export interface AuditEntry {
   /** A tool that does not exist has no operation; a call without a tool name has no name. */
   what: {
     tool: string | null
-    operation: Operation | null
+    operation: Operation | 'propose' | 'apply' | 'approve' | 'break-glass' | null
     arguments: unknown
-    resources: { topics?: string[], groups?: string[] }
+    resources: { topics?: string[], groups?: string[], brokers?: string[] }
   } | null
   /** Times are RFC 3339 in UTC. */
   when: { received: string, finished: string, duration_ms: number }
@@ -78,6 +95,8 @@ export interface AuditEntry {
   warning: string | null
   /** How many events this record stands for, if more than one. */
   count?: number
+  /** The change that this is a step of. */
+  change_id?: string
 }
 
 /** A record of an event as it was read from a log. Nothing but its place in the chain has been checked. */

@@ -1,4 +1,4 @@
-import { escapeUnprintable } from '../../lib/printable.ts'
+import { quoteUnlessPlain } from '../../lib/printable.ts'
 import { canonical } from './chain.ts'
 import type { LogRecord } from './record.ts'
 
@@ -99,27 +99,36 @@ export function localTime (time: string): string {
 }
 
 function cells (record: LogRecord, timeOf: (time: string) => string): string[] {
-  const { time, sequence, event, who, what, outcome, error_code: code, rule, when, count } = record
+  const { time, sequence, who, what, outcome, error_code: code, rule, when } = record
   return [
-    timeOf(time),
-    sequence,
-    count === undefined ? event : `${event} ×${count}`,
-    who?.subject,
-    what?.tool,
-    outcome,
-    code,
-    when?.duration_ms,
-    rule,
+    cellOf(timeOf(time)),
+    cellOf(sequence),
+    eventOf(record),
+    cellOf(who?.subject),
+    cellOf(what?.tool),
+    cellOf(outcome),
+    cellOf(code),
+    cellOf(when?.duration_ms),
+    cellOf(rule),
     resources(what?.resources),
-  ].map(cell => escapeUnprintable(textOf(cell)) || '-')
+  ]
+}
+
+/** The event, and what the record says about it that changes what it means. */
+function eventOf (record: LogRecord): string {
+  const event = cellOf(record.event)
+  if (record.count !== undefined) return `${event} ×${cellOf(record.count)}`
+  return record['found'] === true ? `${event} (found)` : event
 }
 
 /** The topics and groups of a call by name; digests of lists that were too large to record are shown as they are. */
 function resources (recorded: unknown): string {
-  const { topics = [], groups = [] } = (recorded ?? {}) as { topics?: unknown, groups?: unknown }
-  return [topics, groups].flat().map(textOf).join(' ')
+  const { topics, groups } = (recorded ?? {}) as { topics?: unknown, groups?: unknown }
+  return [topics ?? [], groups ?? []].flat().map(cellOf).join(' ') || '-'
 }
 
-function textOf (value: unknown): string {
+/** A value as a cell shows it: texts as `quoteUnlessPlain` does, and `-` if there is none. */
+function cellOf (value: unknown): string {
+  if (typeof value === 'string') return quoteUnlessPlain(value)
   return typeof value === 'object' && value !== null ? canonical(value) : String(value ?? '-')
 }

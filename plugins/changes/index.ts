@@ -1,15 +1,34 @@
+import { randomBytes } from 'node:crypto'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import { ConfigError } from '../../errors.ts'
 import type { Caller } from '../../tools/tool.ts'
+import { REPLICA } from '../audit/replica.ts'
+import type { ChangesConfig } from '../config/changes.ts'
+import type { KafkaAdmin } from '../kafka-admin/index.ts'
+import { apply } from './apply.ts'
+import type { Progress } from './attempt.ts'
 import type { ChangeTool, ChangeView, Plan, UnknownChange } from './change.ts'
+import { approve, cancel, recompute, reject, reviewBreakGlass } from './decisions.ts'
+import { KINDS } from './kinds/index.ts'
+import { Ledger } from './ledger/index.ts'
+import type { Parts } from './parts.ts'
+import { propose } from './propose.ts'
+import { getChange, listChanges } from './read.ts'
+import { Settler } from './settle.ts'
 import type { ChangeState } from './states.ts'
 
-declare module 'fastify' {
-  interface FastifyInstance { changes: Changes }
-}
-
+export type { Progress } from './attempt.ts'
 export type { ChangeView, UnknownChange } from './change.ts'
 
-/** Where a step is reported to a client that asked for progress. */
-export type Progress = (step: string) => void
+declare module 'fastify' {
+  interface FastifyInstance { changes: Changes, kafkaAdmin: KafkaAdmin }
+}
+
+/** How long the mirror is watched for the effect of an ambiguous change. */
+const AMBIGUOUS_WATCHED_MS = 15 * 60_000
+/** How long the mirror is watched for the end of an effect. */
+const APPLIED_WATCHED_MS = 60_000
 
 /** The changes of the cluster. Does not exist unless `KAFSCALE_MCP_CHANGES` is `enabled`. */
 export interface Changes {
@@ -34,4 +53,80 @@ export interface Changes {
   approve: (approver: Caller, changeId: string, digest: string, comment: string | null) => Promise<ChangeView>
   reject: (approver: Caller, changeId: string, comment: string | null) => Promise<ChangeView>
   reviewBreakGlass: (approver: Caller, changeId: string, comment: string | null) => Promise<ChangeView>
+}
+
+/** Decorates the app with `changes`, if `KAFSCALE_MCP_CHANGES` is `enabled`. */
+export default fp(async function changes (app) {
+  const settings = app.config.changes
+  if (!settings) return
+  const ledger = ledgerOf(app, settings)
+  const parts: Parts = {
+    settings: { ...settings, publicUrl: app.config.publicUrl },
+    ledger,
+    metadata: app.metadata,
+    authorize: app.authorize,
+    audit: app.audit,
+    kafkaAdmin: app.kafkaAdmin,
+    brokerControl: app.brokerControl,
+    kinds: KINDS,
+    writeRate: () => null,
+    tell: async (what, { change, approvalUrl }) => await app.webhook.send(what, change, approvalUrl),
+    onState: () => {},
+    log: app.log,
+    // A restarted process is another replica, even on the same host.
+    replica: `${REPLICA}-${randomBytes(4).toString('hex')}`,
+    unsaved: new Map(),
+  }
+  app.decorate<Changes>('changes', changesOf(parts))
+
+  const settler = new Settler(parts)
+  app.addHook('onReady', async () => {
+    await ledger.probe().catch((error: unknown) => { throw notStarted(settings, error as Error) })
+    settler.start()
+  })
+  app.addHook('onClose', async () => {
+    await settler.stop()
+    ledger.close()
+  })
+}, {
+  name: 'changes',
+  dependencies: ['config', 'metadata', 'audit', 'rbac', 'kafka-admin', 'broker-control', 'webhook'],
+})
+
+/** The changes of a service that is made of these parts. */
+export function changesOf (parts: Parts): Changes {
+  return {
+    propose: async (caller, tool, args, signal) => await propose(parts, caller, tool, args, signal),
+    apply: async (caller, id, breakGlass, progress) => await apply(parts, caller, id, breakGlass, progress),
+    cancel: async (caller, id) => await cancel(parts, caller, id),
+    get: async (caller, id) => await getChange(parts, caller, id),
+    list: async (caller, filter) => await listChanges(parts, caller, filter),
+    recompute: async (caller, id) => await recompute(parts, caller, id),
+    approve: async (approver, id, digest, comment) => await approve(parts, approver, id, digest, comment),
+    reject: async (approver, id, comment) => await reject(parts, approver, id, comment),
+    reviewBreakGlass: async (approver, id, comment) => await reviewBreakGlass(parts, approver, id, comment),
+  }
+}
+
+/** The reason why a start fails without its ledger. */
+function notStarted ({ ledger: { endpoints } }: ChangesConfig, error: Error): Error {
+  return new ConfigError(
+    `KAFSCALE_MCP_CHANGES is enabled and the ledger at ${endpoints.join(',')} cannot be used: expected an etcd whose ` +
+    'user KAFSCALE_MCP_CHANGES_ETCD_USERNAME can read and write /kafscale-mcp/changes/. ' +
+    error.message.replace(/\. Call again.*$/s, '')
+  )
+}
+
+function ledgerOf ({ log }: FastifyInstance, settings: ChangesConfig): Ledger {
+  const lifetimes = {
+    planned: settings.plannedLifetimeMs,
+    pending: settings.pendingLifetimeMs,
+    approved: settings.approvedLifetimeMs,
+    ended: settings.retentionMs,
+    ambiguous: AMBIGUOUS_WATCHED_MS,
+    applied: APPLIED_WATCHED_MS,
+  }
+  return new Ledger(settings.ledger, lifetimes, error => {
+    log.warn({ reason: error.message }, 'the ledger of changes does not answer')
+  })
 }

@@ -50,14 +50,6 @@ export interface WatchHandlers {
   onEnd: (error: Error) => void
 }
 
-/** Whether a permission allows no more than to read keys under the prefix. */
-export function isWithinPrefix ({ writes, key, rangeEnd }: Permission): boolean {
-  const end = rangeEnd.length === 0 ? Buffer.concat([key, Buffer.of(0)]) : rangeEnd
-  // A range end of a single zero byte stands for the end of all keys.
-  const hasEnd = !rangeEnd.equals(Buffer.of(0))
-  return !writes && hasEnd && Buffer.compare(key, prefix) >= 0 && Buffer.compare(end, prefixEnd) <= 0
-}
-
 /**
  * A connection to one etcd endpoint: all calls go to the same member. It reads keys under `/kafscale/` and can do
  * nothing else. It does not retry: after an error, close it and open another.

@@ -30,7 +30,7 @@ export interface RangeResponse {
   count: number
 }
 /** What a role allows on a key, or on the keys from `key` up to `rangeEnd`. */
-export interface Permission { writes: boolean, key: Buffer, rangeEnd: Buffer }
+export interface Permission { reads: boolean, writes: boolean, key: Buffer, rangeEnd: Buffer }
 export interface WatchRequest {
   createRequest: { key: Buffer, rangeEnd: Buffer, startRevision: number, fragment: boolean }
 }
@@ -100,6 +100,7 @@ const PERMISSION = {
   rangeEnd: tagOf(3, LENGTH_DELIMITED),
 } as const
 const READ = 0
+const WRITE = 1
 
 /** The permissions of a role, which a user may ask for about its own roles. */
 export const roleGet: Rpc<{ role: string }, { permissions: Permission[] }> = {
@@ -116,10 +117,15 @@ export const roleGet: Rpc<{ role: string }, { permissions: Permission[] }> = {
 }
 
 function decodePermission (bytes: Uint8Array): Permission {
-  const permission: Permission = { writes: false, key: Buffer.alloc(0), rangeEnd: Buffer.alloc(0) }
+  const permission: Permission = { reads: true, writes: false, key: Buffer.alloc(0), rangeEnd: Buffer.alloc(0) }
   decodeFields(bytes, (tag, reader) => {
     switch (tag) {
-      case PERMISSION.type: permission.writes = varint(reader) !== READ; break
+      case PERMISSION.type: {
+        const type = varint(reader)
+        permission.reads = type !== WRITE
+        permission.writes = type !== READ
+        break
+      }
       case PERMISSION.key: permission.key = Buffer.from(reader.bytes()); break
       case PERMISSION.rangeEnd: permission.rangeEnd = Buffer.from(reader.bytes()); break
       default: skip(reader, tag)

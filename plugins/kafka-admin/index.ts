@@ -1,44 +1,16 @@
-/** A request to a broker that changes the cluster. */
-export type AdminCall =
-  | { api: 'create_topic', topic: string, partitions: number, replicationFactor: number }
-  | { api: 'delete_topic', topic: string }
-  | { api: 'create_partitions', topic: string, partitions: number }
-  | { api: 'alter_configs', topic: string, config: Readonly<Record<string, string>> }
-  | { api: 'delete_group', groupId: string }
+import fp from 'fastify-plugin'
+import { BrokerUnreachable } from '../../errors.ts'
+import type { KafkaConfig } from '../config/changes.ts'
+import { type BrokerSession, openSession, type Timeouts } from './session.ts'
 
-/** What a broker answered. */
-export type AdminResult =
-  /** The named item is in the response, with code 0. */
-  | { kind: 'ok' }
-  /** The named item has a code other than 0 and −1. Nothing was changed. */
-  | { kind: 'refused', code: number, name: string, message: string | null }
-  /** The response does not contain the named item, which KafScale sends for what it did not do. */
-  | { kind: 'missing' }
-  /** A timeout, a lost connection or code −1 after the request was sent: it may take effect, even much later. */
-  | { kind: 'unknown', reason: string }
+export type { AdminCall, AdminResult } from './calls.ts'
+export type { BrokerSession, BrokerView } from './session.ts'
 
-/** A broker's view of the cluster, from its Metadata response. */
-export interface BrokerView {
-  clusterId: string | null
-  brokers: readonly { nodeId: number, host: string, port: number }[]
-  /** Topics with the number of their partitions. */
-  topics: ReadonlyMap<string, number>
+declare module 'fastify' {
+  interface FastifyInstance { kafkaAdmin: KafkaAdmin }
 }
 
-/** A connection to one broker. Requests are sent one after the other, and none is ever repeated. */
-export interface BrokerSession {
-  /** host:port. */
-  readonly address: string
-  /** Asks for all topics by naming none: a broker creates a topic that is named. */
-  view: (signal: AbortSignal) => Promise<BrokerView>
-  /** Asks the broker to check a call without doing it. `undefined` for an API without `validate_only`. */
-  validate: (call: AdminCall, signal: AbortSignal) => Promise<AdminResult | undefined>
-  /** Sends a call once, and waits at most 15 s. Never rejects once anything was sent. */
-  send: (call: AdminCall) => Promise<AdminResult>
-  close: () => Promise<void>
-}
-
-/** The brokers' admin API. Does not exist unless `KAFSCALE_MCP_CHANGES` is `enabled`. */
+/** The brokers' admin API. Exists only if `KAFSCALE_MCP_CHANGES` is `enabled`. */
 export interface KafkaAdmin {
   /** The principal in KafScale's ACLs: `KAFSCALE_MCP_KAFKA_CLIENT_ID`. */
   readonly principal: string
@@ -49,3 +21,48 @@ export interface KafkaAdmin {
    */
   connect: (signal: AbortSignal, preferred?: string) => Promise<BrokerSession>
 }
+
+/** A change takes a broker milliseconds; without etcd, it answers after 5 s. */
+const TIMEOUTS: Timeouts = { connectMs: 5_000, answerMs: 15_000 }
+
+/** Opens no connection before it is asked to. */
+export function kafkaAdminOf (kafka: KafkaConfig, timeouts = TIMEOUTS): KafkaAdmin & { close: () => Promise<void> } {
+  const open = new Set<BrokerSession>()
+  return {
+    principal: kafka.clientId,
+    async connect (signal, preferred) {
+      const { brokers } = kafka
+      const others = brokers.filter(address => address !== preferred)
+      const reasons: string[] = []
+      for (const address of [...brokers.filter(address => address === preferred), ...others]) {
+        try {
+          const session = await openSession(address, kafka, timeouts, signal)
+          open.add(session)
+          return {
+            ...session,
+            async close () {
+              open.delete(session)
+              await session.close()
+            },
+          }
+        } catch (error) {
+          signal.throwIfAborted()
+          reasons.push(`${address} (${(error as Error).message})`)
+        }
+      }
+      throw new BrokerUnreachable(reasons.join(', '))
+    },
+    async close () {
+      await Promise.all(Array.from(open, async session => await session.close()))
+      open.clear()
+    },
+  }
+}
+
+export default fp(async function kafkaAdmin (app) {
+  const { changes } = app.config
+  if (!changes) return
+  const { close, ...admin } = kafkaAdminOf(changes.kafka)
+  app.decorate<KafkaAdmin>('kafkaAdmin', admin)
+  app.addHook('onClose', async () => { await close() })
+}, { name: 'kafka-admin', dependencies: ['config'] })

@@ -9,10 +9,7 @@ import {
 /** What a tool does to the cluster: nothing, nothing yet, or a change. */
 export type Operation = Extract<PolicyOperation, 'observe' | 'propose' | 'apply'>
 
-/**
- * May this tool be called in this environment and, if given, see or change this topic, group or broker? For a step on
- * a change, the tool is the one that proposed it.
- */
+/** May this tool be called in this environment and, if given, see or change this topic, group or broker? */
 export interface Question {
   tool: { name: string, operation: PolicyOperation }
   topic?: string
@@ -23,8 +20,9 @@ export interface Question {
 }
 
 /**
- * `rule` names the deciding rule, such as `observer.allow[0]`, or is `no-scope`, `no-role` or `no-rule` when nothing
- * allows the call, and `signed-in` when being signed in is enough. `needs` says what the call requires.
+ * `rule` names the deciding rule, such as `observer.allow[0]`, or is `no-scope`, `no-identity`, `no-role` or `no-rule`
+ * when nothing allows the call, and `signed-in` when being signed in is enough. What nobody may do is denied by
+ * `protected.topics[0]`, `changes[0]`, `changes.default` or `changes`. `needs` says what the call requires.
  */
 export type Decision =
   | { kind: 'allowed', rule: string }
@@ -90,39 +88,53 @@ export function decide (policy: Policy, roles: readonly string[], question: Ques
   return { kind: 'denied', rule: 'no-rule', needs: `a role that allows ${step}${name}${onWhich(question)}` }
 }
 
-/** The question whether a change of a resource may be taken a step further. */
-export function questionOn (
+/** Decides on a step of a change by roles, and by what nobody may do. `tool` is the one that proposed the change. */
+export function decideOn (
+  policy: Policy,
+  roles: readonly string[],
   operation: PolicyOperation,
   tool: ChangeTool,
-  { kind, name }: Resource,
+  resource: Resource,
   environment: string
-): Question {
-  return { tool: { name: tool, operation }, [kind]: name, environment }
+): Decision {
+  const { kind, name } = resource
+  const decision = decide(policy, roles, { tool: { name: tool, operation }, [kind]: name, environment })
+  if (decision.kind === 'denied') return decision
+  return denyProtected(policy, operation, resource) ?? denyClosed(policy, operation, tool, environment) ?? decision
 }
 
-/**
- * What denies a change to everyone, whatever their roles: the emergency stop, what is protected, and what is closed
- * here. Approving is not among it, because a break-glass must be reviewed even after the policy has closed that change.
- */
-export function denyByFence (
+/** Denies a change of what the policy protects, to everyone and whatever their roles. */
+function denyProtected (policy: Policy, operation: PolicyOperation, { kind, name }: Resource): Decision | undefined {
+  if (!isFenced(operation) || kind === 'broker') return undefined
+  const list = `${kind}s` as const
+  const index = policy.protected[list].findIndex(glob => matcher(glob)(name))
+  const rule = `protected.${list}[${index}]`
+  return index === -1 ? undefined : deniedBy(rule, `protects this ${kind} from everyone`)
+}
+
+/** Denies a change that the policy closes here, to everyone and whatever their roles. */
+export function denyClosed (
   policy: Policy,
   operation: PolicyOperation,
   tool: ChangeTool,
-  { kind, name }: Resource,
   environment: string
 ): Decision | undefined {
-  if (operation === 'observe' || operation === 'approve') return undefined
-  const denied = (rule: string, why: string): Decision =>
-    ({ kind: 'denied', rule, needs: `a change to ${rule} in the policy, which ${why}` })
-  if (policy.changes === 'closed') return denied('changes', 'stops all changes')
-  const list = kind === 'broker' ? undefined : `${kind}s` as const
-  const index = list === undefined ? -1 : policy.protected[list].findIndex(glob => matcher(glob)(name))
-  if (index !== -1) return denied(`protected.${list}[${index}]`, `protects this ${kind} from everyone`)
+  if (!isFenced(operation)) return undefined
   const { mode, rule } = requirementOf(policy, tool, environment)
   if (mode !== 'closed') return undefined
+  if (policy.changes === 'closed') return deniedBy(rule, 'stops all changes')
   return rule === 'changes.default'
     ? { kind: 'denied', rule, needs: `an entry in changes of the policy: without one, ${tool} is closed` }
-    : denied(rule, `closes ${tool} here`)
+    : deniedBy(rule, `closes ${tool} here`)
+}
+
+/** Approving is not fenced: a break-glass must be reviewed even after the policy has closed that change. */
+function isFenced (operation: PolicyOperation): boolean {
+  return operation !== 'observe' && operation !== 'approve'
+}
+
+function deniedBy (rule: string, why: string): Decision {
+  return { kind: 'denied', rule, needs: `a change to ${rule} in the policy, which ${why}` }
 }
 
 /** Whether these roles hide nothing from a tool that they allow. May be `false` even if they hide nothing. */

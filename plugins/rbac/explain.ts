@@ -1,6 +1,6 @@
 /** What the policy means for the changes of one principal, in the words of the policy. */
 import { CHANGE_TOOLS, type ChangeTool, RESOURCE_KINDS } from '../changes/change.ts'
-import { concerns, type Decision, namesIn, type Question, rulesOf } from './decide.ts'
+import { concerns, type Decision, denyClosed, namesIn, type Question, rulesOf } from './decide.ts'
 import { type Policy, type PolicyOperation, type Requirement, requirementOf } from './policy.ts'
 
 const STEPS = ['propose', 'apply', 'approve', 'break-glass'] as const satisfies PolicyOperation[]
@@ -18,7 +18,16 @@ export interface ChangeAccess extends Requirement {
   }[]
 }
 
-/** @param decideStep decides without a resource */
+/** What a principal may do with changes, and what nobody may. */
+export interface ChangesAccess {
+  /** Whether the emergency stop is in effect. */
+  stopped: boolean
+  environment: string
+  tools: readonly ChangeAccess[]
+  protected: Policy['protected']
+}
+
+/** @param decideStep decides by the principal and its roles, without a resource */
 export function explainChanges (
   policy: Policy,
   roles: readonly string[],
@@ -30,7 +39,10 @@ export function explainChanges (
     ...requirementOf(policy, tool, environment),
     steps: STEPS.map(operation => {
       const question = { tool: { name: tool, operation }, environment }
-      const decision = decideStep(question)
+      const byRole = decideStep(question)
+      const decision = byRole.kind === 'denied'
+        ? byRole
+        : denyClosed(policy, operation, tool, environment) ?? byRole
       const kind = RESOURCE_KINDS[tool]
       const names = (of: 'allow' | 'deny') =>
         rulesOf(policy, roles, of).filter(({ rule }) => concerns(rule, question, of)).flatMap(({ rule }) =>

@@ -7,13 +7,16 @@ import { watchFile } from '../../lib/watched-file.ts'
 import { ownEntry } from '../audit/record.ts'
 import type { Principal } from '../auth/principal.ts'
 import type { ChangeTool, Resource } from '../changes/change.ts'
+import type { Config } from '../config/read.ts'
+import { HAS_APPROVAL_PAGES, missingForApprovals } from './approval-prerequisites.ts'
 import {
-  allowEveryone, decide, type Decision, denyByFence, denyByScope, denyUnidentified, EVERYONES_TOOL, type Question,
-  questionOn, rolesOf, seesEverything
+  allowEveryone, decide, decideOn, type Decision, denyByScope, denyUnidentified, EVERYONES_TOOL, type Question,
+  rolesOf, seesEverything
 } from './decide.ts'
-import { type ChangeAccess, explainChanges } from './explain.ts'
+import { type ChangesAccess, explainChanges } from './explain.ts'
 import {
-  NO_POLICY, parsePolicy, type Policy, type PolicyOperation, type Requirement, requirementOf, saysClosed
+  ineffectiveEntries, NO_POLICY, parsePolicy, type Policy, type PolicyOperation, type Requirement, requirementOf,
+  saysClosed
 } from './policy.ts'
 
 declare module 'fastify' {
@@ -42,14 +45,17 @@ export interface Authorizer {
   /** Whether the emergency stop is in effect: `changes: closed`. */
   readonly changesClosed: boolean
   /** What a principal may do with changes, and what nobody may change. */
-  explainChanges: (principal: Principal) => { tools: ChangeAccess[], protected: Policy['protected'] }
+  explainChanges: (principal: Principal) => ChangesAccess
 }
 
 /** What the policy means for one principal. Decisions are cached by tool. */
 interface Access { roles: readonly string[], decisions: Map<string, Decision> }
 
 /** Decorates `app.authorize`, the only place that decides who may do what. */
-export default fp(async function rbac (app) {
+export default fp(async function rbac (
+  app,
+  { hasApprovalPages = HAS_APPROVAL_PAGES }: { hasApprovalPages?: boolean | undefined }
+) {
   const { policyFile, environment, scopes } = app.config
   const closing = new AbortController()
   let policy: Policy = NO_POLICY
@@ -60,8 +66,9 @@ export default fp(async function rbac (app) {
 
   if (policyFile !== undefined) {
     const content = await readFile(policyFile)
-    policy = firstPolicy(policyFile, content, app.tools.known)
+    policy = firstPolicy(app.config, content, app.tools.known, hasApprovalPages)
     warnOfIneffectiveRules()
+    if (policy.changes === 'closed') app.log.warn(STOPPED)
     const reload = async (changed: Buffer) => {
       const wasClosed = policy.changes === 'closed'
       let mistakes: string | null = null
@@ -79,6 +86,8 @@ export default fp(async function rbac (app) {
       const isClosed = policy.changes === 'closed'
       if (mistakes === null) app.log.info('policy reloaded')
       else app.log.error({ mistakes }, 'the new policy is invalid; the old one stays in effect')
+      const missing = missingForApprovals(policy, app.config, hasApprovalPages)
+      if (missing.length > 0) app.log.error({ missing }, 'the policy requires approvals, which nobody can give')
       if (isClosed && !wasClosed) app.log.warn(STOPPED)
       if (wasClosed && !isClosed) app.log.warn('changes are no longer stopped')
       const warning = [...isClosed ? [STOPPED] : [], ...mistakes === null ? [] : [mistakes]].join('\n') || null
@@ -107,6 +116,9 @@ export default fp(async function rbac (app) {
         'to remove it, name it in KAFSCALE_MCP_DISABLED_TOOLS'
       )
     }
+    for (const entry of ineffectiveEntries(policy)) {
+      app.log.warn({ entry }, 'an earlier entry of changes matches whatever this one matches, so it has no effect')
+    }
   }
 
   function countDecision (): void {
@@ -130,7 +142,7 @@ export default fp(async function rbac (app) {
     return visibility
   }
 
-  /** What is decided before any role: who the caller is, and the scopes of its token. */
+  /** What is decided before any role: the scopes of a token, and whether it identifies the caller. */
   function denyByToken (principal: Principal, tool: Question['tool']): Decision | undefined {
     return denyByScope(principal, tool, scopes) ?? denyUnidentified(principal, tool)
   }
@@ -145,20 +157,16 @@ export default fp(async function rbac (app) {
       return decision
     },
     visibility: (principal, tool) => visibilityOf(accessOf(principal).roles, tool),
-    decideOn (principal, operation, tool, resource) {
-      const byRole = denyByToken(principal, { name: tool, operation }) ??
-        decide(policy, accessOf(principal).roles, questionOn(operation, tool, resource, environment))
-      return byRole.kind === 'denied'
-        ? byRole
-        : denyByFence(policy, operation, tool, resource, environment) ?? byRole
-    },
+    decideOn: (principal, operation, tool, resource) =>
+      denyByToken(principal, { name: tool, operation }) ??
+        decideOn(policy, accessOf(principal).roles, operation, tool, resource, environment),
     requirement: tool => requirementOf(policy, tool, environment),
     get changesClosed () { return policy.changes === 'closed' },
     explainChanges (principal) {
       const { roles } = accessOf(principal)
-      const decideStep = (question: Question) =>
-        denyByToken(principal, question.tool) ?? decide(policy, roles, question)
-      return { tools: explainChanges(policy, roles, environment, decideStep), protected: policy.protected }
+      const tools = explainChanges(policy, roles, environment, question =>
+        denyByToken(principal, question.tool) ?? decide(policy, roles, question))
+      return { stopped: policy.changes === 'closed', environment, tools, protected: policy.protected }
     },
   })
 }, { name: 'rbac', dependencies: ['config', 'tool-registry', 'audit'] })
@@ -189,14 +197,25 @@ function cachedVisibility (sees: (topic?: string, group?: string) => boolean, on
   }
 }
 
-/** Parses the policy of a start. @throws {ConfigError} */
-export function firstPolicy (path: string, content: Buffer, tools: readonly string[]): Policy {
+/**
+ * Parses the policy of a start.
+ * @throws {ConfigError} for one that is invalid, or requires approvals that nobody can give
+ */
+export function firstPolicy (
+  config: Config,
+  content: Buffer,
+  tools: readonly string[],
+  hasApprovalPages = HAS_APPROVAL_PAGES
+): Policy {
   try {
-    return parsePolicy(content.toString(), tools)
+    const policy = parsePolicy(content.toString(), tools)
+    const missing = missingForApprovals(policy, config, hasApprovalPages)
+    if (missing.length > 0) throw new ConfigError(missing.join('\n'))
+    return policy
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error
     throw new ConfigError(
-      `KAFSCALE_MCP_POLICY_FILE is ${quote(path)}: expected a valid policy\n${error.message}`
+      `KAFSCALE_MCP_POLICY_FILE is ${quote(config.policyFile ?? '')}: expected a valid policy\n${error.message}`
     )
   }
 }

@@ -1,6 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox'
 import { Ajv, type ErrorObject } from 'ajv'
-import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, visit } from 'yaml'
+import { type Document, isAlias, isMap, isNode, isScalar, LineCounter, parseDocument, visit } from 'yaml'
 import { PolicyError } from '../../errors.ts'
 import { matcher } from '../../kafscale/glob.ts'
 import { escapeUnprintable, quote } from '../../lib/printable.ts'
@@ -150,9 +150,12 @@ export function parsePolicy (text: string, tools: readonly string[]): Policy {
  * mistake elsewhere in the file, such as another `changes` above it.
  */
 export function saysClosed (text: string): boolean {
-  const { contents } = parseDocument(text, { ...AS_JSON, uniqueKeys: false, prettyErrors: false })
-  return isMap(contents) && contents.items.some(({ key, value }) =>
-    isScalar(key) && key.value === 'changes' && isScalar(value) && value.value === CLOSED)
+  const document = parseDocument(text, { ...AS_JSON, uniqueKeys: false, prettyErrors: false })
+  const { contents } = document
+  return isMap(contents) && contents.items.some(({ key, value }) => {
+    const said = isAlias(value) ? value.resolve(document) : value
+    return isScalar(key) && key.value === 'changes' && isScalar(said) && said.value === CLOSED
+  })
 }
 
 function asRule ({ operations, ...rest }: Static<typeof RuleSchema>): Rule {
@@ -198,6 +201,16 @@ function strictness ({ mode, approvals }: Requirement): number {
   return mode === 'closed' ? Infinity : approvals
 }
 
+/** The entries of `changes` that have no effect, because an earlier one matches whatever they match. */
+export function ineffectiveEntries ({ changes }: Policy): string[] {
+  if (changes === CLOSED) return []
+  const covers = (earlier: ChangeRule, { tools, environments = ['*'] }: ChangeRule) =>
+    (tools ?? CHANGE_TOOLS).every(tool => earlier.tools?.includes(tool) ?? true) &&
+    environments.every(glob => earlier.environments?.some(each => each === '*' || each === glob) ?? true)
+  return changes.flatMap((entry, index) =>
+    changes.slice(0, index).some(earlier => covers(earlier, entry)) ? [`changes[${index}]`] : [])
+}
+
 /** Whether any of these changes needs an approval in an environment. */
 export function needsApproval (
   policy: Policy,
@@ -220,6 +233,7 @@ export function isChangeTool (tool: string): tool is ChangeTool {
 function expected ({ keyword, instancePath, message = '', params }: ErrorObject): string {
   if (instancePath === '/changes') return `must be a list, or the word ${CLOSED}`
   if (keyword === 'pattern') return 'must consist of printable characters'
+  if (keyword === 'enum') return `must be one of ${params['allowedValues'].join(', ')}`
   if (keyword === 'type' && Array.isArray(params['type'])) return `must be ${params['type'].join(' or ')}`
   if (keyword === 'additionalProperties' && instancePath === '/roles') {
     return `must have names of 1 to 256 printable characters: ${quote(params['additionalProperty'])} is not one`

@@ -215,6 +215,11 @@ function hostOf (app: FastifyInstance, entries: ReadonlyMap<string, Entry>): Hos
       tools: (principal: Principal) => [...entries.values()]
         .map(({ tool }) => ({ name: tool.name, decision: app.authorize.decide(principal, tool) }))
         .sort((a, b) => a.name < b.name ? -1 : 1),
+      changes (principal: Principal) {
+        const { tools, ...access } = app.authorize.explainChanges(principal)
+        const existing = tools.filter(({ tool }) => entries.has(tool))
+        return existing.length === 0 ? undefined : { ...access, tools: existing }
+      },
     }),
   })
 }

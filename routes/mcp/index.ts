@@ -133,7 +133,7 @@ export default async function mcp (app: FastifyInstance) {
 /**
  * Rejects a request if one of its calls lacks its scope, and records the calls. Also records calls of unknown tools and
  * with arguments that are not an object, which the SDK then rejects.
- * @throws {InsufficientScope} listing every scope that the request requires
+ * @throws {InsufficientScope} listing every scope that the request requires, and those that the token has
  */
 async function admitCalls (
   { tools, authorize, config }: FastifyInstance,
@@ -153,9 +153,12 @@ async function admitCalls (
     else if (lacking) await tools.refuse({ name, input, code: 'INSUFFICIENT_SCOPE' }, caller)
   }
   if (lacking) {
-    throw new InsufficientScope([
-      ...new Set(calls.flatMap(({ operation }) => operation === undefined ? [] : config.scopes[operation])),
-    ])
+    const required = new Set(calls.flatMap(({ operation }) => operation === undefined ? [] : config.scopes[operation]))
+    // A client that signs in again requests these scopes and no others, so it would lose those that it has.
+    const { observe, propose, apply, mutate } = config.scopes
+    throw new InsufficientScope(
+      [observe, propose, apply, mutate].filter(scope => required.has(scope) || caller.principal.scopes?.has(scope))
+    )
   }
 }
 

@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import packageJson from '../../package.json' with { type: 'json' }
-import type { ChangesKey } from '../../plugins/config/changes.ts'
+import { CHANGES_SETTINGS } from '../../plugins/config/changes.ts'
 import { type Config, readConfig } from '../../plugins/config/read.ts'
 import { ConfigSchema } from '../../plugins/config/schema.ts'
 import { reveal } from '../../plugins/config/secret.ts'
@@ -26,6 +26,7 @@ import {
   type PodSpec,
   refusal,
   render,
+  renderText,
   type Values,
   values,
 } from '../support/chart.ts'
@@ -68,6 +69,9 @@ function newPair (): { 'tls.crt': string, 'tls.key': string } {
 const pair = newPair()
 const { 'tls.crt': certificate, 'tls.key': key } = pair
 
+/** 32 bytes in base64. */
+const SESSION_KEY = Buffer.alloc(32, 'k').toString('base64')
+
 /** Secrets and ConfigMaps that exist in the namespace. */
 const EXISTING: Existing = {
   'Secret/token': { token: TOKEN },
@@ -85,6 +89,14 @@ const EXISTING: Existing = {
   'ConfigMap/collector-ca': { 'ca.crt': certificate },
   'Secret/collector-client': pair,
   'ConfigMap/policy': { 'policy.yaml': 'bindings: []' },
+  'Secret/ledger': { ETCD_USERNAME: 'ledger', ETCD_PASSWORD: 'of the ledger' },
+  'Secret/changes': {
+    password: 'of Kafka',
+    'ca.crt': certificate,
+    url: 'https://hooks.example/T0/x',
+    secret: 'of the webhook',
+    'session-key': SESSION_KEY,
+  },
 }
 
 /** The settings that the service reads in a pod of these objects. */
@@ -189,7 +201,7 @@ t.test('the values of the KafScale chart are accepted unchanged', needsHelm(), a
 })
 
 /** For each setting: values that change its default, what the service then reads, and the mode, if it has one only. */
-type Key = Exclude<keyof typeof ConfigSchema, ChangesKey>
+type Key = keyof typeof ConfigSchema
 const content = (name: string, key: string) => ({ content: EXISTING[name]?.[key] })
 const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mode?: 'token' | 'oidc' | 'jwks']> = {
   httpAddr: [{ httpAddr: ':8091' }, { host: '::', port: 8091 }],
@@ -289,6 +301,110 @@ const SETTINGS: Record<Key, [values: Record<string, unknown>, read: unknown, mod
   logLevel: [{ logLevel: 'debug' }, 'debug'],
   telemetryAddr: [{ 'telemetry.addr': '[::]:9191' }, { host: '::', port: 9191 }],
   sessionTimeoutMs: [{ sessionTimeout: '30m' }, 1_800_000],
+  changes: [{ 'changes.enabled': true }, 'enabled', 'oidc'],
+  expectedClusterId: [{ 'changes.expectedClusterId': '0d5b0f2e' }, '0d5b0f2e', 'oidc'],
+  kafkaBrokers: [{ 'changes.kafka.brokers': ['broker-0:9092', '[::1]:9093'] }, ['broker-0:9092', '[::1]:9093'], 'oidc'],
+  kafkaClientId: [{ 'changes.kafka.clientId': 'ops:agent' }, 'ops:agent', 'oidc'],
+  kafkaTls: [{ 'changes.kafka.tls.enabled': true }, 'on', 'oidc'],
+  kafkaCaFile: [
+    { 'changes.kafka.tls.ca.existingConfigMap': 'etcd-ca' },
+    content('ConfigMap/etcd-ca', 'ca.crt'),
+    'oidc',
+  ],
+  kafkaCertFile: [
+    { 'changes.kafka.tls.client.existingSecret': 'etcd-client' },
+    content('Secret/etcd-client', 'tls.crt'),
+    'oidc',
+  ],
+  kafkaKeyFile: [
+    { 'changes.kafka.tls.client.existingSecret': 'etcd-client' },
+    content('Secret/etcd-client', 'tls.key'),
+    'oidc',
+  ],
+  kafkaSaslMechanism: [{ 'changes.kafka.sasl.mechanism': 'SCRAM-SHA-512' }, 'SCRAM-SHA-512', 'oidc'],
+  kafkaSaslUsername: [{ 'changes.kafka.sasl.username': 'mcp' }, 'mcp', 'oidc'],
+  kafkaSaslPassword: [{ 'changes.kafka.sasl.existingSecret': 'changes' }, 'of Kafka', 'oidc'],
+  brokerControlAddr: [{ 'changes.control.addr': '{host}:19094' }, '{host}:19094', 'oidc'],
+  brokerControlTls: [{ 'changes.control.tls.enabled': true }, 'on', 'oidc'],
+  brokerControlCaFile: [
+    { 'changes.control.tls.ca.existingSecret': 'changes' },
+    content('Secret/changes', 'ca.crt'),
+    'oidc',
+  ],
+  brokerControlCertFile: [
+    { 'changes.control.tls.client.existingSecret': 'etcd-client' },
+    content('Secret/etcd-client', 'tls.crt'),
+    'oidc',
+  ],
+  brokerControlKeyFile: [
+    { 'changes.control.tls.client.existingSecret': 'etcd-client' },
+    content('Secret/etcd-client', 'tls.key'),
+    'oidc',
+  ],
+  changesEtcdEndpoints: [{ 'changes.ledger.endpoints': ['https://ledger'] }, ['https://ledger:2379'], 'oidc'],
+  changesEtcdUsername: [{ 'changes.ledger.username': 'ledger' }, 'ledger', 'oidc'],
+  changesEtcdPassword: [{ 'changes.ledger.existingSecret': 'ledger' }, 'of the ledger', 'oidc'],
+  changesEtcdCaFile: [
+    { 'changes.ledger.tls.ca.existingConfigMap': 'etcd-ca' },
+    content('ConfigMap/etcd-ca', 'ca.crt'),
+    'oidc',
+  ],
+  changesEtcdCertFile: [
+    { 'changes.ledger.tls.client.existingSecret': 'etcd-client' },
+    content('Secret/etcd-client', 'tls.crt'),
+    'oidc',
+  ],
+  changesEtcdKeyFile: [
+    { 'changes.ledger.tls.client.existingSecret': 'etcd-client' },
+    content('Secret/etcd-client', 'tls.key'),
+    'oidc',
+  ],
+  maxPartitions: [{ 'changes.maxPartitions': 64 }, 64, 'oidc'],
+  changePlannedLifetimeMs: [{ 'changes.lifetimes.planned': '5m' }, 300_000, 'oidc'],
+  changePendingLifetimeMs: [{ 'changes.lifetimes.pending': '72h' }, 259_200_000, 'oidc'],
+  changeApprovedLifetimeMs: [{ 'changes.lifetimes.approved': '2h' }, 7_200_000, 'oidc'],
+  changeRetentionMs: [{ 'changes.retention': '8760h' }, 31_536_000_000, 'oidc'],
+  webhookUrl: [{ 'changes.webhook.existingSecret': 'changes' }, 'https://hooks.example/T0/x', 'oidc'],
+  webhookSecret: [{ 'changes.webhook.existingSecret': 'changes' }, 'of the webhook', 'oidc'],
+  sessionKey: [{ 'changes.sessionKey.existingSecret': 'changes' }, [SESSION_KEY], 'oidc'],
+}
+
+/** The values without which changes are refused. */
+const CHANGES_LEAST = {
+  'auth.token': '',
+  'auth.oidc.issuers': ['https://id.example'],
+  'policy.existingConfigMap': 'policy',
+  'audit.sinks': ['https://collector.example/audit'],
+  'changes.enabled': true,
+  'changes.expectedClusterId': '0d5b0f2e',
+  'changes.kafka.brokers': ['broker-0.kafscale.svc:9092', 'broker-1.kafscale.svc:9192'],
+}
+const CHANGES = values(CHANGES_LEAST)
+
+/** The values of changes, secrets included. */
+const OF_CHANGES = {
+  'changes.expectedClusterId': '0d5b0f2e',
+  'changes.kafka': {
+    brokers: ['broker-0.kafscale.svc:9092', 'broker-1.kafscale.svc:9192'],
+    tls: { enabled: true, ca: { existingConfigMap: 'etcd-ca' }, client: { existingSecret: 'etcd-client' } },
+    sasl: { mechanism: 'SCRAM-SHA-512', username: 'mcp', password: 'of Kafka' },
+  },
+  'changes.control': { addr: '{host}:19094', tls: { enabled: true, ca: { existingConfigMap: 'etcd-ca' } } },
+  'changes.ledger': {
+    endpoints: ['https://ledger:2380'],
+    username: 'ledger',
+    password: 'of the ledger',
+    tls: { ca: { existingConfigMap: 'etcd-ca' }, client: { existingSecret: 'etcd-client' } },
+  },
+  'changes.webhook': { url: 'https://hooks.example:8443/T0/x', secret: 'of the webhook' },
+  'changes.sessionKey': { value: SESSION_KEY },
+}
+const EVERYTHING = {
+  ...CHANGES_LEAST,
+  ...OF_CHANGES,
+  publicURL: 'https://mcp.example',
+  environment: 'staging',
+  'auth.oidc': { issuers: ['https://id.example'], clientId: 'id', existingSecret: 'client' },
 }
 
 t.test('every setting of the service can be set in the values', needsHelm(), async t => {
@@ -317,10 +433,83 @@ t.test('every setting of the service can be set in the values', needsHelm(), asy
 
 t.test('the defaults of the values match those of the service', needsHelm(), async t => {
   const deployment = only(await render(LEAST), 'Deployment')
-  for (const { name, ...setting } of Object.values(ConfigSchema)) {
-    if (!('default' in setting) || ['HTTP_ADDR', 'TELEMETRY_ADDR'].includes(name)) continue
-    t.equal(variable(deployment, `KAFSCALE_MCP_${name}`), setting.default, name)
+  const ofChanges = new Set<string>(CHANGES_SETTINGS)
+  const withChanges = only(await render(CHANGES), 'Deployment')
+  for (const [key, { name, ...setting }] of Object.entries(ConfigSchema)) {
+    if (!('default' in setting) || ['HTTP_ADDR', 'TELEMETRY_ADDR', 'CHANGES'].includes(name)) continue
+    const rendered = ofChanges.has(key) ? withChanges : deployment
+    t.equal(variable(rendered, `KAFSCALE_MCP_${name}`), setting.default, name)
   }
+})
+
+t.test('without changes, nothing of them is rendered: the smallest values render as before', needsHelm(), async t => {
+  const mask = (text: string) => text.replaceAll(packageJson.version, 'VERSION').replaceAll(/[0-9a-f]{64}/g, 'CHECKSUM')
+  const before = readFileSync(join(ROOT, 'tests/support/fixtures/chart/least.yaml'), 'utf8')
+  t.equal(mask(await renderText(LEAST)), mask(before.replaceAll('0.1.0', packageJson.version)))
+  t.equal(await renderText(values({ ...OF_CHANGES, 'changes.enabled': false })), await renderText(LEAST))
+})
+
+t.test('the service reads the policy of changes from the values', needsHelm(), async t => {
+  for (const changes of ['closed', [{ environments: ['dev'], mode: 'direct' }]]) {
+    const bindings = [{ role: 'observer', claim: 'sub', value: 'a' }]
+    const policy = { bindings, changes, protected: { topics: ['__*'] } }
+    const { policyFile = '' } = configOf(t, await render(values({ policy })))
+    t.strictSame(parse(readFileSync(policyFile, 'utf8')), { roles: {}, ...policy })
+  }
+  t.match(await refusal(values({ 'policy.changes': 'open' })), /at '\/mcp\/policy\/changes'/)
+})
+
+t.test('with everything for changes, the service starts with it', needsHelm(), async t => {
+  const inline = await render(values(EVERYTHING))
+  const config = configOf(t, inline)
+  t.strictSame(config.warnings, [])
+  t.match(config, {
+    changes: 'enabled',
+    environment: 'staging',
+    kafkaBrokers: ['broker-0.kafscale.svc:9092', 'broker-1.kafscale.svc:9192'],
+    kafkaTls: 'on',
+    kafkaSaslMechanism: 'SCRAM-SHA-512',
+    kafkaSaslPassword: 'of Kafka',
+    brokerControlAddr: '{host}:19094',
+    brokerControlTls: 'on',
+    changesEtcdEndpoints: ['https://ledger:2380'],
+    changesEtcdUsername: 'ledger',
+    changesEtcdPassword: 'of the ledger',
+    webhookUrl: 'https://hooks.example:8443/T0/x',
+    webhookSecret: 'of the webhook',
+    sessionKey: [SESSION_KEY],
+  })
+  for (const object of inline.filter(({ kind }) => kind !== 'PrometheusRule')) {
+    t.strictSame(mistakes(object), [], `${object.kind} ${object.metadata.name}`)
+  }
+  const others = JSON.stringify(inline.filter(({ kind }) => kind !== 'Secret'))
+  for (const secret of ['of Kafka', 'of the ledger', 'hooks.example', 'of the webhook', SESSION_KEY]) {
+    t.notOk(others.includes(secret), `${secret} is in a Secret only`)
+  }
+  const ports = (objects: Manifest[]) => {
+    const [rule] = only(objects, 'NetworkPolicy').spec?.['egress'] as { ports: { port: number }[] }[]
+    return rule?.ports.map(({ port }) => port)
+  }
+  t.strictSame(ports(inline), [53, 53, 2379, 9093, 443, 9092, 9192, 19094, 2380, 8443])
+
+  const existing = await render(values({
+    ...EVERYTHING,
+    'changes.kafka.sasl': { mechanism: 'PLAIN', username: 'mcp', existingSecret: 'changes' },
+    'changes.ledger': { existingSecret: 'ledger' },
+    'changes.webhook': { existingSecret: 'changes' },
+    'changes.sessionKey': { existingSecret: 'changes' },
+  }))
+  t.strictSame(existing.filter(({ kind }) => kind === 'Secret'), [])
+  t.match(configOf(t, existing), {
+    kafkaSaslPassword: 'of Kafka',
+    changesEtcdEndpoints: LEAST.etcdEndpoints,
+    changesEtcdUsername: 'ledger',
+    changesEtcdPassword: 'of the ledger',
+    webhookUrl: 'https://hooks.example/T0/x',
+    webhookSecret: 'of the webhook',
+    sessionKey: [SESSION_KEY],
+  })
+  t.strictSame(ports(existing), [53, 53, 2379, 9093, 443, 9092, 9192, 19094])
 })
 
 /** Value sets that together render every template. */
@@ -748,7 +937,7 @@ t.test('values that would be unauthenticated, unsafe or not start are refused', 
     }, /clientCA\.existingConfigMap and mcp\.tls\.clientCA\.existingSecret are both set/],
     ['two policies', {
       policy: { existingConfigMap: 'policy', bindings: [{ role: 'observer', claim: 'sub', value: 'a' }] },
-    }, /mcp\.policy\.existingConfigMap is set together with mcp\.policy\.roles or mcp\.policy\.bindings/],
+    }, /mcp\.policy\.existingConfigMap is set together with other values of mcp\.policy/],
     [
       'a loopback address',
       { httpAddr: '127.0.0.1:8090' },
@@ -1599,6 +1788,7 @@ t.test('NOTES.txt', needsHelm(), async t => {
   )
   t.match(least, /Pods of these namespaces can connect: kafscale-mcp, kafscale\. To admit\nothers, .*clientNamespaces/)
   t.match(least, /get secret prod-kafscale-mcp --output jsonpath='\{\.data\.auth-token\}' \| base64 --decode\n/)
+  t.match(least, /ports 2379, 9093, .* These are ports of pods: .*, add theirs to mcp\.networkPolicy\.extraEgress/s)
   t.match(least, /WARNING: The token is a shared secret/)
   t.match(least, /The namespace kafscale-mcp belongs to this release and stays after an uninstall/)
   t.match(least, /helm --namespace kafscale test prod/)
@@ -1665,6 +1855,17 @@ t.test('the README', async t => {
     const { ingress, egress } = only(objects, 'NetworkPolicy').spec as Record<string, { ports: { port: number }[] }[]>
     t.match(ingress?.at(-1), { ports: [{ port: 8090 }] }, 'the port of the pod')
     t.ok(egress?.flatMap(({ ports }) => ports).some(({ port }) => port === 5353))
+  })
+
+  t.test('shows values for changes', needsHelm(), async t => {
+    const objects = await render({ ...values({ 'auth.token': '' }), ...recipe('changes').mcp })
+    t.match(configOf(t, objects), {
+      changes: 'enabled',
+      environment: 'staging',
+      changesEtcdUsername: 'ledger',
+      auditSinks: [{ kind: 'stdout' }, { kind: 'file' }],
+      warnings: [],
+    })
   })
 
   t.test('shows how to connect to a Service whose pods listen on another port', needsHelm(), async t => {

@@ -3,6 +3,13 @@ import t from 'tap'
 import { needsHelm, notes, only, podOf, refusal, render, values } from '../support/chart.ts'
 import { startKubernetesApi, type Stored } from '../support/kubernetes-api.ts'
 
+/** By which the Deployment of the release `prod` selects its pods. */
+const LABELS = {
+  'app.kubernetes.io/name': 'kafscale-mcp',
+  'app.kubernetes.io/instance': 'prod',
+  'app.kubernetes.io/component': 'mcp',
+}
+
 const count = (objects: { kind: string }[], kind: string) => objects.filter(object => object.kind === kind).length
 
 t.test('a namespace of somebody else is used as it is', needsHelm(), async t => {
@@ -32,13 +39,26 @@ t.test('a namespace of somebody else is used as it is', needsHelm(), async t => 
   }
 })
 
+t.test('a pod that a namespace of somebody else does not admit is refused', needsHelm(), async t => {
+  const namespace = (labels: object): Stored => ({ kind: 'Namespace', metadata: { name: 'mine', labels } })
+  const given = values({
+    namespace: { create: false, name: 'mine' },
+    'containerSecurityContext.allowPrivilegeEscalation': true,
+  })
+  const restricted = await startKubernetesApi(t, [namespace({ 'pod-security.kubernetes.io/enforce': 'restricted' })])
+  t.match(await refusal(given, { api: restricted }), /the namespace mine enforces the Pod Security Standard restricted/)
+  for (const stored of [[], [namespace({ 'pod-security.kubernetes.io/enforce': 'privileged' })]]) {
+    t.ok(await render(given, { api: await startKubernetesApi(t, stored) }))
+  }
+})
+
 t.test('autoscaling keeps the number of replicas that run', needsHelm(), async t => {
   const autoscaled = values({ 'autoscaling.enabled': true, replicaCount: 2 })
   const running = async (replicas: number) =>
     await startKubernetesApi(t, [{
       kind: 'Deployment',
       metadata: { name: 'prod-kafscale-mcp', namespace: 'kafscale-mcp' },
-      spec: { replicas },
+      spec: { replicas, selector: { matchLabels: LABELS } },
     }])
   const replicasOf = async (mcp: object, api?: string) =>
     only(await render({ ...mcp }, { ...api !== undefined && { api } }), 'Deployment').spec?.['replicas']
@@ -55,4 +75,55 @@ t.test('clients call the Service by its full name in the domain of the cluster',
   t.match((await hosts({}))?.at(-1), /^prod-kafscale-mcp\.kafscale-mcp\.svc\.cluster\.local$/)
   t.match((await hosts({ clusterDomain: 'k8s.corp.example' }))?.at(-1), /\.kafscale-mcp\.svc\.k8s\.corp\.example$/)
   t.match(await refusal(values({ clusterDomain: '.local' })), /at '\/mcp\/clusterDomain'/)
+})
+
+t.test('what an upgrade cannot change is refused before anything changes', needsHelm(), async t => {
+  const deployment: Stored = {
+    kind: 'Deployment',
+    metadata: { name: 'prod-kafscale-mcp', namespace: 'kafscale-mcp' },
+    spec: { replicas: 1, selector: { matchLabels: LABELS } },
+  }
+  const claim = (suffix: string, spec: object): Stored => ({
+    kind: 'PersistentVolumeClaim',
+    metadata: { name: `prod-kafscale-mcp-${suffix}`, namespace: 'kafscale-mcp' },
+    spec: {
+      accessModes: ['ReadWriteOnce'],
+      storageClassName: 'standard',
+      resources: { requests: { storage: '10Gi' } },
+      ...spec,
+    },
+  })
+  const api = await startKubernetesApi(t, [deployment, claim('audit', {}), claim('audit-head', {})])
+  const renamed = { fullnameOverride: 'prod-kafscale-mcp', nameOverride: 'mcp' }
+  t.match(
+    await refusal(values(), { api, beside: renamed }),
+    /prod-kafscale-mcp selects its pods by .*"kafscale-mcp".*, which .* to .*"mcp".*: set nameOverride as it was/
+  )
+  t.ok(await render(values(), { beside: renamed }), 'without access to the cluster')
+
+  const audit = (persistence: object, headFile: object = {}) =>
+    values({
+      'audit.sinks': ['file:/var/log/kafscale-mcp/audit.jsonl'],
+      'audit.persistence': { enabled: true, ...persistence },
+      'audit.headFile': { size: '10Gi', ...headFile },
+    })
+  const refused: [mcp: ReturnType<typeof audit>, message: RegExp][] = [
+    [audit({ size: '5Gi' }), /audit\.persistence\.size is 5Gi, but the existing claim .*-audit has 10Gi, .*: set it/],
+    [
+      audit({ accessModes: ['ReadWriteMany'] }),
+      /audit\.persistence\.accessModes is \[ReadWriteMany\], but .*-audit has \[ReadWriteOnce\], .* does not change/,
+    ],
+    [audit({ storageClass: 'fast' }), /audit\.persistence\.storageClass is fast, but .*-audit has standard, .*: set/],
+    [audit({}, { enabled: true, size: '1Mi' }), /audit\.headFile\.size is 1Mi, but .*-audit-head has 10Gi/],
+  ]
+  for (const [mcp, message] of refused) t.match(await refusal(mcp, { api }), message)
+  for (
+    const mcp of [
+      values(),
+      audit({}),
+      audit({ size: '20Gi', storageClass: 'standard' }, { enabled: true }),
+      audit({ size: '1Gi', existingClaim: 'mine' }),
+      values({ 'audit.persistence.size': '1Gi' }),
+    ]
+  ) t.ok(await render(mcp, { api }))
 })

@@ -1,6 +1,7 @@
 /** Values that Kubernetes would refuse or misread: the chart fails to render, and says what to set instead. */
 import t from 'tap'
 import { needsHelm, only, podOf, refusal, render, values } from '../support/chart.ts'
+import { mistakes } from '../support/chart-schemas.ts'
 
 const oidc = { 'auth.token': '', 'auth.oidc': { issuers: ['https://id.example'], clientId: 'id', existingSecret: 'a' } }
 const replicas = {
@@ -36,6 +37,85 @@ t.test('a variable that the chart sets is refused in extraEnv, whatever sets it'
   t.match(env.slice(-2), [{ name: 'HTTPS_PROXY' }, { name: 'POD_NAME' }], 'accepted while the chart does not set them')
 })
 
+t.test('incomplete settings of changes are refused, all at once', needsHelm(), async t => {
+  const nothing = await refusal(values({ 'changes.enabled': true }))
+  for (
+    const sentence of [
+      'mcp.changes.enabled is true, but',
+      '- mcp.auth configures a static token, but a change belongs to whoever requested it: set mcp.auth.oidc or',
+      '- mcp.policy is empty: set mcp.policy.bindings and mcp.policy.roles, or mcp.policy.existingConfigMap, which',
+      '- mcp.changes.kafka.brokers is empty: set the brokers that changes are sent to, such as ["kafscale-broker-0.',
+      '- mcp.changes.expectedClusterId is empty: set the id of the only cluster that may be changed',
+      '- mcp.audit.sinks has no durable sink, without which nothing is changed: add a file, such as file:/var/log/',
+    ]
+  ) t.ok(nothing.includes(sentence), sentence)
+
+  const complete = {
+    'auth.token': '',
+    'auth.oidc.issuers': ['https://id.example'],
+    'policy.bindings': [{ role: 'observer', claim: 'sub', value: 'a' }],
+    'audit.sinks': ['https://collector.example/audit'],
+    'changes.enabled': true,
+    'changes.expectedClusterId': '0d5b0f2e',
+    'changes.kafka.brokers': ['broker:9092'],
+  }
+  t.ok(await render(values(complete)))
+  const refused: [values: Record<string, unknown>, message: RegExp][] = [
+    [{ 'audit.sinks': ['stdout'] }, /mcp\.audit\.sinks has no durable sink/],
+    [{ 'changes.expectedClusterId': ' ' }, /mcp\.changes\.expectedClusterId is empty/],
+    [{ 'changes.kafka.sasl': { mechanism: 'PLAIN', username: 'mcp' } }, /mcp\.changes\.kafka\.sasl is incomplete: set/],
+    [{ 'changes.kafka.sasl.existingSecret': 'a' }, /mcp\.changes\.kafka\.sasl is incomplete/],
+    [
+      { 'changes.kafka.sasl': { mechanism: 'PLAIN', username: 'mcp', password: 'x', existingSecret: 'a' } },
+      /changes\.kafka\.sasl\.password and mcp\.changes\.kafka\.sasl\.existingSecret are both set: set only one/,
+    ],
+    [{ 'changes.ledger.username': 'a' }, /only one of mcp\.changes\.ledger\.username and .*\.password is set/],
+    [
+      { 'changes.ledger': { password: 'x', existingSecret: 'a' } },
+      /changes\.ledger\.password and mcp\.changes\.ledger\.existingSecret are both set/,
+    ],
+    [{ 'changes.webhook.url': 'https://a.example' }, /only one of mcp\.changes\.webhook\.url and .*\.secret is set/],
+    [{ 'changes.webhook': { secret: 'x', existingSecret: 'a' } }, /webhook\.secret and .*existingSecret are both set/],
+    [{ 'changes.sessionKey.value': 'x' }, /changes\.sessionKey\.value is invalid: set 32 bytes in base64/],
+    [
+      { 'changes.sessionKey': { value: `${'A'.repeat(43)}=`, existingSecret: 'a' } },
+      /sessionKey\.value and mcp\.changes\.sessionKey\.existingSecret are both set/,
+    ],
+    [{ 'changes.control.tls.enabled': true }, /control\.tls\.enabled is true, but .*\.control\.addr is empty/],
+    [
+      { 'changes.kafka.tls.ca.existingConfigMap': 'a' },
+      /mcp\.changes\.kafka\.tls has files, but mcp\.changes\.kafka\.tls\.enabled is false: set it to true/,
+    ],
+    [{ 'changes.control.tls.client.existingSecret': 'a' }, /mcp\.changes\.control\.tls has files, but/],
+    [
+      { 'changes.kafka.tls': { enabled: true, ca: { existingConfigMap: 'a', existingSecret: 'a' } } },
+      /mcp\.changes\.kafka\.tls\.ca\.existingConfigMap and .*\.tls\.ca\.existingSecret are both set/,
+    ],
+    [
+      { 'changes.ledger.tls.ca.existingConfigMap': 'a' },
+      /mcp\.changes\.ledger\.tls is set, but no URL in mcp\.changes\.ledger\.endpoints, or else mcp\.etcdEndpoints, is/,
+    ],
+    [{ 'changes.kafka.brokers': ['broker'] }, /at '\/mcp\/changes\/kafka\/brokers\/0'/],
+    [{ 'changes.control.addr': '{hots}:19094' }, /at '\/mcp\/changes\/control\/addr'/],
+    [{ 'changes.kafka.sasl.mechanism': 'GSSAPI' }, /at '\/mcp\/changes\/kafka\/sasl\/mechanism'/],
+    [{ 'changes.retention': '90 days' }, /at '\/mcp\/changes\/retention'/],
+    [{ 'changes.webhook.url': 'hooks.example' }, /at '\/mcp\/changes\/webhook\/url'/],
+    [{ 'changes.kafka.broker': ['a:1'] }, /additional properties 'broker' not allowed/],
+  ]
+  for (const [given, message] of refused) {
+    t.match(await refusal(values({ ...complete, ...given })), message, JSON.stringify(given))
+  }
+
+  const paths = { CHANGES: 'changes.enabled', KAFKA_CA_FILE: 'changes.kafka.tls.ca', SESSION_KEY: 'changes.sessionKey' }
+  for (const [name, path] of Object.entries(paths)) {
+    t.match(
+      await refusal(values({ extraEnv: [{ name: `KAFSCALE_MCP_${name}`, value: 'x' }] })),
+      `mcp.extraEnv sets KAFSCALE_MCP_${name}: set mcp.${path} instead`,
+      'also while changes are disabled'
+    )
+  }
+})
+
 t.test('one port for calls and metrics is refused', needsHelm(), async t => {
   for (
     const given of [
@@ -64,6 +144,12 @@ t.test('relations between values that Kubernetes would refuse are refused', need
     extraVolumeMounts: paths.map(mountPath => ({ name: 'data', mountPath })),
   })
   const constraint = { topologyKey: 'zone', whenUnsatisfiable: 'DoNotSchedule', maxSkew: 1 }
+  const elsewhere = { namespace: { create: false, name: 'other' } }
+  const privileged = { privileged: true, allowPrivilegeEscalation: true }
+  const egress = (rule: object) => ({ 'networkPolicy.extraEgress': [rule] })
+  const block = (cidr: string, except: string) => egress({ to: [{ ipBlock: { cidr, except: [except] } }] })
+  const gpu = 'nvidia.com/gpu'
+  const hugepages = 'hugepages-2Mi'
   const refused: [values: Record<string, unknown>, message: RegExp][] = [
     [
       { 'service.loadBalancerSourceRanges': ['10.0.0.0/8'] },
@@ -81,11 +167,111 @@ t.test('relations between values that Kubernetes would refuse are refused', need
     [{ 'resources.requests.memory': '1Gi' }, /memory \(1Gi\) is greater than .*limits\.memory \(512Mi\): raise/],
     [{ resources: { requests: { cpu: 1.5 }, limits: { cpu: '1200m' } } }, /requests\.cpu \(1\.5\) is greater than/],
     [{ resources: { requests: { memory: '1e9' } } }, /requests\.memory \(1e9\) is greater than/],
+    [{ resources: { requests: { [gpu]: 1 } } }, /requests\.nvidia\.com\/gpu is set without a limit, .*: set .* to 1/],
+    [{ resources: { requests: { [gpu]: 1 }, limits: { [gpu]: 2 } } }, /gpu \(1\) and .* \(2\) differ, .*: set both/],
+    [
+      { resources: { requests: { cpu: null, memory: null }, limits: { memory: null, [hugepages]: '2Mi' } } },
+      /sets hugepages-2Mi without cpu or memory, .*: set mcp\.resources\.limits\.memory/,
+    ],
+    [{ resources: { limits: { [`requests.${gpu}`]: 1 } } }, /sets requests\.nvidia\.com\/gpu, .*: remove the prefix/],
+    [{ resources: { limits: { [hugepages]: '3Mi' } } }, /sets hugepages-2Mi to 3Mi, .*: set a multiple of/],
+    [
+      { 'autoscaling.enabled': true, resources: { requests: { cpu: null } } },
+      /autoscaling\.enabled is true, but mcp\.resources\.requests\.cpu is not set, .*: set mcp\.resources/,
+    ],
+    [
+      { containerSecurityContext: { privileged: true } },
+      /privileged to true and allowPrivilegeEscalation to false, .*: remove privileged, .* or set allowPrivilegeEsc/,
+    ],
+    [
+      { containerSecurityContext: { capabilities: { add: ['CAP_SYS_ADMIN'] } } },
+      /adds the capability CAP_SYS_ADMIN and sets allowPrivilegeEscalation to false, .*: remove the capability/,
+    ],
+    [
+      {
+        'podSecurityContext.sysctls': ['net.ipv4.ping_group_range', 'net/ipv4/ping_group_range'].map(name => ({
+          name,
+          value: '0 1',
+        }))
+      },
+      /sysctls sets net\/ipv4\/ping_group_range twice/,
+    ],
+    [{ tolerations: [{ effect: 'NoSchedule' }] }, /without a key, .*: set the key of the taint, or the operator/],
+    [{ tolerations: [{ key: '', operator: 'Equal', value: 'a' }] }, /without a key/],
+    [{ tolerations: [{ key: 'a', operator: 'Exists', value: 'b' }] }, /operator Exists and the value b, .*: remove/],
+    [{ tolerations: [{ key: 'a', tolerationSeconds: 0 }] }, /with tolerationSeconds, .*: set the effect to NoExecute/],
     [{ topologySpreadConstraints: [constraint, { ...constraint, maxSkew: 2 }] }, /two constraints for zone and DoNot/],
+    [
+      {
+        topologySpreadConstraints: [
+          { ...constraint, matchLabelKeys: ['app'], labelSelector: { matchLabels: { app: 'mcp' } } },
+        ]
+      },
+      /topologySpreadConstraints contains app in matchLabelKeys and in labelSelector/,
+    ],
+    [
+      {
+        'affinity.podAntiAffinity': {
+          preferredDuringSchedulingIgnoredDuringExecution: [{
+            weight: 1,
+            podAffinityTerm: { topologyKey: 'a', labelSelector: {}, matchLabelKeys: ['a'], mismatchLabelKeys: ['a'] },
+          }]
+        }
+      },
+      /affinity\.podAntiAffinity contains a in matchLabelKeys and in mismatchLabelKeys/,
+    ],
+    [
+      { ...mounts('/a'), extraVolumeMounts: [{ name: 'data', mountPath: '/a', mountPropagation: 'Bidirectional' }] },
+      /mounts data with the mountPropagation Bidirectional, .*: set HostToContainer or None/,
+    ],
+    [
+      { ...mounts('/a'), extraVolumeMounts: [{ name: 'data', mountPath: '/a', recursiveReadOnly: 'Enabled' }] },
+      /mounts data with recursiveReadOnly, .*: set readOnly to true/,
+    ],
+    [egress({ ports: [{ port: 443, endPort: 442 }] }), /the endPort 442, .* less than its port, 443/],
+    [egress({ ports: [{ endPort: 442 }] }), /extraEgress contains the endPort 442 without a port number/],
+    [
+      { 'networkPolicy.extraIngress': [{ ports: [{ port: 'http', endPort: 9 }] }] },
+      /extraIngress contains the endPort 9 without a port number, .*: set port to the first number/,
+    ],
+    ...[
+      ['10.0.0.0/8', '11.0.0.0/16'],
+      ['10.0.0.0/8', '10.0.0.0/8'],
+      ['10.1.0.0/16', '10.0.0.0/8'],
+      ['10.0.0.0/8', 'fd00::/16'],
+      ['fd00::/16', 'fd00::/8'],
+    ].map(([cidr = '', except = '']): [Record<string, unknown>, RegExp] => [
+      block(cidr, except),
+      /extraEgress excepts .*, which is not a part of its cidr, .*: set a smaller range/,
+    ]),
+    [
+      {
+        ...ingress([{ host: 'mcp.example', paths: [{ path: '/' }] }]),
+        'ingress.className': 'a',
+        'ingress.annotations': {
+          'kubernetes.io/ingress.class': 'b',
+        }
+      },
+      /ingress\.className is a, but .* sets kubernetes\.io\/ingress\.class to b, .*: remove the annotation/,
+    ],
     [{ extraVolumes: [{ name: 'audit', emptyDir: {} }] }, /a volume named audit, which is a name of the chart/],
     [{ extraVolumes: [{ name: 'service-files', emptyDir: {} }] }, /a volume named service-files, which is a name/],
     [{ extraVolumes: [{ name: 'files', emptyDir: {} }] }, /a volume named files, .*: rename it/],
     [{ extraVolumes: [{ name: 'a', emptyDir: {} }, { name: 'a', emptyDir: {} }] }, /two volumes named a: rename one/],
+    [
+      {
+        extraVolumes: [{
+          name: 'a',
+          projected: {
+            sources: [
+              { configMap: { name: 'a', items: [{ key: 'a', path: 'token' }] } },
+              { serviceAccountToken: { path: 'token' } },
+            ]
+          }
+        }]
+      },
+      /projected volume a in mcp\.extraVolumes contains two files at token, .*: change one path/,
+    ],
     [{ extraVolumeMounts: [{ name: 'data', mountPath: '/a' }] }, /mounts the volume data, which does not exist: add/],
     [mounts('/a', '/a/'), /mounts data at \/a\/, which is the path of the volume data: set another mountPath/],
     [mounts('/etc/kafscale-mcp'), /mounts data at \/etc\/kafscale-mcp, which is the path of the secrets/],
@@ -116,7 +302,15 @@ t.test('relations between values that Kubernetes would refuse are refused', need
     { service, 'tls.existingSecret': 'tls' },
     { 'audit.persistence.accessModes': ['ReadWriteOncePod'] },
     { serviceAccount: { create: false, name: 'default' } },
-    { resources: { requests: { memory: '0.5Gi', cpu: 2, 'nvidia.com/gpu': 1 }, limits: { memory: 536_870_912 } } },
+    { resources: { requests: { memory: '0.5Gi', cpu: 2, [gpu]: 1 }, limits: { memory: 536_870_912, [gpu]: '1' } } },
+    { resources: { limits: { [gpu]: 1, [hugepages]: '4Mi' } } },
+    { 'autoscaling.enabled': true, resources: { requests: { cpu: null }, limits: { cpu: 1 } } },
+    { ...elsewhere, containerSecurityContext: privileged },
+    { tolerations: [{ operator: 'Exists' }, { key: 'a', effect: 'NoExecute', tolerationSeconds: 9 }] },
+    egress({ ports: [{ port: 443, endPort: 443 }, { port: 'https' }] }),
+    block('10.0.0.0/8', '10.255.0.0/16'),
+    block('0.0.0.0/0', '169.254.169.254/32'),
+    block('fd00::/8', 'fd12::/16'),
     { topologySpreadConstraints: [constraint, { ...constraint, whenUnsatisfiable: 'ScheduleAnyway' }] },
     mounts('/data', '/data/more', '/etc/kafscale-mcp-more'),
     ingress([{ host: 'mcp.example', paths: [{ path: '/a//b', pathType: 'ImplementationSpecific' }] }]),
@@ -145,6 +339,7 @@ t.test('names that are not DNS-1035 labels are refused', needsHelm(), async t =>
 t.test('values that the API server would refuse do not match the schema', needsHelm(), async t => {
   const path = { paths: [{ path: '/' }] }
   const ports = ['0', '00', '65536', '99999', '08090']
+  const constraint = { maxSkew: 1, topologyKey: 'a', whenUnsatisfiable: 'ScheduleAnyway' }
   const wrong: [values: Record<string, unknown>, where: string][] = [
     ...['10ki', '10 Gi', '10GB', '0', '0Gi', '-1Gi', '10m', ''].map((size): [Record<string, unknown>, string] => [
       { 'audit.persistence.size': size },
@@ -176,6 +371,24 @@ t.test('values that the API server would refuse do not match the schema', needsH
     [{ 'service.port': 65_536 }, '/mcp/service/port'],
     [{ 'networkPolicy.extraEgress': [{ ports: [{ port: 65_536 }] }] }, '/mcp/networkPolicy/extraEgress/0/ports/0/port'],
     [{ 'networkPolicy.extraIngress': [{ form: [] }] }, '/mcp/networkPolicy/extraIngress/0'],
+    ...[
+      [{}, ''],
+      [{ ipBlock: { cidr: '10.0.0.0/8' }, podSelector: {} }, ''],
+      [{ ipBlock: { cidr: '1::2::3/64' } }, '/ipBlock/cidr'],
+      [{ podSelector: { app: 'a' } }, '/podSelector'],
+      [{ namespaceSelector: { matchLabels: { a: 'b c' } } }, '/namespaceSelector/matchLabels/a'],
+    ].map(([peer, where]): [Record<string, unknown>, string] => [
+      { 'networkPolicy.extraIngress': [{ from: [peer] }] },
+      `/mcp/networkPolicy/extraIngress/0/from/0${where as string}`,
+    ]),
+    ...['-http', 'a--b', '1-2'].map((port): [Record<string, unknown>, string] => [
+      { 'networkPolicy.extraEgress': [{ ports: [{ port }] }] },
+      '/mcp/networkPolicy/extraEgress/0/ports/0/port',
+    ]),
+    ...['a:99999', 'a:http', 'a:', '10.0.0.0/33', 'http://a', 'a*b', '[::1]:0'].map((
+      host
+    ): [Record<string, unknown>, string] => [{ 'proxy.noProxy': [host] }, '/mcp/proxy/noProxy/0']),
+    [{ trustedProxies: ['10.0.0.0/99'] }, '/mcp/trustedProxies/0'],
     ...['1.5s', '30', '1s1m', '', '30sec'].map((interval): [Record<string, unknown>, string] => [
       { 'telemetry.serviceMonitor.interval': interval },
       '/mcp/telemetry/serviceMonitor/interval',
@@ -200,15 +413,115 @@ t.test('values that the API server would refuse do not match the schema', needsH
     [{ 'containerSecurityContext.fsGroup': 1 }, '/mcp/containerSecurityContext'],
     [{ 'containerSecurityContext.capabilities.dropp': ['ALL'] }, '/mcp/containerSecurityContext/capabilities'],
     [{ 'podSecurityContext.seccompProfile': { type: 'Default' } }, '/mcp/podSecurityContext/seccompProfile/type'],
+    [{ 'podSecurityContext.seccompProfile': { type: 'Localhost' } }, '/mcp/podSecurityContext/seccompProfile'],
+    [
+      { 'containerSecurityContext.appArmorProfile': { type: 'RuntimeDefault', localhostProfile: 'a' } },
+      '/mcp/containerSecurityContext/appArmorProfile',
+    ],
+    [
+      { 'containerSecurityContext.seccompProfile': { type: 'Localhost', localhostProfile: '/a' } },
+      '/mcp/containerSecurityContext/seccompProfile/localhostProfile',
+    ],
+    [{ 'containerSecurityContext.procMount': 'Unmasked' }, '/mcp/containerSecurityContext/procMount'],
+    [{ 'podSecurityContext.sysctls': [{ name: 'A b', value: '1' }] }, '/mcp/podSecurityContext/sysctls/0/name'],
+    [{ 'resources.claims': [{ name: 'a' }] }, '/mcp/resources'],
+    [{ 'resources.limits': { 'nvidia.com/gpu': 0.5 } }, '/mcp/resources/limits/nvidia.com~1gpu'],
     [{ tolerations: [{ keys: 'a' }] }, '/mcp/tolerations/0'],
+    [{ tolerations: [{ key: 'a b', operator: 'Exists' }] }, '/mcp/tolerations/0/key'],
+    [{ tolerations: [{ key: 'a', value: 'a b' }] }, '/mcp/tolerations/0/value'],
     [{ 'affinity.nodeAffinty': {} }, '/mcp/affinity'],
+    ...['requiredDuringScheduling', 'preferredDuringScheduling'].map((key): [Record<string, unknown>, string] => [
+      { 'affinity.nodeAffinity': { [key]: [] } },
+      '/mcp/affinity/nodeAffinity',
+    ]),
+    [
+      { 'affinity.nodeAffinity': { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [] } } },
+      '/mcp/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms',
+    ],
+    ...[
+      [{ operator: 'In', values: ['a'] }, ''],
+      [{ key: 'a', operator: 'in', values: ['a'] }, '/operator'],
+      [{ key: 'a', operator: 'In' }, ''],
+      [{ key: 'a', operator: 'Exists', values: ['a'] }, '/values'],
+      [{ key: 'a', operator: 'Gt', values: ['1', '2'] }, '/values'],
+      [{ key: 'a', operators: 'Exists' }, ''],
+    ].map(([expression, where]): [Record<string, unknown>, string] => [
+      {
+        'affinity.nodeAffinity': {
+          requiredDuringSchedulingIgnoredDuringExecution: {
+            nodeSelectorTerms: [{ matchExpressions: [expression] }],
+          }
+        }
+      },
+      '/mcp/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions' +
+      `/0${where}`,
+    ]),
+    ...[
+      [{ weight: 0, podAffinityTerm: { topologyKey: 'a' } }, '/weight'],
+      [{ weight: 1, podAffinityTerm: {} }, '/podAffinityTerm'],
+      [{ weight: 1, podAffinityTerm: { topologyKey: 'a', labelSelectors: {} } }, '/podAffinityTerm'],
+      [{ weight: 1, podAffinityTerm: { topologyKey: 'a', matchLabelKeys: ['b'] } }, '/podAffinityTerm'],
+      [
+        { weight: 1, podAffinityTerm: { topologyKey: 'a', labelSelector: { matchLabel: {} } } },
+        '/podAffinityTerm/labelSelector',
+      ],
+    ].map(([term, where]): [Record<string, unknown>, string] => [
+      { 'affinity.podAntiAffinity': { preferredDuringSchedulingIgnoredDuringExecution: [term] } },
+      `/mcp/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution/0${where}`,
+    ]),
+    [
+      { topologySpreadConstraints: [{ ...constraint, minDomains: 2 }] },
+      '/mcp/topologySpreadConstraints/0/whenUnsatisfiable',
+    ],
     [{ topologySpreadConstraints: [{ topologyKey: 'zone' }] }, '/mcp/topologySpreadConstraints/0'],
     [{ extraEnv: [{ name: 'A', value: 'b', valueFrom: { fieldRef: {} } }] }, '/mcp/extraEnv/0'],
     [{ extraEnv: [{ name: 'A', valeu: 'b' }] }, '/mcp/extraEnv/0'],
-    [{ extraVolumes: [{ name: 'a', emptyDir: {}, configMap: {} }] }, '/mcp/extraVolumes/0'],
+    [{ extraEnv: [{ name: '1A', value: 'b' }] }, '/mcp/extraEnv/0/name'],
+    ...[
+      [{}, ''],
+      [{ secretRef: { name: 'a', key: 'b' } }, ''],
+      [{ secretKeyRef: { name: 'a', key: 'b' }, configMapKeyRef: { name: 'a', key: 'b' } }, ''],
+      [{ secretKeyRef: { name: 'a' } }, '/secretKeyRef'],
+      [{ configMapKeyRef: { name: 'a', key: 'b/c' } }, '/configMapKeyRef/key'],
+      [{ fieldRef: { fieldPath: 'status.podIp' } }, '/fieldRef/fieldPath'],
+      [{ resourceFieldRef: { resource: 'limits.memroy' } }, '/resourceFieldRef/resource'],
+    ].map(([valueFrom, where]): [Record<string, unknown>, string] => [
+      { extraEnv: [{ name: 'A', valueFrom }] },
+      `/mcp/extraEnv/0/valueFrom${where}`,
+    ]),
+    [{ extraVolumes: [{ name: 'a', emptyDir: {}, configMap: { name: 'a' } }] }, '/mcp/extraVolumes/0'],
+    ...[
+      [{ emptydir: {} }, ''],
+      [{ emptyDir: { sizelimit: '1Gi' } }, '/emptyDir'],
+      [{ emptyDir: { sizeLimit: '1gb' } }, '/emptyDir/sizeLimit'],
+      [{ configMap: { configMapName: 'a' } }, '/configMap'],
+      [{ configMap: { name: 'a', defaultMode: 512 } }, '/configMap/defaultMode'],
+      [{ configMap: { name: 'a', items: [{ key: 'a', path: '../a' }] } }, '/configMap/items/0/path'],
+      [{ secret: { name: 'a' } }, '/secret'],
+      [{ persistentVolumeClaim: { claim: 'a' } }, '/persistentVolumeClaim'],
+      [{ hostPath: { path: '/a/../b' } }, '/hostPath/path'],
+      [{ nfs: { server: 'a', path: 'b' } }, '/nfs/path'],
+      [{ csi: { driver: 'a', volumeAttribute: {} } }, '/csi'],
+      [{ csi: { driver: 'a..b' } }, '/csi/driver'],
+      [{ iscsi: { targetPortal: 'a', iqn: 'b', luns: 0 } }, '/iscsi'],
+      [{ projected: { sources: [{ secret: { secretName: 'a' } }] } }, '/projected/sources/0/secret'],
+      [{ projected: { sources: [{ secrets: { name: 'a' } }] } }, '/projected/sources/0'],
+      [
+        { projected: { sources: [{ serviceAccountToken: { path: 'a', expirationSeconds: 60 } }] } },
+        '/projected/sources/0/serviceAccountToken/expirationSeconds',
+      ],
+      [{ downwardAPI: { items: [{ path: 'a' }] } }, '/downwardAPI/items/0'],
+      [{ ephemeral: { volumeClaimTemplate: { spec: { accessModes: ['ReadWriteOnce'] } } } },
+        '/ephemeral/volumeClaimTemplate/spec'],
+    ].map(([source, where]): [Record<string, unknown>, string] => [
+      { extraVolumes: [{ name: 'a', ...source as object }] },
+      `/mcp/extraVolumes/0${where as string}`,
+    ]),
+    [{ extraVolumeMounts: [{ name: 'a', mountPath: '/a', subPath: '../b' }] }, '/mcp/extraVolumeMounts/0/subPath'],
     [{ extraVolumeMounts: [{ name: 'a', mountPath: '/a:b' }] }, '/mcp/extraVolumeMounts/0/mountPath'],
     [{ podLabels: { team: 'a b' } }, '/mcp/podLabels/team'],
     [{ podLabels: { '-team': 'a' } }, '/mcp/podLabels'],
+    [{ podLabels: { 'a..b/team': 'a' } }, '/mcp/podLabels'],
     [{ nodeSelector: { disk: 'a'.repeat(64) } }, '/mcp/nodeSelector/disk'],
     [{ podAnnotations: { 'a b': 'c' } }, '/mcp/podAnnotations'],
   ]
@@ -240,16 +553,145 @@ t.test('values that the API server would refuse do not match the schema', needsH
       allowedOrigins: ['https://app.example:1', 'vscode-webview://*', 'tauri://localhost', 'http://[::1]:3000'],
       'audit.persistence.size': '10Ki',
       'audit.headFile.size': '0.5Gi',
-      resources: { requests: { cpu: 0.1, memory: '10Ki', 'hugepages-2Mi': '2Mi' }, limits: { memory: '1e9' } },
+      resources: { requests: { cpu: 0.1, memory: '10Ki' }, limits: { memory: '1e9', 'hugepages-2Mi': '2Mi' } },
       'telemetry.serviceMonitor': { enabled: true, interval: '1m30s' },
       'podDisruptionBudget.maxUnavailable': '100%',
       'ingress.hosts': [{ host: '*.apps.example', ...path }, { host: 'xn--bcher-kva.example', ...path }],
       livenessProbe: { terminationGracePeriodSeconds: 10, successThreshold: 1 },
-      podSecurityContext: { supplementalGroups: [1], sysctls: [{ name: 'net.core.somaxconn', value: '1' }] },
+      podSecurityContext: { supplementalGroups: [1], sysctls: [{ name: 'net.ipv4.tcp_syncookies', value: '1' }] },
       containerSecurityContext: { privileged: false, seLinuxOptions: { level: 's0' } },
       podLabels: { 'example.com/team': 'a_b' },
+      'proxy.noProxy': ['*', '.svc', '*.example', 'a.example:8080', '10.0.0.0/8', '10.0.0.1', 'fd00::/8', '[::1]:443'],
+      trustedProxies: ['10.0.0.1', 'fd00::/8', '::1', '2001:db8::1'],
     }))
   )
+})
+
+t.test('every field of Kubernetes that is passed on is accepted', needsHelm(), async t => {
+  const selector = { matchLabels: { 'a.b/c': 'd' }, matchExpressions: [{ key: 'a', operator: 'In', values: ['b'] }] }
+  const spread = { topologyKey: 'zone', labelSelector: selector, namespaceSelector: {}, namespaces: ['a'] }
+  const nodes = {
+    matchExpressions: [{ key: 'a', operator: 'Gt', values: ['1'] }, { key: 'b', operator: 'DoesNotExist' }],
+    matchFields: [{ key: 'metadata.name', operator: 'In', values: ['node-1'] }],
+  }
+  const field = { fieldRef: { apiVersion: 'v1', fieldPath: "metadata.labels['app']" } }
+  const items = [{ key: 'a', path: 'b/c', mode: 0o400 }]
+  const files = [{ path: 'a', ...field }, {
+    path: 'b',
+    resourceFieldRef: { containerName: 'mcp', resource: 'limits.memory', divisor: '1Mi' },
+  }]
+  const sources: Record<string, unknown> = {
+    configMap: { name: 'a', items, defaultMode: 0o440, optional: true },
+    secret: { secretName: 'a', items, optional: false },
+    emptyDir: { medium: 'Memory', sizeLimit: '1Gi' },
+    persistentVolumeClaim: { claimName: 'a', readOnly: true },
+    downwardAPI: { items: files, defaultMode: 0o440 },
+    projected: {
+      defaultMode: 0o440,
+      sources: [
+        { configMap: { name: 'a', items } },
+        { secret: { name: 'a', optional: true } },
+        { downwardAPI: { items: files.map(file => ({ ...file, path: `d/${file.path}` })) } },
+        { serviceAccountToken: { audience: 'a', expirationSeconds: 600, path: 'token' } },
+      ]
+    },
+    csi: { driver: 'a.example', fsType: 'ext4', volumeAttributes: { a: 'b' }, nodePublishSecretRef: { name: 'a' } },
+    ephemeral: {
+      volumeClaimTemplate: {
+        metadata: { labels: { a: 'b' } },
+        spec: {
+          accessModes: ['ReadWriteOnce'],
+          storageClassName: 'fast',
+          resources: { requests: { storage: '1Gi' } },
+        }
+      }
+    },
+  }
+  const objects = await render(values({
+    affinity: {
+      nodeAffinity: {
+        requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [nodes] },
+        preferredDuringSchedulingIgnoredDuringExecution: [{ weight: 100, preference: nodes }],
+      },
+      podAffinity: { requiredDuringSchedulingIgnoredDuringExecution: [spread] },
+      podAntiAffinity: {
+        preferredDuringSchedulingIgnoredDuringExecution: [{
+          weight: 1,
+          podAffinityTerm: { ...spread, matchLabelKeys: ['pod-template-hash'], mismatchLabelKeys: ['tenant'] },
+        }]
+      },
+    },
+    topologySpreadConstraints: [{
+      topologyKey: 'zone',
+      maxSkew: 1,
+      minDomains: 2,
+      whenUnsatisfiable: 'DoNotSchedule',
+      labelSelector: selector,
+      matchLabelKeys: ['pod-template-hash'],
+    }],
+    tolerations: [{ operator: 'Exists' }, { key: 'a', value: 'b', effect: 'NoExecute', tolerationSeconds: 9 }],
+    extraEnv: [
+      { name: 'A', valueFrom: field },
+      { name: 'B', valueFrom: { resourceFieldRef: { resource: 'limits.cpu', divisor: '1m' } } },
+      { name: 'C', valueFrom: { secretKeyRef: { name: 'a', key: 'b', optional: true } } },
+      { name: 'D', valueFrom: { configMapKeyRef: { name: 'a', key: 'b' } } },
+      { name: 'E.f-g_h' },
+    ],
+    extraVolumes: Object.entries(sources).map(([kind, source]) => ({ name: kind.toLowerCase(), [kind]: source })),
+    extraVolumeMounts: Object.keys(sources).map((kind, index) => ({
+      name: kind.toLowerCase(),
+      mountPath: `/extra/${index}`,
+      readOnly: true,
+      recursiveReadOnly: 'IfPossible',
+    })),
+    'networkPolicy.extraIngress': [{
+      ports: [{ port: 1, endPort: 9 }, { port: 'http', protocol: 'TCP' }],
+      from: [
+        { podSelector: selector, namespaceSelector: {} },
+        { ipBlock: { cidr: '2001:db8::/32', except: ['2001:db8:1::/48'] } },
+      ]
+    }],
+  }))
+  t.strictSame(objects.flatMap(mistakes), [])
+})
+
+t.test('a pod that the namespace would not admit is refused', needsHelm(), async t => {
+  const hostPath = { extraVolumes: [{ name: 'host', hostPath: { path: '/var/log', type: 'Directory' } }] }
+  const refused: [values: Record<string, unknown>, message: string][] = [
+    [hostPath, 'the volume host in mcp.extraVolumes is a hostPath'],
+    [
+      { 'containerSecurityContext.allowPrivilegeEscalation': true },
+      'mcp.containerSecurityContext.allowPrivilegeEscalation is not false',
+    ],
+    [
+      { 'containerSecurityContext.capabilities.drop': ['NET_RAW'] },
+      'mcp.containerSecurityContext.capabilities.drop does not contain ALL',
+    ],
+    [
+      { 'containerSecurityContext.capabilities.add': ['NET_BIND_SERVICE', 'SYS_PTRACE'] },
+      'mcp.containerSecurityContext.capabilities.add contains SYS_PTRACE',
+    ],
+    [{ 'podSecurityContext.runAsNonRoot': false }, 'runAsNonRoot is not true in mcp.podSecurityContext'],
+    [{ 'containerSecurityContext.runAsNonRoot': false }, 'or false in mcp.containerSecurityContext'],
+    [{ 'podSecurityContext.runAsUser': 0 }, 'mcp.podSecurityContext.runAsUser is 0'],
+    [
+      { 'podSecurityContext.seccompProfile.type': 'Unconfined' },
+      'mcp.podSecurityContext.seccompProfile.type is Unconfined',
+    ],
+    [{ 'podSecurityContext.seccompProfile': null }, 'mcp.podSecurityContext.seccompProfile is not set'],
+    [
+      { 'containerSecurityContext.appArmorProfile': { type: 'Unconfined' } },
+      'mcp.containerSecurityContext.appArmorProfile.type is Unconfined',
+    ],
+  ]
+  for (const [given, why] of refused) {
+    const message = await refusal(values(given))
+    t.ok(message.includes(why), `${JSON.stringify(given)}: ${message}`)
+    t.match(message, /the namespace kafscale-mcp enforces .* restricted, .*: change the value, or set mcp\.namespace/)
+    t.ok(await render(values({ ...given, namespace: { create: false, name: 'other' } })), 'elsewhere')
+  }
+  const allowed = { 'containerSecurityContext.capabilities.add': ['NET_BIND_SERVICE'] }
+  t.ok(await render(values({ ...allowed, podSecurityContext: { runAsUser: null, runAsGroup: null, fsGroup: null } })))
 })
 
 t.test('labels and annotations that the chart sets itself are not rendered twice', needsHelm(), async t => {

@@ -131,7 +131,7 @@ t.test('show: a table in which no record can pass for another line', async t => 
   t.equal(lines.length, 9)
   t.match(lines[0], /^TIME +SEQUENCE +EVENT +WHO +TOOL +OUTCOME +CODE +MS +RULE +ON$/)
   t.match(lines[4], / tool_call +alice +list_topics +ok +- +1\.5 +observer +orders$/)
-  t.match(lines[5], / bob\\u001b\[2J\\u000aline +list_groups +denied +PERMISSION_DENIED /)
+  t.match(lines[5], / "bob\\u001b\[2J\\nline" +list_groups +denied +PERMISSION_DENIED /)
   t.match(lines[6], / authentication_failure ×7 /)
   t.notMatch(stdout, '\u001b')
 })

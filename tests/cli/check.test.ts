@@ -4,10 +4,16 @@ import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Range } from 'etcd3'
 import t, { type Test } from 'tap'
+import { checkBroker, checkLedger } from '../../cli/checks/changes.ts'
+import { Secret } from '../../plugins/config/secret.ts'
+import { authority } from '../support/authority.ts'
+import { startBroker } from '../support/brokers/broker.ts'
+import { startControl } from '../support/brokers/control.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { recording, ROOT } from '../support/paths.ts'
 import { fill, recordedKeyspace, startService } from '../support/service.ts'
@@ -58,6 +64,14 @@ function contentOf (dir: string): unknown[] {
     return [name, statSync(path).mtimeMs, statSync(path).mode, readFileSync(path, 'utf8')]
   })
 }
+
+t.test('an emergency stop is reported', async t => {
+  const dir = t.testdir({ 'policy.yaml': 'bindings: []\nchanges: closed\n' })
+  const { ok } = await check({
+    KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_POLICY_FILE: join(dir, 'policy.yaml'),
+  })
+  t.ok(ok.includes('policy: is valid, with 2 roles and 0 bindings; changes: closed stops all changes'), ok.join('\n'))
+})
 
 t.test('everything is fine, and nothing changes', needsEtcd(), async t => {
   const etcd = await startEtcd(t, { auth: true })
@@ -225,6 +239,137 @@ t.test('an etcd without users is a warning', needsEtcd(), async t => {
   t.match(warnings, [/^etcd permissions: whoever reaches etcd can read every key/])
 })
 
+t.test('changes', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { auth: true })
+  const { client, endpoints: [endpoint = ''] } = etcd
+  const double = await startControl(t)
+  const brokers = [0, 1].map(NodeID => ({ NodeID, Host: '127.0.0.1', Port: 9092, Rack: null }))
+  await fill(etcd, [{
+    key: '/kafscale/metadata/snapshot',
+    value: JSON.stringify({ Brokers: brokers, ControllerID: 0, Topics: [], ClusterName: 'a', ClusterID: 'cluster-1' }),
+  }])
+  const broker = await startBroker(t, etcd, { checked: { exempt: 'nothing is changed here' } })
+  const policy = 'bindings: [{claim: sub, value: alice, role: observer}]\nchanges: [{mode: direct}]\n'
+  const dir = t.testdir({ 'policy.yaml': policy, 'jwks.json': '{"keys":[]}' })
+  const env = {
+    ...LEAST,
+    ...etcd.env,
+    KAFSCALE_MCP_PUBLIC_URL: 'https://kafscale-mcp.example',
+    KAFSCALE_MCP_OIDC_ISSUER: await issuer(t),
+    KAFSCALE_MCP_POLICY_FILE: join(dir, 'policy.yaml'),
+    KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}/audit.jsonl`,
+    KAFSCALE_MCP_ENVIRONMENT: 'staging',
+    KAFSCALE_MCP_CHANGES: 'enabled',
+    KAFSCALE_MCP_EXPECTED_CLUSTER_ID: 'cluster-1',
+    KAFSCALE_MCP_KAFKA_BROKERS: broker.address,
+    KAFSCALE_MCP_METRICS_ALLOWED_HOSTS: '127.0.0.1',
+    KAFSCALE_MCP_BROKER_CONTROL_ADDR: `{host}:${double.address.split(':')[1]}`,
+  }
+  const as = (user: string) => ({ KAFSCALE_MCP_CHANGES_ETCD_USERNAME: user, KAFSCALE_MCP_CHANGES_ETCD_PASSWORD: user })
+  const LEDGER = '/kafscale-mcp/changes/'
+  for (const [name, ...grants] of [
+    ['ledger', ['Readwrite', LEDGER]],
+    ['split', ['Read', LEDGER], ['Write', LEDGER]],
+    ['reads', ['Read', LEDGER]],
+    ['writes', ['Write', LEDGER]],
+    ['narrow', ['Readwrite', `${LEDGER}by-id/`]],
+    ['both', ['Readwrite', LEDGER], ['Read', '/kafscale/']],
+    ['wide', ['Readwrite', '/kafscale-mcp/']],
+  ] as [string, ...['Read' | 'Write' | 'Readwrite', string][]][]) {
+    const user = await client.user(name).create(name)
+    for (const [index, [permission, prefix]] of grants.entries()) {
+      const role = await client.role(`${name}-${index}`).create()
+      await role.grant({ permission, range: Range.prefix(prefix) })
+      await user.addRole(role)
+    }
+  }
+  const ledgerOf = async (user: string, password = user, endpoints = [endpoint]) => {
+    const tls = { caFile: undefined, certFile: undefined, keyFile: undefined }
+    const ledger = { endpoints, username: user, password: new Secret(password), ...tls }
+    return await Array.fromAsync(checkLedger(ledger), ({ level, item, detail }) => `${level} ${item}: ${detail}`)
+  }
+
+  await t.test('the ledger answers, and its user may read and write it and nothing else', async t => {
+    const { header: { revision } } = await client.kv.range({ key: Buffer.from('/'), count_only: true })
+    const fine = [
+      `ok ledger ${endpoint}: answers`,
+      'ok ledger permissions: the user can read and write /kafscale-mcp/changes/ and nothing else',
+    ]
+    t.strictSame(await ledgerOf('ledger'), fine)
+    t.strictSame(await ledgerOf('split'), fine)
+    const advice = ': a user with readwrite on /kafscale-mcp/changes/ is enough'
+    for (const [user, finding] of [
+      ['reads', 'failed ledger permissions: the user may not write /kafscale-mcp/changes/'],
+      ['writes', 'failed ledger permissions: the user may not read /kafscale-mcp/changes/'],
+      ['narrow', 'failed ledger permissions: the user may not read or write /kafscale-mcp/changes/'],
+      ['both', 'warning ledger permissions: the user has more than it needs, read on "/kafscale/" and further keys'],
+      [
+        'wide',
+        'warning ledger permissions: the user has more than it needs, write on "/kafscale-mcp/" and further keys',
+      ],
+      ['root', 'warning ledger permissions: the user has the role root'],
+    ] as const) t.strictSame((await ledgerOf(user))[1], finding + advice, user)
+    const after = await client.kv.range({ key: Buffer.from('/'), count_only: true })
+    t.equal(after.header.revision, revision, 'nothing is written')
+  })
+  await t.test('a ledger that does not answer, or refuses the user, fails', async t => {
+    const skipped = 'skipped ledger permissions: no endpoint of the ledger answers'
+    const wrong = await ledgerOf('ledger', SECRET)
+    t.match(wrong, [/^failed ledger .*: etcd refuses the credentials/, skipped])
+    t.notMatch(wrong.join(), SECRET)
+    const unreachable = 'http://127.0.0.1:1'
+    t.match(await ledgerOf('ledger', 'ledger', [unreachable]), [/^failed ledger .*:1: etcd can't be reached/, skipped])
+    t.match(
+      await ledgerOf('ledger', 'ledger', [unreachable, endpoint]),
+      [/^failed ledger /, /^ok ledger http/, /^ok ledger permissions/]
+    )
+  })
+  await t.test('the control plane answers, and everything is a line', async t => {
+    const { code, ok, failed, stdout } = await check({ ...env, ...as('ledger') })
+    t.match(ok.filter(line => /^(ledger|Kafka|control)/.test(line)), [
+      `ledger ${endpoint}: answers`,
+      /^ledger permissions: /,
+      `Kafka broker ${broker.address}: answers, and its cluster is the expected one`,
+      'control plane of broker 0: answers, with version "dev"',
+      'control plane of broker 1: answers, with version "dev"',
+    ])
+    t.strictSame([code, failed], [0, []], stdout)
+    t.strictSame(new Set(double.calls.map(({ method }) => method)), new Set(['GetStatus']))
+  })
+  await t.test('a broker of another cluster fails, and no request names a topic', async t => {
+    const kafka = { brokers: [broker.address], clientId: 'kafscale-mcp', tls: undefined, sasl: undefined }
+    t.strictSame(await checkBroker(broker.address, { kafka, expectedClusterId: 'cluster-2' }), {
+      level: 'failed',
+      item: `Kafka broker ${broker.address}`,
+      detail: 'has the cluster id "cluster-1", and KAFSCALE_MCP_EXPECTED_CLUSTER_ID is "cluster-2"',
+    })
+    t.match(await checkBroker('127.0.0.1:1', { kafka, expectedClusterId: 'cluster-1' }), {
+      level: 'failed',
+      item: 'Kafka broker 127.0.0.1:1',
+      detail: /127\.0\.0\.1:1/,
+    })
+    t.strictSame(broker.mutations, [])
+  })
+  await t.test('what is missing or does not answer is a line, too', async t => {
+    const { ok, failed } = await check({
+      ...env,
+      KAFSCALE_MCP_ENVIRONMENT: '',
+      KAFSCALE_MCP_BROKER_CONTROL_ADDR: '{host}:1',
+    })
+    t.match(failed, [
+      /^ledger /,
+      /^control plane of broker 0: .*does not answer/,
+      /^control plane of broker 1: .*does not answer/,
+      /^policy: .*requires approvals in an environment without a name/,
+    ])
+    t.notOk(ok.some(line => line.startsWith('ledger')), 'the ledger does not use the credentials of the mirror')
+    t.match(
+      (await check({ ...env, ...as('ledger'), KAFSCALE_MCP_BROKER_CONTROL_ADDR: '' })).stdout,
+      'skipped  control plane: KAFSCALE_MCP_BROKER_CONTROL_ADDR is not set, so brokers can be neither drained nor'
+    )
+  })
+})
+
 t.test('without etcd, everything else is still checked', async t => {
   const dir = t.testdir({ 'not-a-log': 'text\n', 'policy.yaml': 'bindings: nope\n', 'jwks.json': '{}', folder: {} })
   const failing = async (env: Record<string, string>) => {
@@ -264,8 +409,8 @@ t.test('without etcd, everything else is still checked', async t => {
         /not-a-log: the file is not an audit log: move it away$/,
         /^audit sink file:.*: .*(?:EISDIR|regular file)/,
         /not-a-log\/audit\.jsonl: .*ENOTDIR/,
-        `audit sink ${collector}: answers HEAD with 403`,
-        /^audit sink http:\/\/127\.0\.0\.1:2: does not answer: \S/,
+        `audit sink ${collector}: the collector answered 403: is the header that it requires in KAFSCALE_MCP_AUDIT_`,
+        /^audit sink http:\/\/127\.0\.0\.1:2: the collector cannot be reached: ECONNREFUSED$/,
         ...isRoot ? [] : [/folder\/audit\.jsonl: EACCES/],
       ]
     )
@@ -286,7 +431,99 @@ t.test('without etcd, everything else is still checked', async t => {
   })
 })
 
+t.test('collectors are asked as the service sends them records', async t => {
+  const dir = t.testdir({ headers: `Authorization: Bearer ${SECRET}\n` })
+  const ca = authority(dir, 'ca')
+  const { cert, key } = ca.issue('/CN=collector', 'collector')
+  const own = ca.issue('/CN=kafscale-mcp', 'service')
+  const asked: string[] = []
+  const server = createTlsServer({
+    cert: readFileSync(cert),
+    key: readFileSync(key),
+    ca: readFileSync(ca.ca),
+    requestCert: true,
+  }, ({ method = '', headers }, response) => {
+    asked.push(method)
+    response.writeHead(headers.authorization === `Bearer ${SECRET}` ? 405 : 401).end()
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const origin = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const files = {
+    KAFSCALE_MCP_AUDIT_COLLECTOR_HEADERS_FILE: `${dir}/headers`,
+    KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE: ca.ca,
+    KAFSCALE_MCP_AUDIT_COLLECTOR_CERT_FILE: own.cert,
+    KAFSCALE_MCP_AUDIT_COLLECTOR_KEY_FILE: own.key,
+  }
+  const finding = async (env: Record<string, string>, url = `${origin}/in`) => {
+    const { stdout, failed, ok } = await check({ ...LEAST, KAFSCALE_MCP_AUDIT_SINKS: url, ...env })
+    t.notMatch(stdout, SECRET)
+    return [...failed, ...ok].filter(line => line.startsWith('audit sink'))
+  }
+  const answers = `audit sink ${origin}: answers HEAD with 405; whether it accepts records, only a POST could show`
+  t.strictSame(await finding(files), [answers])
+  t.match(
+    await finding({ ...files, KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE: '' }),
+    [/: the collector cannot be reached: .*: is the CA of its certificate in KAFSCALE_MCP_AUDIT_COLLECTOR_CA_FILE\?$/]
+  )
+  t.match(
+    await finding({ ...files, KAFSCALE_MCP_AUDIT_COLLECTOR_CERT_FILE: '', KAFSCALE_MCP_AUDIT_COLLECTOR_KEY_FILE: '' }),
+    [/: the collector cannot be reached: .*: does it trust the certificate in .*_COLLECTOR_CERT_FILE\?$/]
+  )
+  const { KAFSCALE_MCP_AUDIT_COLLECTOR_HEADERS_FILE: _, ...noHeaders } = files
+  t.match(await finding(noHeaders), [/: the collector answered 401: is the header/])
+  t.strictSame([...new Set(asked)], ['HEAD'])
+
+  const seen: (string | undefined)[] = []
+  const proxy = await listen(t, ({ url }, response) => {
+    seen.push(url)
+    response.writeHead(204).end()
+  })
+  const plain = 'http://collector.example/in'
+  t.match(await finding({ HTTP_PROXY: proxy }, plain), [/collector\.example: answers HEAD with 204/])
+  t.strictSame(seen, [plain])
+})
+
+t.test('check stdio reads the settings as stdio does', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { auth: true })
+  await fill(etcd, recordedKeyspace())
+  const dir = t.testdir({ 'policy.yaml': 'bindings: nope\n' })
+  const stdio = async (env: Record<string, string>) => await check({ ...etcd.env, ...env }, ['stdio'])
+
+  const { code, ok, warnings, failed, stdout } = await stdio({})
+  t.strictSame([code, failed, warnings], [0, [], []])
+  t.match(ok, ['settings: are valid', /^etcd /, 'etcd permissions: the user can', 'snapshot: decodes'])
+  t.equal(ok.length, 4, 'neither authentication nor addresses')
+  t.match(stdout, 'skipped  audit sink none: calls are not recorded')
+
+  const http = {
+    KAFSCALE_MCP_HTTP_ADDR: '0.0.0.0:8090',
+    KAFSCALE_MCP_AUTH_TOKEN: 'short',
+    KAFSCALE_MCP_TLS_CERT_FILE: '/nowhere',
+  }
+  t.equal((await check({ ...etcd.env, ...http })).code, 1)
+  const shared = await stdio(http)
+  t.equal(shared.code, 0)
+  t.match(shared.warnings, [/^settings: KAFSCALE_MCP_HTTP_ADDR, .*AUTH_TOKEN.* have no effect over standard input/])
+
+  t.match((await stdio({ KAFSCALE_MCP_AUDIT_SINKS: 'stdout' })), {
+    code: 1,
+    failed: [/^settings: KAFSCALE_MCP_AUDIT_SINKS contains stdout, which carries the protocol/],
+  })
+  t.match(
+    (await stdio({ KAFSCALE_MCP_POLICY_FILE: `${dir}/policy.yaml`, KAFSCALE_MCP_AUDIT_SINKS: `file:${dir}` })).failed,
+    [/^policy: /, /^audit sink file:/]
+  )
+  t.match((await check({}, ['stdio'])).failed, [/^settings: KAFSCALE_MCP_ETCD_ENDPOINTS is not set/])
+})
+
 t.test('it has a usage, and refuses what it does not know', async t => {
-  t.match(await check({}, ['--help']), { code: 0, stdout: /^Usage:\n {2}kafscale-mcp check\n/, stderr: '' })
-  t.match(await check({}, ['--all']), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unknown option '--all'/ })
+  const usage = /^Usage:\n {2}kafscale-mcp check \[stdio\]\n/
+  for (const args of [['--help'], ['stdio', '-h']]) {
+    t.match(await check({}, args), { code: 0, stdout: usage, stderr: '' })
+  }
+  for (const args of [['--all'], ['stdio', '--all']]) {
+    t.match(await check({}, args), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unknown option '--all'/ })
+  }
+  t.match(await check({}, ['token']), { code: 2, stdout: '', stderr: /^kafscale-mcp check: Unexpected argument/ })
 })

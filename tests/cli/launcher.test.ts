@@ -83,6 +83,7 @@ t.test('an unknown command is refused', async t => {
       stderr: `kafscale-mcp: unknown command ${JSON.stringify(command)}\nUsage:`,
     })
   }
+  t.match(await launch('--exit-with', '1', '--verbose'), { code: 2, stdout: '', stderr: /Unknown option '--verbose'/ })
   t.match(await launch('--help'), { code: 0, stdout: /^Usage:\n {2}kafscale-mcp +runs the service/, stderr: '' })
 })
 
@@ -97,6 +98,7 @@ t.test('the service and every command have --version', async t => {
   for (const command of commands) t.strictSame(await launch(command, '--version'), shown, command)
   t.strictSame(await launch('token', 'issue', '--version'), shown)
   t.match(await launch('serve', '--version'), { code: 2, stdout: '', stderr: /unknown command "serve"\nUsage:/ })
+  t.strictSame(await run(process.execPath, ['server.ts', '--version']), shown, 'also without the launcher')
 })
 
 t.test('it runs the sources where they are, and a build only without them', async t => {

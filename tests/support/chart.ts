@@ -31,6 +31,7 @@ interface Volume {
 }
 
 export interface Container {
+  name: string
   image: string
   command?: string[]
   resources?: { requests?: Record<string, string>, limits?: Record<string, string> }
@@ -81,10 +82,20 @@ interface Rendering { release?: string, namespace?: string, chart?: string, besi
  * @param options.beside values next to `mcp`
  * @param options.api URL of a Kubernetes API server, in which the chart can look up objects
  */
-export async function render (
+export async function render (mcp: Values, options: Rendering = {}): Promise<Manifest[]> {
+  // Kubernetes reads YAML 1.1, in which `yes` and `0123` aren't strings.
+  return parseAllDocuments(await renderText(mcp, options), { version: '1.1' }).flatMap(document => {
+    const [error] = document.errors
+    if (error) throw error
+    return (document.toJS() as Manifest | null) ?? []
+  })
+}
+
+/** What `render` parses. */
+export async function renderText (
   mcp: Values,
   { release = 'prod', namespace = 'kafscale', chart = CHART, beside = {}, api }: Rendering = {}
-): Promise<Manifest[]> {
+): Promise<string> {
   const connected = api === undefined ? [] : ['--dry-run=server', '--kubeconfig', '/dev/null', '--kube-apiserver', api]
   const running = promisify(execFile)(helm, [
     'template',
@@ -97,13 +108,7 @@ export async function render (
     ...connected,
   ], { maxBuffer: 2 ** 24 })
   running.child.stdin?.end(stringify({ mcp, ...beside }, { version: '1.1' }))
-  const { stdout } = await running
-  // Kubernetes reads YAML 1.1, in which `yes` and `0123` aren't strings.
-  return parseAllDocuments(stdout, { version: '1.1' }).flatMap(document => {
-    const [error] = document.errors
-    if (error) throw error
-    return (document.toJS() as Manifest | null) ?? []
-  })
+  return (await running).stdout
 }
 
 /** The message with which Helm refuses values. */

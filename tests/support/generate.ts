@@ -160,6 +160,11 @@ export function encodeTopicConfig (fields: TopicConfigFields): Buffer {
   ])
 }
 
+/** A `kafscale.metadata.PartitionState` as it is when the partition is created. */
+export function encodePartitionState (topic: string, partition: number, leaderBroker: string): Buffer {
+  return Buffer.concat([textField(1, topic), integerField(2, BigInt(partition)), textField(3, leaderBroker)])
+}
+
 /**
  * The fields of a `kafscale.metadata.ConsumerGroup`. `unpacked` writes partitions one by one, which proto3 readers must
  * accept.

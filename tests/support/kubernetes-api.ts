@@ -4,13 +4,14 @@ import type { Teardown } from './etcd.ts'
 
 /** An object that exists in a cluster. */
 export interface Stored {
-  kind: 'Namespace' | 'Deployment'
+  kind: 'Namespace' | 'Deployment' | 'PersistentVolumeClaim'
   metadata: { name: string, namespace?: string, labels?: object, annotations?: object }
   spec?: object
 }
 
 const RESOURCES = [
   { version: 'v1', path: '/api/v1', kind: 'Namespace', name: 'namespaces', namespaced: false },
+  { version: 'v1', path: '/api/v1', kind: 'PersistentVolumeClaim', name: 'persistentvolumeclaims', namespaced: true },
   { version: 'apps/v1', path: '/apis/apps/v1', kind: 'Deployment', name: 'deployments', namespaced: true },
 ]
 

@@ -51,9 +51,13 @@ const ENVIRONMENT = {
   KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY: '0',
 }
 
-/** Builds the app, by default silent and without etcd. It need not be ready yet, so a test can still add to it. */
+/**
+ * Builds the app, by default silent and without etcd. It need not be ready yet, so a test can still add to it. It takes
+ * policies that require approvals, so that tests can give them without a page.
+ */
 export async function buildTestApp (t: Teardown, env: Environment = {}): Promise<FastifyInstance> {
   const app = await buildApp({
+    hasApprovalPages: true,
     env: {
       ...ENVIRONMENT,
       KAFSCALE_MCP_LOG_LEVEL: 'silent',

@@ -2,10 +2,11 @@ import { readFileSync } from 'node:fs'
 import { Agent as HttpAgent, type AgentOptions, type OutgoingHttpHeaders, request as httpRequest } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import { createSecureContext } from 'node:tls'
-import type { FastifyBaseLogger } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { watchFile } from '../../../lib/watched-file.ts'
 import { readHeaders } from '../../config/parsers.ts'
 import { variableOf } from '../../config/schema.ts'
+import { proxyOptions } from '../../outbound.ts'
 
 const ANSWER_BOUND_MS = 10_000
 /** A collector that wants to be left alone for longer is asked earlier. */
@@ -42,6 +43,18 @@ const TOO_LATE: Answer = { reason: `the collector did not answer within ${ANSWER
 /** The collector closes the connection, sends something else than HTTP, or does not read. */
 const AFTER_CONNECTING = /^(?:ECONNRESET|EPIPE|HPE_)/
 
+/** A collector at a URL, with the files and proxies of the settings. */
+export function collectorAt (url: string, { config, log }: Pick<FastifyInstance, 'config' | 'log'>): Collector {
+  const {
+    auditCollectorHeadersFile: headersFile,
+    auditCollectorCaFile: caFile,
+    auditCollectorCertFile: certFile,
+    auditCollectorKeyFile: keyFile,
+  } = config
+  const files = { headersFile, caFile, certFile, keyFile }
+  return new Collector(url, { files, log, agent: proxyOptions(config, url) })
+}
+
 /** Sends batches to one URL. */
 export class Collector {
   readonly #url: URL
@@ -74,16 +87,22 @@ export class Collector {
   /** Never rejects. Called one at a time. */
   async post (batch: string): Promise<Answer> {
     if (this.#isStale) this.#reload()
+    const headers = { 'content-type': 'application/x-ndjson', 'content-length': Buffer.byteLength(batch) }
+    return await this.#send('POST', headers, batch)
+  }
+
+  /** Asks for the headers of an answer, which adds no record. Never rejects. */
+  async ask (): Promise<Answer> {
+    return await this.#send('HEAD')
+  }
+
+  async #send (method: string, more: OutgoingHttpHeaders = {}, body?: string): Promise<Answer> {
     const { promise, resolve } = Promise.withResolvers<Answer>()
     const timeout = AbortSignal.timeout(ANSWER_BOUND_MS)
     const request = (this.#isHttps ? httpsRequest : httpRequest)(this.#url, {
-      method: 'POST',
+      method,
       agent: this.#agent,
-      headers: {
-        ...this.#headers,
-        'content-type': 'application/x-ndjson',
-        'content-length': Buffer.byteLength(batch),
-      },
+      headers: { ...this.#headers, ...more },
       signal: AbortSignal.any([this.signal, timeout]),
     })
     request.once('response', response => {
@@ -96,8 +115,8 @@ export class Collector {
       const reached = AFTER_CONNECTING.test(code)
       resolve(timeout.aborted ? TOO_LATE : { reason: reasonOf(code, reached), reached })
     })
-    request.end(batch)
-    return promise
+    request.end(body)
+    return await promise
   }
 
   close (): void {

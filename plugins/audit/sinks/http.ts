@@ -77,7 +77,7 @@ export class HttpMedium implements Medium {
         this.#halve(batch)
         continue
       }
-      failure = `${reasonOf(answer)}${hintOf(answer)}`
+      failure = failureOf(answer)
       onAttempt({ status: statusOf(answer), failure })
       if (isRecord && isAboutBatch(answer) && failures >= FAILURES_PER_RECORD && this.#known !== undefined) {
         // Otherwise a collector that is down could not be told from a record that it cannot take. It then has the line
@@ -139,10 +139,13 @@ function reasonOf ({ status, reason = `the collector answered ${status}` }: Answ
   return reason
 }
 
-function hintOf ({ status }: Answer): string {
-  return status === 401 || status === 403
+/** What went wrong, and what to look at. */
+export function failureOf (answer: Answer): string {
+  const { status } = answer
+  const hint = status === 401 || status === 403
     ? `: is the header that it requires in ${variableOf('auditCollectorHeadersFile')}?`
     : ''
+  return `${reasonOf(answer)}${hint}`
 }
 
 /** Whether the chain states something about itself on a line. */

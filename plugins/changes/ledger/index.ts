@@ -37,7 +37,8 @@ export interface StepOptions {
 
 /** What the settler looks at, all at one revision. */
 export interface Overview {
-  active: { id: string, state: ChangeState }[]
+  /** `attempted`: an attempt to apply it has begun, and nothing has been sent. */
+  active: { id: string, state: ChangeState, attempted: boolean }[]
   alive: ReadonlySet<string>
   watched: ReadonlySet<string>
   /** The change that is being applied, if any. */
@@ -61,8 +62,8 @@ export class Lock {
 
 /** The lease of the lock. */
 const LOCK_TTL_MS = 20_000
-/** Longer than an attempt takes: whoever hangs longer loses the lock. */
-const LOCK_MAX_MS = 90_000
+/** Longer than an attempt takes, even a drain: whoever hangs longer loses the lock. */
+const LOCK_MAX_MS = 15 * 60_000
 const SETTLER_TTL_MS = 10_000
 /** A plan that nobody has asked to apply is kept no longer than this after its end. */
 const UNUSED_PLAN_KEPT_MS = 60 * 60_000
@@ -82,9 +83,10 @@ export class Ledger {
     this.#lifetimes = lifetimes
   }
 
-  /** Rejects if the ledger cannot be read. */
+  /** Rejects if the ledger cannot be read or written. Writes nothing. */
   async probe (): Promise<void> {
-    await this.#client.range({ key: Buffer.from(keys.LOCK) })
+    // etcd checks the permissions of every operation, also of those whose condition never holds.
+    await this.#client.transact([keys.never(keys.LOCK)], [keys.put(keys.LOCK, '')], [keys.get(keys.LOCK)])
   }
 
   /** Stores a new plan. Resolves to `undefined` if its requester has `most` open changes already. */
@@ -103,7 +105,7 @@ export class Ledger {
         [keys.isAbsent(keys.byId(id)), keys.noneSince(own, header.revision)],
         [
           keys.put(keys.byId(id), value),
-          keys.put(keys.active(id), change.state),
+          keys.put(keys.active(id), summaryOf(change)),
           keys.put(keys.alive(change.requested_by, id), '', lease),
         ],
         [keys.get(keys.byId(id))]
@@ -165,7 +167,7 @@ export class Ledger {
     const keptMs = this.#keptMs(before, next)
     const steps: IRequestOp[] = [
       keys.put(keys.byId(id), value, keptMs === undefined ? undefined : await lease(keptMs)),
-      isActive(next) ? keys.put(keys.active(id), state) : keys.remove(keys.active(id)),
+      isActive(next) ? keys.put(keys.active(id), summaryOf(next)) : keys.remove(keys.active(id)),
     ]
     if (before.state !== state) {
       if (isOpen(state)) steps.push(keys.put(alive, '', await lease(this.#lifetimes[state])))
@@ -217,7 +219,10 @@ export class Ledger {
     const [active, alive, watched, lock] = responses.map(({ response_range: range }) => range)
     if (!active || !alive || !watched || !lock) throw new LedgerUnavailable('its etcd left out a part of the answer')
     return {
-      active: active.kvs.map(({ key, value }) => ({ id: idOf(key), state: value.toString() as ChangeState })),
+      active: active.kvs.map(({ key, value }) => {
+        const [state, attempted] = value.toString().split(' ')
+        return { id: idOf(key), state: state as ChangeState, attempted: attempted !== undefined }
+      }),
       alive: idsOf(alive),
       watched: idsOf(watched),
       locked: lock.kvs[0] && holderOf(lock.kvs[0].value.toString()),
@@ -269,6 +274,11 @@ type KeyValue = IRangeResponse['kvs'][number]
 /** Whether somebody may still have to do something about a change. */
 function isActive ({ state, outcome }: Change): boolean {
   return isOpen(state) || state === 'applying' || state === 'applied' || (state === 'ambiguous' && !outcome?.abandoned)
+}
+
+/** What the settler needs to know of a change that it looks at every second. */
+function summaryOf ({ state, execution }: Change): string {
+  return isOpen(state) && execution ? `${state} attempted` : state
 }
 
 /**

@@ -185,6 +185,32 @@ t.test('one working sink is enough, and each sink has a chain of its own', async
   for (const path of paths) t.equal((await verifyFiles([path])).exitCode, 0)
 })
 
+t.test('a record that only standard output has accepted is not durable', async t => {
+  const folder = join(t.testdir(), 'log')
+  const service = startService(t, {
+    auditSinks: [{ kind: 'stdout' }, { kind: 'file', path: join(folder, 'audit.jsonl') }],
+    auditFailMode: 'open',
+  })
+  service.stdout?.resume()
+  const outcomes = new Map<string, string>()
+  createInterface({ input: service.stdio[3] as NodeJS.ReadableStream }).on('line', line => {
+    const [id = '', outcome = ''] = line.split(' ')
+    outcomes.set(id, outcome)
+  })
+  const outcomeOf = async (id: string, line: string) => {
+    service.stdin?.write(`${line}\n`)
+    await waitFor(() => outcomes.has(id), 10_000, id)
+    return outcomes.get(id)
+  }
+  await waitFor(() => outcomes.has('ready'), 10_000, 'a start')
+  t.equal(await outcomeOf('a', 'durable a'), 'ok')
+  renameSync(folder, `${folder}-gone`)
+  t.equal(await outcomeOf('b', 'durable b'), 'AUDIT_UNAVAILABLE', 'a change is refused')
+  t.equal(await outcomeOf('c', 'c'), 'ok', 'a read is answered')
+  service.stdin?.end()
+  await once(service, 'close')
+})
+
 t.test('a mutation waits until its intent is durable in all files', async t => {
   const dir = t.testdir()
   const app = await buildAudit(t, {

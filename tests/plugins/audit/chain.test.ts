@@ -10,6 +10,7 @@ import {
   checkpointOf,
   header,
   headerOf,
+  isCanonical,
   parseRecord,
   sha256,
 } from '../../../plugins/audit/chain.ts'
@@ -103,6 +104,24 @@ t.test('only canonical JSON, byte for byte, is a record', async t => {
       nothing: Buffer.alloc(0),
     })
   ) t.equal(parseRecord(bytes), undefined, what)
+})
+
+t.test('a line is canonical exactly if its record is written like that', async t => {
+  const agrees = (line: string): boolean => {
+    const record = JSON.parse(line)
+    return isCanonical(Buffer.from(line), record) === (canonical(record) === line)
+  }
+  const value = fc.jsonValue({ stringUnit: 'binary' })
+  holds(t, 'as it should be written', value, value => agrees(canonical(value)))
+  holds(t, 'as JavaScript writes it', value, value => agrees(JSON.stringify(value)))
+  const member = fc.tuple(fc.constantFrom('a', 'b', '1', '10', '9', '__proto__', 'toJSON', '\u200b', '\u00e9'), value)
+  holds(t, 'with members in any order, and twice', fc.array(member), members =>
+    agrees(`{${members.map(([name, value]) => `${canonical(name)}:${canonical(value)}`).join(',')}}`))
+  const escapes = ['\\ud800', '\\uDFFF', '\\ud83d\\ude00', '\\udb40\\udc01', '\\\\ud800', '\\u200B', '\\u200b', '\\/']
+  for (const escape of escapes) t.ok(agrees(`{"a":["${escape}"]}`), escape)
+  for (const number of ['-0', '1.0', '1E2', '1e21', '1e+21', '100000000000000000001']) {
+    t.ok(agrees(`[${number}]`), number)
+  }
 })
 
 t.test('a header names the file before it, of which the first file has none', async t => {

@@ -54,7 +54,7 @@ t.test('without a policy file', async t => {
   t.test('a token that lacks the scope is told which one to request, and the denial is recorded', async t => {
     const { length: before } = recorded('tool_call')
     for (
-      const claims of [{ scope: 'openid' }, { scope: '' }, { scp: ['openid'] }, { scope: 'kafscale:mutate' }, {
+      const claims of [{ scope: 'openid' }, { scope: '' }, { scp: ['openid'] }, { scope: 'kafscale:admin' }, {
         scope: 'KAFSCALE:OBSERVE',
       }]
     ) {
@@ -259,7 +259,7 @@ t.test('tools/list, tools/call and explain_access agree for every principal and 
   const some = <T>(values: readonly T[]) => from.chance(0.4) ? {} : { some: from.some(values, 1 + from.int(4)) }
   const rule = () => {
     const { some: tools } = some(TOOLS)
-    const { some: operations } = some(['observe', 'mutate'])
+    const { some: operations } = some(['observe', 'propose', 'apply', 'mutate'])
     const { some: environments } = some(['prod', 'p*', 'test', '*'])
     return {
       ...tools && { tools },

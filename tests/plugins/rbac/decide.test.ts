@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import t from 'tap'
 import type { Principal } from '../../../plugins/auth/principal.ts'
-import { CHANGE_TOOLS } from '../../../plugins/changes/change.ts'
 import { decide, type Question, rolesOf as rolesByScope, seesEverything } from '../../../plugins/rbac/decide.ts'
-import { isChangeTool, NO_POLICY, parsePolicy, type Policy, type Rule } from '../../../plugins/rbac/policy.ts'
+import { isChangeTool, NO_POLICY, parsePolicy, type Policy } from '../../../plugins/rbac/policy.ts'
+import { anyPolicy, name, rule, STEPS } from '../../support/policies.ts'
 import { holds } from '../../support/property.ts'
 
 const TOOLS = ['list_topics', 'list_groups']
@@ -167,38 +167,6 @@ t.test('a decision names its rule, and a denial what the call requires', async t
   })
 })
 
-/** Every step on every change. */
-const STEPS = (['propose', 'apply', 'approve', 'break-glass'] as const).flatMap(operation =>
-  CHANGE_TOOLS.map(name => ({ name, operation })))
-
-const someGlobs = fc.array(fc.constantFrom('*', 'a*', 'b', '?'), { minLength: 1, maxLength: 2 })
-const globs = fc.option(someGlobs, { nil: undefined })
-const operation = fc.constantFrom('observe' as const, 'propose' as const, 'apply' as const, 'approve' as const,
-  'break-glass' as const)
-const NAMED_TOOLS = [...TOOLS, 'create_topic', 'delete_group', 'drain_broker', 'apply_change', 'cancel_change']
-const rule = fc.record({
-  operations: fc.option(fc.uniqueArray(operation), { nil: undefined }),
-  tools: fc.option(fc.subarray(NAMED_TOOLS), { nil: undefined }),
-  topics: globs,
-  groups: globs,
-  brokers: globs,
-  environments: globs,
-}).map(rule => Object.fromEntries(Object.entries(rule).filter(([, value]) => value !== undefined)) as Rule)
-const role = fc.record({ allow: fc.array(rule, { maxLength: 3 }), deny: fc.array(rule, { maxLength: 3 }) })
-const entry = fc.record({
-  environments: someGlobs,
-  tools: fc.subarray([...CHANGE_TOOLS]),
-  mode: fc.constantFrom('direct' as const, 'approval' as const, 'closed' as const),
-  approvals: fc.integer({ min: 1, max: 3 }),
-}, { requiredKeys: ['mode'] })
-const anyPolicy: fc.Arbitrary<Policy> = fc.record({
-  role,
-  changes: fc.oneof({ weight: 9, arbitrary: fc.array(entry, { maxLength: 3 }) }, {
-    weight: 1, arbitrary: fc.constant('closed' as const),
-  }),
-  protected: fc.record({ topics: fc.oneof(fc.constant([]), someGlobs), groups: fc.oneof(fc.constant([]), someGlobs) }),
-}).map(({ role, ...rest }) => ({ roles: new Map([['r', role]]), bindings: [], ...rest }))
-const name = fc.constantFrom('a', 'ab', 'b', 'c')
 const question: fc.Arbitrary<Question> = fc.record({
   tool: fc.constantFrom<Question['tool'][]>(observe, ...STEPS),
   topic: fc.option(name, { nil: undefined }),

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { parsePolicy } from '../../../plugins/rbac/policy.ts'
+import { CHANGE_TOOLS } from '../../../plugins/changes/change.ts'
+import { parsePolicy, saysClosed } from '../../../plugins/rbac/policy.ts'
 
 const TOOLS = ['list_topics']
 const mistakes = (text: string): string => {
@@ -79,9 +80,12 @@ t.test('names are printable', async t => {
     { bindings: [{ role: 'observer', claim: name, value: 'x' }] },
     { bindings: [{ role: 'observer', claim: 'sub', value: name }] },
     { bindings: [{ role: 'observer', claim: 'sub', value: 'x', issuer: name }] },
-    ...['topics', 'groups', 'environments'].map(list =>
+    ...['topics', 'groups', 'brokers', 'environments'].map(list =>
       ({ roles: { a: { deny: [{ [list]: [name] }] } }, bindings: [] })
     ),
+    { bindings: [], changes: [{ environments: [name], mode: 'direct' }] },
+    { bindings: [], protected: { topics: [name] } },
+    { bindings: [], protected: { groups: [name] } },
   ].map(policy => JSON.stringify(policy))
   for (const name of ['orders-reader', 'Team Orders', 'größe', '読者', 'a*?.b/c:d', '🙂', 'true', '__proto__']) {
     for (const text of policies(name)) t.equal(mistakes(text), 'none', text)
@@ -95,4 +99,109 @@ t.test('names are printable', async t => {
   }
   t.match(mistakes('roles: { "": {} }\nbindings: []'), /printable characters: "" is not one/)
   t.match(mistakes(`roles: { ${'a'.repeat(257)}: {} }\nbindings: []`), /of 1 to 256 printable/)
+})
+
+t.test('a policy says who may change what, whether or not changes are enabled', async t => {
+  const { roles, changes, protected: guarded } = parsePolicy(`
+roles:
+  operator:
+    allow: [{ operations: [observe, mutate, approve, break-glass], topics: ["orders-*"], brokers: ["1"] }]
+    deny:  [{ operations: [mutate, apply] }]
+bindings: []
+changes:
+  - { environments: [dev], mode: direct }
+  - { tools: [delete_topic], mode: approval, approvals: 2 }
+  - { mode: closed }
+protected: { topics: ["__*"] }
+`, [])
+  t.strictSame(roles.get('operator'), {
+    allow: [{
+      operations: ['observe', 'propose', 'apply', 'approve', 'break-glass'], topics: ['orders-*'], brokers: ['1'],
+    }],
+    deny: [{ operations: ['propose', 'apply'] }],
+  })
+  t.strictSame(changes, [
+    { environments: ['dev'], mode: 'direct' },
+    { tools: ['delete_topic'], mode: 'approval', approvals: 2 },
+    { mode: 'closed' },
+  ])
+  t.strictSame(guarded, { topics: ['__*'], groups: [] })
+  t.equal(parsePolicy('{ bindings: [], changes: closed }', []).changes, 'closed')
+  t.match(parsePolicy('bindings: []', []), { changes: [], protected: { topics: [], groups: [] } })
+})
+
+t.test('the tools of changes are known, whether or not changes are enabled', async t => {
+  const others = ['apply_change', 'cancel_change', 'list_changes', 'get_change', 'broker_status']
+  const allow = [{ operations: ['observe', 'propose', 'apply'], tools: [...CHANGE_TOOLS, ...others] }]
+  const deny = [{ tools: [...CHANGE_TOOLS, ...others] }]
+  t.equal(mistakes(JSON.stringify({ roles: { a: { allow, deny } }, bindings: [] })), 'none')
+})
+
+t.test('a mistake about changes is reported with its line', async t => {
+  const after = (text: string) => mistakes(`bindings: []\n${text}`)
+  t.equal(after('changes: Closed'), 'line 2: changes must be a list, or the word closed')
+  t.equal(after('changes: { mode: direct }'), 'line 2: changes must be a list, or the word closed')
+  t.equal(after('changes:'), 'line 2: changes must be a list, or the word closed')
+  t.equal(
+    after('changes:\n  - { mode: direct }\n  - { environments: [dev] }'),
+    "line 4: changes.1 must have required property 'mode' (mode)"
+  )
+  t.equal(
+    after('changes:\n  - mode: open'),
+    'line 3: changes.0.mode must be one of direct, approval, closed'
+  )
+  t.equal(
+    after('changes:\n  - mode: direct\n    environment: [dev]'),
+    'line 3: changes.0 must NOT have additional properties (environment)'
+  )
+  t.equal(
+    after('changes:\n  - mode: closed\n    tools: [delete_topic, apply_change]'),
+    `line 4: apply_change is not a change: expected ${CHANGE_TOOLS.join(', ')}`
+  )
+  t.equal(
+    after('changes:\n  - mode: direct\n    approvals: 1'),
+    'line 4: changes.0 has approvals, but its mode is direct: expected mode approval, or no approvals'
+  )
+  for (const approvals of ['0', '11', '1.5', 'two']) {
+    const mistake = /^line 4: changes\.0\.approvals must be /
+    t.match(after(`changes:\n  - mode: approval\n    approvals: ${approvals}`), mistake)
+  }
+  t.equal(
+    after('changes:\n  - mode: direct\n    environments: [dev, default]'),
+    'line 4: default is the environment of a service that does not set KAFSCALE_MCP_ENVIRONMENT: name another'
+  )
+  t.equal(after('changes:\n  - mode: closed\n    environments: [default]'), 'none', 'closing it is possible')
+  t.match(after('protected: { brokers: ["1"] }'), /^line 2: protected must NOT have additional properties \(brokers\)$/)
+  t.match(after('protected: []'), /^line 2: protected must be object$/)
+
+  const rule = (content: string) => mistakes(`roles:\n  a:\n    allow:\n      - ${content}\nbindings: []\n`)
+  t.equal(rule('{ operations: [brake-glass] }'),
+    'line 4: roles.a.allow.0.operations.0 must be one of observe, propose, apply, approve, break-glass, mutate')
+  t.equal(rule('{ brokers: [1] }'), 'line 4: roles.a.allow.0.brokers.0 must be string')
+  for (const tool of ['create_topic', 'apply_change', 'cancel_change']) {
+    for (const content of [`tools: [list_topics, ${tool}]`, `tools: [${tool}]\n        operations: [observe]`]) {
+      t.equal(rule(content),
+        `line 4: the rule names ${tool}, but allows nothing of it: add operations, such as [propose, apply]`)
+    }
+  }
+  t.equal(rule('{ tools: [list_changes, get_change, broker_status] }'), 'none', 'they observe')
+})
+
+t.test('an emergency stop counts even in a policy with mistakes', async t => {
+  for (const text of [
+    'changes: closed',
+    'bindings: []\nchanges: []\nchanges: closed\n',
+    'changes: closed\nbindings: []\nchanges: [{ mode: direct }]\n',
+    'roles: { a: { alow: [] } }\nbindings: []\nchanges: closed',
+    '{"bindings": 7, "changes": "closed"}',
+    'bindings: [\nchanges: closed',
+    'bindings: [{ role: &a closed }]\nchanges: *a\n',
+  ]) {
+    t.not(mistakes(text), 'none', text)
+    t.equal(saysClosed(text), true, text)
+  }
+  for (const text of [
+    '', 'closed', 'changes: open', 'changes: [closed]', '# changes: closed', 'roles: { changes: closed }',
+    'changes: Closed', 'changes: { mode: closed }', '[changes, closed]',
+  ]) t.equal(saysClosed(text), false, text)
 })

@@ -27,6 +27,7 @@ interface Rule {
   tools?: string[]
   topics?: string[]
   groups?: string[]
+  brokers?: string[]
 }
 interface Role {
   allow: Rule[]
@@ -81,13 +82,14 @@ function may (role: Role, tool: string, { topic, group }: { topic?: string, grou
       new RegExp(`^${glob.replace(/[\\^$.+()[\]{}|]/g, '\\$&').replaceAll('*', '[^]*').replaceAll('?', '[^]')}$`, 'u')
         .test(name)
     )
-  const denied = role.deny.some(({ tools, topics, groups }) =>
+  const denied = role.deny.some(({ tools, topics, groups, brokers }) =>
     (!tools || tools.includes(tool)) &&
-    ((!topics && !groups) || (topics && topic !== undefined && matches(topics, topic)) ||
+    ((!topics && !groups && !brokers) || (topics && topic !== undefined && matches(topics, topic)) ||
       (groups && group !== undefined && matches(groups, group)))
   )
-  return !denied && role.allow.some(({ tools, topics, groups }) =>
+  return !denied && role.allow.some(({ tools, topics, groups, brokers }) =>
     (!tools || tools.includes(tool)) &&
+    !(brokers && !topics && !groups && (topic !== undefined || group !== undefined)) &&
     (!topics || topic === undefined || matches(topics, topic)) &&
     (!groups || group === undefined || matches(groups, group))
   )
@@ -237,6 +239,7 @@ function anyRole (from: Random): Role {
     ...from.chance(0.15) && { tools: from.some(TOOLS, 5) },
     ...from.chance(0.7) && { topics: globs() },
     ...from.chance(0.7) && { groups: globs() },
+    ...from.chance(0.2) && { brokers: ['*'] },
   })
   const rules = (count: number) => Array.from({ length: count }, rule).filter(rule => Object.keys(rule).length > 0)
   return { allow: rules(1 + from.int(4)), deny: from.chance(0.5) ? [] : rules(2) }

@@ -1,12 +1,18 @@
 import fc from 'fast-check'
 import { stringify } from 'yaml'
 import { PolicyError } from '../../../../errors.ts'
-import { parsePolicy, type Policy } from '../../../../plugins/rbac/policy.ts'
+import { CHANGE_TOOLS } from '../../../../plugins/changes/change.ts'
+import { parsePolicy, type Policy, type Rule, saysClosed } from '../../../../plugins/rbac/policy.ts'
 import type { Target } from '../target.ts'
 
 const TOOLS = ['list_topics', 'describe_group']
-const RULE_KEYS = ['operations', 'tools', 'topics', 'groups', 'environments']
-const KNOWN_KEYS = new Set([...RULE_KEYS, 'roles', 'bindings', 'allow', 'deny', 'role', 'claim', 'value', 'issuer'])
+const OPERATIONS = ['observe', 'propose', 'apply', 'approve', 'break-glass']
+const RULE_KEYS = ['operations', 'tools', 'topics', 'groups', 'brokers', 'environments']
+const ENTRY_KEYS = ['environments', 'tools', 'mode', 'approvals']
+const KNOWN_KEYS = new Set([
+  ...RULE_KEYS, ...ENTRY_KEYS, 'roles', 'bindings', 'allow', 'deny', 'role', 'claim', 'value', 'issuer', 'changes',
+  'protected',
+])
 
 // --- Policies that are valid
 
@@ -17,13 +23,21 @@ const name = fc.oneof(
 const glob = fc.oneof(fc.constantFrom('*', 'orders*', 'a?c'), fc.string({ minLength: 1 }))
 const globs = fc.array(glob, { maxLength: 3 })
 const rule = fc.record({
-  operations: fc.subarray(['observe', 'mutate']),
+  operations: fc.subarray([...OPERATIONS, 'mutate']),
   tools: fc.subarray(TOOLS),
   topics: globs,
   groups: globs,
+  brokers: globs,
   environments: globs,
 }, { requiredKeys: [] }).filter(rule => Object.keys(rule).length > 0)
 const rules = fc.array(rule, { maxLength: 3 })
+const fields = { tools: fc.subarray([...CHANGE_TOOLS]), environments: globs }
+const entry = fc.oneof(
+  fc.record({ ...fields, mode: fc.constantFrom('direct', 'closed') }, { requiredKeys: ['mode'] }),
+  fc.record({ ...fields, mode: fc.constant('approval'), approvals: fc.integer({ min: 1, max: 10 }) }, {
+    requiredKeys: ['mode'],
+  })
+).filter(({ environments = [], mode }) => mode === 'closed' || !environments.includes('default'))
 const policy = fc.record({
   roles: fc.uniqueArray(fc.tuple(name, fc.record({ allow: rules, deny: rules }, { requiredKeys: [] })), {
     maxLength: 3,
@@ -35,6 +49,8 @@ const policy = fc.record({
     }),
     { maxLength: 3 }
   ),
+  changes: fc.oneof(fc.array(entry, { maxLength: 3 }), fc.constant('closed')),
+  protected: fc.record({ topics: globs, groups: globs }, { requiredKeys: [] }),
 }, { requiredKeys: ['bindings'] })
 
 // --- What is wrong with them
@@ -50,7 +66,10 @@ const value = fc.oneof(fc.constantFrom(null, [], {}, 1, 'x', ['*']), rules, fc.j
 /** Every object of a policy whose keys are fixed, and so all but the one of the roles. */
 function objectsOf (content: Content): Fields[] {
   const roles = Object.values(content.roles ?? {})
-  return [content, ...content.bindings, ...roles, ...roles.flatMap(({ allow = [], deny = [] }) => [...allow, ...deny])]
+  return [
+    content, ...content.bindings, ...roles, ...roles.flatMap(({ allow = [], deny = [] }) => [...allow, ...deny]),
+    ...Array.isArray(content.changes) ? content.changes : [], ...content.protected ? [content.protected] : [],
+  ]
 }
 
 type Fields = Record<string, unknown>
@@ -58,6 +77,8 @@ type Fields = Record<string, unknown>
 interface Content extends Fields {
   roles?: Record<string, Fields & { allow?: Fields[], deny?: Fields[] }>
   bindings: Fields[]
+  changes?: Fields[] | 'closed'
+  protected?: Fields
 }
 
 /** Names of roles that cannot be printed. */
@@ -69,8 +90,11 @@ const text = (content: unknown, asYaml: boolean) =>
 
 /** The policy, or undefined when it is refused. Whatever else the parser throws is a finding. */
 function parse (text: string): Policy | undefined {
+  const stops = saysClosed(text)
   try {
-    return parsePolicy(text, TOOLS)
+    const policy = parsePolicy(text, TOOLS)
+    if (stops !== (policy.changes === 'closed')) throw new Error('the emergency stop is read in two ways')
+    return policy
   } catch (error) {
     if (error instanceof PolicyError) return undefined
     throw error
@@ -78,19 +102,26 @@ function parse (text: string): Policy | undefined {
 }
 
 /** Whether a loaded policy consists of nothing but what a policy can have. */
-function isSound ({ roles, bindings }: Policy): boolean {
+function isSound ({ roles, bindings, changes, protected: guarded }: Policy): boolean {
   const only = (value: object, keys: string[]) => Object.keys(value).every(key => keys.includes(key))
+  const isRule = ({ operations = [], ...lists }: Rule) =>
+    only(lists, RULE_KEYS) && Object.values(lists).every(Array.isArray) &&
+    operations.every(operation => OPERATIONS.includes(operation))
   return [...roles].every(([name, role]) =>
     !/[\p{Cc}\p{Zl}\p{Zp}]/u.test(name) && only(role, ['allow', 'deny']) &&
-    [...role.allow, ...role.deny].every(rule => only(rule, RULE_KEYS) && Object.values(rule).every(Array.isArray))
-  ) && (bindings ?? []).every(binding => only(binding, ['role', 'claim', 'value', 'issuer']))
+    [...role.allow, ...role.deny].every(isRule)
+  ) &&
+    (bindings ?? []).every(binding => only(binding, ['role', 'claim', 'value', 'issuer'])) &&
+    (changes === 'closed' || changes.every(entry => only(entry, ENTRY_KEYS))) &&
+    only(guarded, ['topics', 'groups']) && Object.values(guarded).every(Array.isArray)
 }
 
 /** YAML with what JSON does not have: tags, anchors, merge keys, directives, other keys than strings. */
 const fragments = [
   'roles:', 'bindings: []', '\n', '  ', ' ', 'a:', 'allow:', '- ', '{', '}', '[', ']', ', ', 'topics: [x]',
   'topcs: [x]', '!!set ', '!!omap ', '!!merge ', '!x ', '&a ', '*a', '<<: ', '? ', ': ', '%YAML 1.1\n---\n', '---\n',
-  '"a\\nb": ', '1: ', 'null: ', '~', '| ', '> ', '#', '"', "'", '\t',
+  'changes: ', 'closed', 'mode: direct', 'protected: ', '"a\\nb": ', '1: ', 'null: ', '~', '| ', '> ', '#', '"', "'",
+  '\t',
 ]
 const yaml = fc.array(fc.constantFrom(...fragments), { maxLength: 30 }).map(parts => parts.join(''))
 

@@ -1,0 +1,136 @@
+/** The steps of people who decide on a change without applying it. */
+import { ChangeEnded, PermissionDenied, PlanStale } from '../../errors.ts'
+import type { Caller } from '../../tools/tool.ts'
+import type { Change, ChangeView, Plan } from './change.ts'
+import type { Stored } from './ledger/index.ts'
+import type { Parts } from './parts.ts'
+import { isSamePerson, personOf, readChange, readOwnChange, requireAllowed } from './people.ts'
+import { currentMirror, driftOf, planNow } from './plan.ts'
+import { OPEN_STATES } from './states.ts'
+import { requireState, takeStep } from './step.ts'
+import { viewOf } from './view.ts'
+
+const APPROVER = { step: 'approve' } as const
+
+/** Ends an open change of the caller. */
+export async function cancel (parts: Parts, caller: Caller, id: string): Promise<ChangeView> {
+  const stored = await readOwnChange(parts, caller.principal, id)
+  const { change } = await takeStep(parts, stored, {
+    event: 'cancellation',
+    next (change) {
+      requireState(change, OPEN_STATES, 'cancelled')
+      return { ...change, state: 'cancelled', expires_at: null }
+    },
+    says: () => ({ caller }),
+  })
+  return viewOf(parts, change)
+}
+
+/** Approves what the approver has seen. */
+export async function approve (
+  parts: Parts,
+  approver: Caller,
+  id: string,
+  digest: string,
+  comment: string | null
+): Promise<ChangeView> {
+  const { stored, rule } = await readForApprover(parts, approver, id)
+  const by = personOf(approver.principal)
+  const at = new Date()
+  const { change } = await takeStep(parts, stored, {
+    event: 'approval',
+    next (change) {
+      requireState(change, ['pending'], 'approved')
+      if (change.approvals.some(approval => isSamePerson(approval.by, by))) {
+        throw denied(change, 'an approver who has not approved it yet')
+      }
+      if (digest !== change.digest) throw new PlanStale('what you saw is not what this change would do')
+      const approvals = [...change.approvals, { by, at: at.toISOString(), comment, digest }]
+      if (approvals.length < change.requires.approvals_needed) return { ...change, approvals }
+      const expiresAt = new Date(at.getTime() + parts.settings.approvedLifetimeMs).toISOString()
+      return { ...change, approvals, state: 'approved', expires_at: expiresAt }
+    },
+    says: () => ({ caller: approver, ...APPROVER, rule, note: comment }),
+  })
+  return viewOf(parts, change)
+}
+
+/** Ends a change that waits for an approval, or has it. */
+export async function reject (
+  parts: Parts,
+  approver: Caller,
+  id: string,
+  comment: string | null
+): Promise<ChangeView> {
+  const { stored, rule } = await readForApprover(parts, approver, id)
+  const rejection = { by: personOf(approver.principal), at: new Date().toISOString(), comment }
+  const { change } = await takeStep(parts, stored, {
+    event: 'rejection',
+    next (change) {
+      requireState(change, ['pending', 'approved'], 'rejected')
+      return { ...change, state: 'rejected', rejection, expires_at: null }
+    },
+    says: () => ({ caller: approver, ...APPROVER, rule, note: comment }),
+  })
+  return viewOf(parts, change)
+}
+
+/** Takes note of the use of break-glass, so that it can be used again. */
+export async function reviewBreakGlass (
+  parts: Parts,
+  approver: Caller,
+  id: string,
+  comment: string | null
+): Promise<ChangeView> {
+  const { stored, rule } = await readForApprover(parts, approver, id)
+  const review = { by: personOf(approver.principal), at: new Date().toISOString(), comment }
+  const { change } = await takeStep(parts, stored, {
+    event: 'break_glass_review',
+    next (change) {
+      const glass = change.break_glass
+      if (!glass || glass.review) {
+        throw new ChangeEnded(id, glass ? 'reviewed already' : 'not a break-glass change', 'reviewed')
+      }
+      if (isSamePerson(glass.by, review.by)) throw denied(change, 'somebody other than who broke the glass')
+      return { ...change, break_glass: { ...glass, review } }
+    },
+    says: () => ({ caller: approver, ...APPROVER, rule, note: comment }),
+    options: { breakGlass: 'unmark' },
+  })
+  return viewOf(parts, change, await parts.ledger.isAlive(change))
+}
+
+/** What a change would do now, for the page that shows it. */
+export async function recompute (
+  parts: Parts,
+  { principal }: Caller,
+  id: string
+): Promise<{ view: ChangeView, plan: Plan | null, drift: string[] }> {
+  const { change } = await readChange(parts, principal, id)
+  const mirror = currentMirror(parts)
+  const drift = driftOf(parts, principal, change, mirror)
+  const view = viewOf(parts, change, await parts.ledger.isAlive(change))
+  try {
+    return { view, plan: planNow(parts, principal, change, mirror), drift }
+  } catch {
+    return { view, plan: null, drift }
+  }
+}
+
+/** Reads a change for somebody who decides on it: signed in on a page, allowed to approve it, and not its requester. */
+async function readForApprover (
+  parts: Parts,
+  { principal }: Caller,
+  id: string
+): Promise<{ stored: Stored, rule: string }> {
+  const stored = await readChange(parts, principal, id)
+  const { change } = stored
+  if (principal.method !== 'oidc') throw denied(change, 'a person who is signed in through OpenID Connect')
+  const { rule } = requireAllowed(parts, principal, 'approve', change)
+  if (isSamePerson(personOf(principal), change.requested_by)) throw denied(change, 'somebody other than the requester')
+  return { stored, rule }
+}
+
+function denied ({ tool }: Change, needs: string) {
+  return new PermissionDenied(`approve for ${tool}`, needs)
+}

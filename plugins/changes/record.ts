@@ -1,0 +1,64 @@
+/** The audit records of the steps of a change, linked by its id. */
+import type { Caller } from '../../tools/tool.ts'
+import { type AuditEntry, type AuditEvent, ownEntry, whoOf } from '../audit/record.ts'
+import type { Change } from './change.ts'
+import type { Parts, Step } from './parts.ts'
+import { resourceOf } from './people.ts'
+
+/** What a record says besides the change. */
+export interface Said {
+  /** Whoever takes the step; `null` for the service. */
+  caller: Caller | null
+  /** What the policy was asked. */
+  step?: Step
+  rule?: string
+  outcome?: AuditEntry['outcome']
+  errorCode?: string | null
+  /** The planned difference, unless given. */
+  diff?: unknown
+  /** What a reviewer should know besides. */
+  note?: string | null
+}
+
+/** The record of a step. */
+export function stepRecord (parts: Parts, event: AuditEvent, change: Change, said: Said): AuditEntry {
+  const { caller, step, rule, outcome = 'ok', errorCode = null, diff = change.diff, note = null } = said
+  const own = ownEntry(event, note)
+  const { kind, name } = resourceOf(parts, change)
+  return {
+    ...own,
+    ...caller && byCaller(parts, caller),
+    what: {
+      tool: change.tool,
+      operation: step ?? null,
+      arguments: change.arguments,
+      resources: { [`${kind}s`]: [name] },
+    },
+    decision: rule === undefined ? null : 'allowed',
+    rule: rule ?? null,
+    outcome,
+    error_code: errorCode,
+    diff,
+    change_id: change.change_id,
+  }
+}
+
+function byCaller ({ authorize }: Parts, caller: Caller): Pick<AuditEntry, 'who' | 'when' | 'where'> {
+  const { principal, receivedAt, remoteAddress, userAgent, mcpClient, requestId, traceId } = caller
+  const finished = new Date()
+  return {
+    who: whoOf(principal, authorize.roles(principal)),
+    when: {
+      received: receivedAt.toISOString(),
+      finished: finished.toISOString(),
+      duration_ms: Math.max(0, finished.getTime() - receivedAt.getTime()),
+    },
+    where: {
+      remote_address: remoteAddress,
+      user_agent: userAgent,
+      mcp_client: mcpClient,
+      request_id: requestId,
+      trace_id: traceId,
+    },
+  }
+}

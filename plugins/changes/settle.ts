@@ -1,0 +1,179 @@
+/** Finishes what no replica is working on any more, by what the mirror shows. Never sends anything. */
+import { setTimeout as delay } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
+import { isToolError } from '../../errors.ts'
+import type { Change } from './change.ts'
+import type { Hold } from './ledger/hold.ts'
+import type { Overview, Stored } from './ledger/index.ts'
+import { ambiguous, applied, conclude, type Known, look } from './outcome.ts'
+import type { Parts } from './parts.ts'
+import { resourceOf } from './people.ts'
+import { isOpen } from './states.ts'
+import { isPassing, requireState, takeStep } from './step.ts'
+
+const INTERVAL_MS = 1_000
+
+/** Settles changes until it is stopped. One replica at a time does; another one takes over from a replica that dies. */
+export class Settler {
+  readonly #parts: Parts
+  readonly #stop = new AbortController()
+  readonly #intervalMs: number
+  #hold: Hold | undefined
+  #running: Promise<void> | undefined
+
+  constructor (parts: Parts, intervalMs = INTERVAL_MS) {
+    this.#parts = parts
+    this.#intervalMs = intervalMs
+  }
+
+  start (): void {
+    this.#running = this.#run()
+  }
+
+  async stop (): Promise<void> {
+    this.#stop.abort()
+    await this.#running
+    await this.#hold?.release()
+  }
+
+  async #run (): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      await this.#round().catch(error => {
+        if (isPassing(error)) return
+        this.#parts.log.error({ err: error }, 'changes could not be settled')
+      })
+      await delay(this.#intervalMs, undefined, { signal: this.#stop.signal }).catch(() => {})
+    }
+  }
+
+  async #round (): Promise<void> {
+    await saveUnsaved(this.#parts)
+    if (!this.#hold?.held) this.#hold = await this.#parts.ledger.becomeSettler(this.#parts.replica)
+    if (!this.#hold) return
+    const overview = await this.#parts.ledger.overview()
+    for (const { id } of overview.active) {
+      if (this.#stop.signal.aborted || !this.#hold.held) return
+      if (this.#parts.unsaved.has(id)) continue
+      await settle(this.#parts, id, overview).catch(error => {
+        // Somebody else took a step in the meantime.
+        if (isToolError(error) && !isPassing(error)) return
+        throw error
+      })
+    }
+  }
+}
+
+/** Takes the steps that this process could not take when they were due. */
+async function saveUnsaved ({ unsaved, log }: Parts): Promise<void> {
+  for (const [id, run] of unsaved) {
+    try {
+      await run()
+    } catch (error) {
+      if (isPassing(error)) continue
+      log.debug({ change_id: id, err: error }, 'a late step is not possible any more')
+    }
+    unsaved.delete(id)
+  }
+}
+
+/** Takes the next step of a change, if it is due. */
+async function settle (parts: Parts, id: string, overview: Overview): Promise<void> {
+  const entry = overview.active.find(each => each.id === id)
+  const isLocked = overview.locked === id
+  if (entry && isOpen(entry.state) && overview.alive.has(id) && !(entry.attempted && !isLocked)) return
+  if (entry?.state === 'applying' && isLocked) return
+  const stored = await parts.ledger.read(id)
+  if (!stored) return await parts.ledger.forget(id)
+  if (!('change' in stored)) return
+  const { change } = stored
+  const isWatched = overview.watched.has(id)
+  if (isOpen(change.state)) {
+    if (!overview.alive.has(id)) await expire(parts, stored)
+    else if (change.execution && !isLocked) await clearAttempt(parts, stored)
+  } else if (change.state === 'applying' && !isLocked) {
+    await settleOrphan(parts, stored)
+  } else if (change.state === 'ambiguous') {
+    await settleAmbiguous(parts, stored, isWatched)
+  } else if (change.state === 'applied') {
+    await watchApplied(parts, stored, isWatched, overview)
+  }
+}
+
+async function expire (parts: Parts, stored: Stored): Promise<void> {
+  await takeStep(parts, stored, {
+    event: 'expiry',
+    next: change => ({ ...change, state: 'expired', expires_at: null, execution: null }),
+    says: () => ({ caller: null }),
+  })
+}
+
+/** A replica died before it sent anything, so the change can be tried again. */
+async function clearAttempt (parts: Parts, stored: Stored): Promise<void> {
+  await takeStep(parts, stored, {
+    event: 'settlement',
+    next (change) {
+      requireState(change, [stored.change.state], 'settled')
+      return { ...change, execution: null }
+    },
+    says: () => ({
+      caller: null,
+      outcome: 'error',
+      errorCode: 'INTERRUPTED',
+      diff: [],
+      note: 'the replica stopped before it sent anything',
+    }),
+  })
+}
+
+/** A replica died while it applied the change. It may have sent it. */
+async function settleOrphan (parts: Parts, stored: Stored): Promise<void> {
+  const seen = look(parts, stored.change)
+  if (!seen) return
+  const known = seen.visible === 'yes'
+    ? applied(seen)
+    : ambiguous('The replica stopped while it applied the change, which it may have sent.')
+  await conclude(parts, stored, known, { event: 'settlement', caller: null, from: ['applying'] })
+}
+
+async function settleAmbiguous (parts: Parts, stored: Stored, isWatched: boolean): Promise<void> {
+  const seen = look(parts, stored.change)
+  const settled = { event: 'settlement', caller: null, from: ['ambiguous'] } as const
+  if (seen?.visible === 'yes') {
+    await conclude(parts, stored, applied(seen), settled)
+  } else if (!isWatched && stored.change.outcome) {
+    const { outcome } = stored.change
+    await conclude(parts, stored, { state: 'ambiguous', outcome: { ...outcome, abandoned: true } }, settled)
+  }
+}
+
+/** Looks for an effect that somebody else has undone. */
+async function watchApplied (parts: Parts, stored: Stored, isWatched: boolean, overview: Overview): Promise<void> {
+  if (!isWatched) return await parts.ledger.unwatch(stored)
+  const seen = look(parts, stored.change)
+  if (seen?.visible !== 'no' || stored.change.outcome?.revision === null) return
+  if (await isReplaced(parts, stored.change, overview)) return await parts.ledger.unwatch(stored)
+  const known: Known = {
+    state: 'reverted',
+    outcome: {
+      at: new Date().toISOString(),
+      revision: seen.revision,
+      observed_diff: seen.diff,
+      error: { code: 'UNKNOWN', message: 'Another writer has undone it.' },
+    },
+  }
+  await conclude(parts, stored, known, { event: 'settlement', caller: null, from: ['applied'] })
+}
+
+/** Whether a later change of ours is about the same resource: then its effect is no surprise. */
+async function isReplaced (parts: Parts, change: Change, { active }: Overview): Promise<boolean> {
+  const others = active.filter(({ id, state }) => id !== change.change_id && !isOpen(state))
+  const sentAt = change.execution?.sent_at_revision ?? 0
+  for (const { id } of others) {
+    const other = await parts.ledger.read(id)
+    if (!other || !('change' in other)) continue
+    const laterAt = other.change.execution?.sent_at_revision ?? null
+    const isAboutSame = isDeepStrictEqual(resourceOf(parts, other.change), resourceOf(parts, change))
+    if (isAboutSame && laterAt !== null && laterAt > sentAt) return true
+  }
+  return false
+}

@@ -1,0 +1,168 @@
+/** A replica that dies at any step of applying a change, as by `kill -9`, and another one that takes over. */
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import type { LogRecord } from '../../../plugins/audit/record.ts'
+import { recordsOf } from '../../support/audit.ts'
+import type { ChangeBroker } from '../../support/change-broker.ts'
+import type { Answer, Order, Question } from '../../support/change-replica.ts'
+import { type Etcd, needsEtcd } from '../../support/etcd.ts'
+import { caller, NO_PROGRESS, proposeTopic, type Replica, setUp } from '../../support/replica.ts'
+import { waitFor } from '../../support/wait-for.ts'
+
+const ALICE = caller('alice')
+const LOCK = '/kafscale-mcp/changes/lock'
+const BOUND_MS = 8_000
+
+/** Runs a replica that applies a change until it dies. Resolves to what it recorded. */
+async function applyAndDie (t: Test, broker: ChangeBroker, order: Omit<Order, 'auditFile'>): Promise<LogRecord[]> {
+  const auditFile = join(t.testdir({}), 'audit.jsonl')
+  const child = fork(join(import.meta.dirname, '../../support/change-replica.ts'), [
+    JSON.stringify({ ...order, auditFile }),
+  ], { execArgv: [], env: { PATH: process.env['PATH'] } })
+  t.teardown(() => child.kill('SIGKILL'))
+  child.on('message', (question: Question) => {
+    const answer = async (): Promise<Answer> => {
+      if (question.ask === 'send') return { result: await broker.send(question.call) }
+      const view = await broker.view()
+      return { view: { ...view, topics: [...view.topics] } }
+    }
+    void answer().then(answer => { if (child.connected) child.send(answer, () => {}) })
+  })
+  const [code, signal] = await once(child, 'exit')
+  if (signal !== 'SIGKILL') throw new Error(`not killed at ${order.killAt}: exit code ${code}`)
+  return recordsOf(auditFile)
+}
+
+/** Ends the lease of a lock whose replica is dead, which takes up to 20 s otherwise. */
+async function endLock ({ client }: Etcd): Promise<void> {
+  const { kvs: [lock] } = await client.kv.range({ key: Buffer.from(LOCK) })
+  if (lock) await client.leaseClient.leaseRevoke({ ID: lock.lease })
+}
+
+const get = async ({ changes }: Replica, id: string) => (await changes.get(ALICE, id)).change
+const settled = async (replica: Replica, id: string) => {
+  await waitFor(async () => {
+    const { state, execution } = await get(replica, id)
+    return (state !== 'applying' && (state !== 'planned' || execution === null)) || state
+  }, BOUND_MS, 'settled')
+  return await get(replica, id)
+}
+
+/** The events of a change in the logs of both replicas. */
+const story = (records: LogRecord[], survivor: Replica, id: string) =>
+  [...records.filter(record => record.change_id === id), ...survivor.records(id)]
+    .toSorted((a, b) => a.time < b.time ? -1 : 1).map(({ event }) => event)
+
+/** Before these points, nothing can have been sent: the change is as it was, and can be applied. */
+const BEFORE = {
+  'checking the plan': [],
+  locked: [],
+  'before the attempt is stored': [],
+  'after the attempt is stored': ['settlement'],
+  'before the record intent': ['settlement'],
+  'after the record intent': ['intent', 'settlement'],
+  connect: ['intent', 'settlement'],
+  view: ['intent', 'settlement'],
+  'before applying is stored': ['intent', 'settlement'],
+}
+
+t.test('killed before it was sent, the change can be applied later', needsEtcd(), async t => {
+  const { etcd, broker, replica } = await setUp(t)
+  replica.settler.start()
+  for (const [killAt, expected] of Object.entries(BEFORE)) {
+    await t.test(killAt, async t => {
+      const topic = killAt.replaceAll(' ', '-')
+      const { change_id: id } = await proposeTopic(replica, ALICE, topic)
+      const earlier = broker.sent.length
+      const records = await applyAndDie(t, broker, { endpoints: etcd.endpoints, changeId: id, mode: 'direct', killAt })
+      await endLock(etcd)
+      t.match(await settled(replica, id), { state: 'planned', execution: null, outcome: null })
+      t.equal(broker.sent.length, earlier, 'nothing was sent')
+      t.strictSame(story(records, replica, id), ['plan', ...expected])
+      t.match(await replica.changes.apply(ALICE, id, undefined, NO_PROGRESS), { change: { state: 'applied' } })
+      t.equal(broker.sent.length, earlier + 1)
+    })
+  }
+})
+
+/** From these points on, it may have been sent. `true`: it was. */
+const AFTER = {
+  'after applying is stored': false,
+  'sending it': false,
+  send: false,
+  answered: true,
+  'waiting until': true,
+  'recording the outcome': true,
+  'before the record outcome': true,
+  'after the record outcome': true,
+  'before applied is stored': true,
+}
+
+t.test('killed when it may have been sent, the cluster shows what happened', needsEtcd(), async t => {
+  const { etcd, broker, replica } = await setUp(t)
+  replica.settler.start()
+  for (const [killAt, wasSent] of Object.entries(AFTER)) {
+    await t.test(killAt, async t => {
+      const topic = killAt.replaceAll(' ', '-')
+      const { change_id: id } = await proposeTopic(replica, ALICE, topic)
+      const earlier = broker.sent.length
+      const records = await applyAndDie(t, broker, { endpoints: etcd.endpoints, changeId: id, mode: 'direct', killAt })
+      await endLock(etcd)
+      t.equal((await settled(replica, id)).state, wasSent ? 'applied' : 'ambiguous')
+      const isRecorded = killAt === 'after the record outcome' || killAt === 'before applied is stored'
+      t.strictSame(story(records, replica, id), ['plan', 'intent', ...isRecorded ? ['outcome'] : [], 'settlement'])
+      const again = await replica.changes.apply(ALICE, id, undefined, NO_PROGRESS)
+      t.equal(again.change.state, wasSent ? 'applied' : 'ambiguous', 'called again, it returns the outcome')
+      t.equal(broker.sent.length, earlier + Number(wasSent), 'nothing was sent twice')
+    })
+  }
+})
+
+t.test('killed after the outcome was stored, there is nothing to settle', needsEtcd(), async t => {
+  const { etcd, broker, replica } = await setUp(t)
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  const records = await applyAndDie(t, broker, {
+    endpoints: etcd.endpoints, changeId: id, mode: 'direct', killAt: 'after applied is stored',
+  })
+  t.equal((await get(replica, id)).state, 'applied')
+  t.strictSame(story(records, replica, id), ['plan', 'intent', 'outcome'])
+  await t.rejects(proposeTopic(replica, ALICE, 'next').then(async ({ change_id: next }) =>
+    await replica.changes.apply(ALICE, next, undefined, NO_PROGRESS)), { code: 'CHANGE_IN_PROGRESS' })
+  const isFree = async () => (await replica.parts.ledger.overview()).locked === undefined
+  await waitFor(isFree, 25_000, 'the lock ends with its lease')
+})
+
+t.test('killed while it waits for the broker, the effect that appears later settles it', needsEtcd(), async t => {
+  const { etcd, broker, replica } = await setUp(t)
+  replica.settler.start()
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  broker.onSend = async () => ({ effect: false })
+  await applyAndDie(t, broker, { endpoints: etcd.endpoints, changeId: id, mode: 'direct', killAt: 'answered' })
+  await endLock(etcd)
+  t.equal((await settled(replica, id)).state, 'ambiguous')
+  await broker.carryOut(broker.sent[0]!)
+  await waitFor(async () => (await get(replica, id)).state === 'applied', BOUND_MS, 'applied')
+  t.equal(broker.sent.length, 1)
+})
+
+t.test('killed with the glass broken, the next use waits for the review', needsEtcd(), async t => {
+  const { etcd, broker, replica, policy } = await setUp(t)
+  replica.settler.start()
+  policy.mode = 'approval'
+  const glass = { reason: 'orders are lost', ticket: 'INC-1' }
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  const records = await applyAndDie(t, broker, {
+    endpoints: etcd.endpoints, changeId: id, mode: 'approval', breakGlass: glass, killAt: 'connect',
+  })
+  await endLock(etcd)
+  await settled(replica, id)
+  t.strictSame(story(records, replica, id), ['plan', 'break_glass', 'intent', 'settlement'])
+  const other = await proposeTopic(replica, caller('bob'), 'other')
+  await t.rejects(replica.changes.apply(caller('bob'), other.change_id, glass, NO_PROGRESS), {
+    code: 'BREAK_GLASS_UNREVIEWED',
+  })
+  t.match(await replica.changes.apply(ALICE, id, glass, NO_PROGRESS), { change: { state: 'applied' } })
+  t.equal(broker.sent.length, 1)
+})

@@ -1,0 +1,140 @@
+/** What becomes of changes whose effect is not known, or whose replica is gone. */
+import t from 'tap'
+import type { AdminCall } from '../../../plugins/kafka-admin/index.ts'
+import { needsEtcd } from '../../support/etcd.ts'
+import { startProxy } from '../../support/proxy.ts'
+import { buildReplica, caller, NO_PROGRESS, proposeTopic, type Replica, setUp } from '../../support/replica.ts'
+import { waitFor } from '../../support/wait-for.ts'
+
+const ALICE = caller('alice')
+const BOUND_MS = 5_000
+const UNKNOWN = { kind: 'unknown', reason: 'the connection was lost' } as const
+
+const get = async ({ changes }: Replica, id: string) => (await changes.get(ALICE, id)).change
+const reaches = async (replica: Replica, id: string, state: string) => {
+  const seen = async () => (await get(replica, id)).state
+  await waitFor(async () => await seen() === state || await seen(), BOUND_MS, state)
+}
+const apply = async (replica: Replica, topic = 'orders') => {
+  const { change_id: id } = await proposeTopic(replica, ALICE, topic)
+  return (await replica.changes.apply(ALICE, id, undefined, NO_PROGRESS)).change
+}
+
+t.test('an ambiguous change whose effect appears later is applied, whichever replica sees it', needsEtcd(), async t => {
+  const { etcd, replica, broker } = await setUp(t)
+  broker.onSend = () => ({ result: UNKNOWN })
+  const { change_id: id, state } = await apply(replica)
+  t.equal(state, 'ambiguous')
+  const other = await buildReplica(t, { endpoints: etcd.endpoints, admin: broker.admin() })
+  other.settler.start()
+  // The next change on that broker persists it.
+  await broker.carryOut(broker.sent[0] as AdminCall)
+  await reaches(replica, id, 'applied')
+  t.equal(broker.sent.length, 1)
+  t.match(other.records(id), [{ event: 'settlement', who: null, outcome: 'ok', warning: 'applied' }])
+  t.strictSame(other.records(id)[0]?.diff, (await get(replica, id)).outcome?.observed_diff)
+})
+
+t.test('after the watch, nobody can tell', needsEtcd(), async t => {
+  const { replica, broker } = await setUp(t, { lifetimes: { ambiguous: 1_000 } })
+  replica.settler.start()
+  broker.onSend = () => ({ result: UNKNOWN })
+  const { change_id: id } = await apply(replica)
+  await waitFor(async () => (await get(replica, id)).outcome?.abandoned === true, BOUND_MS, 'abandoned')
+  t.match(await replica.changes.get(ALICE, id), { change: { state: 'ambiguous' }, next: /Nobody can tell/ })
+  t.match(replica.records(id).at(-1), { event: 'settlement', outcome: 'error', warning: /nobody can tell/ })
+  t.strictSame((await replica.parts.ledger.overview()).active, [], 'and nobody looks any more')
+  t.strictSame(replica.told.map(({ what }) => what), ['ambiguous'], 'people are told once')
+})
+
+t.test('an effect that somebody undoes soon is reverted, with an alert', needsEtcd(), async t => {
+  const { replica, broker } = await setUp(t)
+  replica.settler.start()
+  const { change_id: id, state } = await apply(replica)
+  t.equal(state, 'applied')
+  await broker.carryOut({ api: 'delete_topic', topic: 'orders' })
+  await reaches(replica, id, 'reverted')
+  await waitFor(() => replica.told.length === 1, BOUND_MS, 'told')
+  t.match(replica.told, [{ what: 'reverted', view: { change: { change_id: id } } }])
+  t.match(replica.records(id).at(-1), { event: 'settlement', outcome: 'error', warning: /Another writer/ })
+})
+
+t.test('an effect that another change of ours undoes is not reverted', needsEtcd(), async t => {
+  const { replica } = await setUp(t)
+  replica.settler.start()
+  const { change_id: id } = await apply(replica)
+  const { signal } = new AbortController()
+  const { change } = await replica.changes.propose(ALICE, 'delete_topic', { topic: 'orders' }, signal)
+  const deleted = await replica.changes.apply(ALICE, change.change_id, undefined, NO_PROGRESS)
+  t.equal(deleted.change.state, 'applied')
+  await waitFor(async () => !(await replica.parts.ledger.overview()).active.some(each => each.id === id),
+    BOUND_MS, 'no longer watched')
+  t.equal((await get(replica, id)).state, 'applied')
+  t.strictSame(replica.told, [])
+})
+
+t.test('an effect that lasts is not watched for ever', needsEtcd(), async t => {
+  const { replica, broker } = await setUp(t, { lifetimes: { applied: 1_000 } })
+  replica.settler.start()
+  const { change_id: id } = await apply(replica)
+  await waitFor(async () => (await replica.parts.ledger.overview()).active.length === 0, BOUND_MS, 'not watched')
+  await broker.carryOut({ api: 'delete_topic', topic: 'orders' })
+  t.equal((await get(replica, id)).state, 'applied')
+})
+
+t.test('changes of another version are left alone', needsEtcd(), async t => {
+  const { replica, etcd } = await setUp(t)
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  const key = `/kafscale-mcp/changes/by-id/${id}`
+  const value = JSON.stringify({ version: 2, change_id: id, state: 'planned' })
+  await etcd.client.put(key).value(value)
+  await etcd.client.delete().all().prefix('/kafscale-mcp/changes/alive/')
+  replica.settler.start()
+  const other = await proposeTopic(replica, ALICE, 'other')
+  await etcd.client.delete().all().prefix('/kafscale-mcp/changes/alive/')
+  await reaches(replica, other.change_id, 'expired')
+  await waitFor(() => replica.records(other.change_id).at(-1)?.event === 'expiry', BOUND_MS, 'recorded')
+  t.equal(await etcd.client.get(key).string(), value)
+  t.strictSame((await replica.changes.list(ALICE, {})).find(each => 'version' in each), { change_id: id, version: 2 })
+  for (const step of [replica.changes.get(ALICE, id), replica.changes.cancel(ALICE, id)]) {
+    await t.rejects(step, { code: 'CHANGE_UNREADABLE', message: /version 2/ })
+  }
+})
+
+t.test('without the ledger, nothing is sent, and what is known is not lost', needsEtcd(), async t => {
+  const { etcd, broker, replica: other } = await setUp(t)
+  const proxy = await startProxy(t, etcd.endpoints[0] as string)
+  const replica = await buildReplica(t, {
+    endpoints: etcd.endpoints, ledgerEndpoints: [proxy.endpoint], admin: broker.admin(),
+  })
+  const unavailable = { code: 'LEDGER_UNAVAILABLE' }
+
+  await t.test('before anything was sent', async t => {
+    const { change_id: id } = await proposeTopic(replica, ALICE, 'first')
+    await t.rejects(replica.changes.apply(ALICE, id, undefined, step => {
+      if (step.startsWith('comparing')) proxy.cut()
+    }), unavailable)
+    t.strictSame(broker.sent, [])
+    proxy.heal()
+    replica.settler.start()
+    await waitFor(async () => (await get(other, id)).execution === null, BOUND_MS, 'given up')
+    t.equal((await get(other, id)).state, 'planned', 'it can be tried again')
+  })
+
+  await t.test('after it was sent', async t => {
+    const isFree = async () => (await other.parts.ledger.overview()).locked === undefined
+    await waitFor(isFree, 20_000, 'the lock of the first attempt has ended')
+    const { change_id: id } = await proposeTopic(replica, ALICE, 'second')
+    broker.onSend = () => {
+      proxy.cut()
+      return { result: { kind: 'refused', code: 17, name: 'INVALID_TOPIC_EXCEPTION', message: null } }
+    }
+    await t.rejects(replica.changes.apply(ALICE, id, undefined, NO_PROGRESS), unavailable)
+    t.equal((await get(other, id)).state, 'applying')
+    proxy.heal()
+    await reaches(other, id, 'failed')
+    t.match((await get(other, id)).outcome?.error, { code: 'BROKER_REFUSED' })
+    t.strictSame(replica.records(id).map(({ event }) => event), ['plan', 'intent', 'outcome'])
+    t.equal(broker.sent.length, 1)
+  })
+})
