@@ -21,16 +21,27 @@ import metrics from './routes/metrics.ts'
 import noSignIn from './routes/no-sign-in.ts'
 import notFound from './routes/not-found.ts'
 import wellKnown from './routes/well-known.ts'
+import applyChange from './tools/apply-change.ts'
+import cancelChange from './tools/cancel-change.ts'
 import clusterMetrics from './tools/cluster-metrics.ts'
 import clusterStatus from './tools/cluster-status.ts'
 import consumerLag from './tools/consumer-lag.ts'
+import createPartitions from './tools/create-partitions.ts'
+import createTopic from './tools/create-topic.ts'
+import deleteGroup from './tools/delete-group.ts'
+import deleteTopic from './tools/delete-topic.ts'
 import describeConfigs from './tools/describe-configs.ts'
 import describeGroup from './tools/describe-group.ts'
 import describeTopics from './tools/describe-topics.ts'
+import drainBroker from './tools/drain-broker.ts'
 import explainAccess from './tools/explain-access.ts'
 import fetchOffsets from './tools/fetch-offsets.ts'
+import flushBroker from './tools/flush-broker.ts'
+import getChange from './tools/get-change.ts'
+import listChanges from './tools/list-changes.ts'
 import listGroups from './tools/list-groups.ts'
 import listTopics from './tools/list-topics.ts'
+import updateTopicConfig from './tools/update-topic-config.ts'
 
 /** No limit: as long as timers go, less what Node.js adds. */
 const MAX_KEEP_ALIVE_MS = 2 ** 31 - 10_000
@@ -151,6 +162,20 @@ async function registerCluster (app: FastifyInstance, settings: Config): Promise
   await app.register(fetchOffsets)
   await app.register(consumerLag)
   await app.register(explainAccess)
+
+  // The tools of changes: all but one only propose them.
+  if (!settings.changes) return
+  await app.register(createTopic)
+  await app.register(deleteTopic)
+  await app.register(createPartitions)
+  await app.register(updateTopicConfig)
+  await app.register(deleteGroup)
+  await app.register(drainBroker)
+  await app.register(flushBroker)
+  await app.register(listChanges)
+  await app.register(getChange)
+  await app.register(cancelChange)
+  await app.register(applyChange)
 }
 
 /** Logs go to standard error: standard output is for audit records, or for the protocol. */

@@ -19,8 +19,8 @@ const USAGE = `Usage:
       pages can be read, the keys of token issuers load, the policy is valid, audit sinks are writable, and the
       addresses can be listened on. If changes are enabled, also whether their ledger, the brokers and the control
       plane answer. Writes nothing: no record, no lock, no key. With stdio, it reads them as kafscale-mcp stdio does,
-      which has neither issuers nor addresses. Exit codes: 0 nothing failed, 1 something failed, 2 the command line
-      is wrong.
+      which has neither issuers nor addresses nor changes. Exit codes: 0 nothing failed, 1 something failed, 2 the
+      command line is wrong.
 `
 
 /** How to read the settings, and what to check once they are valid. */

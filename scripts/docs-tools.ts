@@ -2,6 +2,7 @@
 import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type ErrorCode, ERRORS } from '../errors.ts'
+import { TOOLS_OF_CHANGES } from '../plugins/changes/change.ts'
 import { MEANING } from '../tools/shared/schema.ts'
 import { COMMON_ERRORS, type Tool } from '../tools/tool.ts'
 
@@ -42,7 +43,9 @@ export function toolsPage (tools: readonly Tool[], examples: Readonly<Record<str
     `<!-- Generated from the definitions in tools/ by npm run docs:tools. Do not edit. -->
 # Tools
 
-What each tool takes and returns, as a contract with agents. All tools are read-only.
+What each tool takes and returns, as a contract with agents. A tool that is not among those of
+[changes](changes.md) only reads. Those exist only with \`KAFSCALE_MCP_CHANGES=enabled\`, and of them, only
+\`apply_change\` changes the cluster.
 
 - **Answers** are returned twice: as \`structuredContent\`, and as compact JSON text.
 - **Age**: \`observed_at\` is when the answer was last known to be current, and \`revision\` is the etcd revision
@@ -58,8 +61,11 @@ What each tool takes and returns, as a contract with agents. All tools are read-
   property, at most 24 optional properties in all tools together, and no \`additionalProperties\`. Integers there accept
   decimal text, too.
 - **Filtering**: what a caller may not see is missing from every list, count and sum, as if it did not exist.
-- **Input**: an optional property that is \`null\`, an empty text or an empty list counts as absent. A required one that
-  is empty is \`INVALID_ARGUMENT\`. JSON text is accepted where a list or a number belongs.
+- **Input**: an optional property that is \`null\`, an empty text, an empty list or an object of these counts as
+  absent. A required one that is empty is \`INVALID_ARGUMENT\`. JSON text is accepted where a list, an object or a
+  number belongs.
+- **Progress**: \`apply_change\` reports each of its steps to a client that sends a \`progressToken\`. Other tools have
+  no steps.
 - **Other properties** are \`INVALID_ARGUMENT\`, because a misspelled filter would otherwise return everything. Only
   those that clients add to the input of any tool are ignored: \`toolCallId\`, \`sessionId\`, \`action\` and
   \`chatInput\` (n8n), \`random_string\` (Cursor), \`_placeholder\` (OpenCode), \`task_progress\` (Cline) and
@@ -88,11 +94,14 @@ function errorTable (tools: readonly Tool[]): string {
   }))
 }
 
+const ONLY_WITH_CHANGES = 'Exists only with `KAFSCALE_MCP_CHANGES=enabled`: see [Changes](changes.md).'
+
 function section ({ name, title, description, input, listed, output, errors = [] }: Tool, example: unknown): string {
   const inputs = rowsOf(input as Schema, '', listed)
   return [
     `## \`${name}\``,
     `**${title}.** ${description}`,
+    TOOLS_OF_CHANGES.includes(name) ? ONLY_WITH_CHANGES : '',
     inputs.length === 0 ? 'No input.' : table(['input', 'type', 'meaning'], inputs),
     table(['output', 'type', 'meaning'], rowsOf(output as Schema)),
     errors.length === 0 ? '' : `Errors besides the common ones: ${codes(errors)}.`,

@@ -211,6 +211,8 @@ t.test('deletes groups without their offsets, and members join again', needsEtcd
   t.strictSame(await removeGroup(connection, 'stale'), [69])
   t.strictSame(await removeGroup(connection, 'idle'), [69], 'a group that has only offsets')
   t.strictSame(await removeGroup(connection, ' '), [42])
+  await fill(etcd, [group('twice')])
+  t.strictSame(await codes(deleteGroupsV2.api.async(connection, ['twice', 'twice'])), [69, 69], 'named twice')
   t.strictSame(await keys(etcd, '/kafscale/consumers/'), [
     '/kafscale/consumers/idle/offsets/orders/0', '/kafscale/consumers/stale/offsets/orders/0',
   ])
@@ -254,14 +256,17 @@ t.test('a change that was answered with −1 comes with the next one', needsEtcd
 })
 
 t.test('without etcd, the first change is answered with −1 and the next ones with 7', needsEtcd(), async t => {
-  const { etcd, broker } = await startBrokers(t, { orders: [0] })
-  const connection = await connect(t, broker)
+  const { etcd, brokers: [broker, second, third] } = await startBrokers(t, { orders: [0] }, [0, 1, 2])
+  const connection = await connect(t, broker!)
+  const [other, another] = [await connect(t, second!), await connect(t, third!)]
   await etcd.kill()
+  t.strictSame(await alter(other, 'orders', {}), [3], 'a config that cannot be read is that of an unknown topic')
+  t.strictSame(await removeGroup(another, 'g'), [-1])
   t.strictSame(await extend(connection, 'orders', 2), [-1])
   t.strictSame(await create(connection, 'payments'), [7])
   t.strictSame(await alter(connection, 'orders', {}), [7])
   await etcd.restart()
-  await waitFor(() => broker.store.available, 10_000, 'the broker has noticed that etcd is back')
+  await waitFor(() => broker!.store.available, 10_000, 'the broker has noticed that etcd is back')
   t.strictSame(await create(connection, 'payments'), [0])
   t.strictSame(await topicsIn(etcd), { orders: 2, payments: 1 })
 })

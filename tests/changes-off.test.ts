@@ -12,7 +12,7 @@ import { fill, modern, recordedKeyspace, startService } from './support/service.
 import { waitFor } from './support/wait-for.ts'
 
 const SYNC_BOUND_MS = 10_000
-const HOOK = join(import.meta.dirname, 'support/record-connections.ts')
+const HOOK = join(import.meta.dirname, 'support/record-process.ts')
 
 /** A policy under which the caller may do everything that can be done with changes. */
 const POLICY = {
@@ -59,6 +59,7 @@ t.test('off means off', needsEtcd(), async t => {
   await fill(etcd, recordedKeyspace())
   const { dir, env, policyFile, token } = await authority(t)
   const connections = join(dir, 'connections')
+  const modules = join(dir, 'modules')
   writeFileSync(connections, '')
   const [broker, control, ledger, webhook] = [await decoy(t), await decoy(t), await decoy(t), await decoy(t)]
   const metrics = createHttpServer((_, response) => response.end('# nothing\n')).listen(0, '127.0.0.1')
@@ -75,6 +76,7 @@ t.test('off means off', needsEtcd(), async t => {
     ...env,
     NODE_OPTIONS: `--import ${HOOK}`,
     RECORDED_CONNECTIONS: connections,
+    RECORDED_MODULES: modules,
     KAFSCALE_MCP_BROKER_METRICS_URL: `http://127.0.0.1:${metricsPort}/metrics`,
     KAFSCALE_MCP_METRICS_MAX_AGE: '0',
     KAFSCALE_MCP_POLICY_FILE: policyFile(POLICY),
@@ -117,6 +119,16 @@ t.test('off means off', needsEtcd(), async t => {
       const { error } = await call('tools/call', { name, arguments: {} })
       t.match(error, { code: -32602, message: `"${name}" does not exist` }, name)
     }
+  })
+
+  await t.test('what could change the cluster is not even loaded', async t => {
+    const loaded = readFileSync(modules, 'utf8').trim().split('\n')
+    t.ok(loaded.some(url => url.endsWith('/plugins/metadata.ts')), 'modules are seen')
+    const own = loaded.filter(url => !url.includes('/node_modules/'))
+    // What the policy and the registry know of changes: the names of tools.
+    const names = /\/plugins\/changes\/change\.ts$/
+    t.strictSame(own.filter(url => /kafka-admin|broker-control|\/changes\/|webhook/.test(url) && !names.test(url)), [])
+    t.strictSame(loaded.filter(url => /node_modules\/(etcd3|@platformatic\/|@grpc\/proto-loader)/.test(url)), [])
   })
 
   await t.test('no route of changes answers', async t => {

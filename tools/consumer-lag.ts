@@ -47,7 +47,7 @@ export default defineTool({
     })),
     ...page,
   }),
-  listed: { min_lag: Type.Integer({ description: MIN_LAG }) },
+  listed: { min_lag: Type.Integer({ description: MIN_LAG }), limit: null },
   output: object({
     ...observed,
     lag: list(object({

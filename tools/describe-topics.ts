@@ -24,6 +24,7 @@ export default defineTool({
     'describes all topics. For names only, use list_topics.',
   operation: 'observe',
   input: input({ names, ...page }),
+  listed: { limit: null },
   output: object({
     ...observed,
     topics: list(object({

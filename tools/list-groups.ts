@@ -27,6 +27,7 @@ export default defineTool({
     pattern,
     ...page,
   }),
+  listed: { state: null, limit: null },
   output: object({
     ...observed,
     groups: list(object({

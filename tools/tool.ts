@@ -5,6 +5,8 @@ import type { ToolErrorCode } from '../errors.ts'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { Principal } from '../plugins/auth/principal.ts'
 import type { BrokerMetrics } from '../plugins/broker-metrics/index.ts'
+import type { BreakGlass, ChangeTool, ChangeView, UnknownChange } from '../plugins/changes/change.ts'
+import type { ChangeState } from '../plugins/changes/states.ts'
 import type { Metadata } from '../plugins/metadata.ts'
 import type { Decision, Operation } from '../plugins/rbac/decide.ts'
 import type { ChangesAccess } from '../plugins/rbac/explain.ts'
@@ -79,6 +81,18 @@ export interface CallContext {
    * @throws {MetadataUnavailable} before the first load
    */
   mirror: () => MirrorView
+  /** The changes, as far as the caller may see and take them further. Only for tools that exist with changes. */
+  readonly changes: CallerChanges
+}
+
+/** What a caller can do with changes. Approving is not among it: that is for people, on a page. */
+export interface CallerChanges {
+  propose: (tool: ChangeTool, args: Record<string, unknown>) => Promise<ChangeView>
+  /** Reports each step to a client that asked for progress. Goes on if the client disconnects. */
+  apply: (changeId: string, breakGlass: Pick<BreakGlass, 'reason' | 'ticket'> | undefined) => Promise<ChangeView>
+  cancel: (changeId: string) => Promise<ChangeView>
+  get: (changeId: string) => Promise<ChangeView>
+  list: (filter: { state?: ChangeState, topic?: string, group?: string }) => Promise<(ChangeView | UnknownChange)[]>
 }
 
 /** Who makes a call, and from where. */

@@ -41,8 +41,9 @@ export async function * checkPolicy (app: FastifyInstance): AsyncGenerator<Findi
   }
   yield await attempt('policy', async () => {
     const content = await readFile(policyFile)
-    const { roles, bindings } = firstPolicy(app.config, content, app.tools.known)
-    return `is valid, with ${roles.size} roles and ${bindings?.length ?? 0} bindings`
+    const { roles, bindings, changes } = firstPolicy(app.config, content, app.tools.known)
+    const stop = changes === 'closed' ? '; changes: closed stops all changes' : ''
+    return `is valid, with ${roles.size} roles and ${bindings?.length ?? 0} bindings${stop}`
   })
 }
 

@@ -4,13 +4,15 @@ import * as grpc from '@grpc/grpc-js'
 import type { FastifyInstance } from 'fastify'
 import { quote } from '../../lib/printable.ts'
 import brokerControl from '../../plugins/broker-control/index.ts'
-import type { LedgerConfig } from '../../plugins/config/changes.ts'
+import type { ChangesConfig, LedgerConfig } from '../../plugins/config/changes.ts'
 import { reveal } from '../../plugins/config/secret.ts'
 import { EtcdConnection } from '../../plugins/etcd/connection.ts'
+import { kafkaAdminOf } from '../../plugins/kafka-admin/index.ts'
 import { explain, loadedMirror } from './cluster.ts'
 import { checkAccess } from './etcd-access.ts'
 import { attempt, type Finding } from './finding.ts'
 
+const ANSWER_MS = 5_000
 const LEDGER = '/kafscale-mcp/changes/'
 
 /** Registers what `checkChanges` uses. None of it connects by itself. */
@@ -23,6 +25,7 @@ export async function * checkChanges (app: FastifyInstance): AsyncGenerator<Find
   const { changes } = app.config
   if (!changes) return
   yield * checkLedger(changes.ledger)
+  for (const address of changes.kafka.brokers) yield await checkBroker(address, changes)
   yield * checkControl(app)
 }
 
@@ -53,6 +56,25 @@ function channelOf (endpoint: string, { caFile, certFile, keyFile }: LedgerConfi
 
 function credentialsOf ({ username, password }: LedgerConfig) {
   return username !== undefined && password ? { username, password: reveal(password) } : undefined
+}
+
+/** Whether a broker answers, and belongs to the cluster that may be changed. No request names a topic. */
+export async function checkBroker (
+  address: string,
+  { kafka, expectedClusterId }: Pick<ChangesConfig, 'kafka' | 'expectedClusterId'>
+): Promise<Finding> {
+  const admin = kafkaAdminOf({ ...kafka, brokers: [address] })
+  return await attempt(`Kafka broker ${address}`, async () => {
+    try {
+      const session = await admin.connect(AbortSignal.timeout(ANSWER_MS))
+      const { clusterId } = await session.view(AbortSignal.timeout(ANSWER_MS))
+      if (clusterId === expectedClusterId) return 'answers, and its cluster is the expected one'
+      const found = clusterId === null ? 'names no cluster' : `has the cluster id ${quote(clusterId)}`
+      throw new Error(`${found}, and KAFSCALE_MCP_EXPECTED_CLUSTER_ID is ${quote(expectedClusterId)}`)
+    } finally {
+      await admin.close()
+    }
+  })
 }
 
 async function * checkControl (app: FastifyInstance): AsyncGenerator<Finding> {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import { ConfigError } from '../../errors.ts'
 import type { Caller } from '../../tools/tool.ts'
 import { REPLICA } from '../audit/replica.ts'
 import type { ChangesConfig } from '../config/changes.ts'
@@ -79,7 +80,7 @@ export default fp(async function changes (app) {
 
   const settler = new Settler(parts)
   app.addHook('onReady', async () => {
-    await ledger.probe()
+    await ledger.probe().catch((error: unknown) => { throw notStarted(settings, error as Error) })
     settler.start()
   })
   app.addHook('onClose', async () => {
@@ -104,6 +105,15 @@ export function changesOf (parts: Parts): Changes {
     reject: async (approver, id, comment) => await reject(parts, approver, id, comment),
     reviewBreakGlass: async (approver, id, comment) => await reviewBreakGlass(parts, approver, id, comment),
   }
+}
+
+/** The reason why a start fails without its ledger. */
+function notStarted ({ ledger: { endpoints } }: ChangesConfig, error: Error): Error {
+  return new ConfigError(
+    `KAFSCALE_MCP_CHANGES is enabled and the ledger at ${endpoints.join(',')} cannot be used: expected an etcd whose ` +
+    'user KAFSCALE_MCP_CHANGES_ETCD_USERNAME can read and write /kafscale-mcp/changes/. ' +
+    error.message.replace(/\. Call again.*$/s, '')
+  )
 }
 
 function ledgerOf ({ log }: FastifyInstance, settings: ChangesConfig): Ledger {

@@ -8,11 +8,13 @@ import {
 } from '../../errors.ts'
 import { VisibleMirror } from '../../kafscale/visible-mirror.ts'
 import { quote } from '../../lib/printable.ts'
-import type { CallContext, Caller, Host, Tool, ToolResult } from '../../tools/tool.ts'
+import type { CallContext, Caller, CallerChanges, Host, Tool, ToolResult } from '../../tools/tool.ts'
 import type { Principal } from '../auth/principal.ts'
+import { TOOLS_OF_CHANGES } from '../changes/change.ts'
+import type { Progress } from '../changes/index.ts'
 import type { Decision } from '../rbac/decide.ts'
 import { answerJson, fittingLimit } from './answer.ts'
-import { validInput } from './input.ts'
+import { closed, validInput } from './input.ts'
 import { recordOf } from './record.ts'
 import { Turns } from './turns.ts'
 
@@ -43,14 +45,26 @@ export interface ToolDefinition {
 export interface Tools {
   /** Registers a tool, unless `TOOLS` or `DISABLED_TOOLS` disables it. A disabled tool does not exist for callers. */
   declare: (tool: Tool) => void
-  /** The names of all declared tools, including disabled ones. */
+  /**
+   * The names of all declared tools, including disabled ones, and of those that exist only with `CHANGES`: settings and
+   * policies may name them.
+   */
   readonly known: readonly string[]
   /** What a tool does to the cluster; `undefined` when the tool does not exist. */
   operation: (name: string) => Tool['operation'] | undefined
   /** What the principal may call, sorted by name. */
   list: (principal: Principal) => ToolDefinition[]
-  /** Calls a tool. Rejects only if it does not exist: a failure is a result with `isError`. */
-  call: (name: string, input: unknown, caller: Caller, signal: AbortSignal) => Promise<ToolResult>
+  /**
+   * Calls a tool. Rejects only if it does not exist: a failure is a result with `isError`.
+   * @param progress where the tool reports its steps
+   */
+  call: (
+    name: string,
+    input: unknown,
+    caller: Caller,
+    signal: AbortSignal,
+    progress?: Progress
+  ) => Promise<ToolResult>
   /** Records a call that does not reach a tool. @throws {AuditUnavailable} */
   refuse: (call: RefusedCall, caller: Caller) => Promise<void>
 }
@@ -61,16 +75,16 @@ export default fp(async function toolRegistry (app) {
   const { tools: allowed, disabledTools: disabled = [] } = app.config
   const ajv = new Ajv({ allErrors: true, strict: true, allowUnionTypes: true })
   const entries = new Map<string, Entry>()
-  const known: string[] = []
+  const known: string[] = [...TOOLS_OF_CHANGES]
   const host = hostOf(app, entries)
   const turns = new Turns()
 
   app.decorate<Tools>('tools', {
     known,
     declare (tool) {
-      known.push(tool.name)
+      if (!known.includes(tool.name)) known.push(tool.name)
       if (disabled.includes(tool.name) || (allowed && !allowed.includes(tool.name))) return
-      const validate = ajv.compile({ additionalProperties: false, ...tool.input })
+      const validate = ajv.compile(closed(tool.input))
       entries.set(tool.name, { tool, validate, definition: definitionOf(tool) })
     },
     operation: name => entries.get(name)?.tool.operation,
@@ -78,15 +92,14 @@ export default fp(async function toolRegistry (app) {
       .filter(({ tool }) => app.authorize.decide(principal, tool).kind === 'allowed')
       .map(({ definition }) => definition)
       .sort((a, b) => a.name < b.name ? -1 : 1),
-    async call (name, input, caller, signal) {
+    async call (name, input, caller, signal, progress = () => {}) {
       const entry = entries.get(name)
       if (!entry) throw new Error(`no tool ${name}`)
       const decision = app.authorize.decide(caller.principal, entry.tool)
       return await app.telemetry.call(name, caller, decision, async () => {
         const record = recordOf(app, entry.tool, input, caller, decision)
         try {
-          const announce = () => app.audit.recordDurably(record(null))
-          const result = await attempt(entry, input, caller, signal, decision, announce)
+          const result = await attempt(entry, input, caller, signal, decision, progress)
           await app.audit.record(record(result))
           return result
         } catch (error) {
@@ -102,7 +115,7 @@ export default fp(async function toolRegistry (app) {
       const outcome = denied ? 'denied' : 'error'
       app.telemetry.refused({ tool: tool?.name ?? null, outcome, rule: denied ? decision.rule : null, code }, caller)
       const entry = recordOf(app, named, input, caller, decision)(null)
-      await app.audit.record({ ...entry, event: 'tool_call', outcome, error_code: code })
+      await app.audit.record({ ...entry, outcome, error_code: code })
     },
   })
 
@@ -116,28 +129,28 @@ export default fp(async function toolRegistry (app) {
     }
   })
 
-  /** Runs a tool if its input is valid and the caller may call it. Calls `announce` before it applies a change. */
+  /** Runs a tool if its input is valid and the caller may call it. */
   async function attempt (
     { tool, validate }: Entry,
     input: unknown,
     caller: Caller,
     signal: AbortSignal,
     decision: Decision,
-    announce: () => Promise<void>
+    progress: Progress
   ): Promise<ToolResult> {
     try {
       await turns.next()
       if (decision.kind === 'denied') throw new PermissionDenied(tool.name, decision.needs)
       const valid = validInput(tool, validate, input)
-      if (tool.operation === 'apply') await announce()
-      return await run(tool, valid, contextOf(tool, caller.principal, signal), caller.batchSize ?? 1)
+      return await run(tool, valid, contextOf(tool, caller, signal, progress), caller.batchSize ?? 1)
     } catch (error) {
       return failure(error, tool.name, caller)
     }
   }
 
   /** What a tool receives with a call. Its mirror hides what the caller may not see. */
-  function contextOf (tool: Tool, principal: Principal, signal: AbortSignal): CallContext {
+  function contextOf (tool: Tool, caller: Caller, signal: AbortSignal, progress: Progress): CallContext {
+    const { principal } = caller
     const visibility = app.authorize.visibility(principal, tool)
     return {
       signal,
@@ -148,6 +161,7 @@ export default fp(async function toolRegistry (app) {
         if (!mirror) throw new MetadataUnavailable(reason)
         return visibility.everything ? mirror : new VisibleMirror(mirror, visibility)
       },
+      get changes () { return changesOf(app, caller, signal, progress) },
     }
   }
 
@@ -208,6 +222,22 @@ function hostOf (app: FastifyInstance, entries: ReadonlyMap<string, Entry>): Hos
       },
     }),
   })
+}
+
+/** The changes, bound to a caller: a tool can take no step in the name of another, and approve nothing. */
+function changesOf (
+  { changes }: FastifyInstance,
+  caller: Caller,
+  signal: AbortSignal,
+  progress: Progress
+): CallerChanges {
+  return {
+    propose: (tool, args) => changes.propose(caller, tool, args, signal),
+    apply: (changeId, breakGlass) => changes.apply(caller, changeId, breakGlass, progress),
+    cancel: changeId => changes.cancel(caller, changeId),
+    get: changeId => changes.get(caller, changeId),
+    list: filter => changes.list(caller, filter),
+  }
 }
 
 function definitionOf ({ name, title, description, input, listed, output, operation }: Tool): ToolDefinition {

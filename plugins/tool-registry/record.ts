@@ -9,8 +9,8 @@ import type { Decision, Operation } from '../rbac/decide.ts'
 interface Named { name: string | null, operation: Operation | null }
 
 /**
- * Starts the audit record of a call. The returned function completes it with the result or, given `null`, returns the
- * record of an intent.
+ * Starts the audit record of a call. The returned function completes it with the result, which is `null` for a call
+ * that does not reach a tool.
  * @param decision `null` if the tool does not exist
  */
 export function recordOf (
@@ -27,7 +27,7 @@ export function recordOf (
   return result => {
     const text = result?.content[0]?.text ?? ''
     return {
-      event: result ? 'tool_call' : 'intent',
+      event: 'tool_call',
       who: whoOf(principal, roles),
       what: {
         tool: tool.name,

@@ -122,7 +122,8 @@ export default async function mcp (app: FastifyInstance) {
     if (!await isLegacyRequest(webRequest, json)) return await modern.fetch(webRequest, parsed)
 
     const server = new McpToolServer(app.tools)
-    const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true })
+    // As one JSON answer, unless the client wants to be told the steps of a change while it is applied.
+    const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: !reportsProgress(app, json) })
     signal.addEventListener('abort', () => server.close())
     await server.connect(transport)
     return await transport.handleRequest(webRequest, parsed)
@@ -211,6 +212,13 @@ function isPlain ({ headers }: FastifyRequest, message: unknown): message is JSO
     headers['mcp-session-id'] === undefined && acceptsBoth(headers.accept)
 }
 
+/** Whether a client of a 2025 revision asks for the progress of a call that has steps to report. */
+function reportsProgress ({ tools }: FastifyInstance, message: unknown): boolean {
+  if (!isJSONRPCRequest(message) || message.method !== 'tools/call') return false
+  const { name, _meta: meta } = message.params ?? {}
+  return meta?.progressToken !== undefined && tools.operation(String(name)) === 'apply'
+}
+
 /** Aborts if the client disconnects before it has received the response. */
 function disconnectSignal ({ raw: request }: FastifyRequest, { raw: response }: FastifyReply): AbortSignal {
   const controller = new AbortController()
@@ -235,8 +243,19 @@ function serialize ({ id, result: { content, structuredContent, ...rest } }: JSO
 }
 
 async function sendResponse (reply: FastifyReply, response: Response): Promise<FastifyReply> {
-  if (!isJsonContentType(response.headers.get('content-type'))) return reply.send(response)
+  if (!isJsonContentType(response.headers.get('content-type'))) return reply.send(withEscapedEvents(response))
   reply.code(response.status)
   response.headers.forEach((value, name) => reply.header(name, value))
   return reply.send(escapeUnprintable(await response.text()))
+}
+
+/** A stream of events whose JSON has the same escapes as any other answer. No escaped character is in two chunks. */
+function withEscapedEvents (response: Response): Response {
+  if (!response.body || !response.headers.get('content-type')?.startsWith('text/event-stream')) return response
+  const escaped = new TransformStream<string, string>({
+    transform: (text, stream) => stream.enqueue(text.split('\n').map(escapeUnprintable).join('\n')),
+  })
+  const body = response.body.pipeThrough(new TextDecoderStream()).pipeThrough(escaped)
+    .pipeThrough(new TextEncoderStream())
+  return new Response(body, response)
 }

@@ -9,9 +9,10 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Range } from 'etcd3'
 import t, { type Test } from 'tap'
-import { checkLedger } from '../../cli/checks/changes.ts'
+import { checkBroker, checkLedger } from '../../cli/checks/changes.ts'
 import { Secret } from '../../plugins/config/secret.ts'
 import { authority } from '../support/authority.ts'
+import { startBroker } from '../support/brokers/broker.ts'
 import { startControl } from '../support/brokers/control.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { recording, ROOT } from '../support/paths.ts'
@@ -63,6 +64,14 @@ function contentOf (dir: string): unknown[] {
     return [name, statSync(path).mtimeMs, statSync(path).mode, readFileSync(path, 'utf8')]
   })
 }
+
+t.test('an emergency stop is reported', async t => {
+  const dir = t.testdir({ 'policy.yaml': 'bindings: []\nchanges: closed\n' })
+  const { ok } = await check({
+    KAFSCALE_MCP_ETCD_ENDPOINTS: 'http://127.0.0.1:1', KAFSCALE_MCP_POLICY_FILE: join(dir, 'policy.yaml'),
+  })
+  t.ok(ok.includes('policy: is valid, with 2 roles and 0 bindings; changes: closed stops all changes'), ok.join('\n'))
+})
 
 t.test('everything is fine, and nothing changes', needsEtcd(), async t => {
   const etcd = await startEtcd(t, { auth: true })
@@ -239,6 +248,7 @@ t.test('changes', needsEtcd(), async t => {
     key: '/kafscale/metadata/snapshot',
     value: JSON.stringify({ Brokers: brokers, ControllerID: 0, Topics: [], ClusterName: 'a', ClusterID: 'cluster-1' }),
   }])
+  const broker = await startBroker(t, etcd, { checked: { exempt: 'nothing is changed here' } })
   const policy = 'bindings: [{claim: sub, value: alice, role: observer}]\nchanges: [{mode: direct}]\n'
   const dir = t.testdir({ 'policy.yaml': policy, 'jwks.json': '{"keys":[]}' })
   const env = {
@@ -251,7 +261,7 @@ t.test('changes', needsEtcd(), async t => {
     KAFSCALE_MCP_ENVIRONMENT: 'staging',
     KAFSCALE_MCP_CHANGES: 'enabled',
     KAFSCALE_MCP_EXPECTED_CLUSTER_ID: 'cluster-1',
-    KAFSCALE_MCP_KAFKA_BROKERS: '127.0.0.1:1',
+    KAFSCALE_MCP_KAFKA_BROKERS: broker.address,
     KAFSCALE_MCP_METRICS_ALLOWED_HOSTS: '127.0.0.1',
     KAFSCALE_MCP_BROKER_CONTROL_ADDR: `{host}:${double.address.split(':')[1]}`,
   }
@@ -316,14 +326,29 @@ t.test('changes', needsEtcd(), async t => {
   })
   await t.test('the control plane answers, and everything is a line', async t => {
     const { code, ok, failed, stdout } = await check({ ...env, ...as('ledger') })
-    t.match(ok.filter(line => /^(ledger|control)/.test(line)), [
+    t.match(ok.filter(line => /^(ledger|Kafka|control)/.test(line)), [
       `ledger ${endpoint}: answers`,
       /^ledger permissions: /,
+      `Kafka broker ${broker.address}: answers, and its cluster is the expected one`,
       'control plane of broker 0: answers, with version "dev"',
       'control plane of broker 1: answers, with version "dev"',
     ])
     t.strictSame([code, failed], [0, []], stdout)
     t.strictSame(new Set(double.calls.map(({ method }) => method)), new Set(['GetStatus']))
+  })
+  await t.test('a broker of another cluster fails, and no request names a topic', async t => {
+    const kafka = { brokers: [broker.address], clientId: 'kafscale-mcp', tls: undefined, sasl: undefined }
+    t.strictSame(await checkBroker(broker.address, { kafka, expectedClusterId: 'cluster-2' }), {
+      level: 'failed',
+      item: `Kafka broker ${broker.address}`,
+      detail: 'has the cluster id "cluster-1", and KAFSCALE_MCP_EXPECTED_CLUSTER_ID is "cluster-2"',
+    })
+    t.match(await checkBroker('127.0.0.1:1', { kafka, expectedClusterId: 'cluster-1' }), {
+      level: 'failed',
+      item: 'Kafka broker 127.0.0.1:1',
+      detail: /127\.0\.0\.1:1/,
+    })
+    t.strictSame(broker.mutations, [])
   })
   await t.test('what is missing or does not answer is a line, too', async t => {
     const { ok, failed } = await check({

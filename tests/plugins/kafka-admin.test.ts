@@ -257,14 +257,15 @@ t.test('requests of a session wait for each other', needsEtcd(), async t => {
 t.test('a signal ends a connection, a question and a check', needsEtcd(), async t => {
   const { broker } = await startCluster(t)
   const reason = new Error('the caller is gone')
-  const questions = {
-    Metadata: async (session: BrokerSession, signal: AbortSignal) => await session.view(signal),
-    CreateTopics: async (session: BrokerSession, signal: AbortSignal) => await session.validate(CREATE, signal),
-  }
-  for (const [api, ask] of Object.entries(questions)) {
+  type Ask = (session: BrokerSession, signal: AbortSignal) => Promise<unknown>
+  const questions: ['Metadata' | 'CreateTopics', Ask][] = [
+    ['Metadata', async (session, signal) => await session.view(signal)],
+    ['CreateTopics', async (session, signal) => await session.validate(CREATE, signal)],
+  ]
+  for (const [api, ask] of questions) {
     const caller = new AbortController()
     const session = await connect(t, broker)
-    const held = broker.inject({ api: api as keyof typeof questions, what: 'hold' })
+    const held = broker.inject({ api, what: 'hold' })
     const asked = ask(session, caller.signal)
     await held.reached
     caller.abort(reason)

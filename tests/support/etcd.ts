@@ -44,6 +44,8 @@ export interface Etcd {
   env: Record<string, string>
   /** A client with all permissions. It retries for some seconds while etcd is down. */
   client: Etcd3
+  /** As `client`, but each operation is tried once. */
+  once: Etcd3
   /** Ends processes with SIGKILL. */
   kill: (member?: number) => Promise<void>
   /** Starts processes on the same ports and data, killing them first, and waits until they answer. */
@@ -144,7 +146,7 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
     }))
   }
 
-  const connect = (hosts: string[], user?: typeof ROOT_USER): Etcd3 => {
+  const connect = (hosts: string[], user?: typeof ROOT_USER, maxAttempts = 50): Etcd3 => {
     const client = new Etcd3({
       hosts,
       ...user && { auth: user },
@@ -159,7 +161,7 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
       grpcOptions: { 'grpc.use_local_subchannel_pool': 1 }, // a new channel must not inherit the backoff of an old one
       faultHandling: {
         host: () => noop, // the default is a circuit breaker that stays open for 5 s
-        global: retry(handleWhen(isRecoverableError), { maxAttempts: 50, backoff: new ConstantBackoff(100) }),
+        global: retry(handleWhen(isRecoverableError), { maxAttempts, backoff: new ConstantBackoff(100) }),
         watchBackoff: new ConstantBackoff(100).next(), // the default grows to 30 s
       },
     })
@@ -193,6 +195,7 @@ export async function startEtcd (t: Teardown, options: EtcdOptions = {}): Promis
         { KAFSCALE_MCP_ETCD_CERT_FILE: pems.client.cert, KAFSCALE_MCP_ETCD_KEY_FILE: pems.client.key },
     },
     client,
+    once: connect(endpoints, auth ? ROOT_USER : undefined, 0),
     kill,
     restart: async member => {
       await kill(member)

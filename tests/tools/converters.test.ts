@@ -4,6 +4,8 @@ import { copyFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
+import { TOOLS_OF_CHANGES } from '../../plugins/changes/change.ts'
+import { allTools } from '../../scripts/docs-tools.ts'
 import { ROOT } from '../support/paths.ts'
 import { needsSdks, nodeSdks, pythonSdks } from '../support/programs.ts'
 import { temporaryFolder } from '../support/run.ts'
@@ -22,6 +24,10 @@ interface Schema {
 type Converted = [name: string, schema: Schema, strict?: boolean][]
 
 const app = await buildTestApp(t)
+// The converters do not sign in, so everyone may list the tools of changes here.
+for (const tool of await allTools()) {
+  if (TOOLS_OF_CHANGES.includes(tool.name)) app.tools.declare({ ...tool, operation: 'observe' })
+}
 const url = `${await app.listen({ port: 0, host: '127.0.0.1' })}/mcp`
 const published = app.tools.list(CALLER.principal).map(({ name, inputSchema }) =>
   ({ name, properties: (inputSchema as Required<Schema>).properties }))

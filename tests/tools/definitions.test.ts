@@ -1,4 +1,4 @@
-/** The definitions of the ten tools as clients see them, and the behavior that all tools share. */
+/** The definitions of the tools as clients see them, and the behavior that all tools share. */
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
@@ -10,8 +10,10 @@ import {
   formatKey,
 } from '../../demo/encode.ts'
 import type { ConsumerGroup, SnapshotTopic } from '../../kafscale/records.ts'
+import { TOOLS_OF_CHANGES } from '../../plugins/changes/change.ts'
 import type { ToolDefinition } from '../../plugins/tool-registry/index.ts'
 import type { ToolResult } from '../../tools/tool.ts'
+import { declareChangeTools, OPERATOR, operatorPolicy } from '../support/change-tools.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import {
   ask,
@@ -39,11 +41,24 @@ const NAMES = [
   'list_groups',
   'list_topics',
 ]
+/** Those that exist only with changes. */
+const CHANGES = [
+  'apply_change',
+  'cancel_change',
+  'create_partitions',
+  'create_topic',
+  'delete_group',
+  'delete_topic',
+  'drain_broker',
+  'flush_broker',
+  'get_change',
+  'list_changes',
+  'update_topic_config',
+]
+const READ_ONLY = ['get_change', 'list_changes']
 const PAGED = NAMES.filter(name => name !== 'cluster_metrics' && name !== 'explain_access')
-/** For all tools, including those of the future: what a model reads, and the output schemas. */
-const MAX_BYTES = { definitions: 14_000, outputSchemas: 30_000 }
-/** Of these, what is reserved for future tools. */
-const ROOM_BYTES = 4_000
+/** For all tools, with those of changes: names, descriptions and inputs, which a model reads; and output schemas. */
+const MAX_BYTES = { definitions: 13_000, outputSchemas: 30_000 }
 const INT64 = [
   'revision',
   'log_end_offset',
@@ -131,6 +146,15 @@ function * propertiesOf (schema: unknown): Generator<[name: string, schema: Prop
   }
 }
 
+/** The paths of the properties that an input may lack, at any depth. */
+function * optionalIn (schema: object, above: string): Generator<string> {
+  const { properties = {}, required = [] } = schema as { properties?: Record<string, object>, required?: string[] }
+  for (const [name, property] of Object.entries(properties)) {
+    if (!required.includes(name)) yield `${above}.${name}`
+    yield * optionalIn(property, `${above}.${name}`)
+  }
+}
+
 t.test('clients get ten tools, in a fixed order', async t => {
   const app = await buildTestApp(t)
   const lists = await Promise.all(
@@ -140,14 +164,22 @@ t.test('clients get ten tools, in a fixed order', async t => {
     t.strictSame(tools.map(({ name }) => name), NAMES)
     t.strictSame(tools, lists[0])
   }
-  const definitions = lists[0] ?? []
+})
 
-  t.test('with annotations: read-only, idempotent, and limited to the cluster', async t => {
+t.test('with changes, clients get those that propose, follow and apply changes too', async t => {
+  const app = await buildTestApp(t, operatorPolicy(t))
+  await declareChangeTools(app)
+  const definitions = app.tools.list(OPERATOR.principal)
+  const all = [...NAMES, ...CHANGES].sort()
+  t.strictSame(definitions.map(({ name }) => name), all)
+  for (const name of CHANGES) t.ok(TOOLS_OF_CHANGES.includes(name), `a policy may name ${name} without changes`)
+
+  t.test('with annotations: one alone changes the cluster, and hosts can allow all others freely', async t => {
     for (const { name, annotations } of definitions) {
       t.strictSame(annotations, {
-        readOnlyHint: true,
-        destructiveHint: false,
-        idempotentHint: true,
+        readOnlyHint: !CHANGES.includes(name) || READ_ONLY.includes(name),
+        destructiveHint: name === 'apply_change',
+        idempotentHint: name === 'apply_change' || !CHANGES.includes(name) || READ_ONLY.includes(name),
         openWorldHint: false,
       }, name)
     }
@@ -158,7 +190,7 @@ t.test('clients get ten tools, in a fixed order', async t => {
       t.match(title, /^[A-Z].{5,40}$/)
       t.match(description, /^[A-Z].{100,300}\.$/)
       const known = new Set([
-        ...NAMES,
+        ...all,
         ...[...propertiesOf(inputSchema), ...propertiesOf(outputSchema)].map(([property]) => property),
       ])
       for (const [word] of description.matchAll(/[a-z]+(?:_[a-z]+)+/g)) t.ok(known.has(word), `${name}: ${word}`)
@@ -175,21 +207,20 @@ t.test('clients get ten tools, in a fixed order', async t => {
   })
 
   t.test('with inputs that every client can convert', async t => {
-    const optional: string[] = []
+    const optional = definitions.flatMap(({ name, inputSchema }) => [...optionalIn(inputSchema, name)])
     for (const { name, inputSchema, outputSchema } of definitions) {
-      const { properties, required = [] } = inputSchema as { properties: object, required?: string[] }
+      const { properties } = inputSchema as { properties: object }
       t.ok(Object.keys(properties).length > 0, `${name}: an object without properties is refused by Gemini`)
       t.notMatch(JSON.stringify(inputSchema), 'additionalProperties', name)
       for (const [property, { type, description }] of propertiesOf(inputSchema)) {
         t.type(type, 'string', `${name} ${property}: a single type`)
         t.match(description, /^[A-Za-z].{10,80}$/, `${name} ${property}: a description`)
-        if (!required.includes(property)) optional.push(`${name} ${property}`)
       }
       for (const [property, schema] of [...propertiesOf(inputSchema), ...propertiesOf(outputSchema)]) {
         if ('enum' in schema) t.ok(schema.type, `${name} ${property}: an enum has a type`)
       }
     }
-    t.ok(optional.length <= 24, `${optional.length} optional inputs, Anthropic's limit for strict tools is 24`)
+    t.ok(optional.length <= 24, `Anthropic's limit for strict tools is 24 optional inputs: ${optional.join()}`)
   })
 
   t.test('with a bound for every text and list in an input', async t => {
@@ -223,9 +254,10 @@ t.test('clients get ten tools, in a fixed order', async t => {
     }
   })
 
-  t.test('in less than 14 KB, and 30 KB of output schemas, including the reserve for future tools', async t => {
-    const size = (value: unknown) => Buffer.byteLength(JSON.stringify(value)) + ROOM_BYTES
-    t.ok(size(definitions.map(tool => ({ ...tool, outputSchema: undefined }))) < MAX_BYTES.definitions)
+  t.test('in less than 13 KB, and 30 KB of output schemas', async t => {
+    const size = (value: unknown) => Buffer.byteLength(JSON.stringify(value))
+    const read = definitions.map(({ name, description, inputSchema }) => ({ name, description, inputSchema }))
+    t.ok(size(read) < MAX_BYTES.definitions)
     t.ok(size(definitions.map(tool => tool.outputSchema)) < MAX_BYTES.outputSchemas)
   })
 })

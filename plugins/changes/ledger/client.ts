@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { rootCertificates } from 'node:tls'
+import { getCACertificates } from 'node:tls'
 import { noop } from 'cockatiel'
 import {
   ClientClosedError, Etcd3, EtcdAuthenticationFailedError, EtcdPermissionDeniedError, GRPCDeadlineExceededError,
@@ -51,10 +51,10 @@ export class LedgerClient {
     this.#etcd = new Etcd3({
       hosts: [...endpoints],
       ...username !== undefined && password && { auth: { username, password: reveal(password) } },
-      // Given credentials, etcd3 uses TLS whatever the scheme is.
+      // Given credentials, etcd3 uses TLS whatever the scheme is. Without a CA, it trusts those of the system.
       ...endpoints.every(endpoint => endpoint.startsWith('https:')) && {
         credentials: {
-          rootCertificate: caFile === undefined ? Buffer.from(rootCertificates.join('\n')) : readFileSync(caFile),
+          rootCertificate: caFile === undefined ? Buffer.from(getCACertificates().join('\n')) : readFileSync(caFile),
           ...certFile !== undefined && keyFile !== undefined &&
             { privateKey: readFileSync(keyFile), certChain: readFileSync(certFile) },
         },
@@ -113,9 +113,9 @@ export class LedgerClient {
 
 function reasonOf (error: Error): string {
   if (error instanceof GRPCDeadlineExceededError) return LEDGER_REASONS.timedOut
-  if (error instanceof EtcdAuthenticationFailedError || error instanceof EtcdPermissionDeniedError) {
-    return LEDGER_REASONS.refused
-  }
+  const isRefusal = error instanceof EtcdAuthenticationFailedError || error instanceof EtcdPermissionDeniedError ||
+    /user name is empty/.test(error.message)
+  if (isRefusal) return LEDGER_REASONS.refused
   if (error instanceof GRPCResourceExhastedError) return LEDGER_REASONS.full
   return isRecoverableError(error) ? LEDGER_REASONS.unreachable : LEDGER_REASONS.failed
 }

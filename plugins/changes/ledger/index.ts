@@ -83,9 +83,10 @@ export class Ledger {
     this.#lifetimes = lifetimes
   }
 
-  /** Rejects if the ledger cannot be read. */
+  /** Rejects if the ledger cannot be read or written. Writes nothing. */
   async probe (): Promise<void> {
-    await this.#client.range({ key: Buffer.from(keys.LOCK) })
+    // etcd checks the permissions of every operation, also of those whose condition never holds.
+    await this.#client.transact([keys.never(keys.LOCK)], [keys.put(keys.LOCK, '')], [keys.get(keys.LOCK)])
   }
 
   /** Stores a new plan. Resolves to `undefined` if its requester has `most` open changes already. */

@@ -48,6 +48,10 @@ export const exists = (key: string): ICompare =>
 export const isAbsent = (key: string): ICompare =>
   ({ key: Buffer.from(key), target: 'Create', result: 'Equal', create_revision: '0' })
 
+/** A condition that never holds. */
+export const never = (key: string): ICompare =>
+  ({ key: Buffer.from(key), target: 'Version', result: 'Less', version: '0' })
+
 export const hasRevision = (key: string, modRevision: string): ICompare =>
   ({ key: Buffer.from(key), target: 'Mod', result: 'Equal', mod_revision: modRevision })
 

@@ -1,4 +1,6 @@
 /** The ledger of changes, against a real etcd. */
+import { readFileSync } from 'node:fs'
+import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { Range } from 'etcd3'
 import t from 'tap'
 import { Ledger, Lock, type Stored } from '../../../plugins/changes/ledger/index.ts'
@@ -289,6 +291,33 @@ t.test('the ledger has its own credentials, and needs only its own prefix', need
   const refused = { code: 'LEDGER_UNAVAILABLE', message: /refuses the credentials or the permission/ }
   await t.rejects(as('changes', 'wrong').probe(), refused)
   await t.rejects(as('kafscale', 'read-only').probe(), refused, 'the user of the mirror')
+
+  const reads = await etcd.client.role('reads-changes').create()
+  await reads.grant({ permission: 'Read', range: Range.prefix(PREFIX) })
+  const reader = await etcd.client.user('reader').create('secret')
+  await reader.addRole(reads)
+  await t.rejects(as('reader', 'secret').probe(), refused, 'a user that cannot write')
+  const before = await etcd.client.kv.range({ key: Buffer.from(PREFIX) })
+  await ledger.probe()
+  const after = await etcd.client.kv.range({ key: Buffer.from(PREFIX) })
+  t.equal(after.header.revision, before.header.revision, 'a probe writes nothing')
+})
+
+t.test('the ledger presents a client certificate, with a CA of its own or without', needsEtcd(), async t => {
+  const { endpoints, env } = await startEtcd(t, { tls: 'mutual' })
+  const [caFile = '', certFile, keyFile] = ['CA', 'CERT', 'KEY'].map(file => env[`KAFSCALE_MCP_ETCD_${file}_FILE`])
+  const probe = async (files: { caFile?: string | undefined, certFile?: string | undefined }) => {
+    const ledger = new Ledger({ endpoints, keyFile, ...files }, LIFETIMES)
+    t.teardown(() => ledger.close())
+    await ledger.probe()
+  }
+  await t.resolves(probe({ caFile, certFile }))
+  await t.rejects(probe({ caFile }), { code: 'LEDGER_UNAVAILABLE' }, 'a certificate is required')
+  await t.rejects(probe({ certFile }), { code: 'LEDGER_UNAVAILABLE' }, 'nobody else vouches for this etcd')
+  const usual = getCACertificates()
+  t.teardown(() => setDefaultCACertificates(usual))
+  setDefaultCACertificates([readFileSync(caFile, 'utf8')])
+  await t.resolves(probe({ certFile }), "the system's CAs are trusted")
 })
 
 t.test('the ledger connects over TLS, with a client certificate', needsEtcd(), async t => {

@@ -18,6 +18,8 @@ import {
   ResultTooLarge,
 } from '../../../errors.ts'
 import type { AuditEntry } from '../../../plugins/audit/record.ts'
+import { TOOLS_OF_CHANGES } from '../../../plugins/changes/change.ts'
+import type { Changes } from '../../../plugins/changes/index.ts'
 import type { Environment } from '../../../plugins/config/read.ts'
 import type { Caller, ToolResult } from '../../../tools/tool.ts'
 import { buildTestApp, CALLER, tool } from '../../support/service.ts'
@@ -153,6 +155,58 @@ t.test('an optional property that is null or empty counts as absent, and a requi
   }
   for (const blank of [' ', [' ']]) {
     t.match((await call(app, { ...required, pattern: blank, names: blank })).content[0]?.text, /must be/, 'not empty')
+  }
+})
+
+t.test('an object in an input is read as the input itself is: strict about names, lenient about form', async t => {
+  const app = await buildTestApp(t)
+  const int64 = Type.Unsafe<number | string>({
+    type: ['integer', 'string'], pattern: '^-?[0-9]+$', maxLength: 20, maximum: Number.MAX_SAFE_INTEGER
+  })
+  app.tools.declare(tool({
+    properties: {
+      config: Type.Object({ 'retention.ms': Type.Optional(int64), 'segment.bytes': Type.Optional(int64) }),
+      reason: Type.Optional(Type.Object({ why: Type.String({ maxLength: 9 }), tickets: Type.Array(Type.String()) })),
+    }
+  }))
+  const config = { 'retention.ms': 5 }
+  for (const [given, input] of [
+    [{ config }, { config }],
+    [{ config: '{"retention.ms":"5"}' }, { config }],
+    [{ config: { 'retention.ms': '5', 'segment.bytes': null } }, { config }],
+    [{ config: { 'retention.ms': '9007199254740993', 'segment.bytes': '' } }, {
+      config: { 'retention.ms': '9007199254740993' }
+    }],
+    ...[null, '', {}, '{}', { why: '', tickets: [] }, { why: null }].map(nothing =>
+      [{ config, reason: nothing }, { config }] as const),
+    [{ config, reason: { why: 'x', tickets: '["a"]' }, toolCallId: 'c' }, {
+      config, reason: { why: 'x', tickets: ['a'] }
+    }],
+  ] as const) {
+    t.strictSame((await call(app, given)).structuredContent, { input }, JSON.stringify(given))
+  }
+  const many = Object.fromEntries(Array.from({ length: 101 }, (_, index) => [`x${index}`, 1]))
+  for (const [given, mistake] of [
+    [{}, '"config" is required'],
+    [{ config: {} }, '"config" is required and must not be empty'],
+    [{ config: { 'retention.ms': null } }, '"config" is required and must not be empty'],
+    [{ config: 'many' }, '"config" must be a JSON object, not a string'],
+    [{ config: [] }, '"config" is required and must not be empty; "config" must be object'],
+    [{ config: 5 }, '"config" must be object'],
+    [{ config: { 'cleanup.policy': 'compact' } }, '"config.cleanup.policy" is not an input of this tool'],
+    [{ config: { retention_ms: 5 } }, '"config.retention_ms" is not an input of this tool, but "config.retention.ms"'],
+    [{ config: { ...config, toolCallId: 'c' } }, '"config.toolCallId" is not an input of this tool'],
+    [JSON.parse('{"config":{"retention.ms":5,"__proto__":1}}'), '"config.__proto__" is not an input of this tool'],
+    [{ config: { 'retention.ms': 'many' } }, '"config.retention.ms" must be integer'],
+    [{ config: { 'retention.ms': 1.5 } }, '"config.retention.ms" must be integer or string'],
+    [{ config: { 'retention.ms': 2 ** 53 } }, '"config.retention.ms" must be <= 9007199254740991'],
+    [{ config, reason: { why: 'x', tickets: [] } }, '"reason.tickets" is required and must not be empty'],
+    [{ config, reason: { tickets: ['a', ''] } }, '"reason.tickets.1" must not be empty; "reason.why" is required'],
+    [{ config, reason: { why: 'x'.repeat(10), tickets: ['a'] } }, '"reason.why" must NOT have more than 9 characters'],
+    [{ config: many }, 'the input has 101 properties, of which this tool has 2'],
+  ] as const) {
+    const name = JSON.stringify(given).slice(0, 100)
+    t.match((await call(app, given)).content[0]?.text, `tool's input schema: ${mistake}`, name)
   }
 })
 
@@ -558,6 +612,24 @@ t.test('a disabled tool does not exist', async t => {
   await t.rejects(call(app, {}, 'list_topics'), 'no tool list_topics')
 })
 
+t.test('the tools of changes do not exist without changes, but settings and policies may name them', async t => {
+  const policyOfChanges = t.testdir({
+    policy: JSON.stringify({
+      roles: { operator: { allow: [{ operations: ['observe', 'propose', 'apply'], tools: [...TOOLS_OF_CHANGES] }] } },
+      bindings: [{ role: 'operator', claim: 'sub', value: 'operator' }],
+    }),
+  })
+  const app = await buildTestApp(t, {
+    KAFSCALE_MCP_TOOLS: ['list_topics', ...TOOLS_OF_CHANGES].join(),
+    KAFSCALE_MCP_DISABLED_TOOLS: 'delete_topic,apply_change',
+    KAFSCALE_MCP_POLICY_FILE: `${policyOfChanges}/policy`,
+  })
+  await app.ready()
+  for (const name of TOOLS_OF_CHANGES) t.equal(app.tools.operation(name), undefined, name)
+  t.strictSame(app.tools.list(OPERATOR.principal), [])
+  t.strictSame(new Set(app.tools.known).size, app.tools.known.length)
+})
+
 t.test('the service does not start if a setting names an unknown tool', async t => {
   for (const variable of ['TOOLS', 'DISABLED_TOOLS']) {
     const app = await buildTestApp(t, { [`KAFSCALE_MCP_${variable}`]: 'list_topics,list_topcis' })
@@ -565,7 +637,7 @@ t.test('the service does not start if a setting names an unknown tool', async t 
       await app.ready()
     }, {
       name: 'ConfigError',
-      message: /name "list_topcis": expected names of cluster_metrics, cluster_status, .*list_topics$/,
+      message: /name "list_topcis": expected names of apply_change, .*list_topics, update_topic_config$/,
     })
   }
 })
@@ -691,38 +763,45 @@ t.test('a call that cannot be recorded is not answered', async t => {
   )
 })
 
-t.test('a mutation runs only after its intent is recorded durably', async t => {
+t.test('a tool takes steps on changes only in the name of its caller, and approves none', async t => {
   const app = await buildTestApp(t, policy(t))
-  const { kept, fails } = keepRecords(app)
-  const before: string[][] = []
+  const steps: unknown[][] = []
+  const step = (name: string) => async (...args: unknown[]) => {
+    steps.push([name, ...args])
+    return {}
+  }
+  app.decorate('changes', {
+    propose: step('propose'),
+    apply: step('apply'),
+    cancel: step('cancel'),
+    get: step('get'),
+    list: step('list'),
+    approve: step('approve'),
+    reject: step('reject'),
+    reviewBreakGlass: step('review'),
+    recompute: step('recompute'),
+  } as unknown as Changes)
   app.tools.declare(tool({
     operation: 'apply',
-    answer: () => {
-      before.push(kept.map(({ event }) => event))
-      return {}
+    async answer (_, __, { changes }) {
+      await changes.propose('delete_topic', { topic: 'orders' })
+      await changes.apply('c-1', { reason: 'fire', ticket: 'T-1' })
+      await changes.cancel('c-2')
+      await changes.get('c-3')
+      await changes.list({ topic: 'orders' })
+      return { steps: Object.keys(changes) }
     },
   }))
-  await call(app, {}, 'test', OPERATOR)
-  t.strictSame(before, [['intent']])
-  t.match(kept, [
-    {
-      event: 'intent',
-      who: { subject: 'operator' },
-      what: { tool: 'test', operation: 'apply' },
-      decision: 'allowed',
-      rule: 'operator.allow[0]',
-      result: null,
-    },
-    { event: 'tool_call', outcome: 'ok', result: { bytes: 2 } },
+  const { signal } = new AbortController()
+  const told: string[] = []
+  const progress = (message: string) => { told.push(message) }
+  const { structuredContent } = await app.tools.call('test', {}, OPERATOR, signal, progress)
+  t.strictSame(structuredContent, { steps: ['propose', 'apply', 'cancel', 'get', 'list'] })
+  t.strictSame(steps, [
+    ['propose', OPERATOR, 'delete_topic', { topic: 'orders' }, signal],
+    ['apply', OPERATOR, 'c-1', { reason: 'fire', ticket: 'T-1' }, progress],
+    ['cancel', OPERATOR, 'c-2'],
+    ['get', OPERATOR, 'c-3'],
+    ['list', OPERATOR, { topic: 'orders' }],
   ])
-
-  await call(app, {})
-  t.match(kept.slice(2), [{ event: 'tool_call', outcome: 'denied' }], 'a denied mutation has no intent')
-  fails.recordDurably = true
-  t.match(await call(app, {}, 'test', OPERATOR), {
-    isError: true,
-    _meta: { 'kafscale-mcp/error': { code: 'AUDIT_UNAVAILABLE' } },
-  })
-  t.equal(before.length, 1, 'the mutation did not run')
-  t.match(kept.slice(3), [{ event: 'tool_call', outcome: 'error', error_code: 'AUDIT_UNAVAILABLE' }])
 })

@@ -6,7 +6,7 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls'
 import type { Etcd } from '../etcd.ts'
-import { scaled, type Teardown } from '../run.ts'
+import type { Teardown } from '../run.ts'
 import { type Checked, collectEvidence, type Evidence, type Mutation, violationsOf } from './invariant.ts'
 import {
   ADVERTISED,
@@ -16,6 +16,7 @@ import {
   type Body,
   describeConfigs,
   emptySuccess,
+  type Entry,
   findCoordinator,
   frames,
   type Item,
@@ -31,9 +32,6 @@ import {
 } from './protocol.ts'
 import { SaslSession, type SaslUser } from './sasl.ts'
 import { BrokerStore, initialSnapshot, type Snapshot, StoreError } from './store.ts'
-
-/** How long a broker waits for etcd. */
-const ETCD_TIMEOUT_MS = 3_000
 
 export interface BrokerOptions {
   /** Default 0. */
@@ -153,7 +151,7 @@ export class BrokerDouble {
     await once(this.#server.listen(0, '127.0.0.1'), 'listening')
     const { port } = this.#server.address() as AddressInfo
     this.address = `127.0.0.1:${port}`
-    const store = new BrokerStore(this.#etcd, initialSnapshot(this.nodeId, '127.0.0.1', port), scaled(ETCD_TIMEOUT_MS))
+    const store = new BrokerStore(this.#etcd, initialSnapshot(this.nodeId, '127.0.0.1', port))
     this.#store = store
     await store.start(this.#options.withoutEtcd !== true, async () => {
       if (!this.#frozen) return
@@ -322,7 +320,8 @@ export class BrokerDouble {
     const itemsOf = async (): Promise<Item[]> => {
       if (before?.fault.what === 'missing') return []
       const code = before?.fault.what
-      if (typeof code === 'number') return namesOf(body).map(name => ({ name, code, message: before?.fault.message ?? null }))
+      const message = before?.fault.message ?? null
+      if (typeof code === 'number') return namesOf(body).map(name => ({ name, code, message }))
       return await this.#act(body, request.clientId)
     }
     let response: Response
@@ -332,7 +331,7 @@ export class BrokerDouble {
       connection.fence = { clusterId: this.view.ClusterID }
     } else {
       response = await this.#other(request, body) ??
-        itemized({ ...request, api }, await logged(itemsOf()), typeOf(body))
+        itemized({ ...request, api }, await logged(itemsOf()))
     }
 
     const after = this.#fault(api, 'after')
@@ -495,33 +494,41 @@ export class BrokerDouble {
       }
       case 'AlterConfigs':
         return await inTurn(body.resources, async ({ type, name, configs }) => {
-          if (denied) return { name, code: type === 2 ? 29 : 31 }
-          if (!available) return down(name, null)
-          if (type !== 2 || name === '') return { name, code: 42 }
-          const config = await this.store.topicConfig(name).catch(() => undefined)
-          if (!config) return { name, code: 3 } // also when etcd does not answer
-          for (const { name: key, value } of configs) {
-            const number = parseConfigValue(value)
-            if (number === undefined) return { name, code: 40 }
-            if (key === 'retention.ms' && number >= -1n) config.retentionMs = number
-            else if (key === 'retention.bytes' && number >= -1n) config.retentionBytes = number
-            else if (key === 'segment.bytes' && number > 0n) config.segmentBytes = number
-            else return { name, code: 40 }
-          }
-          if (body.validateOnly) return { name, code: 0 }
-          return await this.store.putTopicConfig(config).then(() => ({ name, code: 0 }), () => ({ name, code: -1 }))
+          const refusal = type === 2 ? 29 : 31
+          return { name, type, code: denied ? refusal : await this.#alter(type, name, configs, body.validateOnly) }
         })
-      case 'DeleteGroups':
-        return await inTurn(body.groups, async name => {
+      case 'DeleteGroups': {
+        const items = await inTurn(body.groups, async name => {
           if (denied) return { name, code: 30 }
           if (!available) return down(name, null)
           if (name.trim() === '') return { name, code: 42 }
           return await this.store.deleteGroup(name)
             .then(found => ({ name, code: found ? 0 : 69 }), () => ({ name, code: -1 }))
         })
+        // A group that is named twice has the second answer twice.
+        return items.map(({ name }) => items.findLast(item => item.name === name)!)
+      }
       default:
         return []
     }
+  }
+
+  /** @returns the code of the answer */
+  async #alter (type: number, name: string, entries: Entry[], validateOnly: boolean): Promise<number> {
+    if (!this.store.available) return 7
+    if (type !== 2 || name === '') return 42
+    const config = await this.store.topicConfig(name).catch(() => undefined)
+    if (!config) return 3 // also when etcd does not answer
+    for (const { name: key, value } of entries) {
+      const number = parseConfigValue(value)
+      if (number === undefined) return 40
+      if (key === 'retention.ms' && number >= -1n) config.retentionMs = number
+      else if (key === 'retention.bytes' && number >= -1n) config.retentionBytes = number
+      else if (key === 'segment.bytes' && number > 0n) config.segmentBytes = number
+      else return 40
+    }
+    if (validateOnly) return 0
+    return await this.store.putTopicConfig(config).then(() => 0, () => -1)
   }
 }
 
@@ -555,10 +562,6 @@ function parseConfigValue (value: string | null): bigint | undefined {
 const uuid = (bytes: number[]): string =>
   Buffer.concat([Buffer.from(bytes), Buffer.alloc(16 - bytes.length)]).toString('hex')
     .replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
-
-function typeOf (body: Body): number {
-  return body.api === 'AlterConfigs' ? body.resources[0]?.type ?? 2 : 2
-}
 
 function namesOf (body: Body): string[] {
   switch (body.api) {

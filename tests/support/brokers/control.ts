@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import * as grpc from '@grpc/grpc-js'
 import { service } from '../../../plugins/broker-control/rpc.ts'
-import type { Teardown } from '../etcd.ts'
+import type { Etcd, Teardown } from '../etcd.ts'
+import { collectEvidence, type Mutation, violationsOf } from './invariant.ts'
 
 type Handler = (request: Record<string, unknown>) => Promise<object> | object
 
@@ -45,20 +46,28 @@ const KAFSCALE: Record<string, Handler> = {
   TriggerFlush: () => { throw new Status(grpc.status.UNIMPLEMENTED, 'TriggerFlush not implemented') },
 }
 
-/** Starts a control plane on a free port. `handlers` replace those of KafScale. */
+/** Where the evidence for a drain or a flush is, or why a test makes one by itself, without the service. */
+export type Proof = { etcd: Etcd, auditFiles: readonly string[] } | { exempt: string }
+
+/**
+ * Starts a control plane on a free port. `handlers` replace those of KafScale. The teardown of `t` throws if it was told
+ * to drain or flush without proof.
+ */
 export async function startControl (
   t: Teardown,
   handlers: Partial<Record<'GetStatus' | 'DrainPartitions' | 'TriggerFlush', Handler>> = {},
-  tls?: { ca: string, cert: string, key: string }
+  tls?: { ca: string, cert: string, key: string },
+  proof?: Proof
 ): Promise<ControlDouble> {
   const server = new grpc.Server()
   const calls: ControlDouble['calls'] = []
+  const mutations: Mutation[] = []
   const implementation = Object.fromEntries(
     Object.entries({ ...KAFSCALE, ...handlers }).map(([method, handler]) => [
       method,
       (call: grpc.ServerUnaryCall<Record<string, unknown>, object>, reply: grpc.sendUnaryData<object>) => {
         calls.push({ method, request: call.request })
-        new Promise<object>(resolve => resolve(handler(call.request)))
+        remember(method, call.request).then(async () => await handler(call.request))
           .then(answer => reply(null, answer), (error: grpc.ServiceError) => reply(error))
       },
     ])
@@ -71,6 +80,25 @@ export async function startControl (
     : grpc.ServerCredentials.createInsecure()
   const port = await promisify(server.bindAsync.bind(server))('127.0.0.1:0', credentials)
   const close = () => server.forceShutdown()
-  t.teardown(close)
+  t.teardown(() => {
+    close()
+    const violations = violationsOf(mutations)
+    if (violations.length > 0) throw new Error(violations.join('\n'))
+  })
   return { address: `127.0.0.1:${port}`, calls, close }
+
+  async function remember (method: string, { deadline_seconds: seconds }: Record<string, unknown>): Promise<void> {
+    if (method === 'GetStatus') return
+    mutations.push({
+      what: `${method} at 127.0.0.1:${port}`,
+      address: `127.0.0.1:${port}`,
+      call: method === 'DrainPartitions'
+        ? { tool: 'drain_broker', arguments: seconds ? { deadline_seconds: seconds } : {} }
+        : { tool: 'flush_broker', arguments: {} },
+      fence: 'none',
+      evidence: !proof
+        ? { ledger: undefined, records: [] }
+        : 'exempt' in proof ? 'exempt' : await collectEvidence(proof.etcd, proof),
+    })
+  }
 }

@@ -53,11 +53,11 @@ const CARRIED_OUT: Readonly<Record<ApiName, readonly [min: number, max: number]>
   Metadata: [9, 12],
   FindCoordinator: [3, 3],
   SaslHandshake: [0, 1],
-  ApiVersions: [0, 4],
+  ApiVersions: [0, 99],
   CreateTopics: [0, 2],
   DeleteTopics: [0, 2],
   DescribeConfigs: [4, 4],
-  AlterConfigs: [0, 1],
+  AlterConfigs: [0, 2],
   SaslAuthenticate: [0, 2],
   CreatePartitions: [0, 3],
   DeleteGroups: [0, 2],
@@ -93,8 +93,8 @@ export interface Request {
   body: Body | null
 }
 
-/** An item of a response: what it is about, its code, and the message where the API has one. */
-export interface Item { name: string, code: number, message?: string | null }
+/** An item of a response: what it is about and its code; a message and the type of resource where the API has them. */
+export interface Item { name: string, code: number, message?: string | null, type?: number }
 
 const NO_ID = '00000000-0000-0000-0000-000000000000'
 
@@ -258,22 +258,22 @@ export function metadata ({ version }: Request, answer: MetadataAnswer): Respons
         })
         w.appendInt32(0)
       })
-    if (version <= 10) writer.appendInt32(0)
+    if (version <= 10) writer.appendInt32(-2_147_483_648)
     return writer.appendTaggedFields()
   }
 }
 
 /** A response that lists an item for each one that was asked for. */
-export function itemized (request: Request & { api: ApiName }, items: Item[], resourceType = 2): Response {
+export function itemized (request: Request & { api: ApiName }, items: Item[]): Response {
   const { api, version } = request
   const flexible = version >= FLEXIBLE_FROM[api]
   const hasMessage = api === 'CreatePartitions' || (api === 'CreateTopics' && version >= 1)
   const hasThrottle = api === 'CreateTopics' ? version >= 2 : api === 'DeleteTopics' ? version >= 1 : true
   return writer => {
     if (hasThrottle) writer.appendInt32(0)
-    writer.appendArray(items, (w, { name, code, message = null }) => {
+    writer.appendArray(items, (w, { name, code, message = null, type = 2 }) => {
       if (api === 'AlterConfigs') {
-        w.appendInt16(code).appendString(message, flexible).appendInt8(resourceType).appendString(name, flexible)
+        w.appendInt16(code).appendString(message, flexible).appendInt8(type).appendString(name, flexible)
         return
       }
       w.appendString(name, flexible).appendInt16(code)
@@ -301,7 +301,7 @@ export function describeConfigs (resources: DescribedResource[]): Response {
 }
 
 export function findCoordinator ({ nodeId, host, port }: { nodeId: number, host: string, port: number }): Response {
-  return writer => writer.appendInt32(0).appendInt16(0).appendString('').appendInt32(nodeId).appendString(host)
+  return writer => writer.appendInt32(0).appendInt16(0).appendString(null).appendInt32(nodeId).appendString(host)
     .appendInt32(port).appendTaggedFields()
 }
 

@@ -71,16 +71,14 @@ export class BrokerStore {
   /** Called when the copy was replaced by etcd's. */
   onRefresh = (): void => {}
 
-  readonly #client: Etcd['client']
-  readonly #timeoutMs: number
+  readonly #client: Etcd['once']
   readonly #ended = new AbortController()
   #stopWatching = async (): Promise<void> => {}
   #lock: Promise<unknown> = Promise.resolve()
 
-  constructor (etcd: Etcd, state: Snapshot, timeoutMs: number) {
-    this.#client = etcd.client
+  constructor (etcd: Etcd, state: Snapshot) {
+    this.#client = etcd.once
     this.state = state
-    this.#timeoutMs = timeoutMs
   }
 
   /** Follows etcd from now on. `before` delays each refresh, as a stopped process does. */
@@ -239,21 +237,14 @@ export class BrokerStore {
   }
 
   async #etcd<T> (operation: () => Promise<T>): Promise<T> {
-    const over = new AbortController()
-    const timeout = setTimeout(this.#timeoutMs, undefined, { ref: false, signal: over.signal }).then(() => {
-      throw new Error('context deadline exceeded')
-    })
     try {
-      const result = await Promise.race([operation(), timeout])
+      const result = await operation()
       this.available = true
       return result
-    } catch (error) {
+    } catch {
       if (this.available) void this.#probe()
       this.available = false
-      throw new StoreError('etcd', (error as Error).message)
-    } finally {
-      timeout.catch(() => {})
-      over.abort()
+      throw new StoreError('etcd', 'context deadline exceeded')
     }
   }
 

@@ -69,5 +69,7 @@ async function openAiAgents () {
 
 /** OpenAI's strict mode has no optional properties: models fill in every one. */
 function allRequired (schema) {
-  return { ...schema, required: Object.keys(schema.properties) }
+  if (!schema.properties) return schema
+  const properties = Object.entries(schema.properties).map(([name, property]) => [name, allRequired(property)])
+  return { ...schema, properties: Object.fromEntries(properties), required: Object.keys(schema.properties) }
 }

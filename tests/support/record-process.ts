@@ -1,11 +1,21 @@
 /**
- * Appends where each socket of this process connects to, as `host:port`, to the file in `RECORDED_CONNECTIONS`. Loaded
- * with `--import` before a program.
+ * Appends where each socket of this process connects to, as `host:port`, to the file in `RECORDED_CONNECTIONS`, and the
+ * URL of each module that it loads to the file in `RECORDED_MODULES`. Loaded with `--import` before a program.
  */
 import { appendFileSync } from 'node:fs'
+import { registerHooks } from 'node:module'
 import { type NetConnectOpts, Socket } from 'node:net'
 
 const file = process.env['RECORDED_CONNECTIONS'] as string
+const modules = process.env['RECORDED_MODULES'] as string
+
+registerHooks({
+  load (url, context, nextLoad) {
+    appendFileSync(modules, `${url}\n`)
+    return nextLoad(url, context)
+  },
+})
+
 const connect = Reflect.get(Socket.prototype, 'connect') as (this: Socket, ...args: unknown[]) => Socket
 
 Socket.prototype.connect = function (this: Socket, ...args: unknown[]): Socket {
