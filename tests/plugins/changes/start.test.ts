@@ -28,10 +28,11 @@ t.test('a ledger that cannot be used stops the start, with one sentence that say
       `changes does not answer: ${reason}`,
   })
   const nowhere = ['http://127.0.0.1:1']
-  await t.rejects((await start(t, { endpoints: nowhere })).ready(), refusal(nowhere, "its etcd can't be reached"))
+  const starting = async (ledger: Partial<LedgerConfig>) => await (await start(t, ledger)).ready()
+  await t.rejects(starting({ endpoints: nowhere }), refusal(nowhere, "its etcd can't be reached"))
   const { endpoints } = await startEtcd(t, { auth: true })
   const refused = refusal(endpoints, 'its etcd refuses the credentials or the permission')
-  await t.rejects((await start(t, { endpoints })).ready(), refused, 'without credentials')
+  await t.rejects(starting({ endpoints }), refused, 'without credentials')
   const mirror = { username: 'kafscale', password: new Secret('read-only') }
-  await t.rejects((await start(t, { endpoints, ...mirror })).ready(), refused, 'the user of the mirror')
+  await t.rejects(starting({ endpoints, ...mirror }), refused, 'the user of the mirror')
 })
