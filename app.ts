@@ -133,6 +133,9 @@ async function registerTools (app: FastifyInstance, settings: Config, hasApprova
   // What changes the cluster. It is not even loaded unless that is enabled.
   if (settings.changes) {
     await app.register(import('./plugins/kafka-admin/index.ts'))
+    await app.register(import('./plugins/broker-control/index.ts'))
+    await app.register(import('./plugins/webhook.ts'))
+    await app.register(import('./plugins/changes/index.ts'))
   }
 }
 

@@ -17,6 +17,7 @@ import { propose } from './propose.ts'
 import { getChange, listChanges } from './read.ts'
 import { Settler } from './settle.ts'
 import type { ChangeState } from './states.ts'
+import { SAMPLE_MS, WriteRates } from './write-rates.ts'
 
 export type { Progress } from './attempt.ts'
 export type { ChangeView, UnknownChange } from './change.ts'
@@ -60,6 +61,7 @@ export default fp(async function changes (app) {
   const settings = app.config.changes
   if (!settings) return
   const ledger = ledgerOf(app, settings)
+  const rates = new WriteRates()
   const parts: Parts = {
     settings: { ...settings, publicUrl: app.config.publicUrl },
     ledger,
@@ -69,7 +71,7 @@ export default fp(async function changes (app) {
     kafkaAdmin: app.kafkaAdmin,
     brokerControl: app.brokerControl,
     kinds: KINDS,
-    writeRate: () => null,
+    writeRate: topic => rates.of(topic),
     tell: async (what, { change, approvalUrl }) => await app.webhook.send(what, change, approvalUrl),
     onState: () => {},
     log: app.log,
@@ -78,6 +80,12 @@ export default fp(async function changes (app) {
     unsaved: new Map(),
   }
   app.decorate<Changes>('changes', changesOf(parts))
+
+  const sample = () => {
+    if (app.metadata.mirror) rates.sample(app.metadata.mirror, performance.now())
+  }
+  const sampling = setInterval(sample, SAMPLE_MS).unref()
+  app.addHook('onClose', async () => clearInterval(sampling))
 
   const settler = new Settler(parts)
   app.addHook('onReady', async () => {
