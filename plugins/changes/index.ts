@@ -5,7 +5,6 @@ import { ConfigError } from '../../errors.ts'
 import type { Caller } from '../../tools/tool.ts'
 import { REPLICA } from '../audit/replica.ts'
 import type { ChangesConfig } from '../config/changes.ts'
-import type { KafkaAdmin } from '../kafka-admin/index.ts'
 import { apply } from './apply.ts'
 import type { Progress } from './attempt.ts'
 import type { ChangeTool, ChangeView, Plan, UnknownChange } from './change.ts'
@@ -23,7 +22,7 @@ export type { Progress } from './attempt.ts'
 export type { ChangeView, UnknownChange } from './change.ts'
 
 declare module 'fastify' {
-  interface FastifyInstance { changes: Changes, kafkaAdmin: KafkaAdmin }
+  interface FastifyInstance { changes: Changes }
 }
 
 /** How long the mirror is watched for the effect of an ambiguous change. */

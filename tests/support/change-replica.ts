@@ -2,7 +2,6 @@
  * A replica of the change path as a process that a test can kill. Its broker is in the test's process, which it asks
  * over IPC. It does what it is told, and can kill itself with SIGKILL at any step.
  */
-import { dirname } from 'node:path'
 import type { Change } from '../../plugins/changes/change.ts'
 import type { AdminCall, AdminResult, BrokerView, KafkaAdmin } from '../../plugins/kafka-admin/index.ts'
 import { buildReplica, caller, type ReplicaOptions, TestPolicy } from './replica.ts'
@@ -14,20 +13,20 @@ export interface Order {
   changeId: string
   mode: 'direct' | 'approval'
   breakGlass?: { reason: string, ticket: string }
-  /** How the point begins at which it kills itself: see {@link reached}. */
-  killAt: string
+  /** How the point begins at which it kills itself: see {@link reached}. Without one, it sends the outcome. */
+  killAt?: string
   lifetimes?: ReplicaOptions['lifetimes']
 }
 
 /** What the replica asks the broker. */
-export type Question = { ask: 'view' } | { ask: 'send', call: AdminCall }
+export type Question = { ask: 'view' } | { ask: 'send', call: AdminCall } | { outcome: string }
 export type Answer = { view: Omit<BrokerView, 'topics'> & { topics: [string, number][] } } | { result: AdminResult }
 
 const order = JSON.parse(process.argv[2] ?? '{}') as Order
 
 /** Dies here, as by `kill -9`, if this is the point. */
 function reached (point: string): void {
-  if (point.startsWith(order.killAt)) process.kill(process.pid, 'SIGKILL')
+  if (order.killAt !== undefined && point.startsWith(order.killAt)) process.kill(process.pid, 'SIGKILL')
 }
 
 async function ask (question: Question): Promise<Answer> {
@@ -101,6 +100,8 @@ function pointOf (before: Change, { state, execution }: Change): string {
   return execution ? 'the attempt' : 'the end of the attempt'
 }
 
-const { change } = await replica.changes.apply(caller('alice'), order.changeId, order.breakGlass, reached)
-process.stderr.write(`${change.state} in ${dirname(order.auditFile)}, and it was not killed at ${order.killAt}\n`)
-process.exit(1)
+const outcome = await replica.changes.apply(caller('alice'), order.changeId, order.breakGlass, reached)
+  .then(({ change }) => change.state, error => error.code as string)
+process.send?.({ outcome } satisfies Question)
+await replica.close()
+process.exit()

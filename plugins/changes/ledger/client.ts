@@ -51,8 +51,8 @@ export class LedgerClient {
     this.#etcd = new Etcd3({
       hosts: [...endpoints],
       ...username !== undefined && password && { auth: { username, password: reveal(password) } },
-      // Without a CA of its own, it trusts those of the system, as all other connections do.
-      ...(caFile ?? certFile) !== undefined && {
+      // Given credentials, etcd3 uses TLS whatever the scheme is. Without a CA, it trusts those of the system.
+      ...endpoints.every(endpoint => endpoint.startsWith('https:')) && {
         credentials: {
           rootCertificate: caFile === undefined ? Buffer.from(getCACertificates().join('\n')) : readFileSync(caFile),
           ...certFile !== undefined && keyFile !== undefined &&

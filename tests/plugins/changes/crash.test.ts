@@ -15,14 +15,27 @@ const ALICE = caller('alice')
 const LOCK = '/kafscale-mcp/changes/lock'
 const BOUND_MS = 8_000
 
-/** Runs a replica that applies a change until it dies. Resolves to what it recorded. */
-async function applyAndDie (t: Test, broker: ChangeBroker, order: Omit<Order, 'auditFile'>): Promise<LogRecord[]> {
+/** Runs a replica that applies a change. Resolves to the outcome, unless it dies before, and to what it recorded. */
+async function applyElsewhere (
+  t: Test,
+  broker: ChangeBroker,
+  order: Omit<Order, 'auditFile'>,
+  clockShiftMs = 0
+): Promise<{ outcome: string | undefined, records: LogRecord[], signal: NodeJS.Signals | null }> {
   const auditFile = join(t.testdir({}), 'audit.jsonl')
   const child = fork(join(import.meta.dirname, '../../support/change-replica.ts'), [
     JSON.stringify({ ...order, auditFile }),
-  ], { execArgv: [], env: { PATH: process.env['PATH'] } })
+  ], {
+    execArgv: [`--import=${join(import.meta.dirname, '../../support/shift-clock.ts')}`],
+    env: { PATH: process.env['PATH'], CLOCK_SHIFT_MS: `${clockShiftMs}` },
+  })
   t.teardown(() => child.kill('SIGKILL'))
+  let outcome: string | undefined
   child.on('message', (question: Question) => {
+    if ('outcome' in question) {
+      outcome = question.outcome
+      return
+    }
     const answer = async (): Promise<Answer> => {
       if (question.ask === 'send') return { result: await broker.send(question.call) }
       const view = await broker.view()
@@ -30,9 +43,15 @@ async function applyAndDie (t: Test, broker: ChangeBroker, order: Omit<Order, 'a
     }
     void answer().then(answer => { if (child.connected) child.send(answer, () => {}) })
   })
-  const [code, signal] = await once(child, 'exit')
-  if (signal !== 'SIGKILL') throw new Error(`not killed at ${order.killAt}: exit code ${code}`)
-  return recordsOf(auditFile)
+  const [, signal] = await once(child, 'exit')
+  return { outcome, records: recordsOf(auditFile), signal }
+}
+
+/** Runs a replica that applies a change until it dies. Resolves to what it recorded. */
+async function applyAndDie (t: Test, broker: ChangeBroker, order: Omit<Order, 'auditFile'>): Promise<LogRecord[]> {
+  const { outcome, records, signal } = await applyElsewhere(t, broker, order)
+  if (signal !== 'SIGKILL') throw new Error(`not killed at ${order.killAt}, but ${outcome}`)
+  return records
 }
 
 /** Ends the lease of a lock whose replica is dead, which takes up to 20 s otherwise. */
@@ -165,4 +184,23 @@ t.test('killed with the glass broken, the next use waits for the review', needsE
   })
   t.match(await replica.changes.apply(ALICE, id, glass, NO_PROGRESS), { change: { state: 'applied' } })
   t.equal(broker.sent.length, 1)
+})
+
+t.test('clocks that are a minute apart decide nothing', needsEtcd(), async t => {
+  for (const shiftMs of [60_000, -60_000]) {
+    const { etcd, broker, replica } = await setUp(t, { lifetimes: { planned: 20_000 } })
+    const order = { endpoints: etcd.endpoints, mode: 'direct' as const, lifetimes: { planned: 20_000 } }
+    const { change_id: id } = await proposeTopic(replica, ALICE)
+    const elsewhere = await applyElsewhere(t, broker, { ...order, changeId: id }, shiftMs)
+    t.equal(elsewhere.outcome, 'applied', 'a plan that is alive')
+    const wrongMs = Date.parse(elsewhere.records[0]?.time ?? '') - Date.now()
+    t.ok(Math.abs(wrongMs) > 30_000, 'its clock is wrong')
+    t.equal((await replica.changes.apply(ALICE, id, undefined, NO_PROGRESS)).change.state, 'applied')
+    t.equal(broker.sent.length, 1)
+
+    const late = await proposeTopic(replica, ALICE, 'late')
+    await etcd.client.delete().all().prefix('/kafscale-mcp/changes/alive/')
+    const expired = await applyElsewhere(t, broker, { ...order, changeId: late.change_id }, shiftMs)
+    t.equal(expired.outcome, 'CHANGE_EXPIRED', 'a plan whose lease has ended')
+  }
 })

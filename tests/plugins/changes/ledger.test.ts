@@ -319,3 +319,17 @@ t.test('the ledger presents a client certificate, with a CA of its own or withou
   setDefaultCACertificates([readFileSync(caFile, 'utf8')])
   await t.resolves(probe({ certFile }), "the system's CAs are trusted")
 })
+
+t.test('the ledger connects over TLS, with a client certificate', needsEtcd(), async t => {
+  const etcd = await startEtcd(t, { tls: 'mutual' })
+  const file = (name: string) => String(etcd.env[`KAFSCALE_MCP_ETCD_${name}_FILE`])
+  const open = (files: { caFile?: string, certFile?: string, keyFile?: string }) => {
+    const ledger = new Ledger({ endpoints: etcd.endpoints, ...files }, LIFETIMES)
+    t.teardown(() => ledger.close())
+    return ledger
+  }
+  const pair = { certFile: file('CERT'), keyFile: file('KEY') }
+  await t.resolves(open({ caFile: file('CA'), ...pair }).probe())
+  await t.rejects(open({ caFile: file('CA') }).probe(), { code: 'LEDGER_UNAVAILABLE' }, 'without the certificate')
+  await t.rejects(open(pair).probe(), { code: 'LEDGER_UNAVAILABLE' }, 'with the CAs of the system')
+})

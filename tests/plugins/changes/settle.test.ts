@@ -138,3 +138,22 @@ t.test('without the ledger, nothing is sent, and what is known is not lost', nee
     t.equal(broker.sent.length, 1)
   })
 })
+
+t.test('etcd is lost while the broker works', needsEtcd(), async t => {
+  const { etcd, broker, replica } = await setUp(t)
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  broker.onSend = async () => {
+    await etcd.kill()
+    return { result: UNKNOWN }
+  }
+  await t.rejects(replica.changes.apply(ALICE, id, undefined, NO_PROGRESS), { code: 'LEDGER_UNAVAILABLE' })
+  await t.rejects(replica.changes.list(ALICE, {}), { code: 'LEDGER_UNAVAILABLE' })
+  await t.rejects(proposeTopic(replica, ALICE, 'other'), { code: /LEDGER_UNAVAILABLE|METADATA_STALE/ })
+  await etcd.restart()
+  replica.settler.start()
+  await reaches(replica, id, 'ambiguous')
+  t.match(replica.records(id).at(-1), { event: 'outcome', error_code: 'UNKNOWN' })
+  await broker.carryOut(broker.sent[0] as AdminCall)
+  await reaches(replica, id, 'applied')
+  t.equal(broker.sent.length, 1)
+})
