@@ -17,6 +17,7 @@ import { propose } from './propose.ts'
 import { getChange, listChanges } from './read.ts'
 import { Settler } from './settle.ts'
 import type { ChangeState } from './states.ts'
+import { SAMPLE_MS, WriteRates } from './write-rates.ts'
 
 export type { Progress } from './attempt.ts'
 export type { ChangeView, UnknownChange } from './change.ts'
@@ -67,6 +68,7 @@ export default fp(async function changes (app) {
   if (!settings) return
   const ledger = ledgerOf(app, settings)
   const figures = new ChangeFigures(ledger)
+  const rates = new WriteRates()
   const parts: Parts = {
     settings: { ...settings, publicUrl: app.config.publicUrl },
     ledger,
@@ -76,7 +78,7 @@ export default fp(async function changes (app) {
     kafkaAdmin: app.kafkaAdmin,
     brokerControl: app.brokerControl,
     kinds: KINDS,
-    writeRate: () => null,
+    writeRate: topic => rates.of(topic),
     async tell (what, { change, approvalUrl }) {
       const delivered = await app.webhook.send(what, change, approvalUrl)
       figures.told(what, delivered)
@@ -93,6 +95,12 @@ export default fp(async function changes (app) {
     get state () { return figures.state },
     get counters () { return figures.counters },
   })
+
+  const sample = () => {
+    if (app.metadata.mirror) rates.sample(app.metadata.mirror, performance.now())
+  }
+  const sampling = setInterval(sample, SAMPLE_MS).unref()
+  app.addHook('onClose', async () => clearInterval(sampling))
 
   const settler = new Settler(parts)
   app.addHook('onReady', async () => {
