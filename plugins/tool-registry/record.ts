@@ -63,13 +63,17 @@ export function codeOf ({ isError, _meta: meta }: ToolResult): string | undefine
   return isError ? (meta?.['kafscale-mcp/error'] as { code: string }).code : undefined
 }
 
-/** The topics and groups that the arguments name, except redacted ones. A list may be JSON text. */
-function resourcesOf (redacted: unknown): { topics?: string[], groups?: string[] } {
+/** The topics, groups and brokers that the arguments name, except redacted ones. A list may be JSON text. */
+function resourcesOf (redacted: unknown): { topics?: string[], groups?: string[], brokers?: string[] } {
   if (typeof redacted !== 'object' || redacted === null) return {}
-  const { names, topics, topic, group_id: group } = redacted as Record<string, unknown>
+  const { names, topics, topic, group_id: group, node_id: nodeId } = redacted as Record<string, unknown>
   const isName = (name: unknown): name is string => typeof name === 'string' && name !== '' && name !== REDACTED
   const named = [listIn(names), listIn(topics), topic].flat().filter(isName)
-  return { ...(named.length > 0 && { topics: named }), ...(isName(group) && { groups: [group] }) }
+  return {
+    ...named.length > 0 && { topics: named },
+    ...isName(group) && { groups: [group] },
+    ...Number.isSafeInteger(nodeId) && { brokers: [String(nodeId)] },
+  }
 }
 
 /** No tool accepts a longer list. In a JSON text, nothing else bounds it. */
