@@ -117,8 +117,8 @@ async function settle (
   const isWatched = overview.watched.has(id)
   if (isOpen(change.state)) {
     if (!overview.alive.has(id)) await expire(parts, stored)
-    else if (change.execution && !isLocked) await clearAttempt(parts, stored)
-  } else if (change.state === 'applying' && !isLocked) {
+    else if (change.execution && overview.locked === undefined) await clearAttempt(parts, stored)
+  } else if (change.state === 'applying' && entry?.state === 'applying' && !isLocked) {
     await settleOrphan(parts, stored)
   } else if (change.state === 'ambiguous') {
     await settleAmbiguous(parts, stored, isWatched, isTimeToAsk)
@@ -150,6 +150,8 @@ async function clearAttempt (parts: Parts, stored: Stored): Promise<void> {
       diff: [],
       note: 'the replica stopped before it sent anything',
     }),
+    // Another attempt may have begun since.
+    options: { unlocked: true },
   })
 }
 

@@ -30,6 +30,8 @@ export interface Lifetimes {
 export interface StepOptions {
   /** The step requires that this lock is still held. */
   lock?: Lock
+  /** The step requires that nobody holds the lock. */
+  unlocked?: boolean
   breakGlass?: 'mark' | 'unmark'
   /** The broker that the change is sent to. */
   broker?: string
@@ -152,11 +154,12 @@ export class Ledger {
     if (before.state !== state && !isTransition(before.state, state)) {
       throw new Error(`a change does not go from ${before.state} to ${state}`)
     }
-    const { lock, breakGlass, broker } = options
+    const { lock, unlocked, breakGlass, broker } = options
     const alive = keys.alive(requester, id)
     const compare = [keys.hasRevision(keys.byId(id), modRevision)]
     if (isOpen(before.state)) compare.push(state === 'expired' ? keys.isAbsent(alive) : keys.exists(alive))
     if (lock) compare.push(keys.hasValue(keys.LOCK, lock.value))
+    if (unlocked) compare.push(keys.isAbsent(keys.LOCK))
     const leases: string[] = []
     const lease = async (ms: number): Promise<string> => {
       const granted = await this.#client.grant(ms)
@@ -238,9 +241,15 @@ export class Ledger {
 
   /** Makes this replica the one that settles changes, unless another one is. */
   async becomeSettler (replica: string): Promise<Hold | undefined> {
+    if (await this.#text(keys.SETTLER) !== undefined) return undefined
     const value = JSON.stringify({ replica, nonce: randomUUID() })
     const taken = await Hold.take(this.#client, keys.SETTLER, value, { ttlMs: SETTLER_TTL_MS })
     return taken instanceof Hold ? taken : undefined
+  }
+
+  /** Why the last call failed, as callers see it; `undefined` if it did not. */
+  get failure (): string | undefined {
+    return this.#client.failure
   }
 
   close (): void {
@@ -249,7 +258,8 @@ export class Ledger {
 
   /** How long the value of a change is kept; `undefined` for as long as somebody may have to do something about it. */
   #keptMs (before: Change, next: Change): number | undefined {
-    if (isActive(next) && next.state !== 'applied') return undefined
+    // What nobody has reviewed must not vanish: it keeps others from breaking the glass.
+    if ((isActive(next) && next.state !== 'applied') || next.break_glass?.review === null) return undefined
     const { ended } = this.#lifetimes
     const unused = before.state === 'planned' && next.execution === null && next.break_glass === null
     return unused ? Math.min(UNUSED_PLAN_KEPT_MS, ended) : ended

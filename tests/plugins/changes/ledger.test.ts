@@ -333,3 +333,28 @@ t.test('the ledger connects over TLS, with a client certificate', needsEtcd(), a
   await t.rejects(open({ caFile: file('CA') }).probe(), { code: 'LEDGER_UNAVAILABLE' }, 'without the certificate')
   await t.rejects(open(pair).probe(), { code: 'LEDGER_UNAVAILABLE' }, 'with the CAs of the system')
 })
+
+t.test('a change whose break-glass nobody has reviewed is kept until somebody has', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  const ledger = openLedger(t, etcd)
+  const at = '2026-07-28T12:00:00.000Z'
+  const glass = { by: ALICE, at, reason: 'r', ticket: 't', notified: true as const, review: null }
+  const stored = await create(ledger, 'c1')
+  const next = { ...stored.change, break_glass: glass }
+  const broken = await ledger.replace(stored, next, { breakGlass: 'mark' }) as Stored
+  const ended = await ledger.replace(broken, { ...broken.change, state: 'cancelled' }) as Stored
+  t.equal(await leaseMs(etcd, 'by-id/c1'), null)
+  const review = { by: { ...ALICE, subject: 'carol' }, at, comment: null }
+  await ledger.replace(ended, { ...ended.change, break_glass: { ...glass, review } }, { breakGlass: 'unmark' })
+  t.equal(await leaseMs(etcd, 'by-id/c1'), 90 * 86_400_000)
+})
+
+t.test('a step that requires that nobody is applying is not stored while somebody is', needsEtcd(), async t => {
+  const ledger = openLedger(t, await startEtcd(t))
+  const stored = await create(ledger, 'c1')
+  const lock = await take(ledger, 'c2')
+  const next = { ...stored.change, revision: 2 }
+  t.equal(await ledger.replace(stored, next, { unlocked: true }), undefined)
+  await lock.release()
+  t.ok(await ledger.replace(stored, next, { unlocked: true }))
+})
