@@ -22,6 +22,7 @@ import noSignIn from './routes/no-sign-in.ts'
 import notFound from './routes/not-found.ts'
 import wellKnown from './routes/well-known.ts'
 import applyChange from './tools/apply-change.ts'
+import brokerStatus from './tools/broker-status.ts'
 import cancelChange from './tools/cancel-change.ts'
 import clusterMetrics from './tools/cluster-metrics.ts'
 import clusterStatus from './tools/cluster-status.ts'
@@ -176,6 +177,7 @@ async function registerCluster (app: FastifyInstance, settings: Config): Promise
   await app.register(getChange)
   await app.register(cancelChange)
   await app.register(applyChange)
+  if (settings.changes.control) await app.register(brokerStatus)
 }
 
 /** Logs go to standard error: standard output is for audit records, or for the protocol. */

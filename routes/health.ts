@@ -32,6 +32,7 @@ export default async function health (app: FastifyInstance) {
         },
         brokers: { state: brokerMetrics.state },
         audit: app.audit.state,
+        ...app.config.changes && { changes: app.changes.state },
         ...app.tokenIssuers.length > 0 && { issuers: app.tokenIssuers.map(({ state }) => state) },
       },
     }

@@ -17,11 +17,13 @@ import {
   ResponseError,
 } from '@platformatic/kafka'
 import t, { type Test } from 'tap'
+import { channelCredentials, rpcClient } from '../plugins/broker-control/rpc.ts'
 import type { Change } from '../plugins/changes/change.ts'
 import { type BrokerDouble, type BrokerOptions, startBroker } from './support/brokers/broker.ts'
+import { startControl } from './support/brokers/control.ts'
 import { type Etcd, needsEtcd, startEtcd } from './support/etcd.ts'
 import { encodeConsumerGroup, encodePartitionState, encodeTopicConfig } from './support/generate.ts'
-import { temporaryFolder } from './support/run.ts'
+import { scaled, temporaryFolder } from './support/run.ts'
 import { fill } from './support/service.ts'
 import { commit, end, group, lease, member, snapshot } from './support/stored.ts'
 import { waitFor } from './support/wait-for.ts'
@@ -382,7 +384,7 @@ t.test('knows a change that the service had no right to send', needsEtcd(), asyn
   async function send (
     id: string,
     differences: Partial<Change> = {},
-    without: { lock?: true, intent?: true, plan?: true, fence?: true, ledger?: true } = {}
+    without: Partial<Record<'lock' | 'intent' | 'plan' | 'policy' | 'fence' | 'ledger', true>> = {}
   ): Promise<string[]> {
     const before = broker.violations().length
     const change = { ...proven(id), ...differences }
@@ -393,7 +395,10 @@ t.test('knows a change that the service had no right to send', needsEtcd(), asyn
       await lock.put('/kafscale-mcp/changes/lock').value(JSON.stringify({ change_id: id })).exec()
     }
     const record = (event: string) => ({
-      event, change_id: id, decision: 'allowed', what: { tool: 'create_topic', arguments: change.arguments },
+      event,
+      change_id: id,
+      decision: without.policy ? null : 'allowed',
+      what: { tool: 'create_topic', arguments: change.arguments },
     })
     const records = [
       ...without.plan ? [] : [record('plan')],
@@ -415,6 +420,7 @@ t.test('knows a change that the service had no right to send', needsEtcd(), asyn
   t.strictSame(await send('no-change', {}, { ledger: true }), ['no change holds the lock'])
   t.strictSame(await send('no-intent', {}, { intent: true }), ['no intent is recorded'])
   t.strictSame(await send('no-plan', {}, { plan: true }), ['no plan is recorded'])
+  t.strictSame(await send('no-policy', {}, { policy: true }), ['the policy did not allow the plan'])
   t.strictSame(
     await send('no-fence', {}, { fence: true }),
     ['the broker was not asked just before what it knows of the cluster']
@@ -431,4 +437,17 @@ t.test('knows a change that the service had no right to send', needsEtcd(), asyn
   }), ['its approvals are missing'])
   t.match(await send('proven'), [/^the same change was sent before: CreateTopics/])
   await t.rejects(async () => { await end() }, { message: /no change holds the lock/ }, 'its test fails')
+})
+
+t.test('knows a drain or a flush that the service had no right to ask for', async t => {
+  let end: () => unknown = () => {}
+  const { address } = await startControl({ teardown: handler => { end = handler } })
+  const client = rpcClient(address, channelCredentials(undefined), '127.0.0.1')
+  t.teardown(() => client.close())
+  await client.call('GetStatus', {}, scaled(SOON_MS))
+  await client.call('TriggerFlush', { partitions: [], all_assigned: true }, scaled(SOON_MS))
+  await client.call('DrainPartitions', { partitions: [], reason: '', deadline_seconds: 3 }, scaled(SOON_MS))
+  await t.rejects(async () => { await end() }, {
+    message: /^TriggerFlush at .*: no intent is recorded\nDrainPartitions at .*: no intent is recorded$/,
+  })
 })

@@ -16,7 +16,12 @@ const HOOK = join(import.meta.dirname, 'support/record-process.ts')
 
 /** A policy under which the caller may do everything that can be done with changes. */
 const POLICY = {
-  roles: { operator: { allow: [{ operations: ['observe', 'propose', 'apply', 'approve', 'break-glass'] }] } },
+  roles: {
+    operator: {
+      allow: [{ operations: ['observe', 'propose', 'apply', 'approve', 'break-glass'] }],
+      deny: [{ tools: ['drain_broker'] }]
+    }
+  },
   bindings: [{ role: 'operator', claim: 'sub', value: 'alice' }],
   changes: [{ environments: ['staging'], mode: 'direct' }],
   protected: { topics: ['__*'] },
@@ -81,6 +86,7 @@ t.test('off means off', needsEtcd(), async t => {
     KAFSCALE_MCP_METRICS_MAX_AGE: '0',
     KAFSCALE_MCP_POLICY_FILE: policyFile(POLICY),
     KAFSCALE_MCP_ENVIRONMENT: 'staging',
+    KAFSCALE_MCP_DISABLED_TOOLS: 'delete_topic',
     KAFSCALE_MCP_EXPECTED_CLUSTER_ID: 'kafscale-cluster',
     KAFSCALE_MCP_KAFKA_BROKERS: `127.0.0.1:${broker.port}`,
     KAFSCALE_MCP_BROKER_CONTROL_ADDR: `127.0.0.1:${control.port}`,

@@ -4,6 +4,7 @@ import fp from 'fastify-plugin'
 import type { ToolErrorCode } from '../errors.ts'
 import type { MirrorView } from '../kafscale/mirror.ts'
 import type { Principal } from '../plugins/auth/principal.ts'
+import type { BrokerControl } from '../plugins/broker-control/index.ts'
 import type { BrokerMetrics } from '../plugins/broker-metrics/index.ts'
 import type { BreakGlass, ChangeTool, ChangeView, UnknownChange } from '../plugins/changes/change.ts'
 import type { ChangeState } from '../plugins/changes/states.ts'
@@ -57,6 +58,8 @@ export interface Host {
   /** How current the mirror is. Its content comes from {@link CallContext.mirror}. */
   readonly metadata: Readonly<Pick<Metadata, 'state' | 'reason' | 'observedAt' | 'ageMs' | 'awayMs'>>
   readonly brokerMetrics: Pick<BrokerMetrics, 'configured' | 'scrape'>
+  /** The brokers' control plane. Only for tools that exist with it. */
+  readonly brokerControl: Pick<BrokerControl, 'status'>
   readonly access: Access
 }
 

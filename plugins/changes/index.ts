@@ -9,6 +9,7 @@ import { apply } from './apply.ts'
 import type { Progress } from './attempt.ts'
 import type { ChangeTool, ChangeView, Plan, UnknownChange } from './change.ts'
 import { approve, cancel, recompute, reject, reviewBreakGlass } from './decisions.ts'
+import { type ChangeCounters, ChangeFigures, type ChangesState } from './figures.ts'
 import { KINDS } from './kinds/index.ts'
 import { Ledger } from './ledger/index.ts'
 import type { Parts } from './parts.ts'
@@ -22,7 +23,7 @@ export type { Progress } from './attempt.ts'
 export type { ChangeView, UnknownChange } from './change.ts'
 
 declare module 'fastify' {
-  interface FastifyInstance { changes: Changes }
+  interface FastifyInstance { changes: RunningChanges }
 }
 
 /** How long the mirror is watched for the effect of an ambiguous change. */
@@ -55,12 +56,19 @@ export interface Changes {
   reviewBreakGlass: (approver: Caller, changeId: string, comment: string | null) => Promise<ChangeView>
 }
 
+/** The changes of a running service. */
+export interface RunningChanges extends Changes {
+  readonly state: ChangesState
+  readonly counters: ChangeCounters
+}
+
 /** Decorates the app with `changes`, if `KAFSCALE_MCP_CHANGES` is `enabled`. */
 export default fp(async function changes (app) {
   const settings = app.config.changes
   if (!settings) return
   const ledger = ledgerOf(app, settings)
   const rates = new WriteRates()
+  const figures = new ChangeFigures(ledger)
   const parts: Parts = {
     settings: { ...settings, publicUrl: app.config.publicUrl },
     ledger,
@@ -71,14 +79,22 @@ export default fp(async function changes (app) {
     brokerControl: app.brokerControl,
     kinds: KINDS,
     writeRate: topic => rates.of(topic),
-    tell: async (what, { change, approvalUrl }) => await app.webhook.send(what, change, approvalUrl),
-    onState: () => {},
+    async tell (what, { change, approvalUrl }) {
+      const delivered = await app.webhook.send(what, change, approvalUrl)
+      figures.told(what, delivered)
+      return delivered
+    },
+    onState: view => figures.reached(view),
     log: app.log,
     // A restarted process is another replica, even on the same host.
     replica: `${REPLICA}-${randomBytes(4).toString('hex')}`,
     unsaved: new Map(),
   }
-  app.decorate<Changes>('changes', changesOf(parts))
+  app.decorate<RunningChanges>('changes', {
+    ...changesOf(parts),
+    get state () { return figures.state },
+    get counters () { return figures.counters },
+  })
 
   const sample = () => {
     if (app.metadata.mirror) rates.sample(app.metadata.mirror, performance.now())
@@ -90,9 +106,10 @@ export default fp(async function changes (app) {
   app.addHook('onReady', async () => {
     await ledger.probe().catch((error: unknown) => { throw notStarted(settings, error as Error) })
     settler.start()
+    figures.start()
   })
   app.addHook('onClose', async () => {
-    await settler.stop()
+    await Promise.all([settler.stop(), figures.stop()])
     ledger.close()
   })
 }, {

@@ -2,28 +2,36 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { isToolError } from '../../errors.ts'
+import { hasForgotten } from './broker-memory.ts'
 import type { Change } from './change.ts'
 import type { Hold } from './ledger/hold.ts'
 import type { Overview, Stored } from './ledger/index.ts'
-import { ambiguous, applied, conclude, type Known, look } from './outcome.ts'
+import { ambiguous, applied, conclude, failed, type Known, look } from './outcome.ts'
 import type { Parts } from './parts.ts'
 import { resourceOf } from './people.ts'
 import { isOpen } from './states.ts'
 import { isPassing, requireState, takeStep } from './step.ts'
 
 const INTERVAL_MS = 1_000
+/** After this time, a request of which its broker knows nothing has ended: a broker waits 5 s for etcd. */
+const REQUEST_ENDS_MS = 60_000
+
+/** How often the settler looks, and when it asks brokers about ambiguous changes. */
+export interface Intervals { everyMs: number, requestEndsMs: number }
 
 /** Settles changes until it is stopped. One replica at a time does; another one takes over from a replica that dies. */
 export class Settler {
   readonly #parts: Parts
   readonly #stop = new AbortController()
-  readonly #intervalMs: number
+  readonly #intervals: Intervals
+  /** When this replica first saw an ambiguous change, or asked its broker last, on the monotonic clock. */
+  readonly #askedMs = new Map<string, number>()
   #hold: Hold | undefined
   #running: Promise<void> | undefined
 
-  constructor (parts: Parts, intervalMs = INTERVAL_MS) {
+  constructor (parts: Parts, intervals: Intervals = { everyMs: INTERVAL_MS, requestEndsMs: REQUEST_ENDS_MS }) {
     this.#parts = parts
-    this.#intervalMs = intervalMs
+    this.#intervals = intervals
   }
 
   start (): void {
@@ -42,7 +50,7 @@ export class Settler {
         if (isPassing(error)) return
         this.#parts.log.error({ err: error }, 'changes could not be settled')
       })
-      await delay(this.#intervalMs, undefined, { signal: this.#stop.signal }).catch(() => {})
+      await delay(this.#intervals.everyMs, undefined, { signal: this.#stop.signal }).catch(() => {})
     }
   }
 
@@ -51,15 +59,30 @@ export class Settler {
     if (!this.#hold?.held) this.#hold = await this.#parts.ledger.becomeSettler(this.#parts.replica)
     if (!this.#hold) return
     const overview = await this.#parts.ledger.overview()
+    this.#noteAmbiguous(overview)
     for (const { id } of overview.active) {
       if (this.#stop.signal.aborted || !this.#hold.held) return
       if (this.#parts.unsaved.has(id)) continue
-      await settle(this.#parts, id, overview).catch(error => {
+      await settle(this.#parts, id, overview, () => this.#isTimeToAsk(id)).catch(error => {
         // Somebody else took a step in the meantime.
         if (isToolError(error) && !isPassing(error)) return
         throw error
       })
     }
+  }
+
+  #noteAmbiguous ({ active }: Overview): void {
+    const ids = new Set(active.filter(({ state }) => state === 'ambiguous').map(({ id }) => id))
+    for (const id of this.#askedMs.keys()) if (!ids.has(id)) this.#askedMs.delete(id)
+    for (const id of ids) if (!this.#askedMs.has(id)) this.#askedMs.set(id, performance.now())
+  }
+
+  /** Whether the broker of an ambiguous change may be asked now. If so, it is not asked again for a while. */
+  #isTimeToAsk (id: string): boolean {
+    const now = performance.now()
+    const isTime = now - (this.#askedMs.get(id) ?? now) >= this.#intervals.requestEndsMs
+    if (isTime) this.#askedMs.set(id, now)
+    return isTime
   }
 }
 
@@ -77,7 +100,12 @@ async function saveUnsaved ({ unsaved, log }: Parts): Promise<void> {
 }
 
 /** Takes the next step of a change, if it is due. */
-async function settle (parts: Parts, id: string, overview: Overview): Promise<void> {
+async function settle (
+  parts: Parts,
+  id: string,
+  overview: Overview,
+  isTimeToAsk: () => boolean
+): Promise<void> {
   const entry = overview.active.find(each => each.id === id)
   const isLocked = overview.locked === id
   if (entry && isOpen(entry.state) && overview.alive.has(id) && !(entry.attempted && !isLocked)) return
@@ -93,7 +121,7 @@ async function settle (parts: Parts, id: string, overview: Overview): Promise<vo
   } else if (change.state === 'applying' && !isLocked) {
     await settleOrphan(parts, stored)
   } else if (change.state === 'ambiguous') {
-    await settleAmbiguous(parts, stored, isWatched)
+    await settleAmbiguous(parts, stored, isWatched, isTimeToAsk)
   } else if (change.state === 'applied') {
     await watchApplied(parts, stored, isWatched, overview)
   }
@@ -135,7 +163,12 @@ async function settleOrphan (parts: Parts, stored: Stored): Promise<void> {
   await conclude(parts, stored, known, { event: 'settlement', caller: null, from: ['applying'] })
 }
 
-async function settleAmbiguous (parts: Parts, stored: Stored, isWatched: boolean): Promise<void> {
+async function settleAmbiguous (
+  parts: Parts,
+  stored: Stored,
+  isWatched: boolean,
+  isTimeToAsk: () => boolean
+): Promise<void> {
   const seen = look(parts, stored.change)
   const settled = { event: 'settlement', caller: null, from: ['ambiguous'] } as const
   if (seen?.visible === 'yes') {
@@ -143,6 +176,9 @@ async function settleAmbiguous (parts: Parts, stored: Stored, isWatched: boolean
   } else if (!isWatched && stored.change.outcome) {
     const { outcome } = stored.change
     await conclude(parts, stored, { state: 'ambiguous', outcome: { ...outcome, abandoned: true } }, settled)
+  } else if (seen && isTimeToAsk() && await hasForgotten(parts, stored.change)) {
+    const message = 'Neither the broker that it was sent to nor etcd knows of it.'
+    await conclude(parts, stored, failed({ code: 'UNKNOWN', message }), settled)
   }
 }
 

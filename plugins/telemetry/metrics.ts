@@ -2,6 +2,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import type { FastifyInstance } from 'fastify'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import packageJson from '../../package.json' with { type: 'json' }
+import type { ChangesState } from '../changes/figures.ts'
 import { AUTHENTICATION_FAILURES, type AuthenticationFailure } from './authentication-failure.ts'
 
 const OUTCOMES = ['ok', 'error', 'denied'] as const
@@ -73,6 +74,7 @@ export class Metrics {
     this.#readMirror(app)
     this.#readAudit(app)
     this.#readConnections(app)
+    if (app.config.changes) this.#readChanges(app)
     // Initialized to 0, so that the first event of each kind is an increase.
     for (const reason of AUTHENTICATION_FAILURES) this.#authenticationFailures.inc({ reason }, 0)
     app.addHook('onReady', async () => {
@@ -206,6 +208,41 @@ export class Metrics {
       'Connections that the service has closed for a limit, by reason.',
       ['reason'],
       () => Object.entries(app.limits.connections.closed).map(([reason, count]) => [count, { reason }])
+    )
+  }
+
+  #readChanges (app: FastifyInstance): void {
+    const ofLedger = (name: string, help: string, value: (state: ChangesState) => number | boolean) =>
+      this.#read(Gauge, name, help, [], () => [[Number(value(app.changes.state))]])
+
+    this.#read(
+      Counter,
+      'changes_total',
+      'Changes that have reached a state, by the tool that proposed them.',
+      ['tool', 'state'],
+      () => app.changes.counters.reached.map(({ tool, state, count }) => [count, { tool, state }])
+    )
+    this.#read(Counter, 'break_glass_total', 'Uses of break-glass.', [], () => [[app.changes.counters.breakGlass]])
+    this.#read(
+      Counter,
+      'webhook_messages_total',
+      'Messages of the webhook by whether they were delivered.',
+      ['result'],
+      () => Object.entries(app.changes.counters.told).map(([result, count]) => [count, { result }])
+    )
+    ofLedger('ledger_up', '1 while the ledger of changes answers.', ({ state }) => state === 'ok')
+    ofLedger('changes_pending', 'Changes that wait for an approval.', ({ pending }) => pending)
+    ofLedger(
+      'changes_oldest_pending_seconds',
+      'Time since the oldest change that waits for an approval was proposed; 0 without one.',
+      state => state.oldest_pending_seconds ?? 0
+    )
+    ofLedger('changes_ambiguous', 'Changes whose effect is not known.', ({ ambiguous }) => ambiguous)
+    ofLedger('change_lock_held', '1 while a change is being applied, by any replica.', ({ locked }) => locked)
+    ofLedger(
+      'break_glass_unreviewed',
+      '1 while a use of break-glass waits for its review.',
+      state => state.break_glass_unreviewed
     )
   }
 

@@ -10,6 +10,7 @@ import { VisibleMirror } from '../../kafscale/visible-mirror.ts'
 import { quote } from '../../lib/printable.ts'
 import type { CallContext, Caller, CallerChanges, Host, Tool, ToolResult } from '../../tools/tool.ts'
 import type { Principal } from '../auth/principal.ts'
+import type { ControlTarget } from '../broker-control/index.ts'
 import { TOOLS_OF_CHANGES } from '../changes/change.ts'
 import type { Progress } from '../changes/index.ts'
 import type { Decision } from '../rbac/decide.ts'
@@ -209,6 +210,10 @@ function hostOf (app: FastifyInstance, entries: ReadonlyMap<string, Entry>): Hos
     brokerMetrics: Object.freeze({
       get configured () { return brokerMetrics.configured },
       scrape: () => brokerMetrics.scrape(),
+    }),
+    // Its plugin comes later, if at all.
+    brokerControl: Object.freeze({
+      status: (broker: ControlTarget, signal?: AbortSignal) => app.brokerControl.status(broker, signal),
     }),
     access: Object.freeze({
       roles: (principal: Principal) => [...app.authorize.roles(principal)],

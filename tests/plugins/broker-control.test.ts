@@ -23,6 +23,7 @@ async function controlOf (t: Test, control: Control | undefined, allowed = ['127
 }
 
 const BROKER = { nodeId: 0, host: '127.0.0.1' }
+const EXEMPT = { exempt: 'the client is tested without the service' }
 const portOf = (address: string) => address.split(':')[1] as string
 
 t.test('the status of a broker is what KafScale hides in a pseudo partition', async t => {
@@ -53,7 +54,7 @@ t.test('the address names the broker by its host or its node id', async t => {
 })
 
 t.test('UNIMPLEMENTED is stated plainly, since the broker did nothing', async t => {
-  const { address, calls } = await startControl(t)
+  const { address, calls } = await startControl(t, {}, undefined, EXEMPT)
   const control = await controlOf(t, { addr: address, tls: undefined })
   t.strictSame(
     await control.send({ api: 'drain', nodeId: 0, partitions: [], deadlineSeconds: 30 }, BROKER),
@@ -68,7 +69,7 @@ t.test('a drain names its partitions, and a flush all that are assigned', async 
   const { address, calls } = await startControl(t, {
     DrainPartitions: () => ({ drained: [orders], pending: [] }),
     TriggerFlush: () => ({ flushed: [orders, { topic: 'orders', partition: 1 }] }),
-  })
+  }, undefined, EXEMPT)
   const control = await controlOf(t, { addr: address, tls: undefined })
   t.strictSame(
     await control.send({ api: 'drain', nodeId: 0, partitions: [orders], deadlineSeconds: 3 }, BROKER),
@@ -90,7 +91,8 @@ t.test('a status that leaves open what happened is unknown; one that excludes it
     new Status(grpc.status.INTERNAL, 'half way'),
     new Status(grpc.status.UNAVAILABLE, 'stopping'),
   ]
-  const { address, calls } = await startControl(t, { TriggerFlush: () => Promise.reject(answers.shift()) })
+  const TriggerFlush = () => Promise.reject(answers.shift())
+  const { address, calls } = await startControl(t, { TriggerFlush }, undefined, EXEMPT)
   const control = await controlOf(t, { addr: address, tls: undefined })
   const flush = () => control.send({ api: 'flush', nodeId: 0 }, BROKER)
   t.strictSame(await flush(), { kind: 'refused', code: 9, name: 'FAILED_PRECONDITION', message: 'not now' })
@@ -105,7 +107,7 @@ t.test('a broker that dies while it works leaves the effect unknown', async t =>
       double.close()
       return new Promise(() => {})
     },
-  })
+  }, undefined, EXEMPT)
   const control = await controlOf(t, { addr: double.address, tls: undefined })
   const result = await control.send({ api: 'flush', nodeId: 0 }, BROKER)
   t.match(result, { kind: 'unknown', reason: /^(?:CANCELLED|UNAVAILABLE)/ })

@@ -29,6 +29,8 @@ export class ChangeBroker {
   viewed: Partial<BrokerView> = {}
   validation: AdminResult = { kind: 'ok' }
   reachable = true
+  /** How often a replica has tried to connect. */
+  attempts = 0
   readonly #etcd: Etcd
 
   constructor (etcd: Etcd) {
@@ -40,6 +42,7 @@ export class ChangeBroker {
     return {
       principal: 'kafscale-mcp',
       connect: async () => {
+        this.attempts++
         if (!this.reachable) throw new BrokerUnreachable('connection refused')
         return {
           address: this.address,

@@ -29,7 +29,7 @@ export function operatorPolicy (t: Teardown): Environment {
 
 /** Declares every tool that exists only with changes. Steps that the test does not give are refused by the test. */
 export async function declareChangeTools (app: FastifyInstance, changes: Partial<Changes> = {}): Promise<void> {
-  app.decorate('changes', changes as Changes)
+  app.decorate('changes', changes as FastifyInstance['changes'])
   const missing = (await allTools()).filter(({ name }) => app.tools.operation(name) === undefined)
   for (const tool of missing) app.tools.declare(tool)
 }

@@ -74,6 +74,8 @@ export interface ReplicaOptions {
   policy?: ChangePolicy
   lifetimes?: Partial<Lifetimes>
   auditFile?: string
+  /** After which time the settler asks brokers about ambiguous changes. */
+  requestEndsMs?: number
   more?: Partial<Parts>
 }
 
@@ -129,7 +131,7 @@ export async function buildReplica (t: Teardown, options: ReplicaOptions): Promi
     unsaved: new Map(),
     ...more,
   }
-  const settler = new Settler(parts, 50)
+  const settler = new Settler(parts, { everyMs: 50, requestEndsMs: options.requestEndsMs ?? 60_000 })
   const close = async () => {
     await settler.stop()
     ledger.close()

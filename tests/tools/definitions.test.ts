@@ -44,6 +44,7 @@ const NAMES = [
 /** Those that exist only with changes. */
 const CHANGES = [
   'apply_change',
+  'broker_status',
   'cancel_change',
   'create_partitions',
   'create_topic',
@@ -55,7 +56,7 @@ const CHANGES = [
   'list_changes',
   'update_topic_config',
 ]
-const READ_ONLY = ['get_change', 'list_changes']
+const READ_ONLY = ['broker_status', 'get_change', 'list_changes']
 const PAGED = NAMES.filter(name => name !== 'cluster_metrics' && name !== 'explain_access')
 /** For all tools, with those of changes: names, descriptions and inputs, which a model reads; and output schemas. */
 const MAX_BYTES = { definitions: 13_000, outputSchemas: 30_000 }

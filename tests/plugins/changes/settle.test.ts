@@ -35,6 +35,38 @@ t.test('an ambiguous change whose effect appears later is applied, whichever rep
   t.strictSame(other.records(id)[0]?.diff, (await get(replica, id)).outcome?.observed_diff)
 })
 
+t.test('an ambiguous change that its broker has forgotten has failed', needsEtcd(), async t => {
+  const { replica, broker } = await setUp(t, { requestEndsMs: 100 })
+  broker.onSend = () => ({ result: UNKNOWN })
+  const { change_id: id } = await apply(replica)
+
+  await t.test('not while the broker has it in memory', async t => {
+    let looks = 0
+    const { view } = broker
+    broker.view = async () => {
+      looks++
+      return { ...await view.call(broker), topics: new Map([['orders', 3]]) }
+    }
+    replica.settler.start()
+    await waitFor(() => looks >= 2 || looks, BOUND_MS, 'asked')
+    t.equal((await get(replica, id)).state, 'ambiguous')
+    broker.view = view
+  })
+
+  await t.test('nor while the broker does not answer', async t => {
+    broker.reachable = false
+    const { attempts } = broker
+    await waitFor(() => broker.attempts >= attempts + 2 || broker.attempts, BOUND_MS, 'asked')
+    t.equal((await get(replica, id)).state, 'ambiguous')
+  })
+
+  broker.reachable = true
+  await reaches(replica, id, 'failed')
+  t.match((await get(replica, id)).outcome?.error, { code: 'UNKNOWN', message: /Neither the broker/ })
+  t.match(replica.records(id).at(-1), { event: 'settlement', outcome: 'error', warning: /^failed: / })
+  t.equal(broker.sent.length, 1)
+})
+
 t.test('after the watch, nobody can tell', needsEtcd(), async t => {
   const { replica, broker } = await setUp(t, { lifetimes: { ambiguous: 1_000 } })
   replica.settler.start()

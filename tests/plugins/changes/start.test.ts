@@ -1,5 +1,5 @@
 /** A service with changes needs its ledger to start. */
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import t, { type Test } from 'tap'
 import changes from '../../../plugins/changes/index.ts'
@@ -8,7 +8,7 @@ import { Secret } from '../../../plugins/config/secret.ts'
 import { needsEtcd, startEtcd } from '../../support/etcd.ts'
 
 /** The plugin by itself: nothing that it depends on is used before it is ready. */
-async function start (t: Test, ledger: Partial<LedgerConfig>): Promise<FastifyInstance> {
+async function start (t: Test, ledger: Partial<LedgerConfig>): Promise<void> {
   const app = Fastify()
   t.teardown(() => app.close())
   const config = { changes: { ledger: { endpoints: [], ...ledger } } }
@@ -17,7 +17,7 @@ async function start (t: Test, ledger: Partial<LedgerConfig>): Promise<FastifyIn
     await app.register(fp(async () => {}, { name }))
   }
   await app.register(changes)
-  return app
+  await app.ready()
 }
 
 t.test('a ledger that cannot be used stops the start, with one sentence that says why', needsEtcd(), async t => {
@@ -28,10 +28,10 @@ t.test('a ledger that cannot be used stops the start, with one sentence that say
       `changes does not answer: ${reason}`,
   })
   const nowhere = ['http://127.0.0.1:1']
-  await t.rejects((await start(t, { endpoints: nowhere })).ready(), refusal(nowhere, "its etcd can't be reached"))
+  await t.rejects(start(t, { endpoints: nowhere }), refusal(nowhere, "its etcd can't be reached"))
   const { endpoints } = await startEtcd(t, { auth: true })
   const refused = refusal(endpoints, 'its etcd refuses the credentials or the permission')
-  await t.rejects((await start(t, { endpoints })).ready(), refused, 'without credentials')
+  await t.rejects(start(t, { endpoints }), refused, 'without credentials')
   const mirror = { username: 'kafscale', password: new Secret('read-only') }
-  await t.rejects((await start(t, { endpoints, ...mirror })).ready(), refused, 'the user of the mirror')
+  await t.rejects(start(t, { endpoints, ...mirror }), refused, 'the user of the mirror')
 })

@@ -50,8 +50,8 @@ const KAFSCALE: Record<string, Handler> = {
 export type Proof = { etcd: Etcd, auditFiles: readonly string[] } | { exempt: string }
 
 /**
- * Starts a control plane on a free port. `handlers` replace those of KafScale. The teardown of `t` throws if it was told
- * to drain or flush without proof.
+ * Starts a control plane on a free port. `handlers` replace those of KafScale. The teardown of `t` throws if it was
+ * told to drain or flush without proof.
  */
 export async function startControl (
   t: Teardown,

@@ -89,11 +89,13 @@ function missingFor (mutation: Mutation): string[] {
     const change = changes.find(({ change_id: id }) => id === lockedBy)
     if (!change) return ['no change holds the lock']
     missing.push(...missingIn(change, mutation, call))
-    const intent = intents.findLast(({ change_id: id }) => id === lockedBy)
+    const ofChange = (event: string) =>
+      evidence.records.findLast(record => record.event === event && record.change_id === lockedBy)
+    const plan = ofChange('plan')
     missing.push(
-      [!intent, 'no intent is recorded'],
-      [intent?.decision === 'denied', 'the policy denied it'],
-      [!evidence.records.some(({ event, change_id: id }) => event === 'plan' && id === lockedBy), 'no plan is recorded']
+      [!intents.some(({ change_id: id }) => id === lockedBy), 'no intent is recorded'],
+      [!plan, 'no plan is recorded'],
+      [plan !== undefined && plan.decision !== 'allowed', 'the policy did not allow the plan']
     )
   }
   return missing.filter(([isMissing]) => isMissing).map(([, what]) => what)
