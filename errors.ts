@@ -91,8 +91,8 @@ const TOOL_ERRORS = {
   CHANGE_UNREADABLE: {
     status: 409,
     retryable: false,
-    message: 'The change %s is stored in version %s of the format, which this version of the service does not know, so ' +
-      'it is left alone. Call again when an upgrade or a rollback of the service is complete.',
+    message: 'The change %s is stored in version %s of the format, which this version of the service does not know, ' +
+      'so it is left alone. Call again when an upgrade or a rollback of the service is complete.',
   },
   CHANGES_CLOSED: {
     status: 403,
@@ -114,7 +114,7 @@ const TOOL_ERRORS = {
     status: 403,
     retryable: false,
     message: 'The change %s needs %s by somebody else before it can be applied%s. ' +
-      'Give the requester this link, and call apply_change again after the approval.',
+      'Ask an approver, and call apply_change again after the approval.',
   },
   CHANGE_IN_PROGRESS: {
     status: 409,
