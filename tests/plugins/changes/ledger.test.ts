@@ -126,7 +126,17 @@ t.test('all changes are listed, the newest first', needsEtcd(), async t => {
   for (const id of ['b', 'c', 'a']) await create(ledger, id)
   const b = await read(ledger, 'b')
   await ledger.replace(b, { ...b.change, state: 'pending' })
-  t.strictSame((await ledger.all()).map(stored => 'change' in stored && stored.change.change_id), ['a', 'c', 'b'])
+  const ids = async () => (await ledger.all()).map(stored => 'change' in stored && stored.change.change_id)
+  t.strictSame(await ids(), ['a', 'c', 'b'])
+  const reads = async () => await etcd.metric('etcd_mvcc_range_total')
+  const before = await reads()
+  t.strictSame(await ids(), ['a', 'c', 'b'])
+  t.equal(await reads() - before, 1, 'what has not changed is not read again')
+  const c = await read(ledger, 'c')
+  await ledger.replace(c, { ...c.change, state: 'cancelled' })
+  t.match((await ledger.all())[1], { change: { change_id: 'c', state: 'cancelled' } })
+  await etcd.client.delete().key(`${PREFIX}by-id/a`)
+  t.strictSame(await ids(), ['c', 'b'])
 })
 
 t.test('a change of another version is shown and left alone', needsEtcd(), async t => {
