@@ -67,8 +67,8 @@ export default fp(async function changes (app) {
   const settings = app.config.changes
   if (!settings) return
   const ledger = ledgerOf(app, settings)
-  const figures = new ChangeFigures(ledger)
   const rates = new WriteRates()
+  const figures = new ChangeFigures(ledger)
   const parts: Parts = {
     settings: { ...settings, publicUrl: app.config.publicUrl },
     ledger,

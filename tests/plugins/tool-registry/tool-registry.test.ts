@@ -19,7 +19,6 @@ import {
 } from '../../../errors.ts'
 import type { AuditEntry } from '../../../plugins/audit/record.ts'
 import { TOOLS_OF_CHANGES } from '../../../plugins/changes/change.ts'
-import type { RunningChanges } from '../../../plugins/changes/index.ts'
 import type { Environment } from '../../../plugins/config/read.ts'
 import type { Caller, ToolResult } from '../../../tools/tool.ts'
 import { buildTestApp, CALLER, tool } from '../../support/service.ts'
@@ -780,7 +779,7 @@ t.test('a tool takes steps on changes only in the name of its caller, and approv
     reject: step('reject'),
     reviewBreakGlass: step('review'),
     recompute: step('recompute'),
-  } as unknown as RunningChanges)
+  } as unknown as FastifyInstance['changes'])
   app.tools.declare(tool({
     operation: 'apply',
     async answer (_, __, { changes }) {
