@@ -44,8 +44,12 @@ t.test('a change needs what the table says', async t => {
   }
 })
 
-t.test('the emergency stop stops', async t => {
-  const stop = page.block('yaml stop')
-  t.equal(parsePolicy(`bindings: []\n${stop}`, []).changes, 'closed')
-  t.ok(saysClosed(page.block('yaml policy') + stop), 'also when it was added to the file instead')
+t.test('the emergency stop stops, on this page and in the runbook', async t => {
+  const runbook = readPage('runbook.md')
+  for (const stop of [page.block('yaml stop'), runbook.block('yaml stop')]) {
+    t.equal(parsePolicy(`bindings: []\n${stop}`, []).changes, 'closed')
+    t.ok(saysClosed(page.block('yaml policy') + stop), 'also when it was added to the file instead')
+  }
+  const [, ...sections] = runbook.text.split('\n## Changes\n')
+  t.match(sections[0], /^[^#]*### Emergency stop\n/, 'it comes first')
 })
