@@ -41,6 +41,12 @@ export function applied ({ visible, diff, revision }: NonNullable<ReturnType<typ
   }
 }
 
+/** The outcome that only the broker knows of. */
+function appliedBy (figures: Readonly<Record<string, number>>): Known {
+  const diff = Object.entries(figures).map(([field, after]) => ({ field, before: 0, after }))
+  return { state: 'applied', outcome: { ...nothingSeen(null), observed_diff: diff } }
+}
+
 export function failed (error: NonNullable<Outcome['error']>): Known {
   return { state: 'failed', outcome: nothingSeen(error) }
 }
@@ -57,7 +63,7 @@ function nothingSeen (error: Outcome['error']): Outcome {
 export async function outcomeOf (parts: Parts, change: Change, result: AdminResult | ControlResult): Promise<Known> {
   switch (result.kind) {
     case 'ok':
-      return await waitForEffect(parts, change)
+      return 'figures' in result ? appliedBy(result.figures) : await waitForEffect(parts, change)
     case 'unknown':
       return ambiguous(`It was sent, and the answer is not known: ${result.reason}.`)
     case 'unsupported':

@@ -64,9 +64,9 @@ export class Settler {
       if (this.#stop.signal.aborted || !this.#hold.held) return
       if (this.#parts.unsaved.has(id)) continue
       await settle(this.#parts, id, overview, () => this.#isTimeToAsk(id)).catch(error => {
-        // Somebody else took a step in the meantime.
-        if (isToolError(error) && !isPassing(error)) return
-        throw error
+        if (isPassing(error)) throw error
+        // One change must not stop the others. After a tool error, somebody else has taken a step in the meantime.
+        if (!isToolError(error)) this.#parts.log.error({ change_id: id, err: error }, 'a change could not be settled')
       })
     }
   }

@@ -6,11 +6,12 @@ import { type ChangeState, isOpen, isTransition } from '../states.ts'
 import { LedgerClient, type LedgerSettings } from './client.ts'
 import { Hold } from './hold.ts'
 import * as keys from './keys.ts'
+import { decodeChange, json } from './stored.ts'
 
 /** A change as it was read, with the revision that a next version replaces. */
 export interface Stored { change: Change, modRevision: string, createRevision: string }
 
-/** A stored change of a version that this release does not know. */
+/** A stored change of a version that this release does not know; of version 0 if no release has stored it. */
 export interface Unknown { change_id: string, version: number }
 
 /** How long changes stay in a state, in milliseconds. Leases measure it. */
@@ -314,11 +315,10 @@ function written (
   return { change, modRevision: found.mod_revision, createRevision: found.create_revision }
 }
 
-function parse (kv: KeyValue): Stored | Unknown {
-  const change = json(kv.value.toString()) as Partial<Change> | null
-  return change?.version === 1
-    ? { change: change as Change, modRevision: kv.mod_revision, createRevision: kv.create_revision }
-    : { change_id: idOf(kv.key), version: Number(change?.version ?? 0) }
+function parse ({ key, value, mod_revision: modRevision, create_revision: createRevision }: KeyValue) {
+  const id = idOf(key)
+  const change = decodeChange(id, value.toString())
+  return typeof change === 'number' ? { change_id: id, version: change } : { change, modRevision, createRevision }
 }
 
 function idsOf ({ kvs }: IRangeResponse): ReadonlySet<string> {
@@ -332,12 +332,4 @@ function idOf (key: Buffer): string {
 
 function holderOf (lock: string): string {
   return (json(lock) as { change_id?: string } | null)?.change_id ?? ''
-}
-
-function json (text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return null
-  }
 }

@@ -1,5 +1,6 @@
 /** Changes that need no approval, from the proposal to the outcome. */
 import t from 'tap'
+import type { BrokerControl, ControlResult } from '../../../plugins/broker-control/index.ts'
 import { type ChangeBroker, CLUSTER_ID } from '../../support/change-broker.ts'
 import { needsEtcd } from '../../support/etcd.ts'
 import { buildReplica, caller, NO_PROGRESS, proposeTopic, type Replica, setUp } from '../../support/replica.ts'
@@ -219,11 +220,41 @@ t.test('what a broker answers', needsEtcd(), async t => {
 })
 
 t.test('a change without a trace in etcd is as the broker says', needsEtcd(), async t => {
-  const { replica } = await setUp(t)
-  const { change } = await replica.changes.propose(ALICE, 'flush_broker', { node_id: 0 }, new AbortController().signal)
-  t.match(await replica.changes.apply(ALICE, change.change_id, undefined, NO_PROGRESS), {
-    change: { state: 'failed', outcome: { error: { code: 'BROKER_UNSUPPORTED', message: /UNIMPLEMENTED/ } } },
+  let result: ControlResult = { kind: 'unsupported' }
+  let nodeId = 0
+  let sent = 0
+  const brokerControl: BrokerControl = {
+    configured: true,
+    status: async () => ({ nodeId, version: 'dev', ready: true, s3: null }),
+    async send () {
+      sent++
+      return result
+    },
+  }
+  const { replica } = await setUp(t, { more: { brokerControl } })
+  const { signal } = new AbortController()
+  const apply = async (tool: 'flush_broker' | 'drain_broker') => {
+    const { change } = await replica.changes.propose(ALICE, tool, { node_id: 0 }, signal)
+    return (await replica.changes.apply(ALICE, change.change_id, undefined, NO_PROGRESS)).change
+  }
+  t.match(await apply('flush_broker'), {
+    state: 'failed', outcome: { error: { code: 'BROKER_UNSUPPORTED', message: /UNIMPLEMENTED/ } },
   })
+  result = { kind: 'ok', figures: { drained_partitions: 3 } }
+  t.match(await apply('drain_broker'), {
+    state: 'applied', outcome: { observed_diff: [{ field: 'drained_partitions', before: 0, after: 3 }], error: null },
+  })
+  result = { kind: 'missing' }
+  t.match(await apply('drain_broker'), { state: 'failed', outcome: { error: { code: 'BROKER_REFUSED' } } })
+  result = { kind: 'unknown', reason: 'the broker has drained 1 of 2 partitions' }
+  t.match(await apply('drain_broker'), { state: 'ambiguous', outcome: { error: { message: /drained 1 of 2/ } } })
+  t.equal(sent, 4)
+
+  nodeId = 2
+  await t.rejects(apply('drain_broker'), {
+    code: 'BROKER_UNREACHABLE', message: /broker 0 says that it is broker 2.*KAFSCALE_MCP_BROKER_CONTROL_ADDR/,
+  })
+  t.equal(sent, 4, 'another broker gets nothing')
 })
 
 t.test('two replicas that apply the same change at once send it once', needsEtcd(), async t => {

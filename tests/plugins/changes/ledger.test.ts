@@ -150,6 +150,31 @@ t.test('a change of another version is shown and left alone', needsEtcd(), async
   t.equal((await ledger.all()).length, 3)
 })
 
+t.test('a value that somebody has altered is shown as version 0', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  const ledger = openLedger(t, etcd)
+  const altered: unknown[] = [
+    [], null, 1, 'text', {}, { version: 1 }, { version: 'next' }, { version: {} }, { version: 1.5 }, { version: -3 },
+    { ...change('c1'), tool: 'alter_quota' },
+    { ...change('c1'), tool: 'toString' },
+    { ...change('c1'), state: 'done' },
+    { ...change('c1'), change_id: 'c2' },
+    { ...change('c1'), requested_by: { subject: 'alice' } },
+    { ...change('c1'), requested_at: 'yesterday' },
+    { ...change('c1'), arguments: { partitions: 3 } },
+    { ...change('c1'), tool: 'drain_broker' },
+    { ...change('c1'), approvals: [{}] },
+    { ...change('c1'), preconditions: [null] },
+    { ...change('c1'), requires: { mode: 'direct' } },
+  ]
+  for (const value of altered) {
+    await etcd.client.put(`${PREFIX}by-id/c1`).value(JSON.stringify(value))
+    t.strictSame(await ledger.read('c1'), { change_id: 'c1', version: 0 }, JSON.stringify(value).slice(0, 60))
+  }
+  await etcd.client.put(`${PREFIX}by-id/c1`).value(JSON.stringify({ ...change('c1'), added_later: 1 }))
+  t.match(await ledger.read('c1'), { change: change('c1') }, 'a field of a newer release does no harm')
+})
+
 t.test('the lock', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const [one, other] = [openLedger(t, etcd), openLedger(t, etcd)]

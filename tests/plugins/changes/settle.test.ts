@@ -157,6 +157,24 @@ t.test('changes of another version are left alone', needsEtcd(), async t => {
   }
 })
 
+t.test('a value that somebody has altered stops nobody else', needsEtcd(), async t => {
+  const { replica, etcd } = await setUp(t)
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  const value = JSON.stringify({ version: 1, change_id: id, state: 'applied', tool: 'none' })
+  await etcd.client.put(`/kafscale-mcp/changes/by-id/${id}`).value(value)
+  const other = await proposeTopic(replica, ALICE, 'other')
+  // The settler looks at them in the order of their ids.
+  await etcd.client.put('/kafscale-mcp/changes/by-id/chg-0').value(value)
+  await etcd.client.put('/kafscale-mcp/changes/active/chg-0').value('applied')
+  await etcd.client.delete().all().prefix('/kafscale-mcp/changes/alive/')
+  replica.settler.start()
+  await waitFor(() => replica.records(other.change_id).at(-1)?.event === 'expiry', BOUND_MS, 'recorded')
+  t.match(await replica.changes.list(ALICE, {}), [
+    { change_id: 'chg-0', version: 0 }, { change: { change_id: other.change_id } }, { change_id: id, version: 0 },
+  ])
+  await t.rejects(replica.changes.get(ALICE, id), { code: 'CHANGE_UNREADABLE' })
+})
+
 t.test('without the ledger, nothing is sent, and what is known is not lost', needsEtcd(), async t => {
   const { etcd, broker, replica: other } = await setUp(t)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
