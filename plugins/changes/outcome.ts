@@ -23,13 +23,18 @@ export type Ending = Extract<ChangeState, 'applied' | 'failed' | 'ambiguous' | '
 /** What is known about a change that was sent. */
 export interface Known { state: Ending, outcome: Outcome }
 
-/** What the mirror shows of a change. `undefined` while the mirror may be older than the cluster. */
+/** Whether a change is about the cluster of this service, whose mirror shows what became of it. */
+export function isOurs ({ settings }: Parts, { cluster_id: id }: Change): boolean {
+  return id === settings.expectedClusterId
+}
+
+/** What the mirror shows of a change. `undefined` while the mirror may be older than the cluster, or of another one. */
 export function look (
   parts: Parts,
   change: Change
 ): { visible: 'yes' | 'no' | 'never', diff: Outcome['observed_diff'], revision: number } | undefined {
   const { mirror, state } = parts.metadata
-  if (!mirror || state !== 'synced') return undefined
+  if (!mirror || state !== 'synced' || !isOurs(parts, change)) return undefined
   return { ...kindOf(parts, change).observe(change, mirror), revision: mirror.revision }
 }
 

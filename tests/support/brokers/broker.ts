@@ -63,10 +63,11 @@ export interface Fault {
    * - `drop`: closes the connection.
    * - `hold`: waits for {@link Injected.release}, then goes on.
    * - `missing`: answers success, without the item that was asked for, and does nothing.
+   * - `twice`: answers for each item with success, and once more with code 36; does nothing.
    * - `ghost`: etcd does not take the snapshot: −1, and the change stays in the broker's memory.
    * - a code: answers with it, and does nothing.
    */
-  what: 'drop' | 'hold' | 'missing' | 'ghost' | number
+  what: 'drop' | 'hold' | 'missing' | 'twice' | 'ghost' | number
   /** What comes with the code. */
   message?: string
   /** To how many requests. Default 1. */
@@ -319,6 +320,7 @@ export class BrokerDouble {
 
     const itemsOf = async (): Promise<Item[]> => {
       if (before?.fault.what === 'missing') return []
+      if (before?.fault.what === 'twice') return namesOf(body).flatMap(name => [{ name, code: 0 }, { name, code: 36 }])
       const code = before?.fault.what
       const message = before?.fault.message ?? null
       if (typeof code === 'number') return namesOf(body).map(name => ({ name, code, message }))
