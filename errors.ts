@@ -44,7 +44,7 @@ const TOOL_ERRORS = {
     retryable: true,
     retryAfterMs: 2_000,
     message: 'The cluster metadata is not available: %s. ' +
-      'Call again in a few seconds; operators can find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz or with kafscale-mcp check.',
   },
   METRICS_NOT_CONFIGURED: {
     status: 501,
@@ -182,7 +182,7 @@ const TOOL_ERRORS = {
     retryable: true,
     retryAfterMs: 5_000,
     message: 'The call cannot be recorded in the audit log, so it is not answered. ' +
-      'Call again in a few seconds; operators can find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz or with kafscale-mcp check.',
   },
   INTERNAL: {
     status: 500,

@@ -46,12 +46,12 @@ export default fp(async function webhook (app) {
   app.decorate<Webhook>('webhook', {
     async send (event, change, approvalUrl) {
       if (!settings) return 'KAFSCALE_MCP_WEBHOOK_URL is not set'
-      const body = JSON.stringify({
+      const body = escapeUnprintable(JSON.stringify({
         text: textOf(event, change, approvalUrl),
         event,
         approval_url: approvalUrl ?? null,
         change,
-      })
+      }))
       const id = randomUUID()
       let reason = ''
       for (const waitMs of WAITS_MS) {

@@ -350,7 +350,7 @@ t.test('a failure states its code, what happened and what to do', async t => {
     failure(
       'METADATA_UNAVAILABLE',
       'The cluster metadata is not available: etcd has not answered yet. ' +
-      'Call again in a few seconds; operators can find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz or with kafscale-mcp check.',
       { retryable: true, retry_after_ms: 2_000 }
     )
   )
@@ -756,7 +756,7 @@ t.test('a call that cannot be recorded is not answered', async t => {
     failure(
       'AUDIT_UNAVAILABLE',
       'The call cannot be recorded in the audit log, so it is not answered. ' +
-      'Call again in a few seconds; operators can find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz or with kafscale-mcp check.',
       { retryable: true, retry_after_ms: 5_000 }
     )
   )
