@@ -5,6 +5,7 @@ import { HAS_APPROVAL_PAGES } from '../plugins/rbac/approval-prerequisites.ts'
 import { serveBrokers } from './brokers.ts'
 import { CLUSTER_ID, type SimulatedCluster } from './cluster.ts'
 import { serveIdentityProvider, TOKEN_LIFETIME_S } from './identity-provider.ts'
+import { serveWebhook } from './webhook.ts'
 
 const AGENT = 'demo-agent'
 /** Their passwords are printed, and the service listens on a loopback address only. */
@@ -48,8 +49,9 @@ export async function prepareChanges (
   process.once('exit', () => rmSync(policyFile, { force: true }))
   const agent = { id: AGENT, secret: newSecret() }
   const service = { id: 'kafscale-mcp', secret: newSecret(), redirectUri: `${publicUrl}/sign-in/callback` }
-  const [brokers, provider] = await Promise.all([
+  const [brokers, webhook, provider] = await Promise.all([
     serveBrokers(cluster),
+    serveWebhook(),
     serveIdentityProvider({ agent, service, people: PEOPLE, audience: `${publicUrl}/mcp`, scope: SCOPE }),
   ])
   return {
@@ -66,6 +68,8 @@ export async function prepareChanges (
       KAFSCALE_MCP_POLICY_FILE: policyFile,
       KAFSCALE_MCP_PUBLIC_URL: publicUrl,
       KAFSCALE_MCP_SESSION_KEY: randomBytes(32).toString('base64'),
+      KAFSCALE_MCP_WEBHOOK_SECRET: newSecret(),
+      KAFSCALE_MCP_WEBHOOK_URL: webhook,
     },
   }
 }
@@ -124,10 +128,11 @@ ${apply}
 npx kafscale-mcp audit show --change $CHANGE ${auditFile}
 
 ${approvals(propose('delete_topic', '{"topic":"dead-letters"}'), apply, publicUrl)}
-Others sign in with these names and passwords:
-
   approver   ${PEOPLE.approver}
   auditor    ${PEOPLE.auditor}
+
+This terminal shows what approvers are told, such as that a change was undone: propose to delete the group "shipping",
+apply that, and wait until its members have joined again.
 
 The policy is in ${policyFile}. The service reads it again when you change it; replace the section "changes" by
 "changes: closed" to stop everything. The audit log is in ${auditFile}. The next start replaces both.
@@ -147,11 +152,14 @@ function approvals (propose: string, apply: string, publicUrl: string): string {
 ${propose}
 ${apply}
 
-The answer has the link of a page. Sign in there as the approver, and approve the change. Then apply it again:
+The answer has the link of a page, about which approvers are also told in this terminal. Open it, sign in as the
+approver, and approve the change. Then apply it again:
 
 ${apply}
+
+All changes are on ${publicUrl}/changes. The names and passwords for the pages:
 `
     : `Deleting a topic needs an approval, on ${publicUrl}/changes/$CHANGE. This release has
-no such pages yet, so the policy of the demo refuses it.
+no such pages yet, so the policy of the demo refuses it. The names and passwords for the pages:
 `
 }

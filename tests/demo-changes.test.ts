@@ -57,6 +57,13 @@ t.test('a newcomer follows what the demo prints, to a change that is applied and
     })
   })
 
+  t.test('the terminal shows what approvers are told, such as that a deleted group is back', async t => {
+    const { change_id: id } = await demo.ask('delete_group', { group_id: 'shipping' })
+    t.match(await demo.ask('apply_change', { change_id: id }), { state: 'applied' })
+    await waitFor(() => /To the approvers: `"demo-agent"` .*`delete_group /.test(demo.output), 20_000, 'the message')
+    t.match(await demo.ask('get_change', { change_id: id }), { state: 'reverted' })
+  })
+
   t.test('it names the people who sign in, and the files that it uses', async t => {
     t.match(demo.output, /^ {2}approver {3}\S+$/m)
     t.match(demo.output, /^ {2}auditor {4}\S+$/m)

@@ -39,7 +39,8 @@ export async function startDemo (t: Teardown, env: Record<string, string>, args:
     return (await response.json() as { result: Answer }).result
   }
   return {
-    output,
+    /** What it has printed so far. */
+    get output () { return output },
     errors: () => errors,
     url,
     port: Number(new URL(url).port),
