@@ -27,7 +27,7 @@ export async function hasForgotten (parts: Parts, change: Change): Promise<boole
       return view.clusterId === change.cluster_id && differencesBetween(view, mirror).length === 0 &&
         isUntouched(change, mirror)
     } finally {
-      await session.close()
+      await session.close().catch(() => {})
     }
   } catch {
     return false // it does not answer, so it may have the request yet

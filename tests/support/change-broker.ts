@@ -49,7 +49,7 @@ export class ChangeBroker {
           view: async () => await this.view(),
           validate: async () => this.validation,
           send: async call => await this.send(call),
-          close: async () => {},
+          close: async () => { throw new Error('the connection is broken') },
         }
       },
     }

@@ -5,9 +5,6 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls'
-import type { Etcd } from '../etcd.ts'
-import type { Teardown } from '../run.ts'
-import { type Checked, collectEvidence, type Evidence, type Mutation, violationsOf } from './invariant.ts'
 import {
   ADVERTISED,
   type ApiName,
@@ -29,7 +26,10 @@ import {
   saslAuthenticate,
   saslHandshake,
   writeFrame,
-} from './protocol.ts'
+} from '../../../demo/kafka-protocol.ts'
+import type { Etcd } from '../etcd.ts'
+import type { Teardown } from '../run.ts'
+import { type Checked, collectEvidence, type Evidence, type Mutation, violationsOf } from './invariant.ts'
 import { SaslSession, type SaslUser } from './sasl.ts'
 import { BrokerStore, initialSnapshot, type Snapshot, StoreError } from './store.ts'
 
