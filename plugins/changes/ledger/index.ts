@@ -70,6 +70,8 @@ const LOCK_MAX_MS = 15 * 60_000
 const SETTLER_TTL_MS = 10_000
 /** A plan that nobody has asked to apply is kept no longer than this after its end. */
 const UNUSED_PLAN_KEPT_MS = 60 * 60_000
+/** So many of them are kept for one principal, so that nobody fills an etcd that brokers depend on. */
+const MAX_UNUSED_PLANS = 1_000
 /** etcd takes at most 128 operations in one transaction. */
 const BATCH = 100
 
@@ -174,9 +176,11 @@ export class Ledger {
       return granted
     }
     const value = JSON.stringify(next)
-    const keptMs = this.#keptMs(before, next)
+    const keptMs = await this.#keptMs(before, next)
+    const kept = keptMs === undefined ? undefined : await lease(keptMs)
     const steps: IRequestOp[] = [
-      keys.put(keys.byId(id), value, keptMs === undefined ? undefined : await lease(keptMs)),
+      keys.put(keys.byId(id), value, kept),
+      ...isUnused(before, next) ? [keys.put(keys.unused(requester, id), '', kept)] : [],
       isActive(next) ? keys.put(keys.active(id), summaryOf(next)) : keys.remove(keys.active(id)),
     ]
     if (before.state !== state) {
@@ -264,12 +268,14 @@ export class Ledger {
   }
 
   /** How long the value of a change is kept; `undefined` for as long as somebody may have to do something about it. */
-  #keptMs (before: Change, next: Change): number | undefined {
+  async #keptMs (before: Change, next: Change): Promise<number | undefined> {
     // What nobody has reviewed must not vanish: it keeps others from breaking the glass.
     if ((isActive(next) && next.state !== 'applied') || next.break_glass?.review === null) return undefined
     const { ended } = this.#lifetimes
-    const unused = before.state === 'planned' && next.execution === null && next.break_glass === null
-    return unused ? Math.min(UNUSED_PLAN_KEPT_MS, ended) : ended
+    if (!isUnused(before, next)) return ended
+    const unused = keys.withPrefix(keys.unusedOf(next.requested_by))
+    const { count } = await this.#client.range({ ...unused, count_only: true })
+    return Number(count) < MAX_UNUSED_PLANS ? Math.min(UNUSED_PLAN_KEPT_MS, ended) : 0
   }
 
   /** The condition for breaking the glass: nobody else has, or an approver has reviewed it. */
@@ -291,6 +297,11 @@ type KeyValue = IRangeResponse['kvs'][number]
 /** Whether somebody may still have to do something about a change. */
 function isActive ({ state, outcome }: Change): boolean {
   return isOpen(state) || state === 'applying' || state === 'applied' || (state === 'ambiguous' && !outcome?.abandoned)
+}
+
+/** Whether a plan has ended that nobody has asked to apply. */
+function isUnused ({ state }: Change, next: Change): boolean {
+  return state === 'planned' && !isActive(next) && next.execution === null && next.break_glass === null
 }
 
 /** What the settler needs to know of a change that it looks at every second. */

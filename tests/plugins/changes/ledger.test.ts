@@ -104,6 +104,28 @@ t.test('a plan that nobody asked to apply is not kept for long', needsEtcd(), as
   t.equal(await leaseMs(etcd, 'by-id/c1'), 3_600_000, 'or a caller could fill etcd with plans')
 })
 
+t.test('a principal cannot fill etcd with plans that it cancels', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  const ledger = openLedger(t, etcd)
+  const cancel = async (id: string, more = {}) => {
+    const stored = await create(ledger, id, more)
+    await ledger.replace(stored, { ...stored.change, state: 'cancelled' })
+  }
+  await cancel('c1')
+  t.equal(await leaseMs(etcd, 'by-id/c1'), 3_600_000)
+  const [unused] = (await keysOf(etcd)).filter(key => key.includes('/unused/'))
+  t.match(unused, /\/c1$/)
+  t.equal(await leaseMs(etcd, String(unused).slice(PREFIX.length)), 3_600_000, 'counted as long as it is kept')
+  for (let at = 1; at < 1_000; at += 100) {
+    const puts = Array.from({ length: 100 }, (_, index) => etcd.client.put(`${unused}-${at + index}`).value(''))
+    await Promise.all(puts)
+  }
+  await cancel('c2')
+  t.equal(await leaseMs(etcd, 'by-id/c2'), 1_000, 'the audit log keeps the others')
+  await cancel('c3', { requested_by: { ...ALICE, subject: 'bob' } })
+  t.equal(await leaseMs(etcd, 'by-id/c3'), 3_600_000, 'those of another principal do not count')
+})
+
 t.test('a principal has a limited number of open changes, whichever replicas it asks', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const ledgers = [openLedger(t, etcd), openLedger(t, etcd)]
