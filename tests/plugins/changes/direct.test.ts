@@ -1,6 +1,7 @@
 /** Changes that need no approval, from the proposal to the outcome. */
 import t from 'tap'
 import type { BrokerControl, ControlResult } from '../../../plugins/broker-control/index.ts'
+import type { Lock } from '../../../plugins/changes/ledger/index.ts'
 import { type ChangeBroker, CLUSTER_ID } from '../../support/change-broker.ts'
 import { needsEtcd } from '../../support/etcd.ts'
 import { buildReplica, caller, NO_PROGRESS, proposeTopic, type Replica, setUp } from '../../support/replica.ts'
@@ -259,6 +260,18 @@ t.test('a change without a trace in etcd is as the broker says', needsEtcd(), as
     code: 'BROKER_UNREACHABLE', message: /broker 0 says that it is broker 2.*KAFSCALE_MCP_BROKER_CONTROL_ADDR/,
   })
   t.equal(sent, 4, 'another broker gets nothing')
+})
+
+t.test('a replica that has lost the lock sends nothing', needsEtcd(), async t => {
+  const { broker, replica } = await setUp(t)
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  const { ledger } = replica.parts
+  const lock = ledger.lock.bind(ledger)
+  // As after a pause that is longer than the lease: the last step before it was still stored.
+  ledger.lock = async (...args) => Object.defineProperty(await lock(...args) as Lock, 'held', { value: false })
+  const { change } = await replica.changes.apply(ALICE, id, undefined, NO_PROGRESS)
+  t.match(change, { state: 'failed', outcome: { error: { message: /lock was lost before anything was sent/ } } })
+  t.strictSame(broker.sent, [])
 })
 
 t.test('two replicas that apply the same change at once send it once', needsEtcd(), async t => {
