@@ -262,6 +262,24 @@ t.test('a change without a trace in etcd is as the broker says', needsEtcd(), as
   t.equal(sent, 4, 'another broker gets nothing')
 })
 
+t.test('the emergency stop stops what has not been sent, and lets the rest finish', needsEtcd(), async t => {
+  const { broker, policy, replica } = await setUp(t)
+  const late = await proposeTopic(replica, ALICE, 'late')
+  const inTime = await proposeTopic(replica, ALICE, 'in-time')
+  broker.onSend = () => {
+    policy.changesClosed = true
+    return {}
+  }
+  const { change } = await replica.changes.apply(ALICE, inTime.change_id, undefined, NO_PROGRESS)
+  t.equal(change.state, 'applied')
+  t.match(replica.records(inTime.change_id).at(-1), { event: 'outcome', outcome: 'ok' })
+  policy.changesClosed = false
+  const stop = (step: string) => { policy.changesClosed ||= step.startsWith('comparing') }
+  await t.rejects(replica.changes.apply(ALICE, late.change_id, undefined, stop), { code: 'CHANGES_CLOSED' })
+  t.equal(broker.sent.length, 1)
+  t.equal(await stateOf(replica, late.change_id), 'planned')
+})
+
 t.test('a replica that has lost the lock sends nothing', needsEtcd(), async t => {
   const { broker, replica } = await setUp(t)
   const { change_id: id } = await proposeTopic(replica, ALICE)
