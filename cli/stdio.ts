@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { buildStdioApp } from '../app.ts'
 import { ConfigError } from '../errors.ts'
 import { closeOnSignal } from '../lib/close-on-signal.ts'
+import { processEnvironment } from '../plugins/config/read.ts'
 import { serveClient } from '../routes/mcp/stdio.ts'
 import { onlyHelp } from './only-help.ts'
 
@@ -52,7 +53,7 @@ async function serve (parents: string): Promise<void> {
  */
 function whoStarted (): string {
   const parent = process.ppid
-  if (process.env['npm_command'] !== 'exec') return String(parent)
+  if (processEnvironment().npm_command !== 'exec') return String(parent)
   try {
     // After the name in parentheses: the state and the parent.
     const [, grandparent] = readFileSync(`/proc/${parent}/stat`, 'latin1').split(') ').at(-1)?.split(' ') ?? []
