@@ -1,0 +1,136 @@
+/** A service whose policy requires approvals, with brokers, an agent, and an OpenID provider where people sign in. */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import type { LogRecord } from '../../plugins/audit/record.ts'
+import type { Environment } from '../../plugins/config/read.ts'
+import type { ToolResult } from '../../tools/tool.ts'
+import { recordsOf } from './audit.ts'
+import { type BrokerDouble, startBroker } from './brokers/broker.ts'
+import { normalize, SNAPSHOT_KEY } from './brokers/store.ts'
+import { CLUSTER_ID } from './change-broker.ts'
+import { type Etcd, freePort, startEtcd } from './etcd.ts'
+import { type IdentityProvider, type People, SERVICE, startProvider } from './oidc-provider.ts'
+import { type Teardown, temporaryFolder } from './run.ts'
+import { buildSyncedApp, caughtUp, modern } from './service.ts'
+
+export const KEYS = [Buffer.alloc(32, 'k'), Buffer.alloc(32, 'o')].map(key => key.toString('base64'))
+
+export const APPROVAL_POLICY = {
+  roles: {
+    operator: { allow: [{ operations: ['observe', 'propose', 'apply', 'break-glass'] }] },
+    approver: { allow: [{ operations: ['observe', 'approve'] }] },
+    reader: { allow: [{ operations: ['observe'] }] },
+  },
+  bindings: [
+    ...['operator', 'approver', 'reader', 'auditor'].map(role => ({ role, claim: 'groups', value: `${role}s` })),
+  ],
+  changes: [{ environments: ['staging'], mode: 'approval', approvals: 1 }],
+}
+
+/** Who is in which groups. Alice asks for changes, and may approve those of others. */
+export const GROUPS: Record<string, readonly string[]> = {
+  alice: ['operators', 'approvers', 'unrelated'],
+  bob: ['approvers', 'unrelated'],
+  carol: ['approvers'],
+  dave: ['readers'],
+  erin: ['auditors', 'readers'],
+}
+
+export interface Approvals {
+  /** `PUBLIC_URL`. */
+  url: string
+  app: FastifyInstance
+  etcd: Etcd
+  broker: BrokerDouble
+  provider: IdentityProvider
+  people: People
+  /** Calls a tool with a token of somebody. */
+  call: (who: string, tool: string, input?: Record<string, unknown>) => Promise<ToolResult>
+  /** Proposes to create a topic and asks for the approval. Resolves to the id of the change. */
+  request: (topic: string, who?: string) => Promise<string>
+  records: (id: string) => LogRecord[]
+  policy: string
+}
+
+export async function startApprovals (
+  t: Teardown,
+  { policy = APPROVAL_POLICY, env: more = {} }: { policy?: object, env?: Environment } = {}
+): Promise<Approvals> {
+  const etcd = await startEtcd(t)
+  const port = await freePort()
+  const url = `http://127.0.0.1:${port}`
+  const people: People = { redirectUri: `${url}/sign-in/callback`, groups: GROUPS }
+  const provider = await startProvider(t, 0, people)
+  const dir = temporaryFolder(t)
+  const file = join(dir, 'audit.jsonl')
+  const broker = await startBroker(t, etcd, { checked: { auditFiles: [file] } })
+  const [Host = '', brokerPort] = broker.address.split(':')
+  await etcd.client.put(SNAPSHOT_KEY).value(JSON.stringify(normalize({
+    Brokers: [{ NodeID: broker.nodeId, Host, Port: Number(brokerPort) }],
+    Topics: [],
+    ClusterID: CLUSTER_ID,
+  })))
+  const policyFile = join(dir, 'policy.yaml')
+  writeFileSync(policyFile, JSON.stringify(policy))
+  const env = {
+    KAFSCALE_MCP_HTTP_ADDR: `127.0.0.1:${port}`,
+    KAFSCALE_MCP_PUBLIC_URL: url,
+    KAFSCALE_MCP_OIDC_ISSUER: provider.issuer,
+    KAFSCALE_MCP_OIDC_CLIENT_ID: SERVICE.id,
+    KAFSCALE_MCP_OIDC_CLIENT_SECRET: SERVICE.secret,
+    KAFSCALE_MCP_SESSION_KEY: KEYS.join(','),
+    KAFSCALE_MCP_AUDIT_SINKS: `file:${file}`,
+    KAFSCALE_MCP_POLICY_FILE: policyFile,
+    KAFSCALE_MCP_ENVIRONMENT: 'staging',
+    KAFSCALE_MCP_CHANGES: 'enabled',
+    KAFSCALE_MCP_KAFKA_BROKERS: broker.address,
+    KAFSCALE_MCP_EXPECTED_CLUSTER_ID: CLUSTER_ID,
+    ...more,
+  }
+  const app = await buildSyncedApp(t, etcd, env)
+  await app.listen({ host: '127.0.0.1', port })
+
+  const call = async (who: string, tool: string, input: Record<string, unknown> = {}) => {
+    const { headers, payload } = modern('tools/call', { name: tool, arguments: input })
+    const response = await fetch(`${url}/mcp`, {
+      method: 'POST',
+      headers: { ...headers, authorization: `Bearer ${await tokenOf(who)}` },
+      body: JSON.stringify(payload),
+    })
+    const body = await response.json() as { result?: ToolResult }
+    if (!body.result) throw new Error(`HTTP ${response.status}: ${JSON.stringify(body)}`)
+    return body.result
+  }
+  const tokenOf = async (sub: string) => {
+    const now = Math.floor(Date.now() / 1_000)
+    return await provider.sign({
+      sub,
+      iss: provider.issuer,
+      aud: `${url}/mcp`,
+      iat: now,
+      exp: now + 600,
+      client_id: 'agent',
+      groups: [...GROUPS[sub] ?? []],
+    })
+  }
+  return {
+    url,
+    app,
+    etcd,
+    broker,
+    provider,
+    people,
+    call,
+    async request (topic, who = 'alice') {
+      await caughtUp(app, etcd)
+      const { structuredContent, content } = await call(who, 'create_topic', { topic, partitions: 3 })
+      if (!structuredContent) throw new Error(content[0]?.text)
+      const id = structuredContent['change_id'] as string
+      await call(who, 'apply_change', { change_id: id })
+      return id
+    },
+    records: id => recordsOf(file).filter(({ change_id: changeId }) => changeId === id),
+    policy: policyFile,
+  }
+}
