@@ -44,7 +44,7 @@ const TOOL_ERRORS = {
     retryable: true,
     retryAfterMs: 2_000,
     message: 'The cluster metadata is not available: %s. ' +
-      'Call again in a few seconds; operators can find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz or with kafscale-mcp check.',
   },
   METRICS_NOT_CONFIGURED: {
     status: 501,
@@ -114,7 +114,7 @@ const TOOL_ERRORS = {
     status: 403,
     retryable: false,
     message: 'The change %s needs %s by somebody else before it can be applied%s. ' +
-      'Give the requester this link, and call apply_change again after the approval.',
+      'Ask an approver, and call apply_change again after the approval.',
   },
   CHANGE_IN_PROGRESS: {
     status: 409,
@@ -182,7 +182,7 @@ const TOOL_ERRORS = {
     retryable: true,
     retryAfterMs: 5_000,
     message: 'The call cannot be recorded in the audit log, so it is not answered. ' +
-      'Call again in a few seconds; operators can find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz or with kafscale-mcp check.',
   },
   INTERNAL: {
     status: 500,

@@ -27,6 +27,7 @@ stdio, check, token and audit have a --help of their own. Every command takes --
 `
 
 const [command, ...options] = process.argv.slice(2)
+if (['check', 'token', 'audit'].includes(command)) process.stdout.on('error', onOutputError)
 const isKnown = [undefined, '--exit-with', '--version', 'stdio', 'check', 'token', 'audit'].includes(command)
 switch (isKnown && process.argv.includes('--version') ? '--version' : command) {
   case undefined: case '--exit-with': await serve(); break
@@ -50,6 +51,13 @@ async function serve () {
     ])
   }
   await import(server)
+}
+
+/** A reader that has seen enough, as in `check | head -1`, changes neither what a command does nor its exit code. */
+function onOutputError ({ code, message }) {
+  if (code === 'EPIPE') return
+  process.stderr.write(`kafscale-mcp: cannot write to standard output: ${message}\n`)
+  process.exit(2)
 }
 
 function version () {

@@ -15,6 +15,7 @@ import { recordsIn } from '../plugins/audit/log-records.ts'
 import { METHODS, OUTCOMES, RECORD_EVENTS } from '../plugins/audit/record.ts'
 import { isWithin, localTime, type RecordFilter, recordMatches, Table } from '../plugins/audit/show.ts'
 import { sideFile } from '../plugins/audit/side-files.ts'
+import { Story } from '../plugins/audit/story.ts'
 import { headIn } from '../plugins/audit/verify/heads.ts'
 import { verifyFiles } from '../plugins/audit/verify/index.ts'
 
@@ -28,11 +29,12 @@ const USAGE = `Usage:
       line), 2 unreadable or not proven: no signature of a trusted key, or no head of this log.
   kafscale-mcp audit show FILE... [--who SUBJECT]... [--method METHOD]... [--tool NAME]... [--topic NAME]...
                                   [--group NAME]... [--event EVENT]... [--outcome ok|error|denied]... [--rule RULE]...
-                                  [--since TIME] [--until TIME] [--local | --json]
+                                  [--change ID]... [--since TIME] [--until TIME] [--local | --json]
       Prints the records for which every option holds, as a table or as one JSON object per line; one of the values of
       an option is enough. FILEs can be rotated and compressed (.gz, .zst), of several logs, and in any order. TIME is
       RFC 3339 or a date, in UTC if it has no offset. --since is inclusive, --until is not. With --local, times without
-      an offset, and those in the table, are in the machine's zone.
+      an offset, and those in the table, are in the machine's zone. With --change, it tells the story of a change from
+      the logs of all replicas: every step, in the order of time, with the difference that was planned or observed.
   kafscale-mcp audit acknowledge HEAD_FILE --by NAME --reason TEXT
       Lets the service answer calls again after it found that the audit log contradicts HEAD_FILE. The service records
       who acknowledged that and why: now if it is running, otherwise at its next start.
@@ -115,6 +117,7 @@ async function show (args: string[]): Promise<number> {
       event: list,
       outcome: list,
       rule: list,
+      change: list,
       since: text,
       until: text,
       local: flag,
@@ -134,7 +137,8 @@ async function show (args: string[]): Promise<number> {
   }
   const paths = filesOf(positionals).filter(file => sideFile(file) === undefined)
   const seen = { records: 0, shown: 0, invalid: 0, gaps: 0, first: '', last: '' }
-  const table = new Table(local ? localTime : time => time)
+  const timeForm = local ? localTime : (time: string) => time
+  const table = lists.change ? new Story(timeForm) : new Table(timeForm)
   try {
     await pipeline(shown(paths, filter, json ? undefined : table, seen), process.stdout, { end: false })
   } catch (error) {
@@ -155,7 +159,7 @@ interface Seen { records: number, shown: number, invalid: number, gaps: number, 
 async function * shown (
   paths: string[],
   filter: RecordFilter,
-  table: Table | undefined,
+  table: Table | Story | undefined,
   seen: Seen
 ): AsyncGenerator<string, void, void> {
   let part = ''

@@ -46,13 +46,13 @@ export default fp(async function webhook (app) {
   app.decorate<Webhook>('webhook', {
     async send (event, change, approvalUrl) {
       if (!settings) return 'KAFSCALE_MCP_WEBHOOK_URL is not set'
-      const body = JSON.stringify({
+      const body = escapeUnprintable(JSON.stringify({
         text: textOf(event, change, approvalUrl),
         event,
         approval_url: approvalUrl ?? null,
         // Without what only the policy needs to know.
         change: { ...change, requester: undefined },
-      })
+      }))
       const id = randomUUID()
       let reason = ''
       for (const waitMs of WAITS_MS) {

@@ -96,8 +96,12 @@ function errorTable (tools: readonly Tool[]): string {
 
 const ONLY_WITH_CHANGES = 'Exists only with `KAFSCALE_MCP_CHANGES=enabled`: see [Changes](changes.md).'
 
-function section ({ name, title, description, input, listed, output, errors = [] }: Tool, example: unknown): string {
-  const inputs = rowsOf(input as Schema, '', listed)
+function section (tool: Tool, example: unknown): string {
+  const { name, title, description, input, listed = {}, crowdedOut = [], output, errors = [] } = tool
+  const inputs = rowsOf(input as Schema, '', name => {
+    if (listed[name] === null) return '; not in `tools/list`'
+    return crowdedOut.includes(name) ? '; not in `tools/list` where changes are enabled' : ''
+  })
   return [
     `## \`${name}\``,
     `**${title}.** ${description}`,
@@ -110,10 +114,10 @@ function section ({ name, title, description, input, listed, output, errors = []
 }
 
 /** A row for each field, followed by the fields in it, such as `topics[].name`. */
-function rowsOf ({ properties = {}, required = [] }: Schema, above = '', listed: Tool['listed'] = {}): string[][] {
+function rowsOf ({ properties = {}, required = [] }: Schema, above = '', note = (_: string) => ''): string[][] {
   return Object.entries(properties).flatMap(([name, schema]) => {
     const path = above + name
-    const meaning = `${meaningOf(schema)}${listed[name] === null ? '; not in `tools/list`' : ''}`
+    const meaning = `${meaningOf(schema)}${note(name)}`
     const rows = [[`\`${path}\`${required.includes(name) ? '' : ', optional'}`, typeOf(schema), meaning]]
     if (schema.items?.properties) return [...rows, ...rowsOf(schema.items, `${path}[].`)]
     return schema.properties ? [...rows, ...rowsOf(schema, `${path}.`)] : rows

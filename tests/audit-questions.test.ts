@@ -15,6 +15,9 @@ const dir = temporaryFolder(t)
 const { who, what } = entry()
 const call = (more: Partial<AuditEntry>) => entry({ who: { ...who!, subject: 'bob' }, ...more })
 const named = (topics: unknown) => call({ what: { ...what!, resources: { topics } as { topics: string[] } } })
+const ID = 'chg-5f0c1a2b3c4d5e6f'
+const step = (event: AuditEntry['event'], id: string) =>
+  call({ event, change_id: id, what: { ...what!, arguments: {}, resources: {} } })
 const records: [time: string, body: Body][] = [
   ['07-19T23:59', { ...header(1, BEGINNING) }], // 1
   ['07-19T23:59', { ...named(['orders']) }],
@@ -26,12 +29,18 @@ const records: [time: string, body: Body][] = [
   ['07-22T12:04', { ...ownEntry('policy_reload', null) }],
   ['07-22T12:05', { ...ownEntry('start', null) }],
   ['07-27T00:00', { ...named(['orders']), outcome: 'denied' }], // 10
+  ['07-28T12:00', { ...step('plan', ID) }],
+  ['07-28T12:00', { ...call({ what: { ...what!, arguments: { change_id: ID }, resources: {} } }) }],
+  ['07-28T12:01', { ...step('break_glass', 'chg-0') }],
+  ['07-28T12:01', { ...step('outcome', ID) }],
 ]
 const expected: Record<string, number[]> = {
   topic: [3, 5],
   denied: [7],
   unnamed: [6, 7],
   policy: [8, 9],
+  change: [11, 12, 14],
+  glass: [13],
   around: [7, 8],
 }
 

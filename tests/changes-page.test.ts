@@ -12,7 +12,10 @@ const codeIn = (cell = '') => [...cell.matchAll(/`([^`]+)`/g)].map(([, word = ''
 const isChange = (name: string): name is ChangeTool => (CHANGE_TOOLS as readonly string[]).includes(name)
 
 t.test('every code block is of a kind that a test covers', async t => {
-  t.strictSame(page.kinds, ['text', 'yaml policy', 'yaml stop'], 'text is the life of a change')
+  // The others are in tests/changes-walkthrough.test.ts; text is the life of a change.
+  t.strictSame(page.kinds, [
+    'json change', 'sh change', 'sh story', 'text', 'text story', 'yaml policy', 'yaml stop',
+  ])
 })
 
 t.test('the example policy decides as its table says', async t => {
@@ -41,8 +44,12 @@ t.test('a change needs what the table says', async t => {
   }
 })
 
-t.test('the emergency stop stops', async t => {
-  const stop = page.block('yaml stop')
-  t.equal(parsePolicy(`bindings: []\n${stop}`, []).changes, 'closed')
-  t.ok(saysClosed(page.block('yaml policy') + stop), 'also when it was added to the file instead')
+t.test('the emergency stop stops, on this page and in the runbook', async t => {
+  const runbook = readPage('runbook.md')
+  for (const stop of [page.block('yaml stop'), runbook.block('yaml stop')]) {
+    t.equal(parsePolicy(`bindings: []\n${stop}`, []).changes, 'closed')
+    t.ok(saysClosed(page.block('yaml policy') + stop), 'also when it was added to the file instead')
+  }
+  const [, ...sections] = runbook.text.split('\n## Changes\n')
+  t.match(sections[0], /^[^#]*### Emergency stop\n/, 'it comes first')
 })

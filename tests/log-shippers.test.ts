@@ -65,6 +65,7 @@ async function writeLog (t: Test): Promise<{ dir: string, files: string[], lines
     body({ what: { ...what!, operation: 'apply', arguments: { event: 'header', none: [[], {}, '', null], n: 1e9 } } }),
     body({ what: null, who: null, event: 'authentication_failure', outcome: 'denied', error_code: 'X', count: 2 }),
     body({ what: null, who: null, event: 'policy_reload', outcome: 'error', warning: 'invalid', rule: null }),
+    body({ what: { ...what!, tool: 'delete_topic', operation: 'propose' }, event: 'plan', change_id: 'chg-0' }),
     body({ decision: 'denied', outcome: 'denied', rule: null, when: { ...entry().when, duration_ms: 0.1 } }),
   ]
   const sink = fileSink(path, { maxBytes: 3_000 })
@@ -340,6 +341,10 @@ t.test('Vector', async t => {
     })
     t.match(of(({ event }) => event === 'policy_reload'), {
       event: { category: ['configuration'], type: ['change'], reason: 'invalid' },
+    })
+    t.match(of(({ event }) => event === 'plan'), {
+      event: { action: 'plan', category: ['api'], type: ['change', 'allowed'] },
+      gen_ai: { tool: { name: 'delete_topic' } },
     })
     t.match(of(({ event }) => event === 'gap').event, { action: 'gap', reason: /./ })
     const { user, tls } = of(({ who }) => JSON.stringify(who ?? '').includes('CN=a'))

@@ -11,6 +11,8 @@ export default defineTool({
   operation: 'propose',
   input: input({ change_id: changeId }),
   output: change,
-  errors: ['CHANGE_NOT_FOUND', 'CHANGE_NOT_YOURS', 'CHANGE_EXPIRED', 'CHANGE_ENDED', ...CHANGE_ERRORS],
+  errors: [
+    'CHANGE_NOT_FOUND', 'CHANGE_UNREADABLE', 'CHANGE_NOT_YOURS', 'CHANGE_EXPIRED', 'CHANGE_ENDED', ...CHANGE_ERRORS,
+  ],
   answer: async (_, { change_id: id }, { changes }) => changeJson(await changes.cancel(id)),
 })

@@ -47,7 +47,8 @@ export default defineTool({
     })),
     ...page,
   }),
-  listed: { min_lag: Type.Integer({ description: MIN_LAG }), limit: null },
+  listed: { min_lag: Type.Integer({ description: MIN_LAG }) },
+  crowdedOut: ['limit'],
   output: object({
     ...observed,
     lag: list(object({

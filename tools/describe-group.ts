@@ -33,7 +33,7 @@ export default defineTool({
     '(records). Without members, the state is empty. For offsets by partition, use fetch_offsets.',
   operation: 'observe',
   input: input({ group_id: groupId, ...page }),
-  listed: { limit: null },
+  crowdedOut: ['limit'],
   output: object({
     ...observed,
     group_id: text,

@@ -24,7 +24,7 @@ export default defineTool({
     'describes all topics. For names only, use list_topics.',
   operation: 'observe',
   input: input({ names, ...page }),
-  listed: { limit: null },
+  crowdedOut: ['limit'],
   output: object({
     ...observed,
     topics: list(object({

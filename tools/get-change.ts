@@ -11,6 +11,6 @@ export default defineTool({
   operation: 'observe',
   input: input({ change_id: changeId }),
   output: change,
-  errors: ['CHANGE_NOT_FOUND', ...CHANGE_ERRORS],
+  errors: ['CHANGE_NOT_FOUND', 'CHANGE_UNREADABLE', ...CHANGE_ERRORS],
   answer: async (_, { change_id: id }, { changes }) => changeJson(await changes.get(id)),
 })

@@ -27,7 +27,7 @@ export default defineTool({
     pattern,
     ...page,
   }),
-  listed: { state: null, limit: null },
+  crowdedOut: ['state', 'limit'],
   output: object({
     ...observed,
     groups: list(object({

@@ -22,7 +22,7 @@ export default defineTool({
     'For partitions, leaders and offsets, use describe_topics; for settings, use describe_configs.',
   operation: 'observe',
   input: input({ pattern, ...page }),
-  listed: { limit: null },
+  crowdedOut: ['limit'],
   output: object({ ...observed, topics: list(topicSummary), ...paged }),
   rows: { list: 'topics' },
   errors: ['METADATA_UNAVAILABLE', 'INVALID_CURSOR'],

@@ -29,6 +29,8 @@ export interface Tool<Input extends TObject = TObject, Output extends TObject = 
    * the strict mode of Anthropic's API accepts no more.
    */
   listed?: { [Name in keyof Static<Input>]?: TSchema | null }
+  /** Properties of the input that are not shown next to the tools of changes, which take the room for them. */
+  crowdedOut?: readonly (keyof Static<Input> & string)[]
   output: Output
   /** Required if the input has a `limit`. */
   rows?: Rows

@@ -312,7 +312,10 @@
   "mcp.extraEnv sets the secret %s: set it in mcp.auth or mcp.etcd, which mount secrets as files"
   .name) -}}
 {{- end -}}
-{{- $port := regexFind "://[^/?#]*:[0-9]+([/?#]|$)" (default "" .value) | regexFind ":[0-9]+" | trimPrefix ":" -}}
+{{- $port := "" -}}
+{{- if or (contains "://" (default "" .value)) (include "kafscale-mcp.isDestination" .) -}}
+{{- $port = include "kafscale-mcp.urlPort" .value -}}
+{{- end -}}
 {{- if and $port (or (not (regexMatch "^[1-9][0-9]{0,4}$" $port)) (gt (int $port) 65535)) -}}
 {{- fail (printf "the URL in the variable %s of mcp.extraEnv has the port %s: use 1 to 65535" .name $port) -}}
 {{- end -}}

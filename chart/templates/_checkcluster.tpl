@@ -43,26 +43,28 @@
 {{- end -}}
 {{- end -}}
 
-{{/*
-Not empty if a CIDR range, `inner`, is smaller than another one, `outer`, and within it. Of IPv6 ranges, only their
-sizes are compared.
-*/}}
+{{/* Not empty if a CIDR range, `inner`, is smaller than another one, `outer`, and within it. */}}
 {{- define "kafscale-mcp.isWithin" -}}
 {{- $inner := splitList "/" .inner -}}
 {{- $outer := splitList "/" .outer -}}
-{{- $isIPv6 := contains ":" .outer -}}
-{{- if and (eq (contains ":" .inner) $isIPv6) (gt (last $inner | int) (last $outer | int)) -}}
-{{- $size := 1 -}}
-{{- if not $isIPv6 }}{{ range until (sub 32 (last $outer | int) | int) }}{{ $size = mul 2 $size }}{{ end }}{{ end -}}
-{{- $blocks := list -}}
-{{- range list (first $inner) (first $outer) -}}
-{{- $number := 0 -}}
-{{- if not $isIPv6 -}}
-{{- range splitList "." . }}{{ $number = add (mul 256 $number) (int .) }}{{ end -}}
+{{- $size := last $outer | int -}}
+{{- if and (eq (contains ":" .inner) (contains ":" .outer)) (gt (last $inner | int) $size) -}}
+{{- $bits := first $inner | include "kafscale-mcp.bits" | trunc $size -}}
+{{- if eq $bits (first $outer | include "kafscale-mcp.bits" | trunc $size) }}true{{ end -}}
 {{- end -}}
-{{- $blocks = append $blocks (div $number $size) -}}
 {{- end -}}
-{{- if eq (first $blocks | int64) (last $blocks | int64) }}true{{ end -}}
+
+{{/* The bits of an IP address. */}}
+{{- define "kafscale-mcp.bits" -}}
+{{- if contains ":" . -}}
+{{- $halves := splitList "::" . -}}
+{{- $before := splitList ":" (first $halves) | compact -}}
+{{- $after := splitList ":" (rest $halves | join "") | compact -}}
+{{- range $before }}{{ print "0x" . | int64 | printf "%016b" }}{{ end -}}
+{{- repeat (concat $before $after | len | sub 8 | mul 16 | int) "0" -}}
+{{- range $after }}{{ print "0x" . | int64 | printf "%016b" }}{{ end -}}
+{{- else -}}
+{{- range splitList "." . }}{{ int . | printf "%08b" }}{{ end -}}
 {{- end -}}
 {{- end -}}
 

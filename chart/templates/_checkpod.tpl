@@ -158,12 +158,13 @@
 {{- $mcp := .Values.mcp -}}
 {{- $keys := list -}}
 {{- range $mcp.topologySpreadConstraints -}}
-{{- $key := printf "%s and %s" .topologyKey .whenUnsatisfiable -}}
-{{- if has $key $keys -}}
+{{- if has .topologyKey $keys -}}
 {{- fail (printf (print
-  "mcp.topologySpreadConstraints contains two constraints for %s, which Kubernetes refuses: keep one of them") $key) -}}
+  "mcp.topologySpreadConstraints contains two constraints for %s: keep one of them. Helm updates constraints by their "
+  "topologyKey, so an upgrade would lose one of the two, or change the wrong one")
+  .topologyKey) -}}
 {{- end -}}
-{{- $keys = append $keys $key -}}
+{{- $keys = append $keys .topologyKey -}}
 {{- $selector := default dict .labelSelector -}}
 {{- $selected := default dict $selector.matchLabels | keys -}}
 {{- range $selector.matchExpressions }}{{ $selected = append $selected .key }}{{ end -}}
@@ -229,6 +230,7 @@
 {{- if hasKey $paths $path -}}
 {{- fail (printf "mcp.audit.mountPath is %s, where %s are mounted: set another path" $path (get $paths $path)) -}}
 {{- end -}}
+{{- include "kafscale-mcp.checkMount" (dict "value" "mcp.audit.mountPath" "path" $path "volumes" $volumes) -}}
 {{- $_ := set $paths $path "mcp.audit.mountPath" -}}
 {{- end -}}
 {{- if $mcp.audit.headFile.enabled -}}
@@ -239,6 +241,8 @@
   "mcp.audit.headFile.mountPath is %s, where %s are mounted: set another path"
   $path (get $paths $path)) -}}
 {{- end -}}
+{{- include "kafscale-mcp.checkMount" (dict
+  "value" "mcp.audit.headFile.mountPath" "path" $path "volumes" $volumes) -}}
 {{- $_ := set $paths $path "mcp.audit.headFile.mountPath" -}}
 {{- end -}}
 {{- range $mcp.extraVolumes -}}
@@ -281,12 +285,8 @@
   "mcp.extraVolumeMounts mounts %s at %s, which is the path of %s: set another mountPath"
   .name .mountPath (get $paths $path)) -}}
 {{- end -}}
-{{- if and (has "files" $volumes) (hasPrefix "/etc/kafscale-mcp/" $path) -}}
-{{- fail (printf (print
-  "mcp.extraVolumeMounts mounts %s at %s, below the read-only volume at /etc/kafscale-mcp: "
-  "set a mountPath outside of it")
-  .name .mountPath) -}}
-{{- end -}}
+{{- $value := printf "the mountPath of %s in mcp.extraVolumeMounts" .name -}}
+{{- include "kafscale-mcp.checkMount" (dict "value" $value "path" $path "volumes" $volumes) -}}
 {{- $_ := set $paths $path (printf "the volume %s" .name) -}}
 {{- $propagation := default "None" .mountPropagation -}}
 {{- if and (eq $propagation "Bidirectional") (not $mcp.containerSecurityContext.privileged) -}}
@@ -303,5 +303,19 @@
   .name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Fails the render if nothing can be mounted at a path. Parameters: `value`, which sets it; `path`; `volumes`, the names
+of the pod's volumes.
+*/}}
+{{- define "kafscale-mcp.checkMount" -}}
+{{- if eq .path "/" -}}
+{{- fail (printf "%s is /, which would hide the image of the service: set a folder of its own" .value) -}}
+{{- end -}}
+{{- if and (has "files" .volumes) (hasPrefix "/etc/kafscale-mcp/" .path) -}}
+{{- fail (printf
+  "%s is %s, below the read-only volume at /etc/kafscale-mcp: set a path outside of it" .value .path) -}}
 {{- end -}}
 {{- end -}}

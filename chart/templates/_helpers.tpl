@@ -1,5 +1,5 @@
 {{- define "kafscale-mcp.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimAll "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimAll "-." -}}
 {{- end -}}
 
 {{/* At most 52 characters: with the longest suffix, a name stays within the 63 that Kubernetes allows. */}}
@@ -498,6 +498,17 @@ value is in the release's own Secret.
 {{- end -}}
 {{- end -}}
 
+{{/* The port in a URL, which may lack its scheme; empty if there is none. Digits of a password are not one. */}}
+{{- define "kafscale-mcp.urlPort" -}}
+{{- $authority := regexFind "^[^/?#]*" (regexReplaceAll "^[A-Za-z][-+.A-Za-z0-9]*://" (trim .) "") -}}
+{{- regexFind ":[0-9]+$" $authority | trimPrefix ":" -}}
+{{- end -}}
+
+{{/* Not empty if a variable of `extraEnv` sets the URL of something that the service connects to. */}}
+{{- define "kafscale-mcp.isDestination" -}}
+{{- if and (regexMatch "^(OTEL_EXPORTER_OTLP_.*ENDPOINT|(?i:https?_proxy))$" .name) .value }}true{{ end -}}
+{{- end -}}
+
 {{/* Ports that the service connects to, as a JSON array of numbers: those of the configured URLs. */}}
 {{- define "kafscale-mcp.egressPorts" -}}
 {{- $mcp := .Values.mcp -}}
@@ -525,7 +536,7 @@ value is in the release's own Secret.
 {{- end -}}
 {{- end -}}
 {{- range $mcp.extraEnv -}}
-{{- if and (regexMatch "^(OTEL_EXPORTER_OTLP_.*ENDPOINT|(?i:https?_proxy))$" .name) .value -}}
+{{- if include "kafscale-mcp.isDestination" . -}}
 {{- $destinations = append $destinations (dict "url" .value) -}}
 {{- end -}}
 {{- end -}}
@@ -533,8 +544,7 @@ value is in the release's own Secret.
 {{- range $destinations -}}
 {{- $url := trim .url -}}
 {{- if not (regexMatch "^(stdout|none|file:.*)?$" $url) -}}
-{{- $authority := regexFind "^[^/?#]*" (regexReplaceAll "^https?://" $url "") -}}
-{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $authority) -}}
+{{- $port := include "kafscale-mcp.urlPort" $url -}}
 {{- $defaultPort := default (ternary "443" "80" (hasPrefix "https:" $url)) .defaultPort -}}
 {{- $ports = append $ports (default $defaultPort $port | int) -}}
 {{- end -}}

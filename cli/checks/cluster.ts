@@ -21,15 +21,15 @@ const MAX_LISTED = 10
 export async function * checkCluster (app: FastifyInstance): AsyncGenerator<Finding> {
   let mirror: Mirror | undefined
   let access: Finding | undefined
-  for (let count = app.config.etcdEndpoints.length; count > 0; count--) {
-    const connection = app.etcd.connect()
+  for (const endpoint of app.config.etcdEndpoints) {
+    const connection = app.etcd.connect(endpoint)
     try {
       mirror = await load(connection)
       const keys = `${mirror.modRevisions.size} keys under ${PREFIX} at revision ${mirror.revision}`
-      yield { level: 'ok', item: `etcd ${connection.endpoint}`, detail: `answers, with ${keys}` }
+      yield { level: 'ok', item: `etcd ${endpoint}`, detail: `answers, with ${keys}` }
       access ??= await checkAccess('etcd permissions', connection, { prefix: PREFIX, writes: false }, explain)
     } catch (error) {
-      yield { level: 'failed', item: `etcd ${connection.endpoint}`, detail: explain(error as Error) }
+      yield { level: 'failed', item: `etcd ${endpoint}`, detail: explain(error as Error) }
     } finally {
       connection.close()
     }

@@ -14,6 +14,8 @@ export interface RecordFilter {
   event?: Values
   outcome?: Values
   rule?: Values
+  /** The id of a change: its steps, and the calls that name it. */
+  change?: Values
   /** Inclusive. */
   since?: Date | undefined
   /** Exclusive. */
@@ -33,6 +35,7 @@ export function recordMatches (record: LogRecord, filter: RecordFilter): boolean
     holds(filter.event, [event]) &&
     holds(filter.outcome, [outcome]) &&
     holds(filter.rule, [rule]) &&
+    holds(filter.change, [record.change_id, namedChange(record)]) &&
     isWithin(record, filter)
 }
 
@@ -45,6 +48,12 @@ export function isWithin ({ time }: LogRecord, { since, until }: RecordFilter): 
 function holds (wanted: Values, values: readonly unknown[] | undefined): boolean {
   if (wanted === undefined || values === undefined) return true
   return typeof wanted === 'string' ? values.includes(wanted) : wanted.some(value => values.includes(value))
+}
+
+/** The change that the arguments of a call name. */
+function namedChange ({ what }: LogRecord): unknown {
+  const args = what?.arguments
+  return typeof args === 'object' && args !== null && 'change_id' in args ? args.change_id : undefined
 }
 
 /** The topics or groups that a record names; `undefined` if it has only the digest of a list. */
@@ -121,10 +130,10 @@ function eventOf (record: LogRecord): string {
   return record['found'] === true ? `${event} (found)` : event
 }
 
-/** The topics and groups of a call by name; digests of lists that were too large to record are shown as they are. */
+/** What a call names; digests of lists that were too large to record are shown as they are. */
 function resources (recorded: unknown): string {
-  const { topics, groups } = (recorded ?? {}) as { topics?: unknown, groups?: unknown }
-  return [topics ?? [], groups ?? []].flat().map(cellOf).join(' ') || '-'
+  const { topics, groups, brokers } = (recorded ?? {}) as Record<string, unknown>
+  return [topics ?? [], groups ?? [], brokers ?? []].flat().map(cellOf).join(' ') || '-'
 }
 
 /** A value as a cell shows it: texts as `quoteUnlessPlain` does, and `-` if there is none. */

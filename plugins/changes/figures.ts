@@ -19,6 +19,8 @@ export interface ChangeCounters {
 /** The ledger as it was a few seconds ago. Names no change: whoever reads this page has not signed in. */
 export interface ChangesState {
   state: 'ok' | 'unavailable'
+  /** Why it does not answer. */
+  reason?: string
   /** Changes that wait for an approval. */
   pending: number
   /** Seconds since the oldest of them was proposed; `null` without one. */
@@ -33,7 +35,7 @@ export interface ChangesState {
 
 /** Counts what happens, and looks at the ledger every few seconds. */
 export class ChangeFigures {
-  readonly #ledger: Pick<Ledger, 'overview' | 'read' | 'unreviewed'>
+  readonly #ledger: Pick<Ledger, 'overview' | 'read' | 'unreviewed' | 'failure'>
   readonly #reached = new Map<string, ChangeCounters['reached'][number]>()
   /** When changes that are pending were proposed, in milliseconds. */
   #pending = new Map<string, number>()
@@ -46,7 +48,7 @@ export class ChangeFigures {
   #breakGlass = 0
   readonly #told = { delivered: 0, undelivered: 0 }
 
-  constructor (ledger: Pick<Ledger, 'overview' | 'read' | 'unreviewed'>) {
+  constructor (ledger: Pick<Ledger, 'overview' | 'read' | 'unreviewed' | 'failure'>) {
     this.#ledger = ledger
     // Initialized to 0, so that the first change is an increase.
     for (const tool of CHANGE_TOOLS) {
@@ -110,7 +112,8 @@ export class ChangeFigures {
         break_glass_unreviewed: await this.#ledger.unreviewed() !== undefined,
       }
     } catch {
-      this.#seen = { ...this.#seen, state: 'unavailable' }
+      const { failure: reason } = this.#ledger
+      this.#seen = { ...this.#seen, state: 'unavailable', ...reason !== undefined && { reason } }
     }
   }
 

@@ -69,8 +69,8 @@ export default fp(async function changes (app) {
   const settings = app.config.changes
   if (!settings) return
   const ledger = ledgerOf(app, settings)
-  const figures = new ChangeFigures(ledger)
   const rates = new WriteRates()
+  const figures = new ChangeFigures(ledger)
   const parts: Parts = {
     settings: { ...settings, publicUrl: app.config.publicUrl },
     ledger,
@@ -92,8 +92,15 @@ export default fp(async function changes (app) {
     replica: `${REPLICA}-${randomBytes(4).toString('hex')}`,
     unsaved: new Map(),
   }
+  const changes = changesOf(parts)
+  const applying = new Set<Promise<ChangeView>>()
   app.decorate<RunningChanges>('changes', {
-    ...changesOf(parts),
+    ...changes,
+    async apply (...args) {
+      const applied = changes.apply(...args)
+      applying.add(applied)
+      return await applied.finally(() => applying.delete(applied))
+    },
     get state () { return figures.state },
     get counters () { return figures.counters },
   })
@@ -111,6 +118,8 @@ export default fp(async function changes (app) {
     figures.start()
   })
   app.addHook('onClose', async () => {
+    // What is being applied is finished.
+    await Promise.allSettled(applying)
     await Promise.all([settler.stop(), figures.stop()])
     ledger.close()
   })

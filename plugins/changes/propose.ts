@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import {
-  BrokerDenied, BrokerRefused, BrokerUnreachable, ChangesClosed, PermissionDenied, TooManyPlans
+  BrokerDenied, BrokerRefused, BrokerUnreachable, ChangeImpossible, ChangesClosed, PermissionDenied, TooManyPlans
 } from '../../errors.ts'
 import type { Caller } from '../../tools/tool.ts'
 import type { AdminCall, AdminResult } from '../kafka-admin/index.ts'
@@ -71,10 +71,18 @@ export async function propose (
   return view
 }
 
-/** Asks a broker to check the change without doing it, where Kafka's API has that. */
+/**
+ * Asks a broker to check the change without doing it, where Kafka's API has that.
+ * @throws {ChangeImpossible} if nothing could be sent
+ */
 async function askBroker (parts: Parts, change: Change, signal: AbortSignal): Promise<void> {
   const call = kindOf(parts, change).call(change.arguments, currentMirror(parts))
-  if (!isAdminCall(call)) return
+  if (!isAdminCall(call)) {
+    if (parts.brokerControl.configured) return
+    throw new ChangeImpossible(
+      "the brokers' control plane is not configured: an operator must set KAFSCALE_MCP_BROKER_CONTROL_ADDR"
+    )
+  }
   const limit = AbortSignal.any([signal, AbortSignal.timeout(VALIDATE_TIMEOUT_MS)])
   const session = await parts.kafkaAdmin.connect(limit, await parts.ledger.lastBroker())
   try {

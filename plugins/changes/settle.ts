@@ -117,13 +117,13 @@ async function settle (
   const isWatched = overview.watched.has(id)
   if (isOpen(change.state)) {
     if (!overview.alive.has(id)) await expire(parts, stored)
-    else if (change.execution && !isLocked) await clearAttempt(parts, stored)
-  } else if (change.state === 'applying' && !isLocked) {
+    else if (change.execution && overview.locked === undefined) await clearAttempt(parts, stored)
+  } else if (change.state === 'applying' && entry?.state === 'applying' && !isLocked) {
     await settleOrphan(parts, stored)
   } else if (change.state === 'ambiguous') {
     await settleAmbiguous(parts, stored, isWatched, isTimeToAsk)
   } else if (change.state === 'applied') {
-    await watchApplied(parts, stored, isWatched, overview)
+    await watchApplied(parts, stored, isWatched)
   }
 }
 
@@ -150,6 +150,8 @@ async function clearAttempt (parts: Parts, stored: Stored): Promise<void> {
       diff: [],
       note: 'the replica stopped before it sent anything',
     }),
+    // Another attempt may have begun since.
+    options: { unlocked: true },
   })
 }
 
@@ -183,11 +185,13 @@ async function settleAmbiguous (
 }
 
 /** Looks for an effect that somebody else has undone. */
-async function watchApplied (parts: Parts, stored: Stored, isWatched: boolean, overview: Overview): Promise<void> {
+async function watchApplied (parts: Parts, stored: Stored, isWatched: boolean): Promise<void> {
   if (!isWatched) return await parts.ledger.unwatch(stored)
   const seen = look(parts, stored.change)
-  if (seen?.visible !== 'no' || stored.change.outcome?.revision === null) return
-  if (await isReplaced(parts, stored.change, overview)) return await parts.ledger.unwatch(stored)
+  const revision = stored.change.outcome?.revision ?? null
+  // The mirror of this replica may be behind that of the one which saw the effect.
+  if (seen?.visible !== 'no' || revision === null || seen.revision < revision) return
+  if (await isReplaced(parts, stored.change)) return await parts.ledger.unwatch(stored)
   const known: Known = {
     state: 'reverted',
     outcome: {
@@ -201,7 +205,9 @@ async function watchApplied (parts: Parts, stored: Stored, isWatched: boolean, o
 }
 
 /** Whether a later change of ours is about the same resource: then its effect is no surprise. */
-async function isReplaced (parts: Parts, change: Change, { active }: Overview): Promise<boolean> {
+async function isReplaced (parts: Parts, change: Change): Promise<boolean> {
+  // Read after its effect was seen, so that the ledger already says that it was sent.
+  const { active } = await parts.ledger.overview()
   const others = active.filter(({ id, state }) => id !== change.change_id && !isOpen(state))
   const sentAt = change.execution?.sent_at_revision ?? 0
   for (const { id } of others) {

@@ -11,10 +11,10 @@ declare module 'fastify' {
 /** Access to etcd. It is read-only: nothing reachable from here writes. */
 export interface EtcdReader {
   /**
-   * Opens a connection to the next endpoint of the list, so that after a failure another one is tried. Returns at once:
-   * an unreachable endpoint shows at the first call. The caller closes the connection.
+   * Opens a connection to an endpoint; by default to the next one of the list, so that after a failure another one is
+   * tried. Returns at once: an unreachable endpoint shows at the first call. The caller closes the connection.
    */
-  connect (): EtcdConnection
+  connect (endpoint?: string): EtcdConnection
 }
 
 export default fp(async function etcd (app) {
@@ -28,8 +28,7 @@ export default fp(async function etcd (app) {
 
   let next = 0
   app.decorate('etcd', {
-    connect () {
-      const endpoint = etcdEndpoints[next++ % etcdEndpoints.length] as string
+    connect (endpoint = etcdEndpoints[next++ % etcdEndpoints.length] as string) {
       return new EtcdConnection(endpoint, endpoint.startsWith('https:') ? tls : plain, credentials)
     }
   })

@@ -70,7 +70,13 @@ export interface Tools {
   refuse: (call: RefusedCall, caller: Caller) => Promise<void>
 }
 
-interface Entry { tool: Tool, validate: ValidateFunction, definition: ToolDefinition }
+interface Entry {
+  tool: Tool
+  validate: ValidateFunction
+  definition: ToolDefinition
+  /** How the tool is shown next to the tools of changes. */
+  crowded: ToolDefinition
+}
 
 export default fp(async function toolRegistry (app) {
   const { tools: allowed, disabledTools: disabled = [] } = app.config
@@ -80,18 +86,23 @@ export default fp(async function toolRegistry (app) {
   const host = hostOf(app, entries)
   const turns = new Turns()
 
+  const hasChanges = () => TOOLS_OF_CHANGES.some(name => entries.has(name))
+
   app.decorate<Tools>('tools', {
     known,
     declare (tool) {
       if (!known.includes(tool.name)) known.push(tool.name)
       if (disabled.includes(tool.name) || (allowed && !allowed.includes(tool.name))) return
       const validate = ajv.compile(closed(tool.input))
-      entries.set(tool.name, { tool, validate, definition: definitionOf(tool) })
+      const crowded = { ...tool.listed, ...Object.fromEntries((tool.crowdedOut ?? []).map(name => [name, null])) }
+      entries.set(tool.name, {
+        tool, validate, definition: definitionOf(tool), crowded: definitionOf({ ...tool, listed: crowded }),
+      })
     },
     operation: name => entries.get(name)?.tool.operation,
     list: principal => [...entries.values()]
       .filter(({ tool }) => app.authorize.decide(principal, tool).kind === 'allowed')
-      .map(({ definition }) => definition)
+      .map(({ definition, crowded }) => hasChanges() ? crowded : definition)
       .sort((a, b) => a.name < b.name ? -1 : 1),
     async call (name, input, caller, signal, progress = () => {}) {
       const entry = entries.get(name)

@@ -63,6 +63,8 @@ t.test('autoscaling keeps the number of replicas that run', needsHelm(), async t
   const replicasOf = async (mcp: object, api?: string) =>
     only(await render({ ...mcp }, { ...api !== undefined && { api } }), 'Deployment').spec?.['replicas']
   for (const replicas of [3, 0]) t.equal(await replicasOf(autoscaled, await running(replicas)), replicas)
+  const one = values({ autoscaling: { enabled: true, minReplicas: 1, maxReplicas: 1 } })
+  t.equal(await replicasOf(one, await running(3)), 1, 'never more than the autoscaler may choose')
   t.equal(await replicasOf(autoscaled, await startKubernetesApi(t, [])), undefined, 'none runs before the installation')
   t.equal(await replicasOf(autoscaled), undefined, 'without access to the cluster')
   t.equal(await replicasOf(values({ replicaCount: 2 }), await running(3)), 2, 'without autoscaling')

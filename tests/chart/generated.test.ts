@@ -4,21 +4,24 @@ import t from 'tap'
 import { type Manifest, needsHelm, render, values } from '../support/chart.ts'
 import { mistakes } from '../support/chart-schemas.ts'
 
-/** The keys by which Kubernetes merges the entries of a list (`x-kubernetes-list-map-keys`). */
+/**
+ * The keys by which Helm merges the entries of a list (`x-kubernetes-patch-merge-key`). Server-side apply has the same
+ * ones, some with a second key (`x-kubernetes-list-map-keys`): what is unique by the first is unique by both.
+ */
 const MERGE_KEYS: Record<string, string[]> = {
   'Deployment spec.template.spec.containers': ['name'],
   'Deployment spec.template.spec.containers.*.env': ['name'],
-  'Deployment spec.template.spec.containers.*.ports': ['containerPort', 'protocol'],
+  'Deployment spec.template.spec.containers.*.ports': ['containerPort'],
   'Deployment spec.template.spec.containers.*.volumeMounts': ['mountPath'],
   'Deployment spec.template.spec.volumes': ['name'],
   'Deployment spec.template.spec.imagePullSecrets': ['name'],
-  'Deployment spec.template.spec.topologySpreadConstraints': ['topologyKey', 'whenUnsatisfiable'],
+  'Deployment spec.template.spec.topologySpreadConstraints': ['topologyKey'],
   'Pod spec.containers': ['name'],
   'Pod spec.containers.*.env': ['name'],
   'Pod spec.containers.*.volumeMounts': ['mountPath'],
   'Pod spec.volumes': ['name'],
   'Pod spec.imagePullSecrets': ['name'],
-  'Service spec.ports': ['port', 'protocol'],
+  'Service spec.ports': ['port'],
 }
 
 /** The lists at a path, in which `*` is each entry of a list. */
@@ -80,7 +83,7 @@ const all = {
   }),
   topologySpreadConstraints: someOf(fc.record({
     topologyKey: fc.constantFrom('zone', 'rack'),
-    whenUnsatisfiable: fc.constant('DoNotSchedule'),
+    whenUnsatisfiable: fc.constantFrom('DoNotSchedule', 'ScheduleAnyway'),
     maxSkew: fc.constantFrom(1, 2),
   })),
   imagePullSecrets: someOf(fc.record({ name: fc.constantFrom('a', 'b') })),

@@ -200,7 +200,10 @@ t.test('relations between values that Kubernetes would refuse are refused', need
     [{ tolerations: [{ key: '', operator: 'Equal', value: 'a' }] }, /without a key/],
     [{ tolerations: [{ key: 'a', operator: 'Exists', value: 'b' }] }, /operator Exists and the value b, .*: remove/],
     [{ tolerations: [{ key: 'a', tolerationSeconds: 0 }] }, /with tolerationSeconds, .*: set the effect to NoExecute/],
-    [{ topologySpreadConstraints: [constraint, { ...constraint, maxSkew: 2 }] }, /two constraints for zone and DoNot/],
+    ...[{ maxSkew: 2 }, { whenUnsatisfiable: 'ScheduleAnyway' }].map((other): [Record<string, unknown>, RegExp] => [
+      { topologySpreadConstraints: [constraint, { ...constraint, ...other }] },
+      /contains two constraints for zone: keep one of them\. .* an upgrade would lose one/,
+    ]),
     [
       {
         topologySpreadConstraints: [
@@ -240,6 +243,8 @@ t.test('relations between values that Kubernetes would refuse are refused', need
       ['10.1.0.0/16', '10.0.0.0/8'],
       ['10.0.0.0/8', 'fd00::/16'],
       ['fd00::/16', 'fd00::/8'],
+      ['fd00::/8', '2001:db8::/32'],
+      ['2001:db8:8000::/33', '2001:db8:7fff::/48'],
     ].map(([cidr = '', except = '']): [Record<string, unknown>, RegExp] => [
       block(cidr, except),
       /extraEgress excepts .*, which is not a part of its cidr, .*: set a smaller range/,
@@ -275,7 +280,20 @@ t.test('relations between values that Kubernetes would refuse are refused', need
     [{ extraVolumeMounts: [{ name: 'data', mountPath: '/a' }] }, /mounts the volume data, which does not exist: add/],
     [mounts('/a', '/a/'), /mounts data at \/a\/, which is the path of the volume data: set another mountPath/],
     [mounts('/etc/kafscale-mcp'), /mounts data at \/etc\/kafscale-mcp, which is the path of the secrets/],
-    [mounts('/etc/kafscale-mcp/more'), /below the read-only volume at \/etc\/kafscale-mcp: set a mountPath outside/],
+    [mounts('/etc/kafscale-mcp/more'), /below the read-only volume at \/etc\/kafscale-mcp: set a path outside of it/],
+    [mounts('/a/..'), /the mountPath of data in mcp\.extraVolumeMounts is \/, which would hide the image/],
+    [
+      { 'audit.sinks': ['file:/etc/kafscale-mcp/audit/a'], 'audit.mountPath': '/etc/kafscale-mcp/audit' },
+      /mcp\.audit\.mountPath is \/etc\/kafscale-mcp\/audit, below the read-only volume at \/etc\/kafscale-mcp/,
+    ],
+    [
+      {
+        ...file,
+        'audit.persistence.enabled': true,
+        'audit.headFile': { enabled: true, mountPath: '/etc/kafscale-mcp/h' },
+      },
+      /mcp\.audit\.headFile\.mountPath is \/etc\/kafscale-mcp\/h, below the read-only volume at \/etc\/kafscale-mcp/,
+    ],
     [{ ...file, ...mounts('/var/log/./kafscale-mcp') }, /which is the path of mcp\.audit\.mountPath/],
     [
       { 'audit.sinks': ['file:/etc/kafscale-mcp/a'], 'audit.mountPath': '/etc/kafscale-mcp' },
@@ -285,10 +303,12 @@ t.test('relations between values that Kubernetes would refuse are refused', need
       ingress([{ host: 'mcp.example', paths: [{ path: '/a//b' }] }]),
       /the path \/a\/\/b in mcp\.ingress\.hosts .* with the pathType Prefix: change the path, or set pathType/,
     ],
-    [
-      { extraEnv: [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value: 'http://otel:70000/v1' }] },
-      /the URL in the variable OTEL_EXPORTER_OTLP_ENDPOINT of mcp\.extraEnv has the port 70000: use 1 to 65535/,
-    ],
+    ...['http://otel:70000/v1', 'otel:70000', ' http://otel:70000 ', 'grpc://a:1@otel:70000'].map(
+      (value): [Record<string, unknown>, RegExp] => [
+        { extraEnv: [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value }] },
+        /the URL in the variable OTEL_EXPORTER_OTLP_ENDPOINT of mcp\.extraEnv has the port 70000: use 1 to 65535/,
+      ]
+    ),
   ]
   for (const [given, message] of refused) t.match(await refusal(values(given)), message, JSON.stringify(given))
 
@@ -299,6 +319,9 @@ t.test('relations between values that Kubernetes would refuse are refused', need
 
   const service = { type: 'LoadBalancer', loadBalancerSourceRanges: ['10.0.0.0/8', 'fd00::/8'] }
   const allowed: Record<string, unknown>[] = [
+    { extraEnv: [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value: 'http://[fd00:0:0::1]:4318' }] },
+    { extraEnv: [{ name: 'https_proxy', value: 'http://user:123456@proxy.example:3128' }] },
+    egress({ to: [{ ipBlock: { cidr: '::/0', except: ['::1/128', '2001:0DB8:0:0:0:0:0:1/128', 'fe80::/10'] } }] }),
     { service, 'tls.existingSecret': 'tls' },
     { 'audit.persistence.accessModes': ['ReadWriteOncePod'] },
     { serviceAccount: { create: false, name: 'default' } },
@@ -311,7 +334,7 @@ t.test('relations between values that Kubernetes would refuse are refused', need
     block('10.0.0.0/8', '10.255.0.0/16'),
     block('0.0.0.0/0', '169.254.169.254/32'),
     block('fd00::/8', 'fd12::/16'),
-    { topologySpreadConstraints: [constraint, { ...constraint, whenUnsatisfiable: 'ScheduleAnyway' }] },
+    { topologySpreadConstraints: [constraint, { ...constraint, topologyKey: 'kubernetes.io/hostname' }] },
     mounts('/data', '/data/more', '/etc/kafscale-mcp-more'),
     ingress([{ host: 'mcp.example', paths: [{ path: '/a//b', pathType: 'ImplementationSpecific' }] }]),
   ]
@@ -333,6 +356,10 @@ t.test('names that are not DNS-1035 labels are refused', needsHelm(), async t =>
   const cut = `${'a'.repeat(50)}--${'b'.repeat(20)}`
   for (const { metadata } of await render(values(), { beside: { fullnameOverride: cut } })) {
     t.notMatch(metadata.name, /---|-$/, 'a name that is cut does not end with a hyphen')
+  }
+  const dotted = { fullnameOverride: 'mcp', nameOverride: `${'a'.repeat(51)}.b` }
+  for (const { metadata } of await render(values(), { beside: dotted })) {
+    t.match(metadata.labels, { 'app.kubernetes.io/name': 'a'.repeat(51) }, 'and a label not with a dot')
   }
 })
 

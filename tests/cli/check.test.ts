@@ -370,6 +370,13 @@ t.test('changes', needsEtcd(), async t => {
   })
 })
 
+t.test('every etcd endpoint is checked once, while the service itself tries them too', async t => {
+  const endpoints = [1, 2, 3, 4].map(port => `http://127.0.0.1:${port}`)
+  const { code, failed } = await check({ ...LEAST, KAFSCALE_MCP_ETCD_ENDPOINTS: endpoints.join() })
+  t.equal(code, 1)
+  t.match(failed, endpoints.map(endpoint => `etcd ${endpoint}: etcd can't be reached`))
+})
+
 t.test('without etcd, everything else is still checked', async t => {
   const dir = t.testdir({ 'not-a-log': 'text\n', 'policy.yaml': 'bindings: nope\n', 'jwks.json': '{}', folder: {} })
   const failing = async (env: Record<string, string>) => {
@@ -407,7 +414,7 @@ t.test('without etcd, everything else is still checked', async t => {
       }),
       [
         /not-a-log: the file is not an audit log: move it away$/,
-        /^audit sink file:.*: .*(?:EISDIR|regular file)/,
+        /: it is a folder: set KAFSCALE_MCP_AUDIT_SINKS to a file in it, such as file:\/.*\/audit.jsonl$/,
         /not-a-log\/audit\.jsonl: .*ENOTDIR/,
         `audit sink ${collector}: the collector answered 403: is the header that it requires in KAFSCALE_MCP_AUDIT_`,
         /^audit sink http:\/\/127\.0\.0\.1:2: the collector cannot be reached: ECONNREFUSED$/,

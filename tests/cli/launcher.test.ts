@@ -101,6 +101,21 @@ t.test('the service and every command have --version', async t => {
   t.strictSame(await run(process.execPath, ['server.ts', '--version']), shown, 'also without the launcher')
 })
 
+t.test('a reader that stops reading changes no exit code, and a full disk is reported', async t => {
+  const { dir, launch } = checkout(t)
+  const shell = async (script: string) =>
+    await run('sh', ['-c', script, process.execPath, join(dir, 'bin/kafscale-mcp.js')])
+  const closed = async (command: string) => await shell(`{ "$0" "$1" ${command}; echo "exit $?" >&2; } | true`)
+  t.match(await closed('check'), { stderr: /^exit 1\n$/ }, 'the settings are not valid')
+  t.match(await closed('check --help'), { stderr: /^exit 0\n$/ })
+  await launch('token', 'keygen', '--key', join(dir, 'key'), '--jwks', join(dir, 'jwks'))
+  t.match(await closed(`token issue --key ${join(dir, 'key')} --subject a`), { stderr: /^exit 0\n$/ })
+  t.match(await shell('"$0" "$1" check > /dev/full'), {
+    code: 2,
+    stderr: /^kafscale-mcp: cannot write to standard output: ENOSPC.*\n$/,
+  })
+})
+
 t.test('it runs the sources where they are, and a build only without them', async t => {
   const { dir, launch } = checkout(t)
   mkdirSync(join(dir, 'dist/cli'), { recursive: true })

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Change, ChangeView } from '../../plugins/changes/change.ts'
-import type { Changes, RunningChanges } from '../../plugins/changes/index.ts'
+import type { Changes } from '../../plugins/changes/index.ts'
 import type { Environment } from '../../plugins/config/read.ts'
 import { allTools } from '../../scripts/docs-tools.ts'
 import type { Caller } from '../../tools/tool.ts'
@@ -29,7 +29,7 @@ export function operatorPolicy (t: Teardown): Environment {
 
 /** Declares every tool that exists only with changes. Steps that the test does not give are refused by the test. */
 export async function declareChangeTools (app: FastifyInstance, changes: Partial<Changes> = {}): Promise<void> {
-  app.decorate('changes', changes as RunningChanges)
+  app.decorate('changes', changes as FastifyInstance['changes'])
   const missing = (await allTools()).filter(({ name }) => app.tools.operation(name) === undefined)
   for (const tool of missing) app.tools.declare(tool)
 }

@@ -5,12 +5,10 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
+import { authority } from './authorization.ts'
 import { startEtcd } from './etcd.ts'
 import { exists } from './programs.ts'
 import { buildSyncedApp, CALLER, modern } from './service.ts'
-
-const TOKEN = 'a secret of no less than 32 characters'.replaceAll(' ', '-')
-const AUTHORIZED = { authorization: `Bearer ${TOKEN}` }
 
 /** A caller without a role. */
 export const NOBODY = {
@@ -26,18 +24,27 @@ export const NOBODY = {
 /** A caller whose token has a scope claim without the required scope. */
 const WITHOUT_SCOPE = { ...CALLER, principal: { ...NOBODY.principal, scopes: new Set<string>() } }
 
-/** Builds an app and makes calls with every outcome, failed authentications, a scrape and records. */
+/** Builds an app with changes, and makes calls with every outcome, failed authentications, a scrape and records. */
 export async function experienced (t: Test): Promise<FastifyInstance> {
   const broker = createServer((_, response) => response.end('no metrics\n')).listen(0, '127.0.0.1')
   await once(broker, 'listening')
   t.teardown(() => broker.close())
+  const { env, token, policyFile } = await authority(t)
   const app = await buildSyncedApp(t, await startEtcd(t), {
-    KAFSCALE_MCP_AUTH_TOKEN: TOKEN,
-    KAFSCALE_MCP_AUDIT_SINKS: `file:${t.testdir()}/audit.jsonl`,
+    ...env,
+    KAFSCALE_MCP_POLICY_FILE: policyFile({
+      bindings: [{ role: 'observer', claim: 'sub', value: 'watcher' }],
+      changes: [{ mode: 'direct' }],
+    }),
+    KAFSCALE_MCP_ENVIRONMENT: 'dev',
+    KAFSCALE_MCP_CHANGES: 'enabled',
+    KAFSCALE_MCP_EXPECTED_CLUSTER_ID: 'cluster-1',
+    KAFSCALE_MCP_KAFKA_BROKERS: '127.0.0.1:1', // nothing connects to it
     KAFSCALE_MCP_BROKER_METRICS_URL: `http://127.0.0.1:${(broker.address() as AddressInfo).port}/metrics`,
     KAFSCALE_MCP_TELEMETRY_ADDR: '127.0.0.1:0',
   })
-  const call = async (tool: string, headers: Record<string, string> = AUTHORIZED) => {
+  const authorized = { authorization: `Bearer ${await token('watcher')}` }
+  const call = async (tool: string, headers: Record<string, string> = authorized) => {
     const request = modern('tools/call', { name: tool, arguments: {} })
     return await app.inject({ ...request, headers: { ...request.headers, ...headers } })
   }

@@ -83,8 +83,9 @@ t.test('a change over MCP', needsEtcd(), async t => {
     t.match(content[0]?.text, 'call list_topics for those that do')
   })
 
-  t.test('of a broker names it in the audit log', async t => {
-    t.match(await alice.ask('flush_broker', { node_id: 0 }), { state: 'planned', effects: { partitions: 0 } })
+  t.test('of a broker is refused without its control plane, and the audit log names the broker', async t => {
+    const { content } = await alice.call('flush_broker', { node_id: 0 })
+    t.match(content[0]?.text, /^CHANGE_IMPOSSIBLE: .* must set KAFSCALE_MCP_BROKER_CONTROL_ADDR/)
     t.match(recorded('tool_call').at(-1)?.what, { tool: 'flush_broker', resources: { brokers: ['0'] } })
   })
 

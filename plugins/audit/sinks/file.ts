@@ -337,6 +337,10 @@ function endsAt ({ last, rest }: Tail, { file, end }: ChainPosition): boolean {
  */
 export async function checkFile (path: string): Promise<{ exists: boolean, isLocked: boolean }> {
   const stats = await statOf(path)
+  if (stats?.isDirectory()) {
+    const file = join(path, 'audit.jsonl')
+    throw new Error(`it is a folder: set ${SETTING} to a file in it, such as file:${file}`)
+  }
   if (stats) {
     const handle = await openOwn(path, constants.O_RDWR, SETTING)
     try {

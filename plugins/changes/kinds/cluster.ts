@@ -94,6 +94,11 @@ export function isSameCluster ({ cluster_id: id }: Change, { snapshot }: MirrorV
   return snapshot !== null && snapshot.clusterId === id
 }
 
+/** A warning, if it applies. */
+export function when (applies: boolean, warning: string): string[] {
+  return applies ? [warning] : []
+}
+
 /** Nothing else is known to the requester, so the plan may concern more than it counts. */
 export function visibilityWarnings ({ cluster, visible }: PlanContext): string[] {
   return visible === cluster ? [] : ['The effects count only the groups that the requester may see.']

@@ -3,7 +3,7 @@ import { quote } from '../../../lib/printable.ts'
 import { checkCapacity } from './capacity.ts'
 import {
   clusterFact, CONCURRENT_CHANGES, isSameCluster, listedTopic, observedDiff, OPERATOR_RESTORES, topicFacts,
-  visibilityWarnings
+  visibilityWarnings, when
 } from './cluster.ts'
 import { topicEffects } from './effects.ts'
 import { defineKind } from './kind.ts'
@@ -40,11 +40,10 @@ export default defineKind<Arguments>({
       warnings: [
         'Keys move to other partitions: records of one key from before and after are in different partitions, so ' +
           'their order is lost.',
-        ...topic.partitions.values().some(({ isUnlisted }) => isUnlisted)
-          ? [
-              'etcd has keys of partitions that the snapshot lacks: their records in S3 come back.',
-            ]
-          : [],
+        ...when(
+          topic.unlistedPartitions > 0,
+          'etcd has keys of partitions that the snapshot lacks: their records in S3 come back.'
+        ),
         'Clients use the new partitions after their next refresh of the metadata, and groups rebalance.',
         OPERATOR_RESTORES,
         CONCURRENT_CHANGES,

@@ -3,7 +3,7 @@ import type { MirrorView } from '../../../kafscale/mirror.ts'
 import { quote } from '../../../lib/printable.ts'
 import { checkCapacity } from './capacity.ts'
 import {
-  clusterFact, CONCURRENT_CHANGES, isSameCluster, observedDiff, snapshotOf, topicFacts, visibilityWarnings
+  clusterFact, CONCURRENT_CHANGES, isSameCluster, observedDiff, snapshotOf, topicFacts, visibilityWarnings, when
 } from './cluster.ts'
 import { topicEffects } from './effects.ts'
 import { defineKind, type PlanContext } from './kind.ts'
@@ -46,11 +46,10 @@ export default defineKind<Arguments>({
         `Whatever the replication factor, each partition gets broker ${leaderId} as its leader and only replica: the ` +
           'records are in S3.',
         returning(context, topic),
-        ...effects['groups_with_commits'] === 0
-          ? []
-          : [
-          `Groups with committed offsets on a topic of this name (${effects['groups_with_commits']}) go on from them.`,
-            ],
+        ...when(
+          effects['groups_with_commits'] !== 0,
+          `Groups with committed offsets on a topic of this name (${effects['groups_with_commits']}) go on from them.`
+        ),
         CONCURRENT_CHANGES,
         ...visibilityWarnings(context),
       ],

@@ -4,7 +4,7 @@ import { compare, type GroupView, type MirrorView } from '../../../kafscale/mirr
 import type { ConsumerGroup } from '../../../kafscale/records.ts'
 import { quote } from '../../../lib/printable.ts'
 import type { FactValue } from '../change.ts'
-import { clusterFact, isSameCluster, observedDiff, snapshotOf } from './cluster.ts'
+import { clusterFact, isSameCluster, observedDiff, snapshotOf, when } from './cluster.ts'
 import { groupEffects } from './effects.ts'
 import { defineKind } from './kind.ts'
 
@@ -36,11 +36,10 @@ export default defineKind<Arguments>({
       effects: groupEffects(id, context),
       warnings: [
         'The committed offsets of the group stay in etcd: only deleting their topics removes them.',
-        ...members.size === 0
-          ? []
-          : [
-              'A live group comes back within seconds: its members join again, with the old offsets. Stop them first.',
-            ],
+        ...when(
+          members.size > 0,
+          'A live group comes back within seconds: its members join again, with the old offsets. Stop them first.'
+        ),
       ],
       undo: null,
       undo_note: 'A group exists again once a member joins it, with its committed offsets.',

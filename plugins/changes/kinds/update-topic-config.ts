@@ -4,7 +4,7 @@ import { quote } from '../../../lib/printable.ts'
 import type { Undo } from '../change.ts'
 import {
   clusterFact, configFacts, isSameCluster, listedTopic, observedDiff, type Setting, SETTINGS, settingsOf, topicFacts,
-  visibilityWarnings
+  visibilityWarnings, when
 } from './cluster.ts'
 import { topicEffects } from './effects.ts'
 import { defineKind } from './kind.ts'
@@ -44,12 +44,11 @@ export default defineKind<Arguments>({
           'segments by them.',
         ...settings.filter(setting => setting !== 'segment.bytes' && config[setting] === 0).map(setting =>
           `${setting} 0 is stored, but brokers report it as -1, which means no limit.`),
-        ...topic.config === undefined
-          ? [
-              'The topic has no stored settings yet: the broker stores the others too, retention as -1 and ' +
-            'segment.bytes as 0, and reports them as its defaults.',
-            ]
-          : [],
+        ...when(
+          topic.config === undefined,
+          'The topic has no stored settings yet: the broker stores the others too, retention as -1 and segment.bytes ' +
+            'as 0, and reports them as its defaults.'
+        ),
         'A broker writes all settings of the topic at once: another change of them at the same time may be lost, or ' +
           'overwrite this one, although both report success.',
         ...visibilityWarnings(context),

@@ -43,8 +43,10 @@ export const LEDGER_REASONS = {
 export class LedgerClient {
   readonly #etcd: Etcd3
   readonly #onFailure: (error: Error) => void
+  /** Why the last call failed, as callers see it; `undefined` if it did not. */
+  failure: string | undefined
 
-  /** @param onFailure learns why a call failed, with details that callers do not see */
+  /** @param onFailure learns, once for an outage, why calls fail, with details that callers do not see */
   constructor (settings: LedgerSettings, onFailure: (error: Error) => void) {
     const { endpoints, username, password, caFile, certFile, keyFile } = settings
     this.#onFailure = onFailure
@@ -97,13 +99,17 @@ export class LedgerClient {
     const untilMs = performance.now() + REPEAT_MS
     for (;;) {
       try {
-        return await call()
+        const answer = await call()
+        this.failure = undefined
+        return answer
       } catch (error) {
         const failed = error as Error
         const passes = isRecoverableError(failed) || failed instanceof GRPCDeadlineExceededError
         if (!passes || performance.now() > untilMs) {
-          if (!(failed instanceof ClientClosedError)) this.#onFailure(failed)
-          throw new LedgerUnavailable(reasonOf(failed))
+          const isNew = this.failure === undefined && !(failed instanceof ClientClosedError)
+          if (isNew) this.#onFailure(failed)
+          this.failure = reasonOf(failed)
+          throw new LedgerUnavailable(this.failure)
         }
         await delay(REPEAT_INTERVAL_MS)
       }

@@ -30,6 +30,8 @@ export interface Lifetimes {
 export interface StepOptions {
   /** The step requires that this lock is still held. */
   lock?: Lock
+  /** The step requires that nobody holds the lock. */
+  unlocked?: boolean
   breakGlass?: 'mark' | 'unmark'
   /** The broker that the change is sent to. */
   broker?: string
@@ -67,7 +69,8 @@ const LOCK_MAX_MS = 15 * 60_000
 const SETTLER_TTL_MS = 10_000
 /** A plan that nobody has asked to apply is kept no longer than this after its end. */
 const UNUSED_PLAN_KEPT_MS = 60 * 60_000
-const PAGE = 500
+/** etcd takes at most 128 operations in one transaction. */
+const BATCH = 100
 
 /**
  * The changes, in etcd. Every step is one transaction that compares what it replaces. Leases decide what has expired,
@@ -77,6 +80,8 @@ const PAGE = 500
 export class Ledger {
   readonly #client: LedgerClient
   readonly #lifetimes: Lifetimes
+  /** The changes as they were listed last, by key. */
+  readonly #known = new Map<string, KeyValue>()
 
   constructor (settings: LedgerSettings, lifetimes: Lifetimes, onFailure: (error: Error) => void = () => {}) {
     this.#client = new LedgerClient(settings, onFailure)
@@ -118,18 +123,21 @@ export class Ledger {
     return (await this.#range({ key: Buffer.from(keys.byId(id)) })).map(parse)[0]
   }
 
-  /** All changes, newest first. */
+  /** All changes, newest first. Reads the values only of those that have changed since the last time. */
   async all (): Promise<(Stored | Unknown)[]> {
-    const found: KeyValue[] = []
-    const { range_end: end, key: first } = keys.withPrefix(keys.ALL)
-    for (let key = first; ;) {
-      const page = await this.#range({ key, range_end: end, limit: PAGE })
-      found.push(...page)
-      const last = page.at(-1)
-      if (!last || page.length < PAGE) break
-      key = Buffer.concat([last.key, Buffer.of(0)])
+    const listed = await this.#range({ ...keys.withPrefix(keys.ALL), keys_only: true })
+    const current = new Map(listed.map(({ key, mod_revision: revision }) => [key.toString(), revision]))
+    for (const [key, { mod_revision: revision }] of this.#known) {
+      if (current.get(key) !== revision) this.#known.delete(key)
     }
-    return found.sort((a, b) => Number(BigInt(b.create_revision) - BigInt(a.create_revision))).map(parse)
+    const unknown = [...current.keys()].filter(key => !this.#known.has(key))
+    for (let index = 0; index < unknown.length; index += BATCH) {
+      const { responses } = await this.#client.transact([], unknown.slice(index, index + BATCH).map(keys.get))
+      const found = responses.flatMap(({ response_range: range }) => range.kvs)
+      for (const kv of found) this.#known.set(kv.key.toString(), kv)
+    }
+    return [...this.#known.values()]
+      .sort((a, b) => Number(BigInt(b.create_revision) - BigInt(a.create_revision))).map(parse)
   }
 
   /** The ids of the open changes that have not expired. */
@@ -152,11 +160,12 @@ export class Ledger {
     if (before.state !== state && !isTransition(before.state, state)) {
       throw new Error(`a change does not go from ${before.state} to ${state}`)
     }
-    const { lock, breakGlass, broker } = options
+    const { lock, unlocked, breakGlass, broker } = options
     const alive = keys.alive(requester, id)
     const compare = [keys.hasRevision(keys.byId(id), modRevision)]
     if (isOpen(before.state)) compare.push(state === 'expired' ? keys.isAbsent(alive) : keys.exists(alive))
     if (lock) compare.push(keys.hasValue(keys.LOCK, lock.value))
+    if (unlocked) compare.push(keys.isAbsent(keys.LOCK))
     const leases: string[] = []
     const lease = async (ms: number): Promise<string> => {
       const granted = await this.#client.grant(ms)
@@ -238,9 +247,15 @@ export class Ledger {
 
   /** Makes this replica the one that settles changes, unless another one is. */
   async becomeSettler (replica: string): Promise<Hold | undefined> {
+    if (await this.#text(keys.SETTLER) !== undefined) return undefined
     const value = JSON.stringify({ replica, nonce: randomUUID() })
     const taken = await Hold.take(this.#client, keys.SETTLER, value, { ttlMs: SETTLER_TTL_MS })
     return taken instanceof Hold ? taken : undefined
+  }
+
+  /** Why the last call failed, as callers see it; `undefined` if it did not. */
+  get failure (): string | undefined {
+    return this.#client.failure
   }
 
   close (): void {
@@ -249,7 +264,8 @@ export class Ledger {
 
   /** How long the value of a change is kept; `undefined` for as long as somebody may have to do something about it. */
   #keptMs (before: Change, next: Change): number | undefined {
-    if (isActive(next) && next.state !== 'applied') return undefined
+    // What nobody has reviewed must not vanish: it keeps others from breaking the glass.
+    if ((isActive(next) && next.state !== 'applied') || next.break_glass?.review === null) return undefined
     const { ended } = this.#lifetimes
     const unused = before.state === 'planned' && next.execution === null && next.break_glass === null
     return unused ? Math.min(UNUSED_PLAN_KEPT_MS, ended) : ended

@@ -126,7 +126,17 @@ t.test('all changes are listed, the newest first', needsEtcd(), async t => {
   for (const id of ['b', 'c', 'a']) await create(ledger, id)
   const b = await read(ledger, 'b')
   await ledger.replace(b, { ...b.change, state: 'pending' })
-  t.strictSame((await ledger.all()).map(stored => 'change' in stored && stored.change.change_id), ['a', 'c', 'b'])
+  const ids = async () => (await ledger.all()).map(stored => 'change' in stored && stored.change.change_id)
+  t.strictSame(await ids(), ['a', 'c', 'b'])
+  const reads = async () => await etcd.metric('etcd_mvcc_range_total')
+  const before = await reads()
+  t.strictSame(await ids(), ['a', 'c', 'b'])
+  t.equal(await reads() - before, 1, 'what has not changed is not read again')
+  const c = await read(ledger, 'c')
+  await ledger.replace(c, { ...c.change, state: 'cancelled' })
+  t.match((await ledger.all())[1], { change: { change_id: 'c', state: 'cancelled' } })
+  await etcd.client.delete().key(`${PREFIX}by-id/a`)
+  t.strictSame(await ids(), ['c', 'b'])
 })
 
 t.test('a change of another version is shown and left alone', needsEtcd(), async t => {
@@ -332,4 +342,29 @@ t.test('the ledger connects over TLS, with a client certificate', needsEtcd(), a
   await t.resolves(open({ caFile: file('CA'), ...pair }).probe())
   await t.rejects(open({ caFile: file('CA') }).probe(), { code: 'LEDGER_UNAVAILABLE' }, 'without the certificate')
   await t.rejects(open(pair).probe(), { code: 'LEDGER_UNAVAILABLE' }, 'with the CAs of the system')
+})
+
+t.test('a change whose break-glass nobody has reviewed is kept until somebody has', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  const ledger = openLedger(t, etcd)
+  const at = '2026-07-28T12:00:00.000Z'
+  const glass = { by: ALICE, at, reason: 'r', ticket: 't', notified: true as const, review: null }
+  const stored = await create(ledger, 'c1')
+  const next = { ...stored.change, break_glass: glass }
+  const broken = await ledger.replace(stored, next, { breakGlass: 'mark' }) as Stored
+  const ended = await ledger.replace(broken, { ...broken.change, state: 'cancelled' }) as Stored
+  t.equal(await leaseMs(etcd, 'by-id/c1'), null)
+  const review = { by: { ...ALICE, subject: 'carol' }, at, comment: null }
+  await ledger.replace(ended, { ...ended.change, break_glass: { ...glass, review } }, { breakGlass: 'unmark' })
+  t.equal(await leaseMs(etcd, 'by-id/c1'), 90 * 86_400_000)
+})
+
+t.test('a step that requires that nobody is applying is not stored while somebody is', needsEtcd(), async t => {
+  const ledger = openLedger(t, await startEtcd(t))
+  const stored = await create(ledger, 'c1')
+  const lock = await take(ledger, 'c2')
+  const next = { ...stored.change, revision: 2 }
+  t.equal(await ledger.replace(stored, next, { unlocked: true }), undefined)
+  await lock.release()
+  t.ok(await ledger.replace(stored, next, { unlocked: true }))
 })

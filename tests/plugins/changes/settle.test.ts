@@ -1,5 +1,6 @@
 /** What becomes of changes whose effect is not known, or whose replica is gone. */
 import t from 'tap'
+import { Mirror } from '../../../kafscale/mirror.ts'
 import type { AdminCall } from '../../../plugins/kafka-admin/index.ts'
 import { needsEtcd } from '../../support/etcd.ts'
 import { startProxy } from '../../support/proxy.ts'
@@ -91,6 +92,29 @@ t.test('an effect that somebody undoes soon is reverted, with an alert', needsEt
   t.match(replica.records(id).at(-1), { event: 'settlement', outcome: 'error', warning: /Another writer/ })
 })
 
+t.test('a replica that has not seen the effect yet does not take it for undone', needsEtcd(), async t => {
+  const { etcd, replica, broker } = await setUp(t)
+  let looks = 0
+  const behind = await buildReplica(t, {
+    endpoints: etcd.endpoints,
+    admin: broker.admin(),
+    more: {
+      metadata: {
+        state: 'synced',
+        reason: undefined,
+        get mirror () {
+          looks++
+          return new Mirror()
+        },
+      },
+    },
+  })
+  const { change_id: id } = await apply(replica)
+  behind.settler.start()
+  await waitFor(() => looks >= 3 || looks, BOUND_MS, 'looked')
+  t.equal((await get(replica, id)).state, 'applied')
+})
+
 t.test('an effect that another change of ours undoes is not reverted', needsEtcd(), async t => {
   const { replica } = await setUp(t)
   replica.settler.start()
@@ -128,8 +152,8 @@ t.test('changes of another version are left alone', needsEtcd(), async t => {
   await waitFor(() => replica.records(other.change_id).at(-1)?.event === 'expiry', BOUND_MS, 'recorded')
   t.equal(await etcd.client.get(key).string(), value)
   t.strictSame((await replica.changes.list(ALICE, {})).find(each => 'version' in each), { change_id: id, version: 2 })
-  for (const step of [replica.changes.get(ALICE, id), replica.changes.cancel(ALICE, id)]) {
-    await t.rejects(step, { code: 'CHANGE_UNREADABLE', message: /version 2/ })
+  for (const step of ['get', 'cancel'] as const) {
+    await t.rejects(replica.changes[step](ALICE, id), { code: 'CHANGE_UNREADABLE', message: /version 2/ })
   }
 })
 

@@ -222,7 +222,7 @@ t.test('etcd absent at start', needsEtcd(), async t => {
         t.equal(
           answer,
           `METADATA_UNAVAILABLE: The cluster metadata is not available: ${reason}. ` +
-          'Call again in a few seconds; operators can find the reason at /healthz.',
+          'Call again in a few seconds; operators can find the reason at /healthz or with kafscale-mcp check.',
           tool
         )
       }

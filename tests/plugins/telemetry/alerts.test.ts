@@ -173,6 +173,20 @@ const HEALTHY: Series = {
   'tool_call_duration_seconds_bucket{tool="list_topics",le="5"}': '0+600x120',
   'tool_call_duration_seconds_bucket{tool="list_topics",le="+Inf"}': '0+600x120',
   'tool_call_duration_seconds_count{tool="list_topics"}': '0+600x120',
+  // A change an hour: one waits for its approval for half of it, and the webhook tells approvers.
+  'changes_total{tool="create_topic",state="applied"}': '0x29 1x60 2x29',
+  'changes_total{tool="create_topic",state="failed"}': '0x59 1x60',
+  'changes_total{tool="create_topic",state="ambiguous"}': '0x120',
+  'changes_total{tool="create_topic",state="reverted"}': '0x120',
+  changes_pending: '1x30 0x30 1x30 0x29',
+  changes_oldest_pending_seconds: '0+60x30 0x29 0+60x30 0x29',
+  changes_ambiguous: '0x120',
+  change_lock_held: '0x30 1 0x89',
+  break_glass_total: '0x120',
+  break_glass_unreviewed: '0x120',
+  'webhook_messages_total{result="delivered"}': '0x29 1x60 2x29',
+  'webhook_messages_total{result="undelivered"}': '0x120',
+  ledger_up: '1x120',
 }
 
 /** Asserts which alerts fire at a minute. */
@@ -294,6 +308,48 @@ const failures: { what: string, series: Series, alert: string, by: number, notYe
     alert: 'KafscaleMcpResyncs',
     by: 66,
     notYet: 60,
+  },
+  {
+    what: 'nobody knows what a change did',
+    series: { changes_ambiguous: '0x59 1x60' },
+    alert: 'KafscaleMcpChangeAmbiguous',
+    by: 61,
+    notYet: 60,
+  },
+  {
+    what: 'another writer undoes a change',
+    series: { 'changes_total{tool="create_topic",state="reverted"}': '0x59 1x60' },
+    alert: 'KafscaleMcpChangeReverted',
+    by: 60,
+    notYet: 59,
+  },
+  {
+    what: 'somebody breaks the glass',
+    series: { break_glass_unreviewed: '0x59 1x60' },
+    alert: 'KafscaleMcpBreakGlass',
+    by: 60,
+    notYet: 59,
+  },
+  {
+    what: 'nobody approves a change',
+    series: { changes_oldest_pending_seconds: '0x29 0+60x90' },
+    alert: 'KafscaleMcpApprovalWaiting',
+    by: 91,
+    notYet: 90,
+  },
+  {
+    what: 'the ledger of changes is down',
+    series: { ledger_up: '1x59 0x60' },
+    alert: 'KafscaleMcpLedgerDown',
+    by: 62,
+    notYet: 61,
+  },
+  {
+    what: 'the webhook does not accept a message',
+    series: { 'webhook_messages_total{result="undelivered"}': '0x59 1x60' },
+    alert: 'KafscaleMcpWebhookFailing',
+    by: 60,
+    notYet: 59,
   },
 ]
 

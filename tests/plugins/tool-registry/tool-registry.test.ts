@@ -19,7 +19,6 @@ import {
 } from '../../../errors.ts'
 import type { AuditEntry } from '../../../plugins/audit/record.ts'
 import { TOOLS_OF_CHANGES } from '../../../plugins/changes/change.ts'
-import type { RunningChanges } from '../../../plugins/changes/index.ts'
 import type { Environment } from '../../../plugins/config/read.ts'
 import type { Caller, ToolResult } from '../../../tools/tool.ts'
 import { buildTestApp, CALLER, tool } from '../../support/service.ts'
@@ -351,7 +350,7 @@ t.test('a failure states its code, what happened and what to do', async t => {
     failure(
       'METADATA_UNAVAILABLE',
       'The cluster metadata is not available: etcd has not answered yet. ' +
-      'Call again in a few seconds; operators can find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz or with kafscale-mcp check.',
       { retryable: true, retry_after_ms: 2_000 }
     )
   )
@@ -757,7 +756,7 @@ t.test('a call that cannot be recorded is not answered', async t => {
     failure(
       'AUDIT_UNAVAILABLE',
       'The call cannot be recorded in the audit log, so it is not answered. ' +
-      'Call again in a few seconds; operators can find the reason at /healthz.',
+      'Call again in a few seconds; operators can find the reason at /healthz or with kafscale-mcp check.',
       { retryable: true, retry_after_ms: 5_000 }
     )
   )
@@ -780,7 +779,7 @@ t.test('a tool takes steps on changes only in the name of its caller, and approv
     reject: step('reject'),
     reviewBreakGlass: step('review'),
     recompute: step('recompute'),
-  } as unknown as RunningChanges)
+  } as unknown as FastifyInstance['changes'])
   app.tools.declare(tool({
     operation: 'apply',
     async answer (_, __, { changes }) {
