@@ -1,12 +1,14 @@
 /** The steps of people who decide on a change without applying it. */
 import { ChangeEnded, isToolError, PermissionDenied, PlanStale } from '../../errors.ts'
 import type { Caller } from '../../tools/tool.ts'
+import type { AuditEvent } from '../audit/record.ts'
 import type { Principal } from '../auth/principal.ts'
 import type { Change, ChangeView, Plan } from './change.ts'
 import type { Stored } from './ledger/index.ts'
 import type { Parts } from './parts.ts'
 import { isSamePerson, personOf, readChange, readOwnChange, resourceOf } from './people.ts'
 import { currentMirror, driftOf, planNow } from './plan.ts'
+import { stepRecord } from './record.ts'
 import { isOpen, OPEN_STATES } from './states.ts'
 import { requireState, takeStep } from './step.ts'
 import { viewOf } from './view.ts'
@@ -35,7 +37,7 @@ export async function approve (
   digest: string,
   comment: string | null
 ): Promise<ChangeView> {
-  const { stored, rule } = await readForApprover(parts, approver, id)
+  const { stored, rule } = await readForApprover(parts, approver, id, 'approval')
   const drift = stored.change.state === 'pending'
     ? driftOf(parts, approver.principal, stored.change, currentMirror(parts))
     : []
@@ -67,7 +69,7 @@ export async function reject (
   id: string,
   comment: string | null
 ): Promise<ChangeView> {
-  const { stored, rule } = await readForApprover(parts, approver, id)
+  const { stored, rule } = await readForApprover(parts, approver, id, 'rejection')
   const rejection = { by: personOf(approver.principal), at: new Date().toISOString(), comment }
   const { change } = await takeStep(parts, stored, {
     event: 'rejection',
@@ -87,7 +89,7 @@ export async function reviewBreakGlass (
   id: string,
   comment: string | null
 ): Promise<ChangeView> {
-  const { stored, rule } = await readForApprover(parts, approver, id)
+  const { stored, rule } = await readForApprover(parts, approver, id, 'break_glass_review')
   const review = { by: personOf(approver.principal), at: new Date().toISOString(), comment }
   const { change } = await takeStep(parts, stored, {
     event: 'break_glass_review',
@@ -141,17 +143,27 @@ export async function recompute (parts: Parts, { principal }: Caller, id: string
   }
 }
 
-/** Reads a change for somebody who decides on it: signed in on a page, allowed to approve it, and not its requester. */
+/**
+ * Reads a change for somebody who decides on it: signed in on a page, allowed to approve it, and not its requester. The
+ * attempt of anybody else is recorded.
+ */
 export async function readForApprover (
   parts: Parts,
-  { principal }: Caller,
-  id: string
+  approver: Caller,
+  id: string,
+  event: AuditEvent
 ): Promise<{ stored: Stored, rule: string }> {
+  const { principal } = approver
   const stored = await readChange(parts, principal, id)
   const { change } = stored
   const needs = lackOf(parts, principal, change)
-  if (needs !== undefined) throw denied(change, needs)
-  return { stored, rule: decisionOn(parts, principal, change).rule }
+  const { rule } = decisionOn(parts, principal, change)
+  if (needs === undefined) return { stored, rule }
+  const refusal = denied(change, needs)
+  await parts.audit.recordDurably(stepRecord(parts, event, change, {
+    caller: approver, ...APPROVER, rule, outcome: 'denied', errorCode: refusal.code, note: `it requires ${needs}`,
+  }))
+  throw refusal
 }
 
 function decisionOn (parts: Parts, principal: Principal, change: Change) {

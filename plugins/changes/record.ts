@@ -35,7 +35,7 @@ export function stepRecord (parts: Parts, event: AuditEvent, change: Change, sai
       arguments: change.arguments,
       resources: { [`${kind}s`]: [name] },
     },
-    decision: rule === undefined ? null : 'allowed',
+    decision: rule === undefined ? null : outcome === 'denied' ? 'denied' : 'allowed',
     rule: rule ?? null,
     outcome,
     error_code: errorCode,

@@ -25,7 +25,7 @@ const DONE: Readonly<Record<string, string>> = {
 
 export async function changePages (app: FastifyInstance, { publicUrl }: PageSettings, show: Pages): Promise<void> {
   app.get<{ Querystring: { state?: unknown } }>('/changes', async (request, reply) => {
-    const visitor = await enter(request, reply)
+    const visitor = await show.enter(request, reply)
     if (!visitor) return reply
     const { state } = request.query
     const chosen = CHANGE_STATES.find((each): each is ChangeState => each === state)
@@ -34,7 +34,7 @@ export async function changePages (app: FastifyInstance, { publicUrl }: PageSett
   })
 
   app.get<ById>('/changes/:id', async (request, reply) => {
-    const visitor = await enter(request, reply)
+    const visitor = await show.enter(request, reply)
     if (!visitor) return reply
     const found = await app.changes.recompute(callerOf(request, visitor), request.params.id)
     const { done } = request.query
@@ -63,19 +63,6 @@ export async function changePages (app: FastifyInstance, { publicUrl }: PageSett
       return change(request, reply.code(error.statusCode ?? 500), visitor, found, refusal)
     }
   })
-
-  /** Lets somebody see a page, or sends them to sign in. */
-  async function enter (request: FastifyRequest, reply: FastifyReply): Promise<Visitor | undefined> {
-    const visitor = show.visitor(request)
-    if (visitor) {
-      request.principal = visitor.principal
-      await app.limits.admit(request, reply)
-      return visitor
-    }
-    const [path = ''] = request.url.split('?')
-    reply.redirect(`${publicUrl}/sign-in?to=${encodeURIComponent(path)}`, 303)
-    return undefined
-  }
 
   /** Takes the step that a form asks for. */
   async function decide (

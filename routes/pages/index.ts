@@ -9,6 +9,7 @@ import { type AuditEntry, ownEntry } from '../../plugins/audit/record.ts'
 import { pageSettings } from '../../plugins/sign-in.ts'
 import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import { hostGuard } from '../guard.ts'
+import { auditPages } from './audit.ts'
 import { changePages } from './changes.ts'
 import { pagesOf } from './pages.ts'
 import { registerSessions } from './session.ts'
@@ -18,8 +19,8 @@ import { STYLE } from './templates/style.ts'
 const MAX_FORM_BYTES = 16_384
 
 /**
- * The pages on which people decide on changes: `/changes`, and what they need to sign in. A scope of its own, which
- * knows cookies and no bearer tokens. Absent unless everything is set that the pages need.
+ * The pages on which people decide on changes, `/changes`, and auditors read records, `/audit`. A scope of its own,
+ * which knows cookies and no bearer tokens. Absent unless everything is set that the pages need.
  */
 export default async function pages (app: FastifyInstance) {
   const settings = pageSettings(app.config)
@@ -47,11 +48,12 @@ export default async function pages (app: FastifyInstance) {
     // For a host with other services, that is not for this one to say.
     strictTransportSecurity: false,
   })
+  await registerSessions(app, settings)
+  // After the session is known, because the page that says so needs it.
   app.addHook('onRequest', async (request, reply) => {
     reply.header('cache-control', 'no-store')
     requireOwnOrigin(request, origin)
   })
-  await registerSessions(app, settings)
   await app.register(csrfProtection, {
     sessionPlugin: '@fastify/secure-session',
     // Not in a header: every form has it in its body.
@@ -73,6 +75,7 @@ export default async function pages (app: FastifyInstance) {
   })
   await signInRoutes(app, settings, show, failureOf(app))
   await changePages(app, settings, show)
+  await auditPages(app, show)
 }
 
 /** Refuses a form of another page. Browsers send the origin with every form. */

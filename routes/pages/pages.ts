@@ -11,6 +11,8 @@ const FOR_AGENTS = / Call (?:explain_access|get_change|list_changes) [^.]*\./
 
 export interface Pages {
   visitor: (request: FastifyRequest) => Visitor | undefined
+  /** Lets somebody see a page; sends them to sign in, and resolves to `undefined`, if nobody is signed in. */
+  enter: (request: FastifyRequest, reply: FastifyReply) => Promise<Visitor | undefined>
   page: (request: FastifyRequest, reply: FastifyReply, title: string, body: string, scripts?: readonly string[]) =>
   FastifyReply
   /** Why something was not done. */
@@ -43,6 +45,17 @@ export function pagesOf (app: FastifyInstance, { publicUrl, clientId }: PageSett
   return {
     visitor,
     page,
+    async enter (request, reply) {
+      const who = visitor(request)
+      if (who) {
+        request.principal = who.principal
+        await app.limits.admit(request, reply)
+        return who
+      }
+      const [path = ''] = request.url.split('?')
+      reply.redirect(`${publicUrl}/sign-in?to=${encodeURIComponent(path)}`, 303)
+      return undefined
+    },
     prefix,
     refusal (request, reply, error) {
       const { statusCode = 500, code } = error

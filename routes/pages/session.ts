@@ -37,6 +37,8 @@ interface StoredVisitor {
   id: string | null
   claims: Principal['claims']
   authTime: number | null
+  /** When the session began, in milliseconds since the epoch: a stream outlives its cookie. */
+  at: number
 }
 
 interface StoredSignIn extends SignInAttempt {
@@ -109,6 +111,7 @@ export function beginSession (app: FastifyInstance, { session }: FastifyRequest,
     id: principal.tokenId,
     claims: app.authorize.boundClaims(principal),
     authTime,
+    at: Date.now(),
   }
   session.regenerate()
   if (Buffer.byteLength(JSON.stringify(visitor)) * 4 / 3 > MAX_COOKIE_BYTES) return false
@@ -119,7 +122,7 @@ export function beginSession (app: FastifyInstance, { session }: FastifyRequest,
 /** Undefined if nobody is signed in. */
 export function visitorOf ({ session }: FastifyRequest, clientId: string): Visitor | undefined {
   const stored = session.get('visitor')
-  if (!stored) return undefined
+  if (!stored || Date.now() - stored.at > SESSION_MAX_AGE_S * 1_000) return undefined
   const { sub, iss, id, claims, authTime } = stored
   const ageS = authTime === null ? Infinity : Date.now() / 1_000 - authTime
   return {

@@ -49,6 +49,10 @@ export async function signInRoutes (
 
   app.post('/sign-out', { preHandler: app.csrfProtection }, async (request, reply) => {
     request.session.delete()
-    return show.signedOut(request, reply)
+    return reply.redirect(`${publicUrl}/sign-out`, 303)
+  })
+
+  app.get('/sign-out', async (request, reply) => {
+    return show.visitor(request) ? reply.redirect(`${publicUrl}/changes`, 303) : show.signedOut(request, reply)
   })
 }

@@ -45,10 +45,14 @@ export interface Approvals {
   broker: BrokerDouble
   provider: IdentityProvider
   people: People
+  /** Sends the parameters of a call with a token of somebody. */
+  send: (who: string, params: Record<string, unknown>) => Promise<{ result?: ToolResult }>
   /** Calls a tool with a token of somebody. */
   call: (who: string, tool: string, input?: Record<string, unknown>) => Promise<ToolResult>
-  /** Proposes to create a topic and asks for the approval. Resolves to the id of the change. */
-  request: (topic: string, who?: string) => Promise<string>
+  /** Proposes a change of a topic and asks for the approval. Resolves to the id of the change. */
+  request: (topic: string, options?: { who?: string, tool?: 'create_topic' | 'delete_topic' }) => Promise<string>
+  /** Starts another replica, in the middle of a rotation of the session key. Resolves to its address. */
+  replica: () => Promise<string>
   records: (id: string) => LogRecord[]
   policy: string
 }
@@ -64,7 +68,8 @@ export async function startApprovals (
   const provider = await startProvider(t, 0, people)
   const dir = temporaryFolder(t)
   const file = join(dir, 'audit.jsonl')
-  const broker = await startBroker(t, etcd, { checked: { auditFiles: [file] } })
+  const files = [file]
+  const broker = await startBroker(t, etcd, { checked: { auditFiles: files } })
   const [Host = '', brokerPort] = broker.address.split(':')
   await etcd.client.put(SNAPSHOT_KEY).value(JSON.stringify(normalize({
     Brokers: [{ NodeID: broker.nodeId, Host, Port: Number(brokerPort) }],
@@ -91,15 +96,18 @@ export async function startApprovals (
   const app = await buildSyncedApp(t, etcd, env)
   await app.listen({ host: '127.0.0.1', port })
 
-  const call = async (who: string, tool: string, input: Record<string, unknown> = {}) => {
-    const { headers, payload } = modern('tools/call', { name: tool, arguments: input })
+  const send = async (who: string, params: Record<string, unknown>) => {
+    const { headers, payload } = modern('tools/call', params)
     const response = await fetch(`${url}/mcp`, {
       method: 'POST',
       headers: { ...headers, authorization: `Bearer ${await tokenOf(who)}` },
       body: JSON.stringify(payload),
     })
-    const body = await response.json() as { result?: ToolResult }
-    if (!body.result) throw new Error(`HTTP ${response.status}: ${JSON.stringify(body)}`)
+    return await response.json() as { result?: ToolResult }
+  }
+  const call = async (who: string, tool: string, input: Record<string, unknown> = {}) => {
+    const body = await send(who, { name: tool, arguments: input })
+    if (!body.result) throw new Error(JSON.stringify(body))
     return body.result
   }
   const tokenOf = async (sub: string) => {
@@ -121,14 +129,27 @@ export async function startApprovals (
     broker,
     provider,
     people,
+    send,
     call,
-    async request (topic, who = 'alice') {
+    async request (topic, { who = 'alice', tool = 'create_topic' } = {}) {
       await caughtUp(app, etcd)
-      const { structuredContent, content } = await call(who, 'create_topic', { topic, partitions: 3 })
+      const input = { topic, ...tool === 'create_topic' && { partitions: 3 } }
+      const { structuredContent, content } = await call(who, tool, input)
       if (!structuredContent) throw new Error(content[0]?.text)
       const id = structuredContent['change_id'] as string
       await call(who, 'apply_change', { change_id: id })
       return id
+    },
+    async replica () {
+      const other = join(temporaryFolder(t), 'audit.jsonl')
+      files.push(other)
+      const replica = await buildSyncedApp(t, etcd, {
+        ...env,
+        KAFSCALE_MCP_HTTP_ADDR: '127.0.0.1:0',
+        KAFSCALE_MCP_AUDIT_SINKS: `file:${other}`,
+        KAFSCALE_MCP_SESSION_KEY: KEYS.toReversed().join(','),
+      })
+      return await replica.listen({ host: '127.0.0.1', port: 0 })
     },
     records: id => recordsOf(file).filter(({ change_id: changeId }) => changeId === id),
     policy: policyFile,
