@@ -50,6 +50,8 @@ export interface Changes {
   Promise<(ChangeView | UnknownChange)[]>
   /** Recomputes a plan for a page that shows it: what would happen now, and which preconditions no longer hold. */
   recompute: (caller: Caller, changeId: string) => Promise<Recomputed>
+  /** Whether nobody has used this before, through any replica. It is remembered for longer than it is of use. */
+  once: (nonce: string) => Promise<boolean>
   /** The steps of people, who are signed in on a page. */
   approve: (approver: Caller, changeId: string, digest: string, comment: string | null) => Promise<ChangeView>
   /** Applies what the approver has approved, in the name of the requester. */
@@ -137,6 +139,7 @@ export function changesOf (parts: Parts): Changes {
     get: async (caller, id) => await getChange(parts, caller, id),
     list: async (caller, filter) => await listChanges(parts, caller, filter),
     recompute: async (caller, id) => await recompute(parts, caller, id),
+    once: async nonce => await parts.ledger.once(nonce),
     approve: async (approver, id, digest, comment) => await approve(parts, approver, id, digest, comment),
     applyForRequester: async (approver, id, digest) =>
       await applyForRequester(parts, approver, id, digest, () => {}),
