@@ -4,7 +4,7 @@ import fp from 'fastify-plugin'
 import {
   allowInsecureRequests, authorizationCodeGrant, AuthorizationResponseError, buildAuthorizationUrl,
   calculatePKCECodeChallenge, type Configuration, type CustomFetch, customFetch, discovery, enableNonRepudiationChecks,
-  randomNonce, randomPKCECodeVerifier, randomState, ResponseBodyError
+  randomNonce, randomPKCECodeVerifier, randomState
 } from 'openid-client'
 import { SignInFailed, SignInUnavailable } from '../errors.ts'
 import { clientSecret, describeFailure } from './auth/issuer.ts'
@@ -180,18 +180,21 @@ export default fp(async function signIn (app) {
   }
 
   function refusal (error: unknown): Error {
-    app.log.warn({ issuer, ...describeFailure(error) }, 'somebody could not sign in')
+    const { code, status, reason } = describeFailure(error)
+    app.log.warn({ issuer, code, status, reason }, 'somebody could not sign in')
     if (error instanceof AuthorizationResponseError) {
       return new SignInFailed(error.error === 'access_denied'
         ? 'the issuer says that you have cancelled it, or may not use this service'
         : 'the issuer refuses the request of this service')
     }
-    if (error instanceof ResponseBodyError) {
-      return error.error === 'invalid_grant'
-        ? new SignInFailed('the answer of the issuer has been used already, or came too late')
-        : new SignInUnavailable('the issuer refuses the client of this service')
+    if (code === 'invalid_grant') {
+      return new SignInFailed('the answer of the issuer has been used already, or came too late')
     }
-    if (describeFailure(error).status === undefined) return new SignInUnavailable('the issuer does not answer')
+    if (status === undefined) return new SignInUnavailable('the issuer does not answer')
+    if (status === 401 || code === 'invalid_client' || code === 'unauthorized_client') {
+      return new SignInUnavailable('the issuer refuses the client of this service')
+    }
+    if (status >= 500) return new SignInUnavailable('the issuer answers with an error')
     return new SignInFailed('the answer of the issuer is not valid for this sign-in')
   }
 }, { name: 'sign-in', dependencies: ['config'] })

@@ -59,7 +59,7 @@ export async function applyForRequester (
   digest: string,
   progress: Progress
 ): Promise<ChangeView> {
-  const { stored: { change } } = await readForApprover(parts, approver, id, 'intent')
+  const { stored: { change } } = await readForApprover(parts, approver, id, 'approval')
   const { requested_by: requestedBy, requester, approvals } = change
   const by = personOf(approver.principal)
   if (!approvals.some(approval => isSamePerson(approval.by, by) && approval.digest === digest)) {

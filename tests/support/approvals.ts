@@ -59,12 +59,14 @@ export interface Approvals {
 
 export async function startApprovals (
   t: Teardown,
-  { policy = APPROVAL_POLICY, env: more = {} }: { policy?: object, env?: Environment } = {}
+  { policy = APPROVAL_POLICY, env: more = {}, isPairwise = false }: {
+    policy?: object, env?: Environment, isPairwise?: boolean
+  } = {}
 ): Promise<Approvals> {
   const etcd = await startEtcd(t)
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
-  const people: People = { redirectUri: `${url}/sign-in/callback`, groups: GROUPS }
+  const people: People = { redirectUri: `${url}/sign-in/callback`, groups: GROUPS, isPairwise }
   const provider = await startProvider(t, 0, people)
   const dir = temporaryFolder(t)
   const file = join(dir, 'audit.jsonl')

@@ -47,6 +47,8 @@ export interface People {
   groups: Record<string, readonly string[]>
   /** How long ago the provider claims to have asked for their credentials. */
   signedInAgoS?: number
+  /** Gives each client another subject for the same account. */
+  isPairwise?: boolean
 }
 
 /** Starts a provider, on a free port unless `port` is given. */
@@ -166,8 +168,14 @@ async function configuration (keys: Key[], people: People | undefined): Promise<
         ? { grant_types: ['authorization_code'], redirect_uris: [people.redirectUri], response_types: ['code'] }
         : { grant_types: ['client_credentials'], redirect_uris: [], response_types: [] },
     })),
+    ...people?.isPairwise && {
+      subjectTypes: ['pairwise'],
+      pairwiseIdentifier: (_: unknown, account: string, { clientId }: { clientId: string }) => `${account}@${clientId}`,
+    },
     ...people && { claims: { openid: ['sub', 'groups'], auth_time: null }, conformIdTokenClaims: false },
-    clientDefaults: { id_token_signed_response_alg: 'ES256' },
+    clientDefaults: {
+      id_token_signed_response_alg: 'ES256', ...people?.isPairwise && { subject_type: 'pairwise' },
+    },
     // Clients ask for the last one if it is listed, and for a refresh token.
     scopes: ['openid', SCOPE, 'offline_access'],
     cookies: { keys: [randomUUID()] },

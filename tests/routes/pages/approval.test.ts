@@ -21,6 +21,10 @@ t.test('an agent asks, another person approves, the agent applies', needs(), asy
   ]) t.match(text, seen)
   t.strictSame(await violations(browser, page), [])
 
+  await page.setViewportSize({ width: 360, height: 640 })
+  const width = await page.locator('html').evaluate(({ scrollWidth }) => scrollWidth)
+  t.ok(width <= 360, 'a phone shows all of it without scrolling sideways')
+
   await page.getByLabel('Comment (optional)').fill('fine with me')
   await page.getByRole('button', { name: 'Approve', exact: true }).click()
   t.match(await page.getByRole('status').innerText(), 'You have approved it.')

@@ -1,6 +1,6 @@
 /** Who is signed in on the pages, and what a sign-in is good for. */
 import t from 'tap'
-import { KEYS, startApprovals } from '../../support/approvals.ts'
+import { APPROVAL_POLICY, GROUPS, KEYS, startApprovals } from '../../support/approvals.ts'
 import { needsEtcd } from '../../support/etcd.ts'
 import { buildTestApp } from '../../support/service.ts'
 import { fieldsOf, textOf, Visitor } from '../../support/visitor.ts'
@@ -156,4 +156,42 @@ t.test('cookies are for this host, over https, and not for scripts', needsEtcd()
     '__Host-kafscale-mcp-sign-in=…; Path=/; HttpOnly; Secure; SameSite=Lax'
   )
   t.equal(await attributes('http://localhost:8080'), 'kafscale-mcp-sign-in=…; Path=/; HttpOnly; SameSite=Lax')
+})
+
+t.test('nobody signs in', needsEtcd(), async t => {
+  await t.test('while the issuer does not answer, or refuses the client', async t => {
+    const { url, provider } = await startApprovals(t, { env: { KAFSCALE_MCP_OIDC_CLIENT_SECRET: 'another' } })
+    await provider.stop()
+    const stopped = await new Visitor().get(`${url}/sign-in`)
+    t.equal(stopped.status, 503)
+    t.match(textOf(stopped), /Nobody can sign in now: the issuer does not answer.*SIGN_IN_UNAVAILABLE/s)
+    await provider.start()
+    const refused = await new Visitor().signIn(`${url}/changes`, 'bob')
+    t.equal(refused.status, 503)
+    t.match(textOf(refused), /the issuer refuses the client of this service/)
+  })
+
+  await t.test('whom the service could not recognize as the requester', async t => {
+    const { url } = await startApprovals(t, { isPairwise: true })
+    const seen = await new Visitor().get(`${url}/sign-in`)
+    t.equal(seen.status, 503)
+    t.match(textOf(seen), /gives each client another subject.*KAFSCALE_MCP_OIDC_AUDIENCE/s)
+    const same = await startApprovals(t, { isPairwise: true, env: { KAFSCALE_MCP_OIDC_AUDIENCE: 'kafscale-mcp' } })
+    t.match(textOf(await new Visitor().signIn(`${same.url}/changes`, 'bob')), /Signed in as bob@kafscale-mcp/)
+  })
+
+  await t.test('whose claims do not fit into a cookie', async t => {
+    const many = Array.from({ length: 200 }, (_, index) => `a-group-with-a-long-name-${index}`)
+    GROUPS['frank'] = many
+    t.teardown(() => { delete GROUPS['frank'] })
+    const { url } = await startApprovals(t, {
+      policy: {
+        ...APPROVAL_POLICY,
+        bindings: [...APPROVAL_POLICY.bindings, ...many.map(value => ({ role: 'reader', claim: 'groups', value }))],
+      },
+    })
+    const seen = await new Visitor().signIn(`${url}/changes`, 'frank')
+    t.equal(seen.status, 403)
+    t.match(textOf(seen), /more of your claims to roles than fit into a cookie/)
+  })
 })
