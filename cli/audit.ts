@@ -135,10 +135,13 @@ async function show (args: string[]): Promise<number> {
     since: timeOf('--since', since, local),
     until: timeOf('--until', until, local),
   }
+  if (filter.since && filter.until && filter.since >= filter.until) {
+    throw new UsageError(`--since (${since}) is not before --until (${until}): nothing is from such a time`)
+  }
   const paths = filesOf(positionals).filter(file => sideFile(file) === undefined)
   const seen = { records: 0, shown: 0, invalid: 0, gaps: 0, first: '', last: '' }
-  const timeForm = local ? localTime : (time: string) => time
-  const table = lists.change ? new Story(timeForm) : new Table(timeForm)
+  const shownTime = local ? localTime : (time: string) => time
+  const table = lists.change ? new Story(shownTime) : new Table(shownTime)
   try {
     await pipeline(shown(paths, filter, json ? undefined : table, seen), process.stdout, { end: false })
   } catch (error) {
@@ -146,7 +149,7 @@ async function show (args: string[]): Promise<number> {
     if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error
     return 0
   }
-  if (seen.shown === 0) process.stderr.write(`${nothingShown(seen)}\n`)
+  if (seen.shown === 0) process.stderr.write(`${nothingShown(seen, shownTime)}\n`)
   if (seen.gaps > 0) {
     process.stderr.write(`records are missing: audit show --event gap lists ${seen.gaps} gaps of that time\n`)
   }
@@ -189,10 +192,11 @@ async function * shown (
   yield part + (table?.rest() ?? '')
 }
 
-function nothingShown ({ records, first, last }: Seen): string {
+function nothingShown ({ records, first, last }: Seen, shownTime: (time: string) => string): string {
+  const [from, to] = [first, last].map(time => quoteUnlessPlain(shownTime(time)))
   const found = records === 0
     ? 'the files contain no records'
-    : `the files contain ${records} records, from ${quoteUnlessPlain(first)} to ${quoteUnlessPlain(last)}`
+    : `the files contain ${records} records, from ${from} to ${to}`
   return `no record matches: ${found}`
 }
 
@@ -239,7 +243,10 @@ function timeOf (option: string, text: string | undefined, local: boolean): Date
   if (text === undefined) return
   const [, day = '', clock = 'T00:00', offset = local ? '' : 'Z'] = TIME.exec(text) ?? []
   const date = new Date(`${day}${clock.replace(' ', 'T')}${offset}`)
-  if (Number.isNaN(date.getTime())) {
+  // JavaScript takes February 30 for March 2.
+  const midnight = new Date(`${day}T00:00Z`)
+  const isDay = !Number.isNaN(midnight.getTime()) && midnight.toISOString().startsWith(day)
+  if (!isDay || Number.isNaN(date.getTime())) {
     throw new UsageError(`${option} is ${quote(text)}: expected a time such as 2026-07-28T12:00:00Z, or a date`)
   }
   return date

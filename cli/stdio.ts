@@ -1,5 +1,6 @@
 /** `kafscale-mcp stdio`: serves the tools to the client that started the process, without a listener. */
 import { Console } from 'node:console'
+import { readFileSync } from 'node:fs'
 import { buildStdioApp } from '../app.ts'
 import { ConfigError } from '../errors.ts'
 import { closeOnSignal } from '../lib/close-on-signal.ts'
@@ -19,13 +20,13 @@ const PARENT_INTERVAL_MS = 500
 
 /** Runs `stdio` until the client is gone. Resolves to the exit code. */
 export async function stdio (args: string[]): Promise<number> {
-  const parent = process.ppid
+  const parents = whoStarted()
   const exitCode = onlyHelp('stdio', args, USAGE)
   if (exitCode !== undefined) return exitCode
   // Whatever a dependency prints must not end up in the protocol.
   globalThis.console = new Console(process.stderr)
   try {
-    await serve(parent)
+    await serve(parents)
     return 0
   } catch (error) {
     const reason = error instanceof ConfigError ? error.message : (error as Error).stack ?? String(error)
@@ -34,13 +35,29 @@ export async function stdio (args: string[]): Promise<number> {
   }
 }
 
-async function serve (parent: number): Promise<void> {
+async function serve (parents: string): Promise<void> {
   const app = await buildStdioApp()
   const ended = serveClient(app)
   const shutDown = closeOnSignal(() => app.close(), app.log, CLOSE_MS)
-  setInterval(() => { if (process.ppid !== parent) shutDown({ reason: 'the parent is gone' }) }, PARENT_INTERVAL_MS)
+  setInterval(() => { if (whoStarted() !== parents) shutDown({ reason: 'the parent is gone' }) }, PARENT_INTERVAL_MS)
     .unref()
   await app.ready()
   await ended
   shutDown({ reason: 'the client is gone' })
+}
+
+/**
+ * The parent. Of npx, that is a shell, which outlives npx if npx is killed: there it is also the shell's parent, where
+ * `/proc` tells it.
+ */
+function whoStarted (): string {
+  const parent = process.ppid
+  if (process.env['npm_command'] !== 'exec') return String(parent)
+  try {
+    // After the name in parentheses: the state and the parent.
+    const [, grandparent] = readFileSync(`/proc/${parent}/stat`, 'latin1').split(') ').at(-1)?.split(' ') ?? []
+    return `${parent} of ${grandparent}`
+  } catch {
+    return String(parent)
+  }
 }

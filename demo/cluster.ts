@@ -1,6 +1,6 @@
 import type { S3State } from '../kafscale/broker-metrics.ts'
-import type { Key } from '../kafscale/keyspace.ts'
-import type { Broker, GroupMember, TopicConfig } from '../kafscale/records.ts'
+import { type Key, PREFIX } from '../kafscale/keyspace.ts'
+import type { Broker, GroupMember, Snapshot, TopicConfig } from '../kafscale/records.ts'
 import { encodeCommittedOffset, encodeConsumerGroup, encodeSnapshot, encodeTopicConfig, formatKey } from './encode.ts'
 
 const TICK_MS = 500
@@ -18,6 +18,7 @@ const DAY_MS = 86_400_000
 const RATE_WINDOW_SECONDS = 60
 const LATENCY_BOUNDS_MS = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_000, 5_000, Infinity]
 
+export const CLUSTER_ID = '0d5b0f2e-6f3b-4a5c-9f43-1f1c1f7f3c11'
 const BROKERS: Broker[] = [0, 1, 2].map(nodeId => (
   { nodeId, host: `demo-broker-${nodeId}.demo-broker-headless.kafscale.svc.cluster.local`, port: 9092 }))
 
@@ -89,11 +90,28 @@ const SESSION_TIMEOUT_MS = 10_000
 const PREPARING_SECONDS = 3
 const COMPLETING_SECONDS = 1
 
+/** Where the cluster writes. */
+export interface Store {
+  put (key: string, value: Buffer): void
+  deletePrefix (prefix: string): void
+}
+
+/** A change that brokers refuse. */
+export class Refusal extends Error {
+  readonly kind: 'exists' | 'invalid' | 'unknown'
+
+  constructor (kind: Refusal['kind'], message: string) {
+    super(message)
+    this.kind = kind
+  }
+}
+
 interface Partition {
   topic: string
   number: number
   recordsPerSecond: number
   leaderId: number
+  replicaNodes: number[]
   owner: SimulatedBroker
   /** Fractional: only whole records are flushed. */
   end: number
@@ -131,12 +149,15 @@ export interface SimulatedBroker {
  */
 export class SimulatedCluster {
   readonly brokers: readonly SimulatedBroker[]
-  readonly #put: (key: string, value: Buffer) => void
+  readonly #store: Store
   readonly #random: () => number
-  readonly #partitions: Partition[]
+  #partitions: Partition[]
+  readonly #configs = new Map<string, TopicConfig>()
   readonly #groups: Group[]
+  /** Whose metadata is stored. */
+  readonly #described = new Set<string>()
   /** The offsets of groups without live members. */
-  readonly #abandoned: Commit[]
+  #abandoned: Commit[]
   #nowMs: number
   #ticks = 0
 
@@ -144,12 +165,12 @@ export class SimulatedCluster {
    * Writes the initial state.
    * @param startMs Unix milliseconds
    */
-  constructor (put: (key: string, value: Buffer) => void, seed: number, startMs: number) {
-    this.#put = put
+  constructor (store: Store, seed: number, startMs: number) {
+    this.#store = store
     this.#random = mulberry32(seed)
     this.#nowMs = startMs
     this.brokers = BROKERS.map(({ nodeId }) => newBroker(nodeId))
-    this.#partitions = TOPICS.flatMap(topic => this.#createTopic(topic))
+    this.#partitions = TOPICS.flatMap(topic => this.#startTopic(topic))
     this.#writeSnapshot()
     this.#groups = GROUPS.map(plan => this.#startGroup(plan))
     for (const { id } of [...GROUPS, IDLE_GROUP]) {
@@ -166,6 +187,30 @@ export class SimulatedCluster {
     )
   }
 
+  /** The cluster as every broker sees it. */
+  get snapshot (): Snapshot {
+    const names = new Set(this.#partitions.map(({ topic }) => topic))
+    return {
+      clusterName: 'demo',
+      clusterId: CLUSTER_ID,
+      controllerId: 0,
+      brokers: BROKERS,
+      topics: Array.from(names, name => ({
+        name,
+        errorCode: 0,
+        partitions: this.#partitionsOf([name]).map(({ number, leaderId, replicaNodes }) => ({
+          partition: number,
+          leaderId,
+          leaderEpoch: 0,
+          replicaNodes,
+          isrNodes: replicaNodes,
+          offlineReplicas: [],
+          errorCode: 0,
+        })),
+      })),
+    }
+  }
+
   /**
    * Simulates half a second.
    * @param nowMs its end, in Unix milliseconds
@@ -176,6 +221,101 @@ export class SimulatedCluster {
     for (const broker of this.brokers) this.#runBroker(broker)
     for (const [index, partition] of this.#partitions.entries()) this.#produce(partition, this.#isTurnOf(index))
     for (const group of this.#groups) this.#runGroup(group)
+  }
+
+  // --- What the brokers' admin API does. With `validateOnly`, it only throws what it would throw.
+
+  /** @throws {Refusal} */
+  createTopic (name: string, partitions: number, replicationFactor: number, validateOnly: boolean): void {
+    if (this.#partitionsOf([name]).length > 0) throw new Refusal('exists', 'topic already exists')
+    if (name === '' || partitions <= 0 || replicationFactor > BROKERS.length) {
+      throw new Refusal('invalid', 'invalid topic configuration')
+    }
+    if (validateOnly) return
+    this.#addPartitions(name, 0, partitions, 0)
+    this.#writeSnapshot()
+  }
+
+  /** Its producers and consumers give up. @throws {Refusal} */
+  deleteTopic (name: string): void {
+    this.#requireTopic(name)
+    const isOther = ({ partition }: Commit) => partition.topic !== name
+    for (const group of this.#groups) group.commits = group.commits.filter(isOther)
+    this.#abandoned = this.#abandoned.filter(isOther)
+    this.#partitions = this.#partitions.filter(({ topic }) => topic !== name)
+    this.#configs.delete(name)
+    this.#store.deletePrefix(`${PREFIX}topics/${name}/`)
+    for (const { id } of [...GROUPS, STALE_GROUP, IDLE_GROUP]) {
+      this.#store.deletePrefix(`${PREFIX}consumers/${id}/offsets/${name}/`)
+    }
+    this.#writeSnapshot()
+  }
+
+  /** Producers use the new partitions, and consumers read them from their start. @throws {Refusal} */
+  createPartitions (name: string, count: number, validateOnly: boolean): void {
+    const existing = this.#requireTopic(name)
+    if (count <= existing.length) throw new Refusal('invalid', 'invalid topic configuration')
+    if (validateOnly) return
+    const recordsPerSecond = existing.reduce((sum, partition) => sum + partition.recordsPerSecond, 0) / count
+    for (const partition of existing) partition.recordsPerSecond = recordsPerSecond
+    const added = this.#addPartitions(name, existing.length, count, recordsPerSecond)
+    for (const group of this.#groups.filter(({ plan }) => plan.topics.includes(name))) {
+      group.commits.push(...added.map(partition => ({ partition, consumed: 0, offset: 0 })))
+      if (group.state !== 'stable') continue // the partitions are assigned in a moment
+      for (const member of group.members.values()) member.assignments = new Map()
+      this.#assign(group)
+      this.#writeGroup(group)
+    }
+    this.#writeSnapshot()
+  }
+
+  /** @throws {Refusal} */
+  alterConfig (name: string, changes: Partial<TopicConfig>, validateOnly: boolean): void {
+    const { length: partitions } = this.#requireTopic(name)
+    if (validateOnly) return
+    this.#writeConfig(name, {
+      partitions,
+      replicationFactor: partitions, // as brokers write it
+      retentionMs: -1,
+      retentionBytes: -1,
+      segmentBytes: 0,
+      createdAtMs: this.#nowMs,
+      config: new Map(),
+      ...this.#configs.get(name),
+      ...changes,
+    })
+  }
+
+  /** Live members join again with their next heartbeat. @returns whether there was one */
+  deleteGroup (id: string): boolean {
+    if (!this.#described.delete(id)) return false
+    this.#store.deletePrefix(formatKey({ kind: 'group-metadata', group: id }))
+    return true
+  }
+
+  #requireTopic (name: string): Partition[] {
+    const partitions = this.#partitionsOf([name])
+    if (partitions.length === 0) throw new Refusal('unknown', 'unknown topic')
+    return partitions
+  }
+
+  /** Brokers place all new partitions on the first one. */
+  #addPartitions (topic: string, from: number, to: number, recordsPerSecond: number): Partition[] {
+    const owner = this.brokers[0] as SimulatedBroker
+    const { nodeId } = owner
+    const added = Array.from({ length: to - from }, (_, index) => ({
+      topic,
+      number: from + index,
+      recordsPerSecond,
+      leaderId: nodeId,
+      replicaNodes: [nodeId],
+      owner,
+      end: 0,
+      nextOffset: 0,
+    }))
+    const last = this.#partitions.findLastIndex(partition => partition.topic === topic)
+    this.#partitions.splice(last < 0 ? this.#partitions.length : last + 1, 0, ...added)
+    return added
   }
 
   get #seconds (): number {
@@ -192,20 +332,17 @@ export class SimulatedCluster {
 
   // --- Brokers and topics
 
-  #createTopic ({ name, partitions, recordsPerSecond }: typeof TOPICS[number]): Partition[] {
+  #startTopic ({ name, partitions, recordsPerSecond }: typeof TOPICS[number]): Partition[] {
     const config = CONFIGS[name]
     if (config) {
-      this.#write(
-        { kind: 'topic-config', topic: name },
-        encodeTopicConfig(name, {
-          partitions,
-          replicationFactor: BROKERS.length,
-          ...config,
-          segmentBytes: 0,
-          createdAtMs: this.#nowMs,
-          config: new Map(),
-        })
-      )
+      this.#writeConfig(name, {
+        partitions,
+        replicationFactor: BROKERS.length,
+        ...config,
+        segmentBytes: 0,
+        createdAtMs: this.#nowMs,
+        config: new Map(),
+      })
     }
     return Array.from({ length: partitions }, (_, number) => {
       const end = recordsPerSecond === 0 ? 0 : Math.floor(1e6 * (1 + this.#random()))
@@ -214,6 +351,7 @@ export class SimulatedCluster {
         number,
         recordsPerSecond: recordsPerSecond / partitions,
         leaderId: number % BROKERS.length,
+        replicaNodes: BROKERS.map(({ nodeId }) => nodeId),
         owner: this.#anyBroker(),
         end,
         nextOffset: end,
@@ -227,31 +365,12 @@ export class SimulatedCluster {
   }
 
   #writeSnapshot (): void {
-    const replicaNodes = BROKERS.map(({ nodeId }) => nodeId)
-    this.#write(
-      { kind: 'snapshot' },
-      encodeSnapshot({
-        clusterName: 'demo',
-        clusterId: '0d5b0f2e-6f3b-4a5c-9f43-1f1c1f7f3c11',
-        controllerId: 0,
-        brokers: BROKERS,
-        topics: TOPICS.map(({ name }) => ({
-          name,
-          errorCode: 0,
-          partitions: this.#partitions.filter(({ topic }) => topic === name).map(({ number, leaderId }) => (
-            {
-              partition: number,
-              leaderId,
-              leaderEpoch: 0,
-              replicaNodes,
-              isrNodes: replicaNodes,
-              offlineReplicas: [],
-              errorCode: 0,
-            }
-          )),
-        })),
-      })
-    )
+    this.#write({ kind: 'snapshot' }, encodeSnapshot(this.snapshot))
+  }
+
+  #writeConfig (topic: string, config: TopicConfig): void {
+    this.#configs.set(topic, config)
+    this.#write({ kind: 'topic-config', topic }, encodeTopicConfig(topic, config))
   }
 
   /** S3 is slow for 30 s of every 2 minutes. One broker does not use it then, so it stays healthy. */
@@ -385,6 +504,7 @@ export class SimulatedCluster {
 
   #writeGroup ({ plan, state, generationId, members }: Group): void {
     const [leader = ''] = members.keys()
+    this.#described.add(plan.id)
     this.#write(
       { kind: 'group-metadata', group: plan.id },
       encodeConsumerGroup(plan.id, {
@@ -407,14 +527,14 @@ export class SimulatedCluster {
   }
 
   #write (key: Key, value: Buffer | string): void {
-    this.#put(formatKey(key), Buffer.from(value))
+    this.#store.put(formatKey(key), Buffer.from(value))
   }
 }
 
 /** Starts a cluster with ten minutes of history. It runs in real time until the process ends. */
-export function startCluster (put: (key: string, value: Buffer) => void, seed: number): SimulatedCluster {
+export function startCluster (store: Store, seed: number): SimulatedCluster {
   const nowMs = Date.now()
-  const cluster = new SimulatedCluster(put, seed, nowMs - PAST_MS)
+  const cluster = new SimulatedCluster(store, seed, nowMs - PAST_MS)
   for (let atMs = nowMs - PAST_MS; atMs < nowMs;) cluster.tick(atMs += TICK_MS)
   setInterval(() => cluster.tick(Date.now()), TICK_MS)
   return cluster

@@ -1,10 +1,15 @@
-/** `npm run demo`: the service over an embedded cluster, which stands in for etcd and the brokers. */
+/**
+ * `npm run demo`: the service over an embedded cluster, which stands in for etcd and the brokers. With `-- --changes`,
+ * agents can change it.
+ */
 import { once } from 'node:events'
 import { mkdirSync, readdirSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { formatAddress, isLoopback } from '../lib/address.ts'
 import { FileLock } from '../plugins/audit/sinks/lock.ts'
+import { parseAddress } from '../plugins/config/parsers.ts'
 import { serveBrokerPages } from './broker-pages.ts'
 import { startCluster } from './cluster.ts'
 import { EmbeddedEtcd } from './embedded-etcd.ts'
@@ -15,6 +20,7 @@ const SETTABLE = ['KAFSCALE_MCP_HTTP_ADDR', 'KAFSCALE_MCP_LOG_LEVEL']
 /** Ignored by git. */
 const FOLDER = join(import.meta.dirname, '../.demo')
 const AUDIT_FILE = 'audit.jsonl'
+const CHANGES = '--changes'
 const STATUS_CALL = {
   jsonrpc: '2.0',
   id: 1,
@@ -22,8 +28,11 @@ const STATUS_CALL = {
   params: { name: 'cluster_status', arguments: {} },
 }
 
+const withChanges = process.argv.includes(CHANGES)
+process.argv = process.argv.filter(argument => argument !== CHANGES) // the service reads the others
+
 const etcd = new EmbeddedEtcd()
-const cluster = startCluster((key, value) => etcd.put(key, value), SEED)
+const cluster = startCluster(etcd, SEED)
 
 // Settings for a real cluster in the user's environment must not apply.
 for (const name of Object.keys(process.env)) {
@@ -37,11 +46,26 @@ process.env.KAFSCALE_MCP_MAX_EVENT_LOOP_DELAY = '0' // a busy laptop is no reaso
 process.env.KAFSCALE_MCP_TELEMETRY_ADDR = 'off'
 process.env.KAFSCALE_MCP_HTTP_ADDR ||= `127.0.0.1:${await isFree(PORT) ? PORT : 0}`
 process.env.KAFSCALE_MCP_LOG_LEVEL ||= 'warn'
+process.stdout.write(await (withChanges ? startWithChanges() : startReadOnly()))
 
-const { url } = await import('../server.ts')
-while (!await isSynced()) await delay(20)
-await recordCall()
-process.stdout.write(instructions())
+async function startReadOnly (): Promise<string> {
+  const { url } = await import('../server.ts')
+  await isReady(url)
+  await recordCall(url)
+  return instructions(url)
+}
+
+async function startWithChanges (): Promise<string> {
+  const { instructions, prepareChanges } = await import('./changes.ts')
+  const address = process.env.KAFSCALE_MCP_HTTP_ADDR = await ownAddress()
+  const publicUrl = `http://${address}`
+  const policyFile = auditFile.replace('audit', 'policy').replace('.jsonl', '.yaml')
+  const { env, token } = await prepareChanges(cluster, publicUrl, policyFile)
+  Object.assign(process.env, env)
+  const { url } = await import('../server.ts')
+  await isReady(url)
+  return instructions({ url, publicUrl, token, auditFile, policyFile })
+}
 
 /** An empty audit file: the usual one, unless another demo writes to that. */
 async function ownAuditFile (): Promise<string> {
@@ -52,6 +76,25 @@ async function ownAuditFile (): Promise<string> {
   for (const name of readdirSync(FOLDER)) if (name.startsWith(AUDIT_FILE)) rmSync(join(FOLDER, name))
   await lock.release()
   return path
+}
+
+/** Where the service will listen, with its port, which tokens name. */
+async function ownAddress (): Promise<string> {
+  const text = process.env.KAFSCALE_MCP_HTTP_ADDR ?? ''
+  const { host, port } = parseAddress(text)
+  if (!isLoopback(host)) {
+    process.stderr.write(
+      `KAFSCALE_MCP_HTTP_ADDR is ${text}: expected a loopback address such as 127.0.0.1:8090, since the demo prints ` +
+      'tokens and passwords\n'
+    )
+    process.exit(1)
+  }
+  if (port !== 0) return formatAddress({ host, port })
+  const server = createServer().listen(0, host)
+  await once(server, 'listening')
+  const free = (server.address() as AddressInfo).port
+  await once(server.close(), 'close')
+  return formatAddress({ host, port: free })
 }
 
 async function isFree (port: number): Promise<boolean> {
@@ -66,13 +109,12 @@ async function isFree (port: number): Promise<boolean> {
   }
 }
 
-async function isSynced (): Promise<boolean> {
-  const health = await (await fetch(new URL('/healthz', url))).json() as { dependencies: { etcd: { state: string } } }
-  return health.dependencies.etcd.state === 'connected'
+async function isReady (url: string): Promise<void> {
+  while (!(await fetch(new URL('/readyz', url))).ok) await delay(20)
 }
 
 /** Calls a tool, so that the audit file has a call to show. */
-async function recordCall (): Promise<void> {
+async function recordCall (url: string): Promise<void> {
   const response = await fetch(url, {
     method: 'POST',
     headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
@@ -81,7 +123,7 @@ async function recordCall (): Promise<void> {
   await response.text()
 }
 
-function instructions (): string {
+function instructions (url: string): string {
   const clientConfig = (server: object) => `{
   "mcpServers": {
     "kafscale": ${JSON.stringify(server)}

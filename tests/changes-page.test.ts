@@ -1,8 +1,9 @@
 /** Compares the policy in docs/changes.md with what the service decides. */
 import t from 'tap'
-import { CHANGE_TOOLS, type ChangeTool, RESOURCE_KINDS } from '../plugins/changes/change.ts'
+import { CHANGE_TOOLS, type ChangeTool, RESOURCE_KINDS, TOOLS_OF_CHANGES } from '../plugins/changes/change.ts'
 import { decideOn } from '../plugins/rbac/decide.ts'
 import { parsePolicy, type PolicyOperation, requirementOf, saysClosed } from '../plugins/rbac/policy.ts'
+import { allTools } from '../scripts/docs-tools.ts'
 import { readPage } from './support/pages.ts'
 
 const page = readPage('changes.md')
@@ -52,4 +53,15 @@ t.test('the emergency stop stops, on this page and in the runbook', async t => {
   }
   const [, ...sections] = runbook.text.split('\n## Changes\n')
   t.match(sections[0], /^[^#]*### Emergency stop\n/, 'it comes first')
+})
+
+t.test('every refusal of a tool of changes is listed', async t => {
+  const listed = page.rows('because of').flatMap(([, codes]) => codeIn(codes))
+  const tools = (await allTools()).filter(({ name, operation }) =>
+    TOOLS_OF_CHANGES.includes(name) && operation !== 'observe')
+  t.equal(tools.length, 9)
+  // Besides those of the tools, calls of every tool can be refused with these.
+  const codes = new Set([...tools.flatMap(({ errors }) => errors), 'PERMISSION_DENIED', 'INSUFFICIENT_SCOPE',
+    'AUDIT_UNAVAILABLE'])
+  t.strictSame(listed.filter((code, index) => listed.indexOf(code) === index).sort(), [...codes].sort())
 })

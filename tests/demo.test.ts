@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { promisify } from 'node:util'
 import * as grpc from '@grpc/grpc-js'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { SimulatedCluster } from '../demo/cluster.ts'
 import { EmbeddedEtcd } from '../demo/embedded-etcd.ts'
 import { CompactedError } from '../errors.ts'
@@ -12,12 +12,11 @@ import { sumLag } from '../kafscale/lag.ts'
 import { Mirror } from '../kafscale/mirror.ts'
 import { EtcdConnection } from '../plugins/etcd/connection.ts'
 import type { KeyValue } from '../plugins/etcd/messages.ts'
+import { startDemo } from './support/demo.ts'
 import { PATH, run, start as startCommand } from './support/packaging.ts'
 import { ROOT } from './support/paths.ts'
-import { spawnClean } from './support/spawn.ts'
 import { waitFor } from './support/wait-for.ts'
 
-const START_BOUND_MS = 15_000
 const EXIT_BOUND_MS = 6_000
 const GROUP_TOOLS = ['describe_group', 'fetch_offsets']
 
@@ -184,7 +183,7 @@ t.test('the embedded etcd behaves as etcd', async t => {
     t.match(await connection.changesSince(now), { written: false, keys: 2_500 + pages })
   })
 
-  t.test('a watch delivers every write from its revision on, once and in order', async t => {
+  t.test('a watch delivers every write and deletion from its revision on, once and in order', async t => {
     const { revision } = await connection.probe()
     etcd.put('/kafscale/before', Buffer.from('1'))
     etcd.put('/elsewhere', Buffer.from('1'))
@@ -197,7 +196,9 @@ t.test('the embedded etcd behaves as etcd', async t => {
     await waitFor(() => seen.length === 2 || seen, 2_000, 'the first event')
     etcd.put('/kafscale/after', Buffer.from('1'))
     await waitFor(() => seen.length === 3 || seen, 2_000, 'the second event')
-    t.same(seen, ['open', 'PUT /kafscale/before 1', 'PUT /kafscale/after 3'])
+    etcd.deletePrefix('/kafscale/b')
+    await waitFor(() => seen.length === 4 || seen, 2_000, 'the third event')
+    t.same(seen, ['open', 'PUT /kafscale/before 1', 'PUT /kafscale/after 3', 'DELETE /kafscale/before 4'])
   })
 
   t.test('old revisions are compacted away, for loads and for watches', async t => {
@@ -216,9 +217,12 @@ function liveTenMinutes (seed: number) {
   const mirror = new Mirror()
   const digest = createHash('sha256')
   let writes = 0
-  const cluster = new SimulatedCluster((key, value) => {
-    digest.update(key).update(value)
-    mirror.apply({ type: 'put', key: Buffer.from(key), value, modRevision: ++writes })
+  const cluster = new SimulatedCluster({
+    put (key, value) {
+      digest.update(key).update(value)
+      mirror.apply({ type: 'put', key: Buffer.from(key), value, modRevision: ++writes })
+    },
+    deletePrefix () {},
   }, seed, bornAtMs)
 
   const states = new Set<string>()
@@ -235,49 +239,4 @@ function liveTenMinutes (seed: number) {
     if (lag < 1_000) behind = false
   }
   return { writes, digest: digest.digest('hex'), states, s3, peaks, undecodable: mirror.undecodable.size }
-}
-
-type Answer = Record<string, unknown>
-
-/** Starts the demo and waits until it has printed its instructions. */
-async function startDemo (t: Test, env: Record<string, string>) {
-  const child = spawnClean(process.execPath, ['demo/main.ts'], {
-    cwd: ROOT,
-    env,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  t.teardown(() => child.kill('SIGKILL'))
-  const exited = once(child, 'exit')
-  let output = ''
-  let errors = ''
-  child.stdout?.setEncoding('utf8').on('data', (text: string) => { output += text })
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => { errors += text })
-  await waitFor(() => output.includes('Press Ctrl-C') || output + errors, START_BOUND_MS, 'the instructions')
-
-  const url = /^ {2}(http:\/\/\S+)$/m.exec(output)![1]!
-  const request = async (method: string, params = {}): Promise<Answer> => {
-    const response = await fetch(url, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
-      body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
-    })
-    return (await response.json() as { result: Answer }).result
-  }
-  return {
-    output,
-    errors: () => errors,
-    url,
-    port: Number(new URL(url).port),
-    lineWith: (start: string) => output.split('\n').find(line => line.startsWith(start))!,
-    request,
-    ask: async (name: string, input = {}) =>
-      (await request('tools/call', { name, arguments: input })).structuredContent as Answer,
-    /** Resolves to the exit code. */
-    async interrupt (times = 1) {
-      for (let i = 0; i < times; i++) child.kill('SIGINT')
-      await waitFor(() => child.exitCode !== null || child.signalCode, 5_000, 'the end')
-      await exited
-      return child.exitCode
-    },
-  }
 }

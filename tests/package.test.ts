@@ -34,7 +34,7 @@ await run('sh', ['-ec', page.block('sh package')], {
 const installed = join(dir, 'node_modules/kafscale-mcp')
 const server = join(installed, 'dist/server.js')
 
-t.test('it contains the launcher, each source as JavaScript, the schema of records, and nothing else', async t => {
+t.test('it contains the launcher, each source as JavaScript, the schemas that it needs, and nothing else', async t => {
   t.strictSame(
     files.map(({ path }) => path).sort(),
     [
@@ -42,6 +42,7 @@ t.test('it contains the launcher, each source as JavaScript, the schema of recor
       'package.json',
       'bin/kafscale-mcp.js',
       'dist/package.json',
+      'dist/plugins/broker-control/broker-control.proto',
       'schemas/audit-record.json',
       ...sources().map(path => `dist/${path.slice(0, -'.ts'.length)}.js`),
     ].sort()

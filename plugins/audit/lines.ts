@@ -73,6 +73,9 @@ async function * chunksOf (path: string): AsyncGenerator<Buffer, void, void> {
       if (bytesRead === 0) return
       yield buffer.subarray(0, bytesRead)
     }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EISDIR') throw error
+    throw new Error(`${path} is a folder: name the files in it`, { cause: error })
   } finally {
     await file.close()
   }

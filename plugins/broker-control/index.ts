@@ -2,7 +2,7 @@ import { isIPv6 } from 'node:net'
 import * as grpc from '@grpc/grpc-js'
 import fp from 'fastify-plugin'
 import { BrokerUnreachable } from '../../errors.ts'
-import { quote } from '../../lib/printable.ts'
+import { escapeUnprintable, quote } from '../../lib/printable.ts'
 import { type BrokerHosts, brokerHosts } from '../broker-hosts.ts'
 import {
   channelCredentials, type ControlClient, type PartitionRef, type Reply, rpcClient, type StatusResponse
@@ -16,6 +16,7 @@ declare module 'fastify' {
 const TIMEOUT_MS = 5_000
 /** KafScale reports the state of S3 as that of a partition of this topic. */
 const S3_HEALTH = '__s3_health'
+const MAX_MESSAGE_LENGTH = 200
 
 /** A request to a broker's control plane that changes what it does. */
 export type ControlCall =
@@ -25,11 +26,13 @@ export type ControlCall =
 export type ControlResult =
   /** How many partitions, by what happened to them. */
   | { kind: 'ok', figures: Readonly<Record<string, number>> }
+  /** The response names none of the partitions that the call names. */
+  | { kind: 'missing' }
   /** The broker does not implement it (`UNIMPLEMENTED`), so it did nothing. */
   | { kind: 'unsupported' }
   /** The broker refused the call. */
   | { kind: 'refused', code: number, name: string, message: string }
-  /** The call was sent and nobody knows what it did: no answer in time, a lost connection, a failure half way. */
+  /** The call was sent and nobody knows what it does: no answer in time, a lost connection, a failure half way. */
   | { kind: 'unknown', reason: string }
 
 /** What `GetStatus` says. */
@@ -97,11 +100,11 @@ export default fp(async function brokerControl (app) {
             reason: 'requested through kafscale-mcp',
             deadline_seconds: call.deadlineSeconds ?? 0,
           }, TIMEOUT_MS + (call.deadlineSeconds ?? 0) * 1_000),
-          ({ drained, pending }) => ({ drained_partitions: drained.length, pending_partitions: pending.length })
+          ({ drained, pending }) => drainResult(call.partitions, drained, pending)
         )
         : resultOf(
           await client.call('TriggerFlush', { partitions: [], all_assigned: true }, TIMEOUT_MS),
-          ({ flushed }) => ({ flushed_partitions: flushed.length })
+          ({ flushed }) => ({ kind: 'ok', figures: { flushed_partitions: flushed.length } })
         ))
     },
   })
@@ -114,14 +117,29 @@ const REFUSALS: ReadonlySet<grpc.status> = new Set([
   grpc.status.FAILED_PRECONDITION, grpc.status.OUT_OF_RANGE, grpc.status.UNAUTHENTICATED,
 ])
 
-function resultOf<T> (reply: Reply<T>, figures: (value: T) => Readonly<Record<string, number>>): ControlResult {
-  if (reply.ok) return { kind: 'ok', figures: figures(reply.value) }
+function resultOf<T> (reply: Reply<T>, understand: (value: T) => ControlResult): ControlResult {
+  if (reply.ok) return understand(reply.value)
   const { code, details } = reply.error
   if (code === grpc.status.UNIMPLEMENTED) return { kind: 'unsupported' }
   const name = grpc.status[code]
+  const message = escapeUnprintable(details).slice(0, MAX_MESSAGE_LENGTH)
   return REFUSALS.has(code)
-    ? { kind: 'refused', code, name, message: details }
-    : { kind: 'unknown', reason: `${name}: ${details}` }
+    ? { kind: 'refused', code, name, message }
+    : { kind: 'unknown', reason: `${name}: ${message}` }
+}
+
+/** A drain is done if all the partitions that it names are drained. The others may follow. */
+function drainResult (
+  named: readonly PartitionRef[],
+  drained: readonly PartitionRef[],
+  pending: readonly PartitionRef[]
+): ControlResult {
+  const names = ({ topic, partition }: PartitionRef) => JSON.stringify([topic, partition])
+  const done = new Set(drained.map(names))
+  const left = named.filter(each => !done.has(names(each))).length
+  if (left === 0 && pending.length === 0) return { kind: 'ok', figures: { drained_partitions: done.size } }
+  if (done.size + pending.length === 0) return { kind: 'missing' }
+  return { kind: 'unknown', reason: `the broker has drained ${named.length - left} of ${named.length} partitions` }
 }
 
 function statusOf ({ broker_id: id, version, ready, partitions }: StatusResponse): BrokerStatus {

@@ -7,9 +7,9 @@ import { ambiguous, conclude, errorOf, failed, type Known, outcomeOf } from './o
 import type { Parts } from './parts.ts'
 import { personOf } from './people.ts'
 import { currentMirror } from './plan.ts'
-import { stepRecord } from './record.ts'
+import { type Said, stepRecord } from './record.ts'
 import { isOpen, OPEN_STATES } from './states.ts'
-import { isPassing, persist, requireState, storeStep } from './step.ts'
+import { isPassing, persist, requireState, storeStep, takeStep } from './step.ts'
 import { openTarget, type Target } from './target.ts'
 import { viewOf } from './view.ts'
 
@@ -72,14 +72,14 @@ async function begin (parts: Parts, { caller, stored, lock, breakGlass, progress
     sent_at_revision: null,
   }
   const glass = breakGlass && { ...breakGlass, ...unreviewedBy(caller) }
-  if (glass) await parts.audit.recordDurably(glassRecord(parts, caller, { ...stored.change, break_glass: glass }))
+  const next = (change: Change): Change => {
+    requireState(change, OPEN_STATES, 'applied')
+    return { ...change, execution, ...glass && { break_glass: glass } }
+  }
   progress('recording the intent')
-  return await storeStep(parts, stored, {
-    next (change) {
-      requireState(change, OPEN_STATES, 'applied')
-      return { ...change, execution, ...glass && { break_glass: glass } }
-    },
-    options: { lock, ...glass && { breakGlass: 'mark' as const } },
+  if (!glass) return await storeStep(parts, stored, { next, options: { lock } })
+  return await takeStep(parts, stored, {
+    event: 'break_glass', next, says: change => glassSaid(caller, change), options: { lock, breakGlass: 'mark' },
   })
 }
 
@@ -88,7 +88,9 @@ async function announce (parts: Parts, { caller, breakGlass }: Attempt, change: 
   if (breakGlass && change.break_glass) {
     const delivered = await parts.tell('break_glass', viewOf(parts, change))
     change.break_glass = { ...change.break_glass, notified: delivered }
-    if (delivered !== true) await parts.audit.recordDurably(glassRecord(parts, caller, change))
+    if (delivered !== true) {
+      await parts.audit.recordDurably(stepRecord(parts, 'break_glass', change, glassSaid(caller, change)))
+    }
   }
   await parts.audit.recordDurably(stepRecord(parts, 'intent', change, { caller, step: 'apply' }))
 }
@@ -162,13 +164,13 @@ function unreviewedBy (caller: Caller): Omit<BreakGlass, 'reason' | 'ticket'> {
   return { by: personOf(caller.principal), at: new Date().toISOString(), notified: 'not yet', review: null }
 }
 
-function glassRecord (parts: Parts, caller: Caller, change: Change) {
+function glassSaid (caller: Caller, change: Change): Said {
   const { reason, ticket, notified } = change.break_glass as BreakGlass
   const isUndelivered = notified !== true && notified !== 'not yet'
-  return stepRecord(parts, 'break_glass', change, {
+  return {
     caller,
     step: 'break-glass',
     outcome: isUndelivered ? 'error' : 'ok',
     note: `reason: ${reason}; ticket: ${ticket}${isUndelivered ? `; nobody was notified: ${notified}` : ''}`,
-  })
+  }
 }

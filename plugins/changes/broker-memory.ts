@@ -1,3 +1,4 @@
+import type { Mirror } from '../../kafscale/mirror.ts'
 import type { Change } from './change.ts'
 import type { Parts } from './parts.ts'
 import { differencesBetween } from './target.ts'
@@ -15,17 +16,30 @@ export async function hasForgotten (parts: Parts, change: Change): Promise<boole
   const { mirror, state } = parts.metadata
   const address = change.execution?.broker
   if (!address || !KEPT_IN_MEMORY.has(change.tool) || !mirror || state !== 'synced') return false
+  // Behind any other address, such as that of a Service, another broker may answer now.
+  if (!mirror.snapshot?.brokers.some(({ host, port }) => `${host}:${port}` === address)) return false
   const limit = AbortSignal.timeout(TIMEOUT_MS)
   try {
     const session = await parts.kafkaAdmin.connect(limit, address)
     try {
       if (session.address !== address) return false
       const view = await session.view(limit)
-      return view.clusterId === change.cluster_id && differencesBetween(view, mirror).length === 0
+      return view.clusterId === change.cluster_id && differencesBetween(view, mirror).length === 0 &&
+        isUntouched(change, mirror)
     } finally {
-      await session.close()
+      await session.close().catch(() => {})
     }
   } catch {
     return false // it does not answer, so it may have the request yet
   }
+}
+
+/**
+ * Whether nothing can have happened to a topic that was to be deleted. Clients create a deleted topic again within
+ * milliseconds, and it looks as before: only its stored settings do not come back.
+ */
+function isUntouched ({ tool, preconditions }: Change, mirror: Mirror): boolean {
+  if (tool !== 'delete_topic') return true
+  const { subject, value = null } = preconditions.find(({ fact }) => fact === 'config_mod_revision') ?? { subject: '' }
+  return value !== null && mirror.topic(subject)?.configModRevision === value
 }

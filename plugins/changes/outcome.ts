@@ -23,13 +23,18 @@ export type Ending = Extract<ChangeState, 'applied' | 'failed' | 'ambiguous' | '
 /** What is known about a change that was sent. */
 export interface Known { state: Ending, outcome: Outcome }
 
-/** What the mirror shows of a change. `undefined` while the mirror may be older than the cluster. */
+/** Whether a change is about the cluster of this service, whose mirror shows what became of it. */
+export function isOurs ({ settings }: Parts, { cluster_id: id }: Change): boolean {
+  return id === settings.expectedClusterId
+}
+
+/** What the mirror shows of a change. `undefined` while the mirror may be older than the cluster, or of another one. */
 export function look (
   parts: Parts,
   change: Change
 ): { visible: 'yes' | 'no' | 'never', diff: Outcome['observed_diff'], revision: number } | undefined {
   const { mirror, state } = parts.metadata
-  if (!mirror || state !== 'synced') return undefined
+  if (!mirror || state !== 'synced' || !isOurs(parts, change)) return undefined
   return { ...kindOf(parts, change).observe(change, mirror), revision: mirror.revision }
 }
 
@@ -39,6 +44,12 @@ export function applied ({ visible, diff, revision }: NonNullable<ReturnType<typ
     state: 'applied',
     outcome: { ...nothingSeen(null), revision: visible === 'yes' ? revision : null, observed_diff: diff },
   }
+}
+
+/** The outcome that only the broker knows of. */
+function appliedBy (figures: Readonly<Record<string, number>>): Known {
+  const diff = Object.entries(figures).map(([field, after]) => ({ field, before: 0, after }))
+  return { state: 'applied', outcome: { ...nothingSeen(null), observed_diff: diff } }
 }
 
 export function failed (error: NonNullable<Outcome['error']>): Known {
@@ -57,7 +68,7 @@ function nothingSeen (error: Outcome['error']): Outcome {
 export async function outcomeOf (parts: Parts, change: Change, result: AdminResult | ControlResult): Promise<Known> {
   switch (result.kind) {
     case 'ok':
-      return await waitForEffect(parts, change)
+      return 'figures' in result ? appliedBy(result.figures) : await waitForEffect(parts, change)
     case 'unknown':
       return ambiguous(`It was sent, and the answer is not known: ${result.reason}.`)
     case 'unsupported':

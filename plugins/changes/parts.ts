@@ -54,6 +54,6 @@ export interface Parts {
   log: FastifyBaseLogger
   /** Unique to this process. */
   replica: string
-  /** What this process knows and could not store, by change: repeated until it succeeds. */
-  unsaved: Map<string, () => Promise<unknown>>
+  /** What this process knows and could not store, by change and in its order: repeated until it succeeds. */
+  unsaved: Map<string, readonly (() => Promise<unknown>)[]>
 }

@@ -90,7 +90,7 @@ async function askBroker (parts: Parts, change: Change, signal: AbortSignal): Pr
     if (result?.kind === 'unknown') throw new BrokerUnreachable(result.reason)
     if (result && result.kind !== 'ok') throw refusal(parts, result)
   } finally {
-    await session.close()
+    await session.close().catch(() => {}) // the answer is known by now
   }
 }
 

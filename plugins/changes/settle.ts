@@ -6,7 +6,7 @@ import { hasForgotten } from './broker-memory.ts'
 import type { Change } from './change.ts'
 import type { Hold } from './ledger/hold.ts'
 import type { Overview, Stored } from './ledger/index.ts'
-import { ambiguous, applied, conclude, failed, type Known, look } from './outcome.ts'
+import { ambiguous, applied, conclude, failed, isOurs, type Known, look } from './outcome.ts'
 import type { Parts } from './parts.ts'
 import { resourceOf } from './people.ts'
 import { isOpen } from './states.ts'
@@ -64,9 +64,9 @@ export class Settler {
       if (this.#stop.signal.aborted || !this.#hold.held) return
       if (this.#parts.unsaved.has(id)) continue
       await settle(this.#parts, id, overview, () => this.#isTimeToAsk(id)).catch(error => {
-        // Somebody else took a step in the meantime.
-        if (isToolError(error) && !isPassing(error)) return
-        throw error
+        if (isPassing(error)) throw error
+        // One change must not stop the others. After a tool error, somebody else has taken a step in the meantime.
+        if (!isToolError(error)) this.#parts.log.error({ change_id: id, err: error }, 'a change could not be settled')
       })
     }
   }
@@ -88,14 +88,19 @@ export class Settler {
 
 /** Takes the steps that this process could not take when they were due. */
 async function saveUnsaved ({ unsaved, log }: Parts): Promise<void> {
-  for (const [id, run] of unsaved) {
-    try {
-      await run()
-    } catch (error) {
-      if (isPassing(error)) continue
-      log.debug({ change_id: id, err: error }, 'a late step is not possible any more')
+  for (const id of unsaved.keys()) {
+    for (let run; (run = unsaved.get(id)?.[0]);) {
+      try {
+        await run()
+      } catch (error) {
+        if (isPassing(error)) return
+        log.debug({ change_id: id, err: error }, 'a late step is not possible any more')
+      }
+      // Another one may have been added in the meantime.
+      const [, ...rest] = unsaved.get(id) ?? []
+      if (rest.length > 0) unsaved.set(id, rest)
+      else unsaved.delete(id)
     }
-    unsaved.delete(id)
   }
 }
 
@@ -158,8 +163,8 @@ async function clearAttempt (parts: Parts, stored: Stored): Promise<void> {
 /** A replica died while it applied the change. It may have sent it. */
 async function settleOrphan (parts: Parts, stored: Stored): Promise<void> {
   const seen = look(parts, stored.change)
-  if (!seen) return
-  const known = seen.visible === 'yes'
+  if (!seen && isOurs(parts, stored.change)) return
+  const known = seen?.visible === 'yes'
     ? applied(seen)
     : ambiguous('The replica stopped while it applied the change, which it may have sent.')
   await conclude(parts, stored, known, { event: 'settlement', caller: null, from: ['applying'] })

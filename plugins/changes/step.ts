@@ -72,7 +72,7 @@ export async function persist (parts: Parts, id: string, actions: (() => Promise
   try {
     await run()
   } catch (error) {
-    if (isPassing(error)) parts.unsaved.set(id, run)
+    if (isPassing(error)) parts.unsaved.set(id, [...parts.unsaved.get(id) ?? [], run])
     throw error
   }
 }

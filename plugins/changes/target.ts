@@ -37,11 +37,15 @@ export async function openTarget (parts: Parts, change: Change): Promise<Target>
   )
   return {
     address: session.address,
-    fence: async () => await fence(parts, session),
+    async fence () {
+      await fence(parts, session)
+      if (!isAdminCall(call)) await fenceControl(parts, call)
+    },
     send: async () => isAdminCall(call)
       ? await session.send(call)
       : await parts.brokerControl.send(call, brokerOf(currentMirror(parts), call)),
-    close: async () => await session.close(),
+    // What became of the change is known by now, whether the connection ends well or not.
+    close: async () => { await session.close().catch(() => {}) },
   }
 }
 
@@ -57,6 +61,16 @@ async function fence (parts: Parts, session: BrokerSession): Promise<void> {
   const rest = differences.length - MAX_NAMED
   const named = [...differences.slice(0, MAX_NAMED), ...rest > 0 ? [`${rest} more differences`] : []]
   throw new BrokerStale(session.address, named.join('; '))
+}
+
+/** @throws {BrokerUnreachable} unless the control plane is that of the broker which the change names */
+async function fenceControl (parts: Parts, call: ControlCall): Promise<void> {
+  const { nodeId } = await parts.brokerControl.status(brokerOf(currentMirror(parts), call))
+  if (nodeId === call.nodeId) return
+  throw new BrokerUnreachable(
+    `the control plane of broker ${call.nodeId} says that it is broker ${nodeId}. In ` +
+    'KAFSCALE_MCP_BROKER_CONTROL_ADDR, {host} or {node_id} must name the broker'
+  )
 }
 
 /** What a broker sees differently from etcd's snapshot. */

@@ -66,8 +66,11 @@ export function canValidate ({ api }: AdminCall): boolean {
 export async function ask (connection: Connection, call: AdminCall, validateOnly: boolean): Promise<AdminResult> {
   const name = call.api === 'delete_group' ? call.groupId : call.topic
   const items = await itemsOf(connection, call, validateOnly)
-  const item = items.find(item => item.name === name)
+  const [item, ...others] = items.filter(item => item.name === name)
   if (!item) return { kind: 'missing' }
+  if (others.some(({ code }) => code !== item.code)) {
+    return { kind: 'unknown', reason: 'the broker answered twice for the same item, with different codes' }
+  }
   const { code } = item
   if (code === 0) return { kind: 'ok' }
   const message = item.message === null ? null : escapeUnprintable(item.message).slice(0, MAX_MESSAGE_LENGTH)

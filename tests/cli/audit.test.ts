@@ -112,6 +112,10 @@ t.test('verify: 2 when files or options cannot be read', async t => {
       ['show'],
       ['show', path, '--since', 'yesterday'],
       ['show', path, '--until', '2026-13-01'],
+      ['show', path, '--until', '2026-02-29'],
+      ['show', path, '--since', '2026-06-31T12:00:00+02:00'],
+      ['show', path, '--since', '2026-07-02', '--until', '2026-07-01'],
+      ['show', path, '--since', '2026-07-01T02:00+02:00', '--until', '2026-07-01'],
       ['show', path, '--local', '--json'],
       ['show', path, '--event', 'policy_relaod'],
       ['show', path, '--outcome', 'refused'],
@@ -119,6 +123,10 @@ t.test('verify: 2 when files or options cannot be read', async t => {
     ]
   ) {
     t.match(await run(...args), { code: 2, stdout: '', stderr: 'Usage:' }, args.join(' '))
+  }
+  t.match(await run('show', path, '--since', '2024-02-29'), { code: 0, stdout: /^TIME/ }, 'a leap day')
+  for (const command of ['show', 'verify']) {
+    t.match(await run(command, dir), { code: 2, stdout: '', stderr: `${dir} is a folder: name the files in it` })
   }
   t.match(await run('--help'), { code: 0, stdout: 'Usage:' })
 })
@@ -295,6 +303,8 @@ t.test('show: times in UTC, or in the zone of the machine', async t => {
   t.equal((await times('--local', '--since', '2026-07-28T17:30')).length, 1)
   t.equal((await times('--local', '--until', '2026-07-28T17:30')).length, 0)
   t.equal((await times('--since', '2026-07-28T14:00:00+02:00')).length, 1)
+  const { stderr } = await runIn(zone, 'show', path, '--local', '--since', '2100-01-01')
+  t.match(stderr, /^no record matches: the files contain \d+ records, from 2026-07-28T17:\S+\+05:30 to \S+\+05:30$/m)
 })
 
 t.test('show: a table of any length, and a reader that stops early', async t => {

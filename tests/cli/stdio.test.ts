@@ -1,7 +1,7 @@
 /** `kafscale-mcp stdio`, as the process that a client starts. `package.test.ts` runs it in a package. */
 import { type ChildProcess, execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { Client as Client2026 } from '@modelcontextprotocol/client'
 import { StdioClientTransport as Transport2026 } from '@modelcontextprotocol/client/stdio'
@@ -264,6 +264,23 @@ t.test('it exits', async t => {
     const started = await start(t, NO_ETCD, ['--input-type=module', '--eval', parent], input)
     started.process.kill('SIGKILL')
     await waitFor(async () => await started.exit === 'SIGKILL', EXIT_BOUND_MS, 'the end of both')
+    t.match(started.output.stderr, /the parent is gone.*shutdown complete/s)
+  })
+  const skip = existsSync('/proc/self/stat') ? false : 'only /proc tells the parent of another process'
+  await t.test('when npx is gone, whose shell stays, although its input stays open', { skip }, async t => {
+    const npx = `
+      import { spawn } from 'node:child_process'
+      const args = ['-c', '"$0" "$1" stdio; true', process.execPath, ${JSON.stringify(LAUNCHER)}]
+      spawn('sh', args, { env: { ...process.env, npm_command: 'exec' }, stdio: 'inherit' })
+      setInterval(() => {}, 1_000)
+    `
+    const fifo = join(t.testdir({}), 'input')
+    execFileSync('mkfifo', [fifo])
+    const input = openSync(fifo, 'r+')
+    t.teardown(() => closeSync(input))
+    const started = await start(t, NO_ETCD, ['--input-type=module', '--eval', npx], input)
+    started.process.kill('SIGKILL')
+    await waitFor(async () => await started.exit === 'SIGKILL', EXIT_BOUND_MS, 'the end of all')
     t.match(started.output.stderr, /the parent is gone.*shutdown complete/s)
   })
 })

@@ -73,7 +73,7 @@ t.test('a drain names its partitions, and a flush all that are assigned', async 
   const control = await controlOf(t, { addr: address, tls: undefined })
   t.strictSame(
     await control.send({ api: 'drain', nodeId: 0, partitions: [orders], deadlineSeconds: 3 }, BROKER),
-    { kind: 'ok', figures: { drained_partitions: 1, pending_partitions: 0 } }
+    { kind: 'ok', figures: { drained_partitions: 1 } }
   )
   t.strictSame(
     await control.send({ api: 'flush', nodeId: 0 }, BROKER),
@@ -83,6 +83,34 @@ t.test('a drain names its partitions, and a flush all that are assigned', async 
     { method: 'DrainPartitions', request: { partitions: [orders], deadline_seconds: 3 } },
     { method: 'TriggerFlush', request: { partitions: [], all_assigned: true } },
   ])
+})
+
+t.test('a drain is done once every partition that it names is drained', async t => {
+  const [first, second] = [{ topic: 'orders', partition: 0 }, { topic: 'orders', partition: 1 }]
+  let answer: { drained: object[], pending: object[] } = { drained: [], pending: [] }
+  const { address } = await startControl(t, { DrainPartitions: () => answer }, undefined, EXEMPT)
+  const control = await controlOf(t, { addr: address, tls: undefined })
+  const drain = async (partitions = [first, second]) =>
+    await control.send({ api: 'drain', nodeId: 0, partitions, deadlineSeconds: null }, BROKER)
+  t.strictSame(await drain(), { kind: 'missing' })
+  t.strictSame(await drain([]), { kind: 'ok', figures: { drained_partitions: 0 } })
+  answer = { drained: [first, second], pending: [] }
+  t.strictSame(await drain(), { kind: 'ok', figures: { drained_partitions: 2 } })
+  answer = { drained: [], pending: [first, second] }
+  t.strictSame(await drain(), { kind: 'unknown', reason: 'the broker has drained 0 of 2 partitions' })
+  answer = { drained: [first], pending: [second] }
+  t.strictSame(await drain(), { kind: 'unknown', reason: 'the broker has drained 1 of 2 partitions' })
+  answer = { drained: [first, first], pending: [] }
+  t.strictSame(await drain(), { kind: 'unknown', reason: 'the broker has drained 1 of 2 partitions' })
+})
+
+t.test('what a broker says is cut, and cannot hide anything', async t => {
+  const TriggerFlush = () => Promise.reject(new Status(grpc.status.NOT_FOUND, `\u202e${'x'.repeat(300)}`))
+  const { address } = await startControl(t, { TriggerFlush }, undefined, EXEMPT)
+  const control = await controlOf(t, { addr: address, tls: undefined })
+  const { message } = await control.send({ api: 'flush', nodeId: 0 }, BROKER) as { message: string }
+  t.match(message, /^\\u202ex+$/)
+  t.equal(message.length, 200)
 })
 
 t.test('a status that leaves open what happened is unknown; one that excludes it is a refusal', async t => {

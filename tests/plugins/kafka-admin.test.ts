@@ -175,6 +175,15 @@ t.test('a success without the item that was named is missing', needsEtcd(), asyn
   }
 })
 
+t.test('two answers for one item that contradict each other are unknown', needsEtcd(), async t => {
+  const { broker } = await startCluster(t)
+  const session = await connect(t, broker)
+  for (const call of CALLS) {
+    broker.inject({ api: API[call.api], what: 'twice' })
+    t.match(await session.send(call), { kind: 'unknown', reason: /twice/ }, call.api)
+  }
+})
+
 t.test('−1 is unknown, since the broker may store the change later', needsEtcd(), async t => {
   const { etcd, broker } = await startCluster(t)
   const session = await connect(t, broker)

@@ -20,7 +20,7 @@ export interface Behaviour {
 }
 
 export class ChangeBroker {
-  readonly address = 'broker-0:9092'
+  address = 'broker-0:9092'
   /** The changes that were sent, in their order. */
   readonly sent: AdminCall[] = []
   /** Called for each change, after it was sent and before the broker does anything. */
@@ -49,7 +49,7 @@ export class ChangeBroker {
           view: async () => await this.view(),
           validate: async () => this.validation,
           send: async call => await this.send(call),
-          close: async () => {},
+          close: async () => { throw new Error('the connection is broken') },
         }
       },
     }

@@ -117,7 +117,7 @@ export async function buildReplica (t: Teardown, options: ReplicaOptions): Promi
     kafkaAdmin: admin,
     brokerControl: {
       configured: true,
-      status: async () => { throw new Error('not for tests') },
+      status: async ({ nodeId }) => ({ nodeId, version: 'dev', ready: true, s3: null }),
       send: async () => ({ kind: 'unsupported' }),
     },
     kinds: KINDS,

@@ -1,3 +1,6 @@
+import { ChangeImpossible } from '../../../errors.ts'
+import type { MirrorView } from '../../../kafscale/mirror.ts'
+import { quote } from '../../../lib/printable.ts'
 import {
   clusterFact, CONCURRENT_CHANGES, configFacts, isSameCluster, type ListedTopic, listedTopic, observedDiff,
   OPERATOR_RESTORES, SETTINGS, settingsOf, topicFacts, visibilityWarnings
@@ -16,6 +19,7 @@ export default defineKind<Arguments>({
   plan ({ topic: name }, context) {
     const { cluster } = context
     const topic = listedTopic(cluster, name)
+    checkInside(cluster, name)
     const partitions = topic.info.partitions.length
     const settings = settingsOf(topic)
     return {
@@ -54,6 +58,16 @@ export default defineKind<Arguments>({
     return { visible: isVisible ? 'yes' : 'no', diff: observedDiff(change, topicFieldsNow(cluster, topic)) }
   },
 })
+
+/** @throws {ChangeImpossible} if brokers would delete keys of other topics: they delete all keys below the name */
+function checkInside ({ topics }: MirrorView, name: string): void {
+  const inside = topics.filter(topic => topic.name.startsWith(`${name}/`)).length
+  if (inside === 0) return
+  throw new ChangeImpossible(
+    `brokers would also delete the stored settings, the log end offsets and the commits of ${inside} other ` +
+    `${inside === 1 ? 'topic' : 'topics'}, with a name that begins with ${quote(`${name}/`)}: delete these first`
+  )
+}
 
 /** The topic can be created again, unless it breaks the rules for new topics. */
 function undoOf ({ name, config, info }: ListedTopic, { cluster, maxPartitions }: PlanContext) {

@@ -6,11 +6,12 @@ import { type ChangeState, isOpen, isTransition } from '../states.ts'
 import { LedgerClient, type LedgerSettings } from './client.ts'
 import { Hold } from './hold.ts'
 import * as keys from './keys.ts'
+import { decodeChange, json } from './stored.ts'
 
 /** A change as it was read, with the revision that a next version replaces. */
 export interface Stored { change: Change, modRevision: string, createRevision: string }
 
-/** A stored change of a version that this release does not know. */
+/** A stored change of a version that this release does not know; of version 0 if no release has stored it. */
 export interface Unknown { change_id: string, version: number }
 
 /** How long changes stay in a state, in milliseconds. Leases measure it. */
@@ -71,6 +72,8 @@ const SETTLER_TTL_MS = 10_000
 const UNUSED_PLAN_KEPT_MS = 60 * 60_000
 /** How long it is remembered that something was used. */
 const USED_KEPT_MS = 2 * 60 * 60_000
+/** So many of them are kept for one principal, so that nobody fills an etcd that brokers depend on. */
+const MAX_UNUSED_PLANS = 1_000
 /** etcd takes at most 128 operations in one transaction. */
 const BATCH = 100
 
@@ -175,9 +178,11 @@ export class Ledger {
       return granted
     }
     const value = JSON.stringify(next)
-    const keptMs = this.#keptMs(before, next)
+    const keptMs = await this.#keptMs(before, next)
+    const kept = keptMs === undefined ? undefined : await lease(keptMs)
     const steps: IRequestOp[] = [
-      keys.put(keys.byId(id), value, keptMs === undefined ? undefined : await lease(keptMs)),
+      keys.put(keys.byId(id), value, kept),
+      ...isUnused(before, next) ? [keys.put(keys.unused(requester, id), '', kept)] : [],
       isActive(next) ? keys.put(keys.active(id), summaryOf(next)) : keys.remove(keys.active(id)),
     ]
     if (before.state !== state) {
@@ -274,12 +279,14 @@ export class Ledger {
   }
 
   /** How long the value of a change is kept; `undefined` for as long as somebody may have to do something about it. */
-  #keptMs (before: Change, next: Change): number | undefined {
+  async #keptMs (before: Change, next: Change): Promise<number | undefined> {
     // What nobody has reviewed must not vanish: it keeps others from breaking the glass.
     if ((isActive(next) && next.state !== 'applied') || next.break_glass?.review === null) return undefined
     const { ended } = this.#lifetimes
-    const unused = before.state === 'planned' && next.execution === null && next.break_glass === null
-    return unused ? Math.min(UNUSED_PLAN_KEPT_MS, ended) : ended
+    if (!isUnused(before, next)) return ended
+    const unused = keys.withPrefix(keys.unusedOf(next.requested_by))
+    const { count } = await this.#client.range({ ...unused, count_only: true })
+    return Number(count) < MAX_UNUSED_PLANS ? Math.min(UNUSED_PLAN_KEPT_MS, ended) : 0
   }
 
   /** The condition for breaking the glass: nobody else has, or an approver has reviewed it. */
@@ -301,6 +308,11 @@ type KeyValue = IRangeResponse['kvs'][number]
 /** Whether somebody may still have to do something about a change. */
 function isActive ({ state, outcome }: Change): boolean {
   return isOpen(state) || state === 'applying' || state === 'applied' || (state === 'ambiguous' && !outcome?.abandoned)
+}
+
+/** Whether a plan has ended that nobody has asked to apply. */
+function isUnused ({ state }: Change, next: Change): boolean {
+  return state === 'planned' && !isActive(next) && next.execution === null && next.break_glass === null
 }
 
 /** What the settler needs to know of a change that it looks at every second. */
@@ -325,11 +337,10 @@ function written (
   return { change, modRevision: found.mod_revision, createRevision: found.create_revision }
 }
 
-function parse (kv: KeyValue): Stored | Unknown {
-  const change = json(kv.value.toString()) as Partial<Change> | null
-  return change?.version === 1
-    ? { change: change as Change, modRevision: kv.mod_revision, createRevision: kv.create_revision }
-    : { change_id: idOf(kv.key), version: Number(change?.version ?? 0) }
+function parse ({ key, value, mod_revision: modRevision, create_revision: createRevision }: KeyValue) {
+  const id = idOf(key)
+  const change = decodeChange(id, value.toString())
+  return typeof change === 'number' ? { change_id: id, version: change } : { change, modRevision, createRevision }
 }
 
 function idsOf ({ kvs }: IRangeResponse): ReadonlySet<string> {
@@ -343,12 +354,4 @@ function idOf (key: Buffer): string {
 
 function holderOf (lock: string): string {
   return (json(lock) as { change_id?: string } | null)?.change_id ?? ''
-}
-
-function json (text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return null
-  }
 }

@@ -10,9 +10,11 @@ const PREFIX = '/kafscale-mcp/changes/'
 export const byId = (id: string): string => `${PREFIX}by-id/${id}`
 /** Exists as long as an open change has not expired. Those of one principal have one prefix. */
 export const alive = (requester: Person, id: string): string => `${aliveOf(requester)}${id}`
-export const aliveOf = ({ issuer, subject }: Person): string =>
-  `${ALIVE}${hash('sha256', canonical([issuer, subject])).slice(0, 32)}/`
+export const aliveOf = (requester: Person): string => `${ALIVE}${ownerOf(requester)}/`
 export const ALIVE = `${PREFIX}alive/`
+/** Exists as long as a plan is kept that ended before anybody asked to apply it. Prefixes as above. */
+export const unused = (requester: Person, id: string): string => `${unusedOf(requester)}${id}`
+export const unusedOf = (requester: Person): string => `${PREFIX}unused/${ownerOf(requester)}/`
 /** The state of each change that somebody may still have to do something about. */
 export const active = (id: string): string => `${ACTIVE}${id}`
 export const ACTIVE = `${PREFIX}active/`
@@ -26,6 +28,10 @@ export const BREAK_GLASS = `${PREFIX}break-glass`
 /** Exists once something that is good once has been used. */
 export const used = (nonce: string): string => `${PREFIX}used/${nonce}`
 export const LAST_BROKER = `${PREFIX}last-broker`
+
+function ownerOf ({ issuer, subject }: Person): string {
+  return hash('sha256', canonical([issuer, subject])).slice(0, 32)
+}
 
 /** The first key after those with a prefix. */
 export function endOf (prefix: string): Buffer {

@@ -1,5 +1,6 @@
 /** Changes that need the approval of somebody else, and break-glass. */
 import t from 'tap'
+import { LedgerUnavailable } from '../../../errors.ts'
 import type { Change } from '../../../plugins/changes/change.ts'
 import { needsEtcd } from '../../support/etcd.ts'
 import { buildReplica, caller, NO_PROGRESS, proposeTopic, type Replica, setUp } from '../../support/replica.ts'
@@ -203,6 +204,19 @@ t.test('break-glass', needsEtcd(), async t => {
     const { change } = await apply(replica, fourth, ALICE, EMERGENCY)
     t.match(change.break_glass, { notified: 'it answered with status 500' })
     t.strictSame(recordedBefore, ['plan ok', 'break_glass ok', 'break_glass error', 'intent ok'])
+  })
+
+  await t.test('one that cannot be stored is recorded as an error', async t => {
+    const planned = await proposeTopic(replica, ALICE, 'unstored')
+    await replica.changes.reviewBreakGlass(CAROL, (await replica.parts.ledger.unreviewed()) ?? '', null)
+    const { ledger } = replica.parts
+    const replace = ledger.replace.bind(ledger)
+    ledger.replace = async () => { throw new LedgerUnavailable('its etcd failed') }
+    await t.rejects(apply(replica, planned, ALICE, EMERGENCY), { code: 'LEDGER_UNAVAILABLE' })
+    ledger.replace = replace
+    t.strictSame(replica.records(planned.change_id).map(({ event, error_code: code }) => [event, code]), [
+      ['plan', null], ['break_glass', null], ['break_glass', 'LEDGER_UNAVAILABLE'],
+    ])
   })
 
   await t.test('it is not used where it is not needed', async t => {

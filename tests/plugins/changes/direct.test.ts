@@ -1,5 +1,7 @@
 /** Changes that need no approval, from the proposal to the outcome. */
 import t from 'tap'
+import type { BrokerControl, ControlResult } from '../../../plugins/broker-control/index.ts'
+import type { Lock } from '../../../plugins/changes/ledger/index.ts'
 import { type ChangeBroker, CLUSTER_ID } from '../../support/change-broker.ts'
 import { needsEtcd } from '../../support/etcd.ts'
 import { buildReplica, caller, NO_PROGRESS, proposeTopic, type Replica, setUp } from '../../support/replica.ts'
@@ -123,6 +125,9 @@ t.test('a change is refused', needsEtcd(), async t => {
     await t.rejects(apply(id), { code: 'BROKER_STALE', message: /only it has the topic "orders"/ })
     broker.viewed = { brokers: [] }
     await t.rejects(apply(id), { code: 'BROKER_STALE', message: /it lacks the broker 0 at broker-0:9092/ })
+    broker.viewed = { brokers: [{ nodeId: 0, host: 'proxy', port: 9092 }] }
+    await t.rejects(apply(id), { code: 'BROKER_STALE', message: /only it has the broker 0 at proxy:9092/ },
+      'or is the proxy, which may send a request again')
     broker.viewed = {}
   })
 
@@ -152,6 +157,7 @@ t.test('a change is refused', needsEtcd(), async t => {
     t.strictSame(attempts.map(({ event, error_code: code }) => `${event} ${code}`), [
       'intent null', 'outcome BROKER_UNREACHABLE', 'intent null', 'outcome CLUSTER_MISMATCH',
       'intent null', 'outcome BROKER_STALE', 'intent null', 'outcome BROKER_STALE',
+      'intent null', 'outcome BROKER_STALE',
     ])
     t.equal((await changes.get(ALICE, id)).change.execution, null)
   })
@@ -219,11 +225,71 @@ t.test('what a broker answers', needsEtcd(), async t => {
 })
 
 t.test('a change without a trace in etcd is as the broker says', needsEtcd(), async t => {
-  const { replica } = await setUp(t)
-  const { change } = await replica.changes.propose(ALICE, 'flush_broker', { node_id: 0 }, new AbortController().signal)
-  t.match(await replica.changes.apply(ALICE, change.change_id, undefined, NO_PROGRESS), {
-    change: { state: 'failed', outcome: { error: { code: 'BROKER_UNSUPPORTED', message: /UNIMPLEMENTED/ } } },
+  let result: ControlResult = { kind: 'unsupported' }
+  let nodeId = 0
+  let sent = 0
+  const brokerControl: BrokerControl = {
+    configured: true,
+    status: async () => ({ nodeId, version: 'dev', ready: true, s3: null }),
+    async send () {
+      sent++
+      return result
+    },
+  }
+  const { replica } = await setUp(t, { more: { brokerControl } })
+  const { signal } = new AbortController()
+  const apply = async (tool: 'flush_broker' | 'drain_broker') => {
+    const { change } = await replica.changes.propose(ALICE, tool, { node_id: 0 }, signal)
+    return (await replica.changes.apply(ALICE, change.change_id, undefined, NO_PROGRESS)).change
+  }
+  t.match(await apply('flush_broker'), {
+    state: 'failed', outcome: { error: { code: 'BROKER_UNSUPPORTED', message: /UNIMPLEMENTED/ } },
   })
+  result = { kind: 'ok', figures: { drained_partitions: 3 } }
+  t.match(await apply('drain_broker'), {
+    state: 'applied', outcome: { observed_diff: [{ field: 'drained_partitions', before: 0, after: 3 }], error: null },
+  })
+  result = { kind: 'missing' }
+  t.match(await apply('drain_broker'), { state: 'failed', outcome: { error: { code: 'BROKER_REFUSED' } } })
+  result = { kind: 'unknown', reason: 'the broker has drained 1 of 2 partitions' }
+  t.match(await apply('drain_broker'), { state: 'ambiguous', outcome: { error: { message: /drained 1 of 2/ } } })
+  t.equal(sent, 4)
+
+  nodeId = 2
+  await t.rejects(apply('drain_broker'), {
+    code: 'BROKER_UNREACHABLE', message: /broker 0 says that it is broker 2.*KAFSCALE_MCP_BROKER_CONTROL_ADDR/,
+  })
+  t.equal(sent, 4, 'another broker gets nothing')
+})
+
+t.test('the emergency stop stops what has not been sent, and lets the rest finish', needsEtcd(), async t => {
+  const { broker, policy, replica } = await setUp(t)
+  const late = await proposeTopic(replica, ALICE, 'late')
+  const inTime = await proposeTopic(replica, ALICE, 'in-time')
+  broker.onSend = () => {
+    policy.changesClosed = true
+    return {}
+  }
+  const { change } = await replica.changes.apply(ALICE, inTime.change_id, undefined, NO_PROGRESS)
+  t.equal(change.state, 'applied')
+  t.match(replica.records(inTime.change_id).at(-1), { event: 'outcome', outcome: 'ok' })
+  policy.changesClosed = false
+  const stop = (step: string) => { policy.changesClosed ||= step.startsWith('comparing') }
+  await t.rejects(replica.changes.apply(ALICE, late.change_id, undefined, stop), { code: 'CHANGES_CLOSED' })
+  t.equal(broker.sent.length, 1)
+  t.equal(await stateOf(replica, late.change_id), 'planned')
+})
+
+t.test('a replica that has lost the lock sends nothing', needsEtcd(), async t => {
+  const { broker, replica } = await setUp(t)
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  const { ledger } = replica.parts
+  const lock = ledger.lock.bind(ledger)
+  // As after a pause that is longer than the lease: the last step before it was still stored.
+  ledger.lock = async (...args) => Object.defineProperty(await lock(...args) as Lock, 'held', { value: false })
+  const { change } = await replica.changes.apply(ALICE, id, undefined, NO_PROGRESS)
+  t.match(change, { state: 'failed', outcome: { error: { message: /lock was lost before anything was sent/ } } })
+  t.strictSame(broker.sent, [])
 })
 
 t.test('two replicas that apply the same change at once send it once', needsEtcd(), async t => {

@@ -125,11 +125,14 @@ t.test('a ledger that is away is not one in which nothing waits', needsEtcd(), a
   await shows(figures, { state: 'ok', pending: 1 })
   proxy.cut()
   await shows(figures, { state: 'unavailable', pending: 1 })
+  t.match(figures.state.reason, /./)
   proxy.heal()
   await shows(figures, { state: 'ok', pending: 1 })
+  t.notOk('reason' in figures.state)
 })
 
 t.test('the runbook explains each figure of /healthz', async t => {
   const rows = readPage('runbook.md').rows('`dependencies.changes`')
-  t.strictSame(rows.map(([name = '']) => name.slice(1, -1)), Object.keys(NOTHING))
+  const { state, ...figures } = NOTHING
+  t.strictSame(rows.map(([name = '']) => name.slice(1, -1)), Object.keys({ state, reason: '', ...figures }))
 })

@@ -104,6 +104,28 @@ t.test('a plan that nobody asked to apply is not kept for long', needsEtcd(), as
   t.equal(await leaseMs(etcd, 'by-id/c1'), 3_600_000, 'or a caller could fill etcd with plans')
 })
 
+t.test('a principal cannot fill etcd with plans that it cancels', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  const ledger = openLedger(t, etcd)
+  const cancel = async (id: string, more = {}) => {
+    const stored = await create(ledger, id, more)
+    await ledger.replace(stored, { ...stored.change, state: 'cancelled' })
+  }
+  await cancel('c1')
+  t.equal(await leaseMs(etcd, 'by-id/c1'), 3_600_000)
+  const [unused] = (await keysOf(etcd)).filter(key => key.includes('/unused/'))
+  t.match(unused, /\/c1$/)
+  t.equal(await leaseMs(etcd, String(unused).slice(PREFIX.length)), 3_600_000, 'counted as long as it is kept')
+  for (let at = 1; at < 1_000; at += 100) {
+    const puts = Array.from({ length: 100 }, (_, index) => etcd.client.put(`${unused}-${at + index}`).value(''))
+    await Promise.all(puts)
+  }
+  await cancel('c2')
+  t.equal(await leaseMs(etcd, 'by-id/c2'), 1_000, 'the audit log keeps the others')
+  await cancel('c3', { requested_by: { ...ALICE, subject: 'bob' } })
+  t.equal(await leaseMs(etcd, 'by-id/c3'), 3_600_000, 'those of another principal do not count')
+})
+
 t.test('a principal has a limited number of open changes, whichever replicas it asks', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const ledgers = [openLedger(t, etcd), openLedger(t, etcd)]
@@ -148,6 +170,31 @@ t.test('a change of another version is shown and left alone', needsEtcd(), async
   t.strictSame(await ledger.read('c2'), { change_id: 'c2', version: 2 })
   t.strictSame(await ledger.read('c3'), { change_id: 'c3', version: 0 })
   t.equal((await ledger.all()).length, 3)
+})
+
+t.test('a value that somebody has altered is shown as version 0', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  const ledger = openLedger(t, etcd)
+  const altered: unknown[] = [
+    [], null, 1, 'text', {}, { version: 1 }, { version: 'next' }, { version: {} }, { version: 1.5 }, { version: -3 },
+    { ...change('c1'), tool: 'alter_quota' },
+    { ...change('c1'), tool: 'toString' },
+    { ...change('c1'), state: 'done' },
+    { ...change('c1'), change_id: 'c2' },
+    { ...change('c1'), requested_by: { subject: 'alice' } },
+    { ...change('c1'), requested_at: 'yesterday' },
+    { ...change('c1'), arguments: { partitions: 3 } },
+    { ...change('c1'), tool: 'drain_broker' },
+    { ...change('c1'), approvals: [{}] },
+    { ...change('c1'), preconditions: [null] },
+    { ...change('c1'), requires: { mode: 'direct' } },
+  ]
+  for (const value of altered) {
+    await etcd.client.put(`${PREFIX}by-id/c1`).value(JSON.stringify(value))
+    t.strictSame(await ledger.read('c1'), { change_id: 'c1', version: 0 }, JSON.stringify(value).slice(0, 60))
+  }
+  await etcd.client.put(`${PREFIX}by-id/c1`).value(JSON.stringify({ ...change('c1'), added_later: 1 }))
+  t.match(await ledger.read('c1'), { change: change('c1') }, 'a field of a newer release does no harm')
 })
 
 t.test('the lock', needsEtcd(), async t => {

@@ -147,6 +147,21 @@ t.test('a lost answer and a ghost are ambiguous, and settled by the mirror', nee
   t.equal(broker!.mutations.length, 2)
 })
 
+t.test('a service that stops finishes what it applies', needsEtcd(), async t => {
+  const etcd = await startEtcd(t)
+  const { brokers: [broker], apps } = await start(t, etcd, { replicas: 2 })
+  const [app, other] = apps as [typeof apps[number], typeof apps[number]]
+  const { change_id: id } = await propose(app, 'orders')
+  const hold = broker!.inject({ api: 'CreateTopics', what: 'hold' })
+  const applied = app.changes.apply(ALICE, id, undefined, NO_PROGRESS)
+  await hold.reached
+  const closed = app.close()
+  hold.release()
+  t.match(await applied, { change: { state: 'applied' } })
+  await closed
+  t.equal((await other.changes.get(ALICE, id)).change.state, 'applied')
+})
+
 t.test('services in processes of their own', needsEtcd(), async t => {
   const etcd = await startEtcd(t)
   const files: string[] = []

@@ -1,8 +1,10 @@
 /** What becomes of changes whose effect is not known, or whose replica is gone. */
 import t from 'tap'
+import { AuditUnavailable } from '../../../errors.ts'
 import { Mirror } from '../../../kafscale/mirror.ts'
 import type { AdminCall } from '../../../plugins/kafka-admin/index.ts'
 import { needsEtcd } from '../../support/etcd.ts'
+import { encodeTopicConfig } from '../../support/generate.ts'
 import { startProxy } from '../../support/proxy.ts'
 import { buildReplica, caller, NO_PROGRESS, proposeTopic, type Replica, setUp } from '../../support/replica.ts'
 import { waitFor } from '../../support/wait-for.ts'
@@ -66,6 +68,63 @@ t.test('an ambiguous change that its broker has forgotten has failed', needsEtcd
   t.match((await get(replica, id)).outcome?.error, { code: 'UNKNOWN', message: /Neither the broker/ })
   t.match(replica.records(id).at(-1), { event: 'settlement', outcome: 'error', warning: /^failed: / })
   t.equal(broker.sent.length, 1)
+})
+
+t.test('a broker behind an address that the snapshot does not list is not asked', needsEtcd(), async t => {
+  const { replica, broker } = await setUp(t, { requestEndsMs: 1, lifetimes: { ambiguous: 2_000 } })
+  broker.address = 'kafscale-broker:9092'
+  broker.onSend = () => ({ result: UNKNOWN })
+  const { change_id: id } = await apply(replica)
+  const { attempts } = broker
+  replica.settler.start()
+  await waitFor(async () => (await get(replica, id)).outcome?.abandoned === true, BOUND_MS, 'abandoned')
+  t.equal(broker.attempts, attempts, 'another broker might answer')
+})
+
+t.test('a topic that was to be deleted and exists may have been created again', needsEtcd(), async t => {
+  const { etcd, replica, broker } = await setUp(t, { requestEndsMs: 100 })
+  const { client } = etcd
+  for (const topic of ['bare', 'configured', 'recreated']) {
+    await broker.carryOut({ api: 'create_topic', topic, partitions: 1, replicationFactor: 1 })
+    const config = encodeTopicConfig({ name: topic, partitions: 1, replicationFactor: 1, retentionMs: 60_000n })
+    if (topic !== 'bare') await client.put(`/kafscale/topics/${topic}/config`).value(config)
+  }
+  broker.onSend = async call => {
+    const { topic } = call as Extract<AdminCall, { api: 'delete_topic' }>
+    // The deletion begins, and a client brings the topic back before anybody has seen it gone.
+    if (topic === 'recreated') await client.delete().key(`/kafscale/topics/${topic}/config`)
+    return { result: UNKNOWN }
+  }
+  const ids = new Map<string, string>()
+  for (const topic of ['bare', 'configured', 'recreated']) {
+    const { change } = await replica.changes.propose(ALICE, 'delete_topic', { topic }, new AbortController().signal)
+    await replica.changes.apply(ALICE, change.change_id, undefined, NO_PROGRESS)
+    ids.set(topic, change.change_id)
+  }
+  replica.settler.start()
+  await reaches(replica, ids.get('configured') as string, 'failed')
+  const { attempts } = broker
+  await waitFor(() => broker.attempts >= attempts + 4 || broker.attempts, BOUND_MS, 'asked about the others')
+  for (const topic of ['bare', 'recreated']) {
+    t.equal((await get(replica, ids.get(topic) as string)).state, 'ambiguous', topic)
+  }
+})
+
+t.test('a change of another cluster is not judged by this one', needsEtcd(), async t => {
+  const { replica, broker } = await setUp(t, { lifetimes: { applied: 3_000 }, requestEndsMs: 100 })
+  const other = { ...replica.parts.settings, expectedClusterId: 'cluster-2' }
+  const applied = await apply(replica)
+  broker.onSend = () => ({ result: UNKNOWN })
+  const ambiguous = await apply(replica, 'payments')
+  replica.parts.settings = other
+  replica.settler.start()
+  await broker.carryOut({ api: 'delete_topic', topic: 'orders' })
+  await broker.carryOut(broker.sent[1] as AdminCall)
+  const isWatched = async () =>
+    (await replica.parts.ledger.overview()).active.some(({ id }) => id === applied.change_id)
+  await waitFor(async () => !await isWatched(), BOUND_MS, 'no longer watched')
+  t.equal((await get(replica, applied.change_id)).state, 'applied', 'not reverted')
+  t.equal((await get(replica, ambiguous.change_id)).state, 'ambiguous', 'and not settled')
 })
 
 t.test('after the watch, nobody can tell', needsEtcd(), async t => {
@@ -157,6 +216,24 @@ t.test('changes of another version are left alone', needsEtcd(), async t => {
   }
 })
 
+t.test('a value that somebody has altered stops nobody else', needsEtcd(), async t => {
+  const { replica, etcd } = await setUp(t)
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  const value = JSON.stringify({ version: 1, change_id: id, state: 'applied', tool: 'none' })
+  await etcd.client.put(`/kafscale-mcp/changes/by-id/${id}`).value(value)
+  const other = await proposeTopic(replica, ALICE, 'other')
+  // The settler looks at them in the order of their ids.
+  await etcd.client.put('/kafscale-mcp/changes/by-id/chg-0').value(value)
+  await etcd.client.put('/kafscale-mcp/changes/active/chg-0').value('applied')
+  await etcd.client.delete().all().prefix('/kafscale-mcp/changes/alive/')
+  replica.settler.start()
+  await waitFor(() => replica.records(other.change_id).at(-1)?.event === 'expiry', BOUND_MS, 'recorded')
+  t.match(await replica.changes.list(ALICE, {}), [
+    { change_id: 'chg-0', version: 0 }, { change: { change_id: other.change_id } }, { change_id: id, version: 0 },
+  ])
+  await t.rejects(replica.changes.get(ALICE, id), { code: 'CHANGE_UNREADABLE' })
+})
+
 t.test('without the ledger, nothing is sent, and what is known is not lost', needsEtcd(), async t => {
   const { etcd, broker, replica: other } = await setUp(t)
   const proxy = await startProxy(t, etcd.endpoints[0] as string)
@@ -193,6 +270,33 @@ t.test('without the ledger, nothing is sent, and what is known is not lost', nee
     t.strictSame(replica.records(id).map(({ event }) => event), ['plan', 'intent', 'outcome'])
     t.equal(broker.sent.length, 1)
   })
+})
+
+t.test('without the audit log, nothing is sent, and every intent gets its outcome later', needsEtcd(), async t => {
+  const { replica, broker } = await setUp(t)
+  const { audit } = replica.parts
+  let isAway = false
+  replica.parts.audit = {
+    async recordDurably (entry) {
+      if (isAway) throw new AuditUnavailable()
+      await audit.recordDurably(entry)
+    },
+  }
+  const { change_id: id } = await proposeTopic(replica, ALICE)
+  broker.reachable = false
+  const first = replica.changes.apply(ALICE, id, undefined, step => { isAway ||= step.startsWith('connecting') })
+  await t.rejects(first, { code: 'BROKER_UNREACHABLE' })
+  broker.reachable = true
+  await t.rejects(replica.changes.apply(ALICE, id, undefined, NO_PROGRESS), { code: 'AUDIT_UNAVAILABLE' })
+  isAway = false
+  replica.settler.start()
+  await waitFor(() => replica.records(id).length === 4 || replica.records(id), BOUND_MS, 'recorded')
+  t.strictSame(replica.records(id).map(({ event, error_code: code }) => [event, code]), [
+    ['plan', null], ['intent', null], ['outcome', 'BROKER_UNREACHABLE'], ['outcome', 'AUDIT_UNAVAILABLE'],
+  ])
+  await waitFor(async () => (await get(replica, id)).execution === null, BOUND_MS, 'given up')
+  t.match(await replica.changes.apply(ALICE, id, undefined, NO_PROGRESS), { change: { state: 'applied' } })
+  t.equal(broker.sent.length, 1)
 })
 
 t.test('etcd is lost while the broker works', needsEtcd(), async t => {

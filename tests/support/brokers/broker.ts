@@ -5,9 +5,6 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls'
-import type { Etcd } from '../etcd.ts'
-import type { Teardown } from '../run.ts'
-import { type Checked, collectEvidence, type Evidence, type Mutation, violationsOf } from './invariant.ts'
 import {
   ADVERTISED,
   type ApiName,
@@ -29,7 +26,10 @@ import {
   saslAuthenticate,
   saslHandshake,
   writeFrame,
-} from './protocol.ts'
+} from '../../../demo/kafka-protocol.ts'
+import type { Etcd } from '../etcd.ts'
+import type { Teardown } from '../run.ts'
+import { type Checked, collectEvidence, type Evidence, type Mutation, violationsOf } from './invariant.ts'
 import { SaslSession, type SaslUser } from './sasl.ts'
 import { BrokerStore, initialSnapshot, type Snapshot, StoreError } from './store.ts'
 
@@ -63,10 +63,11 @@ export interface Fault {
    * - `drop`: closes the connection.
    * - `hold`: waits for {@link Injected.release}, then goes on.
    * - `missing`: answers success, without the item that was asked for, and does nothing.
+   * - `twice`: answers for each item with success, and once more with code 36; does nothing.
    * - `ghost`: etcd does not take the snapshot: −1, and the change stays in the broker's memory.
    * - a code: answers with it, and does nothing.
    */
-  what: 'drop' | 'hold' | 'missing' | 'ghost' | number
+  what: 'drop' | 'hold' | 'missing' | 'twice' | 'ghost' | number
   /** What comes with the code. */
   message?: string
   /** To how many requests. Default 1. */
@@ -319,6 +320,7 @@ export class BrokerDouble {
 
     const itemsOf = async (): Promise<Item[]> => {
       if (before?.fault.what === 'missing') return []
+      if (before?.fault.what === 'twice') return namesOf(body).flatMap(name => [{ name, code: 0 }, { name, code: 36 }])
       const code = before?.fault.what
       const message = before?.fault.message ?? null
       if (typeof code === 'number') return namesOf(body).map(name => ({ name, code, message }))

@@ -192,6 +192,9 @@ t.test('delete_topic', async t => {
   refused(t, 'delete_topic', { topic: 'a\u202eb' }, orders, '"a\\u202eb" does not exist')
   const odd = cluster({ topics: { 'a/b c': { partitions: 1 } } })
   t.match(plan('delete_topic', { topic: 'a/b c' }, odd), { undo: null, undo_note: /^create_topic would not accept/ })
+  const nested = cluster({ topics: { a: { partitions: 1 }, 'a/b c': { partitions: 1 }, ab: { partitions: 1 } } })
+  refused(t, 'delete_topic', { topic: 'a' }, nested, 'commits of 1 other topic, with a name that begins with "a/"')
+  t.ok(plan('delete_topic', { topic: 'ab' }, nested))
 })
 
 t.test('create_partitions', async t => {
