@@ -45,6 +45,7 @@ export interface Approvals {
   broker: BrokerDouble
   provider: IdentityProvider
   people: People
+  token: (who: string) => Promise<string>
   /** Sends the parameters of a call with a token of somebody. */
   send: (who: string, params: Record<string, unknown>) => Promise<{ result?: ToolResult }>
   /** Calls a tool with a token of somebody. */
@@ -131,6 +132,7 @@ export async function startApprovals (
     broker,
     provider,
     people,
+    token: tokenOf,
     send,
     call,
     async request (topic, { who = 'alice', tool = 'create_topic' } = {}) {

@@ -1,7 +1,9 @@
 /** Clients that can open a URL for their user are asked to open the page of a change that needs an approval. */
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
 import t from 'tap'
 import { startApprovals } from '../../support/approvals.ts'
 import { needsEtcd } from '../../support/etcd.ts'
+import { MODERN } from '../../support/service.ts'
 
 interface Answer {
   resultType?: string
@@ -17,7 +19,7 @@ const OPENS_URLS = { elicitation: { url: {} } }
 const ACCEPTED = { approval: { action: 'accept' } }
 
 t.test('asking for an approval', needsEtcd(), async t => {
-  const { url, app, send, request, provider } = await startApprovals(t)
+  const { url, app, send, request, provider, token } = await startApprovals(t)
   const apply = async (id: string, params: Record<string, unknown> = {}, capabilities: object = OPENS_URLS,
     who = 'alice') => await send(who, {
     name: 'apply_change',
@@ -94,5 +96,25 @@ t.test('asking for an approval', needsEtcd(), async t => {
       t.match(result, { isError: true, content: [{ text: `${url}/changes/${id}` }] })
       t.notOk(result?.inputRequests)
     }
+  })
+
+  await t.test('the client of the SDK opens the page, and its call returns the outcome', async t => {
+    const id = await request('sdk')
+    const client = new Client({ name: 'test', version: '1' }, {
+      capabilities: { elicitation: { url: {} } },
+      versionNegotiation: { mode: { pin: MODERN } },
+    })
+    const opened: unknown[] = []
+    client.setRequestHandler('elicitation/create', async ({ params }) => {
+      opened.push((params as { url?: string }).url)
+      await approve(id)
+      return { action: 'accept' as const }
+    })
+    const headers = { authorization: `Bearer ${await token('alice')}` }
+    await client.connect(new StreamableHTTPClientTransport(new URL(`${url}/mcp`), { requestInit: { headers } }))
+    t.teardown(() => client.close())
+    const result = await client.callTool({ name: 'apply_change', arguments: { change_id: id } })
+    t.match(result.structuredContent, { state: 'applied' })
+    t.strictSame(opened, [`${url}/changes/${id}`])
   })
 })
