@@ -52,12 +52,9 @@ const PLUGIN_TIMEOUT_MS = 60_000
 
 /**
  * Builds the service, ready to listen, out of its parts and in their order.
- * @param options.hasApprovalPages for tests: accepts a policy that requires approvals, although no page can give them
  * @throws {ConfigError} listing every invalid variable
  */
-export async function buildApp (
-  { env, hasApprovalPages }: { env?: Environment, hasApprovalPages?: boolean } = {}
-): Promise<FastifyInstance> {
+export async function buildApp ({ env }: { env?: Environment } = {}): Promise<FastifyInstance> {
   const settings = readConfig(env)
   const { requestTimeoutMs: requestTimeout } = settings
   // Node.js derives the header timeout from these options, and by default checks timeouts only every 30 s.
@@ -83,7 +80,7 @@ export async function buildApp (
     keepAliveTimeout: settings.keepAliveTimeoutMs || MAX_KEEP_ALIVE_MS,
   })
 
-  await registerTools(app, settings, hasApprovalPages)
+  await registerTools(app, settings)
 
   // The security of HTTP: which pages may call, TLS, who calls, and how often.
   await app.register(browsers)
@@ -93,6 +90,10 @@ export async function buildApp (
 
   // The routes. Only those of the first plugin require authentication.
   await app.register(authenticated)
+  if (settings.changes) {
+    await app.register(import('./plugins/sign-in.ts'))
+    await app.register(import('./routes/pages/index.ts'))
+  }
   await app.register(wellKnown)
   await app.register(noSignIn)
   await app.register(health)
@@ -124,12 +125,12 @@ export async function buildClusterApp (settings: Config): Promise<FastifyInstanc
 }
 
 /** Registers the tools and what every call goes through, however it arrives. */
-async function registerTools (app: FastifyInstance, settings: Config, hasApprovalPages?: boolean): Promise<void> {
+async function registerTools (app: FastifyInstance, settings: Config): Promise<void> {
   await registerCluster(app, settings)
 
   // The audit log, and who may call what.
   await app.register(audit)
-  await app.register(rbac, { hasApprovalPages })
+  await app.register(rbac)
 
   // What changes the cluster. It is not even loaded unless that is enabled.
   if (settings.changes) {

@@ -223,6 +223,39 @@ const HTTP_ERRORS = {
   },
   INSUFFICIENT_SCOPE: { status: 403, retryable: false, message: 'The token lacks a scope. The call requires: %s.' },
   NOT_AUDITOR: { status: 403, retryable: false, message: 'Reading the audit records requires the role auditor.' },
+  SIGN_IN_REQUIRED: {
+    status: 401,
+    retryable: false,
+    message: 'You are not signed in, or your session has ended, so nothing was done. Sign in and try again.',
+  },
+  SIGN_IN_FAILED: {
+    status: 403,
+    retryable: false,
+    message: 'You are not signed in: %s. Sign in again from the page of the change.',
+  },
+  SIGN_IN_UNAVAILABLE: {
+    status: 503,
+    retryable: true,
+    retryAfterMs: 5_000,
+    message: 'Nobody can sign in now: %s. Try again in a few seconds; operators can find the reason in the log.',
+  },
+  SIGN_IN_TOO_OLD: {
+    status: 403,
+    retryable: false,
+    message: 'You signed in more than 5 minutes ago, or your issuer does not say when, so nothing was done. ' +
+      'Sign in again, then decide.',
+  },
+  FORM_NOT_YOURS: {
+    status: 403,
+    retryable: false,
+    message: 'This form does not come from a page of your current sign-in, so nothing was done. ' +
+      'Open the page again, and decide there.',
+  },
+  FORM_INCOMPLETE: {
+    status: 400,
+    retryable: false,
+    message: 'Nothing was done: %s. Open the page again, and decide there.',
+  },
   TOO_COMPLEX: {
     status: 400,
     retryable: false,
@@ -287,6 +320,12 @@ export const Unverifiable = define<[reason: string]>('UNVERIFIABLE')
 export const Overloaded = define<[]>('OVERLOADED')
 export const UnreadAnswers = define<[]>('UNREAD_ANSWERS')
 export const NotAuditor = define<[]>('NOT_AUDITOR')
+export const SignInRequired = define<[]>('SIGN_IN_REQUIRED')
+export const SignInFailed = define<[reason: string]>('SIGN_IN_FAILED')
+export const SignInUnavailable = define<[reason: string]>('SIGN_IN_UNAVAILABLE')
+export const SignInTooOld = define<[]>('SIGN_IN_TOO_OLD')
+export const FormNotYours = define<[]>('FORM_NOT_YOURS')
+export const FormIncomplete = define<[reason: string]>('FORM_INCOMPLETE')
 export const TooComplex = define<[]>('TOO_COMPLEX')
 export const IdTooLong = define<[]>('ID_TOO_LONG')
 export const MethodTooLong = define<[]>('METHOD_TOO_LONG')

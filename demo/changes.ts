@@ -1,7 +1,6 @@
 /** What `npm run demo -- --changes` adds: brokers that change the cluster, and an OpenID provider with its people. */
 import { randomBytes } from 'node:crypto'
 import { rmSync, writeFileSync } from 'node:fs'
-import { HAS_APPROVAL_PAGES } from '../plugins/rbac/approval-prerequisites.ts'
 import { serveBrokers } from './brokers.ts'
 import { CLUSTER_ID, type SimulatedCluster } from './cluster.ts'
 import { serveIdentityProvider, TOKEN_LIFETIME_S } from './identity-provider.ts'
@@ -23,7 +22,7 @@ bindings:
   - { role: observer, claim: sub, value: auditor }
   - { role: auditor, claim: sub, value: auditor }
 changes:
-  - { environments: [dev], tools: [delete_topic], mode: ${HAS_APPROVAL_PAGES ? 'approval' : 'closed'} }
+  - { environments: [dev], tools: [delete_topic], mode: approval }
   - { environments: [dev], mode: direct }
 protected: { topics: [audit-log] }
 `
@@ -146,8 +145,7 @@ Press Ctrl-C to stop.
 }
 
 function approvals (propose: string, apply: string, publicUrl: string): string {
-  return HAS_APPROVAL_PAGES
-    ? `5. Deleting a topic needs an approval. The agent proposes it, and asks for the approval by applying it:
+  return `5. Deleting a topic needs an approval. The agent proposes it, and asks for the approval by applying it:
 
 ${propose}
 ${apply}
@@ -158,8 +156,5 @@ approver, and approve the change. Then apply it again:
 ${apply}
 
 All changes are on ${publicUrl}/changes. The names and passwords for the pages:
-`
-    : `Deleting a topic needs an approval, on ${publicUrl}/changes/$CHANGE. This release has
-no such pages yet, so the policy of the demo refuses it. The names and passwords for the pages:
 `
 }

@@ -23,7 +23,11 @@ declare module 'oidc-provider' {
     interactionDetails (
       request: IncomingMessage,
       response: ServerResponse
-    ): Promise<{ params: { client_id: string, resource: string } }>
+    ): Promise<{
+      prompt: { name: string }
+      params: { client_id: string, resource: string }
+      session?: { accountId: string }
+    }>
     interactionFinished (request: IncomingMessage, response: ServerResponse, result: object): Promise<void>
   }
 }

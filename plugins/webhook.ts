@@ -50,7 +50,8 @@ export default fp(async function webhook (app) {
         text: textOf(event, change, approvalUrl),
         event,
         approval_url: approvalUrl ?? null,
-        change,
+        // Without what only the policy needs to know.
+        change: { ...change, requester: undefined },
       }))
       const id = randomUUID()
       let reason = ''

@@ -23,9 +23,14 @@ const FilterQuery = Type.Object({
   tool: Type.Optional(Type.String()),
   event: Type.Optional(Type.String()),
   outcome: Type.Optional(Type.String()),
-}, { propertyNames: { enum: ['who', 'tool', 'event', 'outcome'] } })
+  change: Type.Optional(Type.String()),
+  after: Type.Optional(Type.String()),
+}, { propertyNames: { enum: ['who', 'tool', 'event', 'outcome', 'change', 'after'] } })
 
 export interface AuditStreamOptions {
+  path?: string
+  /** What the stream contains of a record, by default its line. */
+  render?: (line: string) => string
   /** Who is asking, as their records name them. */
   whoIs: (request: FastifyRequest) => AuditEntry['who']
   /** Whether the caller has the role `auditor` now. */
@@ -33,22 +38,26 @@ export interface AuditStreamOptions {
 }
 
 /**
- * `GET /audit/stream`: records as they are written, as server-sent events. The query parameters `who`, `tool`, `event`
- * and `outcome` filter them. `Last-Event-ID` resumes after a record that is still in the buffer; the event `missed`
- * states how many records (`null`: unknown) left the buffer before the client could read them.
+ * `GET /audit/stream`: records as they are written, as server-sent events. The query parameters `who`, `tool`, `event`,
+ * `outcome` and `change` filter them. `Last-Event-ID`, or else `after`, resumes after a record that is still in the
+ * buffer; the event `missed` states how many records (`null`: unknown) left the buffer before the client could read
+ * them.
  */
-export default async function auditStream (app: FastifyInstance, { mayRead, whoIs }: AuditStreamOptions) {
+export default async function auditStream (
+  app: FastifyInstance,
+  { mayRead, whoIs, path = '/audit/stream', render = line => line }: AuditStreamOptions
+) {
   const closing = new AbortController()
   app.addHook('preClose', async () => closing.abort())
   await app.register(fp(fastifySSE), { heartbeatInterval: HEARTBEAT_MS, serializer: String })
 
   app.get<{ Querystring: Static<typeof FilterQuery> }>(
-    '/audit/stream',
+    path,
     { sse: 'only', schema: { querystring: FilterQuery } },
     async (request, reply) => {
       const allowed = await mayRead(request)
       // Before the first record is sent: who reads the log is part of it.
-      await app.audit.record(entryFor(request, allowed))
+      await app.audit.record(readingRecord(request, request.query, whoIs(request), allowed))
       if (!allowed) throw new NotAuditor()
       const { sse, raw } = reply
       const ended = new AbortController()
@@ -69,33 +78,14 @@ export default async function auditStream (app: FastifyInstance, { mayRead, whoI
       sse.sendHeaders()
       raw.flushHeaders()
       // A client that disconnects is not an error.
+      const { after = null, ...filter } = request.query
       await pipeline(
-        messages(app.audit.live.follow(sse.lastEventId, signal), request.query),
+        messages(app.audit.live.follow(sse.lastEventId ?? after, signal), filter, render),
         sse.stream() as Transform,
         raw
       ).catch(() => {})
     }
   )
-
-  function entryFor (request: FastifyRequest, allowed: boolean): AuditEntry {
-    const entry = ownEntry('audit_stream', null)
-    const { code } = new NotAuditor()
-    return {
-      ...entry,
-      who: whoIs(request),
-      what: { tool: null, operation: null, arguments: request.query, resources: {} },
-      where: {
-        ...entry.where,
-        remote_address: clientAddress(request),
-        user_agent: request.headers['user-agent'] ?? null,
-        request_id: request.id,
-        trace_id: traceIdOf(request.headers),
-      },
-      decision: allowed ? 'allowed' : 'denied',
-      outcome: allowed ? 'ok' : 'denied',
-      error_code: allowed ? null : code,
-    }
-  }
 
   async function mayStillRead (request: FastifyRequest): Promise<boolean> {
     try {
@@ -106,12 +96,41 @@ export default async function auditStream (app: FastifyInstance, { mayRead, whoI
   }
 }
 
+/** The record of an attempt to read the records. */
+export function readingRecord (
+  request: FastifyRequest,
+  query: object,
+  who: AuditEntry['who'],
+  allowed: boolean
+): AuditEntry {
+  const entry = ownEntry('audit_stream', null)
+  const { code } = new NotAuditor()
+  return {
+    ...entry,
+    who,
+    what: { tool: null, operation: null, arguments: query, resources: {} },
+    where: {
+      ...entry.where,
+      remote_address: clientAddress(request),
+      user_agent: request.headers['user-agent'] ?? null,
+      request_id: request.id,
+      trace_id: traceIdOf(request.headers),
+    },
+    decision: allowed ? 'allowed' : 'denied',
+    outcome: allowed ? 'ok' : 'denied',
+    error_code: allowed ? null : code,
+  }
+}
+
 async function * messages (
   events: AsyncIterable<LiveEvent>,
-  filter: Static<typeof FilterQuery>
+  filter: Omit<Static<typeof FilterQuery>, 'after'>,
+  render: (line: string) => string
 ): AsyncGenerator<SSEMessage> {
   for await (const event of events) {
     if (event.kind === 'missed') yield { event: 'missed', data: JSON.stringify({ records: event.records }) }
-    else if (recordMatches(JSON.parse(event.line), filter)) yield { id: event.id, event: 'record', data: event.line }
+    else if (recordMatches(JSON.parse(event.line), filter)) {
+      yield { id: event.id, event: 'record', data: render(event.line) }
+    }
   }
 }

@@ -133,12 +133,18 @@ t.test('off means off', needsEtcd(), async t => {
     const own = loaded.filter(url => !url.includes('/node_modules/'))
     // What the policy and the registry know of changes: the names of tools.
     const names = /\/plugins\/changes\/change\.ts$/
-    t.strictSame(own.filter(url => /kafka-admin|broker-control|\/changes\/|webhook/.test(url) && !names.test(url)), [])
-    t.strictSame(loaded.filter(url => /node_modules\/(etcd3|@platformatic\/|@grpc\/proto-loader)/.test(url)), [])
+    const parts = /kafka-admin|broker-control|\/changes\/|routes\/pages\/|\/sign-in\.ts|webhook/
+    t.strictSame(own.filter(url => parts.test(url) && !names.test(url)), [])
+    const libraries = /node_modules\/(etcd3|@platformatic\/|@grpc\/proto-loader|@fastify\/secure-session|ghtml)/
+    t.strictSame(loaded.filter(url => libraries.test(url)), [])
   })
 
   await t.test('no route of changes answers', async t => {
-    for (const path of ['/changes', '/changes/', '/changes/x', '/approvals', '/sign-in', '/login', '/callback']) {
+    const paths = [
+      '/changes', '/changes/', '/changes/x', '/changes/style.css', '/audit', '/audit/live', '/approvals', '/sign-in',
+      '/sign-in/callback', '/sign-out', '/login', '/callback',
+    ]
+    for (const path of paths) {
       for (const method of ['GET', 'POST']) {
         t.equal((await fetch(origin + path, { method, redirect: 'manual' })).status, 404, `${method} ${path}`)
       }

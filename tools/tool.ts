@@ -103,6 +103,8 @@ export interface CallerChanges {
 /** Who makes a call, and from where. */
 export interface Caller {
   principal: Principal
+  /** Who acts in the name of the principal: an approver, on a page. */
+  actor?: Principal
   receivedAt: Date
   remoteAddress: string | null
   userAgent: string | null

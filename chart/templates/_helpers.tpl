@@ -436,6 +436,24 @@ value is in the release's own Secret.
 {{- toJson $files -}}
 {{- end -}}
 
+{{/* Not empty if people can sign in to the pages of changes: everything that they need is set, or generated. */}}
+{{- define "kafscale-mcp.hasPages" -}}
+{{- $mcp := .Values.mcp -}}
+{{- $oidc := $mcp.auth.oidc -}}
+{{- if and $mcp.enabled $mcp.changes.enabled $oidc.issuers $oidc.clientId (or $oidc.clientSecret $oidc.existingSecret) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret with the generated key of sessions; empty if that is given, or not needed. */}}
+{{- define "kafscale-mcp.generatedSessionKey" -}}
+{{- with .Values.mcp.changes.sessionKey -}}
+{{- if and (include "kafscale-mcp.hasPages" $) (not .value) (not .existingSecret) -}}
+{{- printf "%s-session-key" (include "kafscale-mcp.fullname" $) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The same for the settings of changes, before it is known which of the sources is set. */}}
 {{- define "kafscale-mcp.changesFiles" -}}
 {{- $kafka := .Values.mcp.changes.kafka -}}
@@ -443,6 +461,7 @@ value is in the release's own Secret.
 {{- $ledger := .Values.mcp.changes.ledger -}}
 {{- $webhook := .Values.mcp.changes.webhook -}}
 {{- $session := .Values.mcp.changes.sessionKey -}}
+{{- $generated := include "kafscale-mcp.generatedSessionKey" . -}}
 {{- $files := list
   (dict "variable" "KAFKA_SASL_PASSWORD" "path" "kafka-password" "from" "changes.kafka.sasl"
     "inline" $kafka.sasl.password "secret" $kafka.sasl.existingSecret "key" $kafka.sasl.existingSecretKey)
@@ -453,7 +472,8 @@ value is in the release's own Secret.
   (dict "variable" "WEBHOOK_SECRET" "path" "webhook-secret" "from" "changes.webhook"
     "inline" $webhook.secret "secret" $webhook.existingSecret "key" $webhook.existingSecretKeys.secret)
   (dict "variable" "SESSION_KEY" "path" "session-key" "from" "changes.sessionKey"
-    "inline" $session.value "secret" $session.existingSecret "key" $session.existingSecretKey)
+    "inline" $session.value "secret" (or $session.existingSecret $generated)
+    "key" (ternary "session-key" $session.existingSecretKey (ne $generated "")))
 -}}
 {{- range list
   (dict "variable" "KAFKA" "path" "kafka" "from" "changes.kafka.tls" "tls" $kafka.tls)

@@ -26,6 +26,15 @@ export class LiveRecords {
     for (const wake of this.#waiting) wake()
   }
 
+  /** The records in the buffer, newest first, and the id after which a follower goes on. */
+  latest (): { lines: string[], after: string } {
+    const numbers = Array.from({ length: this.#next - this.#oldest }, (_, index) => this.#next - 1 - index)
+    return {
+      lines: numbers.map(number => this.#lines[number % this.#size] as string),
+      after: `${this.#run}-${this.#next - 1}`,
+    }
+  }
+
   /** Records from now on, or after the last id that a follower has seen, until the signal is aborted. */
   async * follow (lastId: string | null, signal: AbortSignal): AsyncGenerator<LiveEvent, void, void> {
     let next = this.#next

@@ -227,7 +227,7 @@ export class Issuer {
       execute: url.protocol === 'http:' ? [allowInsecureRequests] : [],
     }
     const discover = (algorithm: 'oidc' | 'oauth2') =>
-      discovery(url, client?.id ?? 'kafscale-mcp', undefined, client ? clientSecret(client.secret) : None(), {
+      discovery(url, client?.id ?? 'kafscale-mcp', undefined, client ? introspectingClient(client.secret) : None(), {
         ...options,
         algorithm,
       })
@@ -268,7 +268,7 @@ export class Issuer {
       introspection_endpoint: url,
       ...methods && { introspection_endpoint_auth_methods_supported: methods },
     }
-    const auth = client ? clientSecret(client.secret) : None()
+    const auth = client ? introspectingClient(client.secret) : None()
     const server = new Configuration(metadata, client?.id ?? 'kafscale-mcp', undefined, auth)
     server[customFetch] = this.#options.fetch as CustomFetch
     server.timeout = REQUEST_TIMEOUT_MS / 1_000
@@ -289,6 +289,11 @@ interface Failure {
   reason: string
   /** Whether the issuer refuses the service's own client. */
   refusesClient: boolean
+}
+
+/** Why a request to an issuer failed, for the log: without the request and the response, which contain secrets. */
+export function describeFailure (error: unknown): { code?: string, status?: number, reason: string } {
+  return detailsOf(failureOf(error))
 }
 
 function failureOf (error: unknown): Failure {
@@ -323,14 +328,19 @@ function codeOf (error: unknown): string | undefined {
   return found
 }
 
+function introspectingClient (secret: string): ClientAuth {
+  return clientSecret(secret, as =>
+    as.introspection_endpoint_auth_methods_supported ?? as.token_endpoint_auth_methods_supported)
+}
+
 /** HTTP Basic, which RFC 6749 requires servers to support, unless the server's metadata says that it does not. */
-function clientSecret (secret: string): ClientAuth {
+export function clientSecret (
+  secret: string,
+  methodsOf: (as: Parameters<ClientAuth>[0]) => string[] | undefined
+): ClientAuth {
   const basic = ClientSecretBasic(secret)
   const post = ClientSecretPost(secret)
-  return (as, ...rest) => {
-    const methods = as.introspection_endpoint_auth_methods_supported ?? as.token_endpoint_auth_methods_supported
-    return (methods?.includes('client_secret_basic') ?? true ? basic : post)(as, ...rest)
-  }
+  return (as, ...rest) => (methodsOf(as)?.includes('client_secret_basic') ?? true ? basic : post)(as, ...rest)
 }
 
 /** The HTTP status of the answer that an error is about; undefined when there was none, or not all of it. */

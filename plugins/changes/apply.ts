@@ -5,12 +5,14 @@ import {
 } from '../../errors.ts'
 import { quote } from '../../lib/printable.ts'
 import type { Caller } from '../../tools/tool.ts'
+import type { Principal } from '../auth/principal.ts'
 import type { Requirement } from '../rbac/policy.ts'
 import { attempt, type Progress, type Reason } from './attempt.ts'
-import type { Change, ChangeView } from './change.ts'
+import type { Change, ChangeView, Person, Requester } from './change.ts'
+import { readForApprover } from './decisions.ts'
 import type { Stored } from './ledger/index.ts'
 import type { Parts } from './parts.ts'
-import { readOwnChange, requireAllowed } from './people.ts'
+import { isSamePerson, personOf, readOwnChange, requireAllowed } from './people.ts'
 import { currentMirror, digestOf, driftOf, requireCluster } from './plan.ts'
 import { OPEN_STATES } from './states.ts'
 import { requireState, takeStep } from './step.ts'
@@ -43,6 +45,51 @@ export async function apply (
     return viewOf(parts, change)
   } finally {
     await lock.release()
+  }
+}
+
+/**
+ * Applies an approved change in the name of its requester, for an approver who has approved it. The policy must still
+ * allow it to the requester.
+ */
+export async function applyForRequester (
+  parts: Parts,
+  approver: Caller,
+  id: string,
+  digest: string,
+  progress: Progress
+): Promise<ChangeView> {
+  const { stored: { change } } = await readForApprover(parts, approver, id, 'approval')
+  const { requested_by: requestedBy, requester, approvals } = change
+  const by = personOf(approver.principal)
+  if (!approvals.some(approval => isSamePerson(approval.by, by) && approval.digest === digest)) {
+    throw new PermissionDenied(`apply_change for ${change.tool}`, 'an approver who has approved exactly this change')
+  }
+  if (!requester) throw new ApprovalRequired(id, 'a new request', ', because its request is of an older version')
+  return await apply(parts, {
+    ...approver,
+    actor: approver.principal,
+    principal: requesterPrincipal(requestedBy, requester),
+  }, id, undefined, progress)
+}
+
+function requesterOf ({ authorize }: Parts, principal: Principal): Requester {
+  const { method, scopes } = principal
+  return { method, scopes: scopes ? [...scopes] : null, claims: authorize.boundClaims(principal) }
+}
+
+function requesterPrincipal ({ subject, issuer, client_id: clientId }: Person, requester: Requester): Principal {
+  const { method, scopes, claims } = requester
+  return {
+    subject,
+    issuer,
+    clientId,
+    method,
+    scopes: scopes ? new Set(scopes) : undefined,
+    tokenId: null,
+    expiresAt: null,
+    claims,
+    clientCertificate: null,
   }
 }
 
@@ -136,11 +183,12 @@ async function requestApproval (
   let { change } = stored
   if (change.state === 'planned') {
     const expiresAt = new Date(Date.now() + parts.settings.pendingLifetimeMs).toISOString()
+    const requester = requesterOf(parts, caller.principal)
     ;({ change } = await takeStep(parts, stored, {
       event: 'approval_request',
       next (change) {
         requireState(change, ['planned'], 'sent for approval')
-        return { ...change, state: 'pending', requires, expires_at: expiresAt }
+        return { ...change, state: 'pending', requires, requester, expires_at: expiresAt }
       },
       says: () => ({ caller, step: 'apply' }),
     }))

@@ -65,6 +65,7 @@ export async function attempt (parts: Parts, options: Attempt): Promise<Stored> 
 async function begin (parts: Parts, { caller, stored, lock, breakGlass, progress }: Attempt): Promise<Stored> {
   const execution: Execution = {
     by: personOf(caller.principal),
+    ...caller.actor && { approver: personOf(caller.actor) },
     replica: parts.replica,
     started_at: new Date().toISOString(),
     broker: null,

@@ -1,4 +1,5 @@
 /** A change, as the ledger stores it. Tools return the part of it that `tools/shared/change.ts` publishes. */
+import type { AuthMethod } from '../auth/principal.ts'
 import type { ChangeState } from './states.ts'
 
 export const CHANGE_TOOLS = [
@@ -80,9 +81,20 @@ export interface BreakGlass {
   review: { by: Person, at: string, comment: string | null } | null
 }
 
+/** What the policy knows of a requester, so that an approver can apply the change in their name. */
+export interface Requester {
+  method: AuthMethod
+  /** `null` if their token had no scope claim. */
+  scopes: readonly string[] | null
+  /** The claims that give them their roles. */
+  claims: Readonly<Record<string, unknown>>
+}
+
 /** Written before anything is sent: whoever finds a change in `applying` knows from it what may have happened. */
 export interface Execution {
   by: Person
+  /** Who applies it in the name of the requester, after approving it on its page. */
+  approver?: Person
   /** The replica that holds the lock. */
   replica: string
   started_at: string
@@ -121,6 +133,8 @@ export interface Change extends Plan {
   requires: Requirement
   approvals: readonly Approval[]
   rejection: { by: Person, at: string, comment: string | null } | null
+  /** Since the requester has asked for approval. */
+  requester?: Requester
   break_glass: BreakGlass | null
   execution: Execution | null
   outcome: Outcome | null

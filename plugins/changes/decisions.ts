@@ -1,12 +1,15 @@
 /** The steps of people who decide on a change without applying it. */
-import { ChangeEnded, PermissionDenied, PlanStale } from '../../errors.ts'
+import { ChangeEnded, isToolError, PermissionDenied, PlanStale } from '../../errors.ts'
 import type { Caller } from '../../tools/tool.ts'
+import type { AuditEvent } from '../audit/record.ts'
+import type { Principal } from '../auth/principal.ts'
 import type { Change, ChangeView, Plan } from './change.ts'
 import type { Stored } from './ledger/index.ts'
 import type { Parts } from './parts.ts'
-import { isSamePerson, personOf, readChange, readOwnChange, requireAllowed } from './people.ts'
+import { isSamePerson, personOf, readChange, readOwnChange, resourceOf } from './people.ts'
 import { currentMirror, driftOf, planNow } from './plan.ts'
-import { OPEN_STATES } from './states.ts'
+import { stepRecord } from './record.ts'
+import { isOpen, OPEN_STATES } from './states.ts'
 import { requireState, takeStep } from './step.ts'
 import { viewOf } from './view.ts'
 
@@ -34,7 +37,11 @@ export async function approve (
   digest: string,
   comment: string | null
 ): Promise<ChangeView> {
-  const { stored, rule } = await readForApprover(parts, approver, id)
+  const { stored, rule } = await readForApprover(parts, approver, id, 'approval')
+  const drift = stored.change.state === 'pending'
+    ? driftOf(parts, approver.principal, stored.change, currentMirror(parts))
+    : []
+  if (drift.length > 0) throw new PlanStale(drift.join('; '))
   const by = personOf(approver.principal)
   const at = new Date()
   const { change } = await takeStep(parts, stored, {
@@ -62,7 +69,7 @@ export async function reject (
   id: string,
   comment: string | null
 ): Promise<ChangeView> {
-  const { stored, rule } = await readForApprover(parts, approver, id)
+  const { stored, rule } = await readForApprover(parts, approver, id, 'rejection')
   const rejection = { by: personOf(approver.principal), at: new Date().toISOString(), comment }
   const { change } = await takeStep(parts, stored, {
     event: 'rejection',
@@ -82,7 +89,7 @@ export async function reviewBreakGlass (
   id: string,
   comment: string | null
 ): Promise<ChangeView> {
-  const { stored, rule } = await readForApprover(parts, approver, id)
+  const { stored, rule } = await readForApprover(parts, approver, id, 'break_glass_review')
   const review = { by: personOf(approver.principal), at: new Date().toISOString(), comment }
   const { change } = await takeStep(parts, stored, {
     event: 'break_glass_review',
@@ -100,35 +107,75 @@ export async function reviewBreakGlass (
   return viewOf(parts, change, await parts.ledger.isAlive(change))
 }
 
-/** What a change would do now, for the page that shows it. */
-export async function recompute (
-  parts: Parts,
-  { principal }: Caller,
-  id: string
-): Promise<{ view: ChangeView, plan: Plan | null, drift: string[] }> {
-  const { change } = await readChange(parts, principal, id)
-  const mirror = currentMirror(parts)
-  const drift = driftOf(parts, principal, change, mirror)
-  const view = viewOf(parts, change, await parts.ledger.isAlive(change))
+/** A change for the page that shows it, recomputed when the page opens. */
+export interface Recomputed {
+  view: ChangeView
+  /** What the change is about. */
+  name: string
+  /** What it would do now; `null` if that is not known, or nothing that is possible, or if the change is not open. */
+  plan: Plan | null
+  /** Which preconditions hold no more. */
+  drift: string[]
+  /** What the caller lacks to decide on it; `null` if nothing. */
+  needs: string | null
+  hasApproved: boolean
+}
+
+export async function recompute (parts: Parts, { principal }: Caller, id: string): Promise<Recomputed> {
+  const { change: stored } = await readChange(parts, principal, id)
+  const view = viewOf(parts, stored, !isOpen(stored.state) || await parts.ledger.isAlive(stored))
+  const { change } = view
+  const { name } = resourceOf(parts, change)
+  const needs = lackOf(parts, principal, change) ?? null
+  const by = personOf(principal)
+  const hasApproved = change.approvals.some(approval => isSamePerson(approval.by, by))
+  const shown = { view, name, needs, hasApproved, plan: null, drift: [] }
+  if (!isOpen(change.state)) return shown
   try {
-    return { view, plan: planNow(parts, principal, change, mirror), drift }
-  } catch {
-    return { view, plan: null, drift }
+    const mirror = currentMirror(parts)
+    const drift = driftOf(parts, principal, change, mirror)
+    if (drift.length > 0) return { ...shown, drift }
+    // An approver sees the whole blast radius, which consists of numbers.
+    return { ...shown, plan: planNow(parts, needs === null ? 'everything' : principal, change, mirror) }
+  } catch (error) {
+    if (!isToolError(error)) throw error
+    return shown
   }
 }
 
-/** Reads a change for somebody who decides on it: signed in on a page, allowed to approve it, and not its requester. */
-async function readForApprover (
+/**
+ * Reads a change for somebody who decides on it: signed in on a page, allowed to approve it, and not its requester. The
+ * attempt of anybody else is recorded.
+ */
+export async function readForApprover (
   parts: Parts,
-  { principal }: Caller,
-  id: string
+  approver: Caller,
+  id: string,
+  event: AuditEvent
 ): Promise<{ stored: Stored, rule: string }> {
+  const { principal } = approver
   const stored = await readChange(parts, principal, id)
   const { change } = stored
-  if (principal.method !== 'oidc') throw denied(change, 'a person who is signed in through OpenID Connect')
-  const { rule } = requireAllowed(parts, principal, 'approve', change)
-  if (isSamePerson(personOf(principal), change.requested_by)) throw denied(change, 'somebody other than the requester')
-  return { stored, rule }
+  const needs = lackOf(parts, principal, change)
+  const { rule } = decisionOn(parts, principal, change)
+  if (needs === undefined) return { stored, rule }
+  const refusal = denied(change, needs)
+  await parts.audit.recordDurably(stepRecord(parts, event, change, {
+    caller: approver, ...APPROVER, rule, outcome: 'denied', errorCode: refusal.code, note: `it requires ${needs}`,
+  }))
+  throw refusal
+}
+
+function decisionOn (parts: Parts, principal: Principal, change: Change) {
+  return parts.authorize.decideOn(principal, 'approve', change.tool, resourceOf(parts, change))
+}
+
+/** What somebody lacks to decide on a change. */
+function lackOf (parts: Parts, principal: Principal, change: Change): string | undefined {
+  if (principal.method !== 'oidc') return 'a person who is signed in through OpenID Connect'
+  const decision = decisionOn(parts, principal, change)
+  if (decision.kind === 'denied') return decision.needs
+  return isSamePerson(personOf(principal), change.requested_by) ? 'somebody other than the requester' : undefined
 }
 
 function denied ({ tool }: Change, needs: string) {

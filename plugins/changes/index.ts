@@ -5,10 +5,10 @@ import { ConfigError } from '../../errors.ts'
 import type { Caller } from '../../tools/tool.ts'
 import { REPLICA } from '../audit/replica.ts'
 import type { ChangesConfig } from '../config/changes.ts'
-import { apply } from './apply.ts'
+import { apply, applyForRequester } from './apply.ts'
 import type { Progress } from './attempt.ts'
-import type { ChangeTool, ChangeView, Plan, UnknownChange } from './change.ts'
-import { approve, cancel, recompute, reject, reviewBreakGlass } from './decisions.ts'
+import type { ChangeTool, ChangeView, UnknownChange } from './change.ts'
+import { approve, cancel, recompute, type Recomputed, reject, reviewBreakGlass } from './decisions.ts'
 import { type ChangeCounters, ChangeFigures, type ChangesState } from './figures.ts'
 import { KINDS } from './kinds/index.ts'
 import { Ledger } from './ledger/index.ts'
@@ -49,9 +49,13 @@ export interface Changes {
   list: (caller: Caller, filter: { state?: ChangeState, topic?: string, group?: string }) =>
   Promise<(ChangeView | UnknownChange)[]>
   /** Recomputes a plan for a page that shows it: what would happen now, and which preconditions no longer hold. */
-  recompute: (caller: Caller, changeId: string) => Promise<{ view: ChangeView, plan: Plan | null, drift: string[] }>
+  recompute: (caller: Caller, changeId: string) => Promise<Recomputed>
+  /** Whether nobody has used this before, through any replica. It is remembered for longer than it is of use. */
+  once: (nonce: string) => Promise<boolean>
   /** The steps of people, who are signed in on a page. */
   approve: (approver: Caller, changeId: string, digest: string, comment: string | null) => Promise<ChangeView>
+  /** Applies what the approver has approved, in the name of the requester. */
+  applyForRequester: (approver: Caller, changeId: string, digest: string) => Promise<ChangeView>
   reject: (approver: Caller, changeId: string, comment: string | null) => Promise<ChangeView>
   reviewBreakGlass: (approver: Caller, changeId: string, comment: string | null) => Promise<ChangeView>
 }
@@ -135,7 +139,10 @@ export function changesOf (parts: Parts): Changes {
     get: async (caller, id) => await getChange(parts, caller, id),
     list: async (caller, filter) => await listChanges(parts, caller, filter),
     recompute: async (caller, id) => await recompute(parts, caller, id),
+    once: async nonce => await parts.ledger.once(nonce),
     approve: async (approver, id, digest, comment) => await approve(parts, approver, id, digest, comment),
+    applyForRequester: async (approver, id, digest) =>
+      await applyForRequester(parts, approver, id, digest, () => {}),
     reject: async (approver, id, comment) => await reject(parts, approver, id, comment),
     reviewBreakGlass: async (approver, id, comment) => await reviewBreakGlass(parts, approver, id, comment),
   }

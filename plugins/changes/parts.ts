@@ -17,6 +17,7 @@ export type Step = 'propose' | 'apply' | 'approve' | 'break-glass'
 /** The decisions that changes need. */
 export interface ChangePolicy {
   roles: (principal: Principal) => readonly string[]
+  boundClaims: (principal: Principal) => Principal['claims']
   decide: (principal: Principal, tool: { name: string, operation: 'observe' }) => Decision
   visibility: (principal: Principal, tool: { name: string, operation: 'observe' | 'propose' }) => Visibility
   decideOn: (principal: Principal, step: Step, tool: ChangeTool, resource: Resource) => Decision

@@ -1,4 +1,5 @@
 /** The audit records of the steps of a change, linked by its id. */
+import { quote } from '../../lib/printable.ts'
 import type { Caller } from '../../tools/tool.ts'
 import { type AuditEntry, type AuditEvent, ownEntry, whoOf } from '../audit/record.ts'
 import type { Change } from './change.ts'
@@ -23,7 +24,7 @@ export interface Said {
 /** The record of a step. */
 export function stepRecord (parts: Parts, event: AuditEvent, change: Change, said: Said): AuditEntry {
   const { caller, step, rule, outcome = 'ok', errorCode = null, diff = change.diff, note = null } = said
-  const own = ownEntry(event, note)
+  const own = ownEntry(event, [...actorOf(caller), ...note === null ? [] : [note]].join('; ') || null)
   const { kind, name } = resourceOf(parts, change)
   return {
     ...own,
@@ -34,13 +35,19 @@ export function stepRecord (parts: Parts, event: AuditEvent, change: Change, sai
       arguments: change.arguments,
       resources: { [`${kind}s`]: [name] },
     },
-    decision: rule === undefined ? null : 'allowed',
+    decision: rule === undefined ? null : outcome === 'denied' ? 'denied' : 'allowed',
     rule: rule ?? null,
     outcome,
     error_code: errorCode,
     diff,
     change_id: change.change_id,
   }
+}
+
+function actorOf (caller: Caller | null): string[] {
+  const { actor } = caller ?? {}
+  if (!actor) return []
+  return [`applied in the name of the requester by ${quote(actor.subject)} of ${quote(actor.issuer ?? '')}`]
 }
 
 function byCaller ({ authorize }: Parts, caller: Caller): Pick<AuditEntry, 'who' | 'when' | 'where'> {

@@ -1,11 +1,9 @@
+import { isConfidential } from '../../lib/address.ts'
 import { quote } from '../../lib/printable.ts'
 import { CHANGE_TOOLS } from '../changes/change.ts'
 import type { Config } from '../config/read.ts'
 import { variableOf } from '../config/schema.ts'
 import { needsApproval, type Policy } from './policy.ts'
-
-/** Whether this release has pages on which approvers decide on changes. */
-export const HAS_APPROVAL_PAGES = false
 
 /**
  * One sentence for each thing that is missing for the approvals that a policy requires in this environment. Approvers
@@ -13,8 +11,7 @@ export const HAS_APPROVAL_PAGES = false
  */
 export function missingForApprovals (
   policy: Policy,
-  { auth, publicUrl, changes }: Pick<Config, 'auth' | 'publicUrl' | 'changes'>,
-  hasPages: boolean
+  { auth, publicUrl, changes }: Pick<Config, 'auth' | 'publicUrl' | 'changes'>
 ): string[] {
   if (!changes) return []
   const { environment, sessionKeys } = changes
@@ -33,10 +30,10 @@ export function missingForApprovals (
   if (auth.mode !== 'oidc') {
     missing.unshift(`The authentication mode is ${auth.mode}: expected oidc, since ${cause}`)
   }
-  if (!hasPages) {
+  if (publicUrl !== undefined && !isConfidential(publicUrl)) {
     missing.push(
-      `${cause} for ${tools.join(', ')}, and this release has no pages on which anyone could approve: expected ` +
-      'entries in its section "changes" that make these direct or closed here'
+      `${variableOf('publicUrl')} is ${quote(publicUrl)}: expected https, since ${cause}, and browsers keep no ` +
+      'session of approvers over plain http'
     )
   }
   return missing

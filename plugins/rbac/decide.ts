@@ -42,6 +42,18 @@ export function rolesOf (policy: Policy, principal: Principal, scopes: Pick<Scop
   return [...new Set(bound.map(({ role }) => role))]
 }
 
+/**
+ * What the bindings of a policy find in the claims of a principal: these claims alone give the same roles under it. A
+ * binding that is added later finds only what an earlier one has.
+ */
+export function boundClaims (policy: Policy, principal: Principal): Record<string, (string | boolean)[]> {
+  const found = new Map<string, (string | boolean)[]>()
+  for (const binding of policy.bindings ?? []) {
+    if (isBound(binding, principal)) found.set(binding.claim, [...found.get(binding.claim) ?? [], binding.value])
+  }
+  return Object.fromEntries(found)
+}
+
 /** The scope that each operation requires. Approvals are not given with a token. */
 const SCOPE_OF = {
   observe: 'observe', propose: 'propose', apply: 'apply', 'break-glass': 'apply', approve: undefined,

@@ -8,10 +8,10 @@ import { ownEntry } from '../audit/record.ts'
 import type { Principal } from '../auth/principal.ts'
 import type { ChangeTool, Resource } from '../changes/change.ts'
 import type { Config } from '../config/read.ts'
-import { HAS_APPROVAL_PAGES, missingForApprovals } from './approval-prerequisites.ts'
+import { missingForApprovals } from './approval-prerequisites.ts'
 import {
-  allowEveryone, decide, decideOn, type Decision, denyByScope, denyUnidentified, EVERYONES_TOOL, type Question,
-  rolesOf, seesEverything
+  allowEveryone, boundClaims, decide, decideOn, type Decision, denyByScope, denyUnidentified, EVERYONES_TOOL,
+  type Question, rolesOf, seesEverything
 } from './decide.ts'
 import { type ChangesAccess, explainChanges } from './explain.ts'
 import {
@@ -34,6 +34,8 @@ type Callable = Question['tool']
 export interface Authorizer {
   /** The roles of a principal under the current policy. */
   roles: (principal: Principal) => readonly string[]
+  /** The claims of a principal that give it its roles under the current policy, and no others. */
+  boundClaims: (principal: Principal) => Principal['claims']
   /** Whether a principal may call a tool. */
   decide: (principal: Principal, tool: Callable) => Decision
   /** What a principal may see of the cluster, through a tool that it may call. */
@@ -52,10 +54,7 @@ export interface Authorizer {
 interface Access { roles: readonly string[], decisions: Map<string, Decision> }
 
 /** Decorates `app.authorize`, the only place that decides who may do what. */
-export default fp(async function rbac (
-  app,
-  { hasApprovalPages = HAS_APPROVAL_PAGES }: { hasApprovalPages?: boolean | undefined }
-) {
+export default fp(async function rbac (app) {
   const { policyFile, environment, scopes } = app.config
   const closing = new AbortController()
   let policy: Policy = NO_POLICY
@@ -66,7 +65,7 @@ export default fp(async function rbac (
 
   if (policyFile !== undefined) {
     const content = await readFile(policyFile)
-    policy = firstPolicy(app.config, content, app.tools.known, hasApprovalPages)
+    policy = firstPolicy(app.config, content, app.tools.known)
     warnOfIneffectiveRules()
     if (policy.changes === 'closed') app.log.warn(STOPPED)
     const reload = async (changed: Buffer) => {
@@ -86,7 +85,7 @@ export default fp(async function rbac (
       const isClosed = policy.changes === 'closed'
       if (mistakes === null) app.log.info('policy reloaded')
       else app.log.error({ mistakes }, 'the new policy is invalid; the old one stays in effect')
-      const missing = missingForApprovals(policy, app.config, hasApprovalPages)
+      const missing = missingForApprovals(policy, app.config)
       if (missing.length > 0) app.log.error({ missing }, 'the policy requires approvals, which nobody can give')
       if (isClosed && !wasClosed) app.log.warn(STOPPED)
       if (wasClosed && !isClosed) app.log.warn('changes are no longer stopped')
@@ -149,6 +148,7 @@ export default fp(async function rbac (
 
   app.decorate<Authorizer>('authorize', {
     roles: principal => accessOf(principal).roles,
+    boundClaims: principal => boundClaims(policy, principal),
     decide (principal, tool) {
       const { roles, decisions } = accessOf(principal)
       const decision = decisions.get(tool.name) ??
@@ -204,12 +204,11 @@ function cachedVisibility (sees: (topic?: string, group?: string) => boolean, on
 export function firstPolicy (
   config: Config,
   content: Buffer,
-  tools: readonly string[],
-  hasApprovalPages = HAS_APPROVAL_PAGES
+  tools: readonly string[]
 ): Policy {
   try {
     const policy = parsePolicy(content.toString(), tools)
-    const missing = missingForApprovals(policy, config, hasApprovalPages)
+    const missing = missingForApprovals(policy, config)
     if (missing.length > 0) throw new ConfigError(missing.join('\n'))
     return policy
   } catch (error) {

@@ -49,11 +49,11 @@ interface Body { text: string, json: unknown }
  * that the SDK alone decides what is valid.
  */
 export default async function mcp (app: FastifyInstance) {
-  const modern = createMcpHandler(() => new McpToolServer(app.tools), {
+  const modern = createMcpHandler(() => new McpToolServer(app.tools, undefined, app), {
     legacy: 'reject',
     onerror: error => app.log.debug({ err: error }, 'mcp'),
   })
-  const modernExchange = await ExchangeTransport.connect(new McpToolServer(app.tools, MODERN))
+  const modernExchange = await ExchangeTransport.connect(new McpToolServer(app.tools, MODERN, app))
   const legacyExchange = await ExchangeTransport.connect(new McpToolServer(app.tools))
   app.addHook('onClose', () => modern.close())
 

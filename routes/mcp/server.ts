@@ -7,11 +7,13 @@ import {
   Server,
   type ServerContext,
 } from '@modelcontextprotocol/server'
+import type { FastifyInstance } from 'fastify'
 import { quote } from '../../lib/printable.ts'
 import packageJson from '../../package.json' with { type: 'json' }
 import type { Progress } from '../../plugins/changes/index.ts'
 import type { Tools } from '../../plugins/tool-registry/index.ts'
 import type { Caller } from '../../tools/tool.ts'
+import { Elicitation } from './elicitation.ts'
 
 const PLATFORM =
   'one KafScale cluster: a Kafka-protocol streaming platform with stateless brokers, metadata in etcd and data in S3.'
@@ -48,8 +50,11 @@ const CACHE_HINT = { ttlMs: 300_000, cacheScope: 'private' } as const
 
 /** Speaks MCP for the registry, which decides who may call what and runs the tools. */
 export class McpToolServer extends Server {
-  /** @param revision the protocol revision; if absent, it is negotiated or one of 2025 */
-  constructor (tools: Tools, revision?: string) {
+  /**
+   * @param revision the protocol revision; if absent, it is negotiated or one of 2025
+   * @param app to ask clients for approvals
+   */
+  constructor (tools: Tools, revision?: string, app?: FastifyInstance) {
     super({ name: 'kafscale-mcp', title: 'KafScale', version: packageJson.version }, {
       capabilities: { tools: {} },
       instructions: instructionsFor(tools),
@@ -57,6 +62,7 @@ export class McpToolServer extends Server {
     })
     if (revision !== undefined) this._negotiatedProtocolVersion = revision
 
+    const elicitation = app?.config.changes && new Elicitation(app, context => this.callerOf(context))
     this.setRequestHandler(
       'tools/list',
       (_, context) => ({ tools: tools.list(this.callerOf(context).principal) as never })
@@ -70,7 +76,13 @@ export class McpToolServer extends Server {
             `Tool ${quote(name.slice(0, 128))} does not exist. Call tools/list for those that do.`
           )
         }
-        return await tools.call(name, input, this.callerOf(context), context.mcpReq.signal, progressOf(context))
+        const call = async () =>
+          await tools.call(name, input, this.callerOf(context), context.mcpReq.signal, progressOf(context))
+        if (!elicitation || name !== 'apply_change') return await call()
+        const { change_id: changeId } = (input ?? {}) as { change_id?: unknown }
+        const hasAsked = await elicitation.accept(changeId, context)
+        const result = await call()
+        return hasAsked ? result : await elicitation.ask(result, changeId, context)
       }
     )
   }

@@ -1885,3 +1885,45 @@ t.test('the chart has the version of the service and passes helm lint', needsHel
   const { stdout } = await promisify(execFile)(helm, ['lint', '--strict', CHART])
   t.match(stdout, /0 chart\(s\) failed/)
 })
+
+t.test('the pages of changes: the key of their sessions, and the paths of the ingress', needsHelm(), async t => {
+  const changes = {
+    'auth.token': '',
+    'auth.oidc': { issuers: ['https://id.example'], clientId: 'id', existingSecret: 'client' },
+    'policy.bindings': [{ role: 'observer', claim: 'sub', value: 'a' }],
+    'audit.sinks': ['https://collector.example/audit'],
+    'changes.enabled': true,
+    'changes.expectedClusterId': '0d5b0f2e',
+    'changes.kafka.brokers': ['broker:9092'],
+    ingress: {
+      enabled: true,
+      controllerNamespace: 'ingress-nginx',
+      hosts: [{ host: 'mcp.example', paths: [{ path: '/kafka/mcp' }, { path: '/kafka/audit' }] }],
+      tls: [{ hosts: ['mcp.example'] }],
+    },
+  }
+  const pathsOf = (objects: Manifest[]) => {
+    const { rules } = only(objects, 'Ingress').spec as unknown as {
+      rules: { http: { paths: { path: string }[] } }[]
+    }
+    return rules.flatMap(({ http: { paths } }) => paths.map(({ path }) => path))
+  }
+  const keyIn = (objects: Manifest[]) =>
+    objects.filter(({ kind, metadata: { name } }) => kind === 'Secret' && name.endsWith('-session-key'))
+
+  const objects = await render(values(changes))
+  const [secret] = keyIn(objects)
+  t.match(secret, { metadata: { annotations: { 'helm.sh/resource-policy': 'keep' } } })
+  const { 'session-key': encoded = '' } = secret?.data ?? {}
+  t.equal(Buffer.from(Buffer.from(encoded, 'base64').toString(), 'base64').length, 32)
+  t.strictSame(pathsOf(objects), [
+    '/kafka/mcp', '/kafka/audit', '/kafka/changes', '/kafka/sign-in', '/kafka/sign-out',
+  ])
+  const config = readConfig(environmentOf(t, podOf(objects), objects, EXISTING))
+  t.equal(config.changes?.sessionKeys?.length, 1, 'the service reads the key that was generated')
+
+  t.strictSame(keyIn(await render(values({ ...changes, 'changes.sessionKey.existingSecret': 'given' }))), [])
+  const off = await render(values({ ...changes, 'changes.enabled': false }))
+  t.strictSame(keyIn(off), [])
+  t.strictSame(pathsOf(off), ['/kafka/mcp', '/kafka/audit'])
+})

@@ -277,7 +277,7 @@ function certificates (dir: string): { ca: Pem, server: Pem, client: Pem } {
 // Below the ephemeral range, so that no one takes a port while its etcd is down; each process has a hundred of its own.
 let nextPort = 20_000 + process.pid % 100 * 100
 
-async function freePort (): Promise<number> {
+export async function freePort (): Promise<number> {
   for (;;) {
     const port = nextPort++
     const server = createServer()

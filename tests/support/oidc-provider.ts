@@ -3,6 +3,7 @@ import { generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { exportJWK, type JWTHeaderParameters, type JWTPayload, SignJWT } from 'jose'
 import Provider from 'oidc-provider'
 import MemoryAdapter from 'oidc-provider/lib/adapters/memory_adapter.js'
@@ -38,15 +39,31 @@ export interface IdentityProvider {
 
 interface Key { private: KeyObject, kid: string }
 
+/** People who sign in through a form, to the pages of the service. */
+export interface People {
+  /** Where the client {@link SERVICE} receives them. */
+  redirectUri: string
+  /** Their groups, by account: claims of ID tokens. */
+  groups: Record<string, readonly string[]>
+  /** How long ago the provider claims to have asked for their credentials. */
+  signedInAgoS?: number
+  /** Gives each client another subject for the same account. */
+  isPairwise?: boolean
+}
+
 /** Starts a provider, on a free port unless `port` is given. */
-export async function startProvider (t: { teardown (end: () => unknown): void }, port = 0): Promise<IdentityProvider> {
+export async function startProvider (
+  t: { teardown (end: () => unknown): void },
+  port = 0,
+  people?: People
+): Promise<IdentityProvider> {
   const requests: string[] = []
   let keys = [newKey()]
   let provider: Provider
   let handle: ReturnType<Provider['callback']>
   const server: Server = createServer((request, response) => {
     requests.push(String(request.url))
-    if (request.url?.startsWith('/interaction/')) return consent(provider, request, response)
+    if (request.url?.startsWith('/interaction/')) return consent(provider, request, response, people)
     return handle(request, response)
   })
   const start = async () => {
@@ -64,7 +81,7 @@ export async function startProvider (t: { teardown (end: () => unknown): void },
   t.teardown(stop)
   const issuer = `http://127.0.0.1:${port}`
   const build = async () => {
-    provider = new Provider(issuer, await configuration(keys))
+    provider = new Provider(issuer, await configuration(keys, people))
     handle = provider.callback()
   }
   await build()
@@ -136,7 +153,7 @@ function resourceServer (resource: string) {
   }
 }
 
-async function configuration (keys: Key[]): Promise<object> {
+async function configuration (keys: Key[], people: People | undefined): Promise<object> {
   const jwks = await Promise.all(
     keys.map(async ({ private: key, kid }) => ({ ...await exportJWK(key), kid, alg: 'ES256', use: 'sig' }))
   )
@@ -147,15 +164,24 @@ async function configuration (keys: Key[]): Promise<object> {
     clients: [AGENT, SERVICE].map(({ id, secret }) => ({
       client_id: id,
       client_secret: secret,
-      grant_types: ['client_credentials'],
-      redirect_uris: [],
-      response_types: [],
+      ...people && id === SERVICE.id
+        ? { grant_types: ['authorization_code'], redirect_uris: [people.redirectUri], response_types: ['code'] }
+        : { grant_types: ['client_credentials'], redirect_uris: [], response_types: [] },
     })),
-    clientDefaults: { id_token_signed_response_alg: 'ES256' },
+    ...people?.isPairwise && {
+      subjectTypes: ['pairwise'],
+      pairwiseIdentifier: (_: unknown, account: string, { clientId }: { clientId: string }) => `${account}@${clientId}`,
+    },
+    ...people && { claims: { openid: ['sub', 'groups'], auth_time: null }, conformIdTokenClaims: false },
+    clientDefaults: {
+      id_token_signed_response_alg: 'ES256', ...people?.isPairwise && { subject_type: 'pairwise' },
+    },
     // Clients ask for the last one if it is listed, and for a refresh token.
     scopes: ['openid', SCOPE, 'offline_access'],
     cookies: { keys: [randomUUID()] },
-    findAccount: (_: unknown, accountId: string) => ({ accountId, claims: () => ({ sub: accountId }) }),
+    findAccount: (_: unknown, accountId: string) => ({
+      accountId, claims: () => ({ sub: accountId, ...people && { groups: people.groups[accountId] ?? [] } }),
+    }),
     interactions: { url: (_: unknown, { uid }: { uid: string }) => `/interaction/${uid}` },
     ttl: {
       AccessToken: 600,
@@ -182,14 +208,29 @@ async function configuration (keys: Key[]): Promise<object> {
   }
 }
 
-/** Signs the account in and consents to everything. */
-async function consent (provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const { params: { client_id: clientId, resource } } = await provider.interactionDetails(request, response)
-  const grant = new provider.Grant({ accountId: ACCOUNT, clientId })
-  grant.addOIDCScope(`${SCOPE} offline_access`)
-  grant.addResourceScope(resource, SCOPE)
+/** Signs the account in and consents to everything. People sign in through a form. */
+async function consent (
+  provider: Provider,
+  request: IncomingMessage,
+  response: ServerResponse,
+  people: People | undefined
+): Promise<void> {
+  const details = await provider.interactionDetails(request, response)
+  const { prompt, params: { client_id: clientId, resource }, session } = details
+  const isForm = clientId === SERVICE.id
+  if (isForm && prompt.name === 'login' && request.method === 'GET') {
+    response.setHeader('content-type', 'text/html')
+    response.end('<!doctype html><form method="post"><input name="login"><button>Go</button></form>')
+    return
+  }
+  const login = isForm && prompt.name === 'login' ? new URLSearchParams(await text(request)).get('login') : null
+  const accountId = login ?? (isForm ? String(session?.accountId) : ACCOUNT)
+  const grant = new provider.Grant({ accountId, clientId })
+  grant.addOIDCScope(isForm ? 'openid' : `${SCOPE} offline_access`)
+  if (!isForm) grant.addResourceScope(resource, SCOPE)
+  const ts = Math.floor(Date.now() / 1_000) - (people?.signedInAgoS ?? 0)
   await provider.interactionFinished(request, response, {
-    login: { accountId: ACCOUNT },
+    ...(!isForm || login !== null) && { login: { accountId, ...isForm && { ts } } },
     consent: { grantId: await grant.save() },
   })
 }

@@ -43,6 +43,7 @@ export class TestPolicy implements ChangePolicy {
   /** Who may not see any topic. */
   readonly blind = new Set<string>()
   roles = () => ['operator']
+  boundClaims = ({ claims }: Principal) => claims
   decide = () => ({ kind: 'allowed', rule: 'operator.allow[0]' }) as const
   visibility = ({ subject }: Principal) =>
     this.blind.has(subject) ? { ...EVERYTHING, everything: false, topic: () => false } : EVERYTHING

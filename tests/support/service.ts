@@ -52,12 +52,10 @@ const ENVIRONMENT = {
 }
 
 /**
- * Builds the app, by default silent and without etcd. It need not be ready yet, so a test can still add to it. It takes
- * policies that require approvals, so that tests can give them without a page.
+ * Builds the app, by default silent and without etcd. It need not be ready yet, so a test can still add to it.
  */
 export async function buildTestApp (t: Teardown, env: Environment = {}): Promise<FastifyInstance> {
   const app = await buildApp({
-    hasApprovalPages: true,
     env: {
       ...ENVIRONMENT,
       KAFSCALE_MCP_LOG_LEVEL: 'silent',

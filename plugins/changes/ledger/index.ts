@@ -70,6 +70,8 @@ const LOCK_MAX_MS = 15 * 60_000
 const SETTLER_TTL_MS = 10_000
 /** A plan that nobody has asked to apply is kept no longer than this after its end. */
 const UNUSED_PLAN_KEPT_MS = 60 * 60_000
+/** How long it is remembered that something was used. */
+const USED_KEPT_MS = 2 * 60 * 60_000
 /** So many of them are kept for one principal, so that nobody fills an etcd that brokers depend on. */
 const MAX_UNUSED_PLANS = 1_000
 /** etcd takes at most 128 operations in one transaction. */
@@ -211,6 +213,15 @@ export class Ledger {
   /** Removes what is left of an active change that is not stored any more. */
   async forget (id: string): Promise<void> {
     await this.#client.transact([keys.isAbsent(keys.byId(id))], [keys.remove(keys.active(id))])
+  }
+
+  /** Whether this is the first use of something that is good once, and for an hour. */
+  async once (nonce: string): Promise<boolean> {
+    const key = keys.used(nonce)
+    const lease = await this.#client.grant(USED_KEPT_MS)
+    const { succeeded } = await this.#client.transact([keys.isAbsent(key)], [keys.put(key, '', lease)])
+    if (!succeeded) void this.#client.revoke(lease)
+    return succeeded
   }
 
   /** The id of the break-glass change that nobody has reviewed. */

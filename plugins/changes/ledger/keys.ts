@@ -25,6 +25,8 @@ export const ALL = `${PREFIX}by-id/`
 export const LOCK = `${PREFIX}lock`
 export const SETTLER = `${PREFIX}settler`
 export const BREAK_GLASS = `${PREFIX}break-glass`
+/** Exists once something that is good once has been used. */
+export const used = (nonce: string): string => `${PREFIX}used/${nonce}`
 export const LAST_BROKER = `${PREFIX}last-broker`
 
 function ownerOf ({ issuer, subject }: Person): string {

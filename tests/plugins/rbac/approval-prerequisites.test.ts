@@ -1,4 +1,4 @@
-/** A policy that requires approvals in this environment needs approvers who can sign in, and pages for them. */
+/** A policy that requires approvals in this environment needs approvers who can sign in. */
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../../app.ts'
@@ -48,23 +48,14 @@ async function refusal (build: Promise<unknown>): Promise<string[]> {
 
 const cause = 'KAFSCALE_MCP_POLICY_FILE requires approvals in the environment "staging"'
 const unset = (name: string) => `KAFSCALE_MCP_${name} is not set: expected a value, since ${cause}`
-const pages = (tools: string, where = cause) =>
-  `${where} for ${tools}, and this release has no pages on which anyone could approve: expected entries in its ` +
-  'section "changes" that make these direct or closed here'
 
-t.test('until there are pages, a policy that requires an approval here stops the start', async t => {
-  t.strictSame(await refusal(buildApp({ env: settings(t, APPROVED, APPROVERS) })), [pages('create_topic')])
-  t.strictSame(await refusal(buildApp({ env: settings(t, APPROVED) })), [
-    unset('PUBLIC_URL'),
-    unset('OIDC_CLIENT_ID'),
-    unset('OIDC_CLIENT_SECRET'),
-    unset('SESSION_KEY'),
-    pages('create_topic'),
-  ])
-  const others = 'create_topic, create_partitions, update_topic_config, delete_group, drain_broker, flush_broker'
+t.test('a policy that requires an approval here needs what approvers need', async t => {
+  const all = ['PUBLIC_URL', 'OIDC_CLIENT_ID', 'OIDC_CLIENT_SECRET', 'SESSION_KEY'] as const
+  t.strictSame(await refusal(buildTestApp(t, settings(t, APPROVED, APPROVERS))), [])
+  t.strictSame(await refusal(buildApp({ env: settings(t, APPROVED) })), all.map(unset))
   t.strictSame(
-    await refusal(buildApp({ env: settings(t, BINDINGS, APPROVERS) })),
-    [pages(others)],
+    await refusal(buildApp({ env: settings(t, BINDINGS) })),
+    all.map(unset),
     'without entries, every environment is treated as production'
   )
   const unnamed = 'KAFSCALE_MCP_POLICY_FILE requires approvals in an environment without a name ' +
@@ -72,20 +63,28 @@ t.test('until there are pages, a policy that requires an approval here stops the
   const direct = `${BINDINGS}\nchanges: [{ mode: direct }]`
   const closed = `${BINDINGS}\nchanges: closed`
   t.strictSame(
-    await refusal(buildApp({ env: settings(t, direct, { ...APPROVERS, ENVIRONMENT: undefined }) })),
-    [pages(others, unnamed)]
+    await refusal(buildApp({ env: settings(t, direct, { ENVIRONMENT: undefined }) })),
+    all.map(name => `KAFSCALE_MCP_${name} is not set: expected a value, since ${unnamed}`)
   )
-  t.strictSame(await refusal(buildApp({ env: settings(t, closed, { ENVIRONMENT: undefined }) })), [])
-  t.strictSame(await refusal(buildApp({ env: settings(t, direct) })), [], 'no approval, no prerequisites')
+  t.strictSame(await refusal(buildTestApp(t, settings(t, closed, { ENVIRONMENT: undefined }))), [])
+  t.strictSame(await refusal(buildTestApp(t, settings(t, direct))), [], 'no approval, no prerequisites')
   t.strictSame(
-    await refusal(buildApp({ env: settings(t, APPROVED, { CHANGES: 'disabled', SESSION_KEY: undefined }) })),
+    await refusal(buildTestApp(t, settings(t, APPROVED, { CHANGES: 'disabled', SESSION_KEY: undefined }))),
     [],
     'the policy may already have the section while changes are disabled'
   )
 })
 
-t.test('with pages, approvals need oidc, and what a sign-in needs', async t => {
-  t.strictSame(await refusal(buildTestApp(t, settings(t, APPROVED, APPROVERS))), [])
+t.test('approvers need https, except on loopback', async t => {
+  const at = (PUBLIC_URL: string) => refusal(buildTestApp(t, settings(t, APPROVED, { ...APPROVERS, PUBLIC_URL })))
+  t.strictSame(await at('http://mcp.example'), [
+    `KAFSCALE_MCP_PUBLIC_URL is "http://mcp.example": expected https, since ${cause}, and browsers keep no session of ` +
+      'approvers over plain http',
+  ])
+  t.strictSame(await at('http://localhost:8080'), [])
+})
+
+t.test('approvals need oidc, and what a sign-in needs', async t => {
   for (const name of ['PUBLIC_URL', 'SESSION_KEY'] as const) {
     t.strictSame(
       await refusal(buildTestApp(t, settings(t, APPROVED, { ...APPROVERS, [name]: undefined }))),
