@@ -17,8 +17,6 @@ import { EmbeddedEtcd } from './embedded-etcd.ts'
 const SEED = 42
 const PORT = 8090
 const SETTABLE = ['KAFSCALE_MCP_HTTP_ADDR', 'KAFSCALE_MCP_LOG_LEVEL']
-/** Ignored by git. */
-const FOLDER = join(import.meta.dirname, '../.demo')
 const AUDIT_FILE = 'audit.jsonl'
 const CHANGES = '--changes'
 const STATUS_CALL = {
@@ -29,6 +27,8 @@ const STATUS_CALL = {
 }
 
 const withChanges = process.argv.includes(CHANGES)
+/** Ignored by git. Each kind of demo has its own, so that both can start at once. */
+const FOLDER = join(import.meta.dirname, '../.demo', withChanges ? 'changes' : '')
 process.argv = process.argv.filter(argument => argument !== CHANGES) // the service reads the others
 
 const etcd = new EmbeddedEtcd()

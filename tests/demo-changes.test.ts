@@ -66,7 +66,7 @@ t.test('a newcomer follows what the demo prints, to a change that is applied and
   t.test('it names the people who sign in, and the files that it uses', async t => {
     t.match(demo.output, /^ {2}approver {3}\S+$/m)
     t.match(demo.output, /^ {2}auditor {4}\S+$/m)
-    const [policyFile = ''] = /\.demo\/policy\S*\.yaml/.exec(demo.output) ?? []
+    const [policyFile = ''] = /\.demo\/changes\/policy\S*\.yaml/.exec(demo.output) ?? []
     t.ok(existsSync(join(ROOT, policyFile)))
     t.equal(await demo.interrupt(), 0)
     t.equal(demo.errors(), '', 'no warnings or errors')
