@@ -6,7 +6,6 @@ import { type Config, readConfig } from '../plugins/config/read.ts'
 import { readStdioConfig } from '../plugins/config/stdio.ts'
 import { checkAudit } from './checks/audit.ts'
 import { checkAuthentication, checkPolicy } from './checks/callers.ts'
-import { checkChanges, registerChanges } from './checks/changes.ts'
 import { checkCluster } from './checks/cluster.ts'
 import { type Finding, lineOf } from './checks/finding.ts'
 import { checkListeners } from './checks/listeners.ts'
@@ -35,6 +34,11 @@ const STDIO: Mode = {
   checks: [checkCluster, checkPolicy, app => checkAudit(app, { isOptional: true })],
 }
 
+/** What changes need is not even loaded unless they are enabled. */
+async function * checkChanges (app: FastifyInstance): AsyncGenerator<Finding> {
+  if (app.config.changes) yield * (await import('./checks/changes.ts')).checkChanges(app)
+}
+
 /** Runs `check`. Resolves to the exit code. */
 export async function check (args: string[]): Promise<number> {
   const isStdio = args[0] === 'stdio'
@@ -61,7 +65,7 @@ async function * findings ({ read, checks }: Mode): AsyncGenerator<Finding> {
   }
   // Nothing is sent to a trace collector, and there is no mirror to compare.
   const app = await buildClusterApp({ ...config, tracing: false, verifyIntervalMs: 0 })
-  await registerChanges(app)
+  if (config.changes) await (await import('./checks/changes.ts')).registerChanges(app)
   try {
     const problem = await app.ready().then(() => undefined, (error: Error) => error)
     if (problem && !(problem instanceof ConfigError)) throw problem

@@ -17,7 +17,6 @@ const LEDGER = '/kafscale-mcp/changes/'
 
 /** Registers what `checkChanges` uses. None of it connects by itself. */
 export async function registerChanges (app: FastifyInstance): Promise<void> {
-  if (!app.config.changes) return
   await app.register(brokerControl)
 }
 
