@@ -383,7 +383,7 @@ t.test('the service does not start', async t => {
       await failure({ KAFSCALE_MCP_TOOLS: 'list_topics,drop_all', KAFSCALE_MCP_DISABLED_TOOLS: 'list_topic' }),
       new RegExp(
         '^kafscale-mcp does not start:\nKAFSCALE_MCP_TOOLS and KAFSCALE_MCP_DISABLED_TOOLS name "drop_all", ' +
-        '"list_topic": expected names of cluster_metrics, .*, list_topics\n$'
+        '"list_topic": expected names of apply_change, .*, update_topic_config\n$'
       )
     )
   })
