@@ -218,7 +218,7 @@ t.test('it does not start with invalid tools, keys or policies', async t => {
     return rest
   }
   t.match(await sentences({ KAFSCALE_MCP_TOOLS: 'list_topcis' }), [
-    /^KAFSCALE_MCP_TOOLS .*"list_topcis": expected names of cluster_metrics, /,
+    /^KAFSCALE_MCP_TOOLS .*"list_topcis": expected names of apply_change, /,
   ])
   t.match(await sentences({ KAFSCALE_MCP_POLICY_FILE: `${dir}/policy.yaml` }), [
     /^KAFSCALE_MCP_POLICY_FILE is ".*policy\.yaml": expected a valid policy$/,
