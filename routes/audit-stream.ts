@@ -5,11 +5,10 @@ import { type Static, Type } from '@sinclair/typebox'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { NotAuditor } from '../errors.ts'
-import { clientAddress } from '../lib/client-address.ts'
 import type { LiveEvent } from '../plugins/audit/live.ts'
-import { type AuditEntry, ownEntry } from '../plugins/audit/record.ts'
+import { type AuditEntry, ownEntry, whereOf } from '../plugins/audit/record.ts'
 import { recordMatches } from '../plugins/audit/show.ts'
-import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
+import { sourceOf } from './request-source.ts'
 
 const HEARTBEAT_MS = 15_000
 /** How often each client is checked: it must still have the role, and be reading. */
@@ -103,19 +102,12 @@ export function readingRecord (
   who: AuditEntry['who'],
   allowed: boolean
 ): AuditEntry {
-  const entry = ownEntry('audit_stream', null)
   const { code } = new NotAuditor()
   return {
-    ...entry,
+    ...ownEntry('audit_stream', null),
     who,
     what: { tool: null, operation: null, arguments: query, resources: {} },
-    where: {
-      ...entry.where,
-      remote_address: clientAddress(request),
-      user_agent: request.headers['user-agent'] ?? null,
-      request_id: request.id,
-      trace_id: traceIdOf(request.headers),
-    },
+    where: whereOf(sourceOf(request)),
     decision: allowed ? 'allowed' : 'denied',
     outcome: allowed ? 'ok' : 'denied',
     error_code: allowed ? null : code,

@@ -1,12 +1,11 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { RateLimited, Unauthenticated, Unverifiable } from '../errors.ts'
-import { clientAddress } from '../lib/client-address.ts'
-import { type AuditEntry, ownEntry, whoOf } from '../plugins/audit/record.ts'
+import { type AuditEntry, whoOf } from '../plugins/audit/record.ts'
 import { challenge } from '../plugins/auth/challenge.ts'
-import { traceIdOf } from '../plugins/telemetry/trace-context.ts'
 import auditStream from './audit-stream.ts'
 import { guard } from './guard.ts'
 import mcp from './mcp/index.ts'
+import { failedSignIn } from './request-source.ts'
 
 /** The `Retry-After` of a 503 that has none of its own. */
 const RETRY_AFTER_S = 5
@@ -44,28 +43,12 @@ function signIn (app: FastifyInstance) {
     } catch (error) {
       app.telemetry.authenticationFailed(error)
       if (RECORDED_FAILURES.some(failure => error instanceof failure)) {
-        await app.audit.authenticationFailure(failureEntry(request, error as FastifyError))
+        await app.audit.authenticationFailure(failedSignIn(request, error as FastifyError))
       }
       if (error instanceof Unauthenticated) await app.limits.failedSignIn(request, reply)
       throw error
     }
     await app.limits.admit(request, reply)
-  }
-}
-
-function failureEntry (request: FastifyRequest, { code, message, statusCode = 500 }: FastifyError): AuditEntry {
-  const entry = ownEntry('authentication_failure', message)
-  return {
-    ...entry,
-    where: {
-      ...entry.where,
-      remote_address: clientAddress(request),
-      user_agent: request.headers['user-agent'] ?? null,
-      request_id: request.id,
-      trace_id: traceIdOf(request.headers),
-    },
-    outcome: statusCode < 500 ? 'denied' : 'error',
-    error_code: code,
   }
 }
 

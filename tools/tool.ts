@@ -3,6 +3,7 @@ import type { Static, TObject, TSchema } from '@sinclair/typebox'
 import fp from 'fastify-plugin'
 import type { ToolErrorCode } from '../errors.ts'
 import type { MirrorView } from '../kafscale/mirror.ts'
+import type { Source } from '../plugins/audit/record.ts'
 import type { Principal } from '../plugins/auth/principal.ts'
 import type { BrokerControl } from '../plugins/broker-control/index.ts'
 import type { BrokerMetrics } from '../plugins/broker-metrics/index.ts'
@@ -101,16 +102,11 @@ export interface CallerChanges {
 }
 
 /** Who makes a call, and from where. */
-export interface Caller {
+export interface Caller extends Source {
   principal: Principal
   /** Who acts in the name of the principal: an approver, on a page. */
   actor?: Principal
   receivedAt: Date
-  remoteAddress: string | null
-  userAgent: string | null
-  mcpClient: string | null
-  requestId: string | null
-  traceId: string | null
   /** The number of calls in the same request, if that is a batch: they share the limit of an answer's size. */
   batchSize?: number
 }

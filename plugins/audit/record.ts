@@ -115,6 +115,26 @@ export function whoOf (principal: Principal, roles: readonly string[]): NonNulla
   }
 }
 
+/** Where a call comes from; `null` for what is not known, or does not exist there. */
+export interface Source {
+  remoteAddress: string | null
+  userAgent: string | null
+  mcpClient: string | null
+  requestId: string | null
+  traceId: string | null
+}
+
+/** The source of a call, as records name it. */
+export function whereOf ({ remoteAddress, userAgent, mcpClient, requestId, traceId }: Source): AuditEntry['where'] {
+  return {
+    remote_address: remoteAddress,
+    user_agent: userAgent,
+    mcp_client: mcpClient,
+    request_id: requestId,
+    trace_id: traceId,
+  }
+}
+
 /** An entry for an event of the service itself, rather than of a caller. */
 export function ownEntry (event: AuditEvent, warning: string | null): AuditEntry {
   const now = new Date().toISOString()

@@ -1,7 +1,7 @@
 /** The audit records of the steps of a change, linked by its id. */
 import { quote } from '../../lib/printable.ts'
 import type { Caller } from '../../tools/tool.ts'
-import { type AuditEntry, type AuditEvent, ownEntry, whoOf } from '../audit/record.ts'
+import { type AuditEntry, type AuditEvent, ownEntry, whereOf, whoOf } from '../audit/record.ts'
 import type { Change } from './change.ts'
 import type { Parts, Step } from './parts.ts'
 import { resourceOf } from './people.ts'
@@ -51,7 +51,7 @@ function actorOf (caller: Caller | null): string[] {
 }
 
 function byCaller ({ authorize }: Parts, caller: Caller): Pick<AuditEntry, 'who' | 'when' | 'where'> {
-  const { principal, receivedAt, remoteAddress, userAgent, mcpClient, requestId, traceId } = caller
+  const { principal, receivedAt } = caller
   const finished = new Date()
   return {
     who: whoOf(principal, authorize.roles(principal)),
@@ -60,12 +60,6 @@ function byCaller ({ authorize }: Parts, caller: Caller): Pick<AuditEntry, 'who'
       finished: finished.toISOString(),
       duration_ms: Math.max(0, finished.getTime() - receivedAt.getTime()),
     },
-    where: {
-      remote_address: remoteAddress,
-      user_agent: userAgent,
-      mcp_client: mcpClient,
-      request_id: requestId,
-      trace_id: traceId,
-    },
+    where: whereOf(caller),
   }
 }

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import type { Caller, ToolResult } from '../../tools/tool.ts'
-import { type AuditEntry, whoOf } from '../audit/record.ts'
+import { type AuditEntry, whereOf, whoOf } from '../audit/record.ts'
 import { REDACTED } from '../audit/tokens.ts'
 import type { Decision, Operation } from '../rbac/decide.ts'
 
@@ -40,13 +40,7 @@ export function recordOf (
         finished: new Date().toISOString(),
         duration_ms: Math.round((performance.now() - startedMs) * 1000) / 1000,
       },
-      where: {
-        remote_address: caller.remoteAddress,
-        user_agent: caller.userAgent,
-        mcp_client: caller.mcpClient,
-        request_id: caller.requestId,
-        trace_id: caller.traceId,
-      },
+      where: whereOf(caller),
       decision: decision?.kind ?? null,
       rule: decision?.rule ?? null,
       outcome: decision?.kind === 'denied' ? 'denied' : result?.isError ? 'error' : 'ok',

@@ -3,12 +3,10 @@ import formbody from '@fastify/formbody'
 import helmet from '@fastify/helmet'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { FormNotYours, RateLimited } from '../../errors.ts'
-import { clientAddress } from '../../lib/client-address.ts'
 import { originOf } from '../../lib/origin.ts'
-import { type AuditEntry, ownEntry } from '../../plugins/audit/record.ts'
 import { pageSettings } from '../../plugins/sign-in.ts'
-import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import { hostGuard } from '../guard.ts'
+import { failedSignIn } from '../request-source.ts'
 import { auditPages } from './audit.ts'
 import { changePages } from './changes.ts'
 import { pagesOf } from './pages.ts'
@@ -87,21 +85,9 @@ function requireOwnOrigin ({ method, headers }: FastifyRequest, own: string | un
 
 /** Counts and records a sign-in that failed. */
 function failureOf (app: FastifyInstance) {
-  return async (request: FastifyRequest, reply: FastifyReply, { code, message, statusCode = 500 }: FastifyError) => {
-    const entry = ownEntry('authentication_failure', message)
-    const record: AuditEntry = {
-      ...entry,
-      where: {
-        ...entry.where,
-        remote_address: clientAddress(request),
-        user_agent: request.headers['user-agent'] ?? null,
-        request_id: request.id,
-        trace_id: traceIdOf(request.headers),
-      },
-      outcome: statusCode < 500 ? 'denied' : 'error',
-      error_code: code,
-    }
-    await app.audit.authenticationFailure(record)
+  return async (request: FastifyRequest, reply: FastifyReply, error: FastifyError) => {
+    await app.audit.authenticationFailure(failedSignIn(request, error))
+    const { code, statusCode = 500 } = error
     if (statusCode < 500 && code !== new RateLimited('').code) await app.limits.failedSignIn(request, reply)
   }
 }
