@@ -9,7 +9,7 @@ import {
 import { SignInFailed, SignInUnavailable } from '../errors.ts'
 import { clientSecret, describeFailure } from './auth/issuer.ts'
 import { LEEWAY_S } from './auth/jwt.ts'
-import type { Principal } from './auth/principal.ts'
+import { type Principal, visitorPrincipal } from './auth/principal.ts'
 import { resourceUrl } from './auth/resource.ts'
 import type { Config } from './config/read.ts'
 import { variableOf } from './config/schema.ts'
@@ -143,17 +143,9 @@ export default fp(async function signIn (app) {
         throw new SignInFailed('by its clock, the issuer has asked for your credentials in the future')
       }
       return {
-        principal: {
-          subject: sub,
-          issuer: iss,
-          clientId,
-          method: 'oidc',
-          scopes: undefined,
-          tokenId: randomUUID(),
-          expiresAt: null,
-          claims: { ...claims, sub, iss },
-          clientCertificate: null,
-        },
+        principal: visitorPrincipal({
+          subject: sub, issuer: iss, clientId, tokenId: randomUUID(), claims: { ...claims, sub, iss },
+        }),
         authTime,
       }
     },

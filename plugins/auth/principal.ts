@@ -57,6 +57,13 @@ function scopesOf ({ scope, scp }: Claims): ReadonlySet<string> | undefined {
   return new Set(scopes.filter(scope => typeof scope === 'string' && scope !== ''))
 }
 
+/** Somebody who has signed in to the pages: without a token, and so without scopes. */
+export function visitorPrincipal (
+  visitor: Pick<Principal, 'subject' | 'issuer' | 'clientId' | 'tokenId' | 'claims'>
+): Principal {
+  return { ...withoutClaims('oidc', visitor.subject), ...visitor }
+}
+
 function withoutClaims (method: AuthMethod, subject: string): Principal {
   return Object.freeze({
     subject,

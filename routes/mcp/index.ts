@@ -15,15 +15,15 @@ import {
 } from '@modelcontextprotocol/server'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { BatchTooLong, IdTooLong, InsufficientScope, MethodTooLong } from '../../errors.ts'
-import { clientAddress } from '../../lib/client-address.ts'
 import { onceClosed } from '../../lib/once-closed.ts'
 import { escapeUnprintable } from '../../lib/printable.ts'
 import type { Principal } from '../../plugins/auth/principal.ts'
 import { NO_SCOPE } from '../../plugins/rbac/decide.ts'
-import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import type { Caller } from '../../tools/tool.ts'
+import { sourceOf } from '../request-source.ts'
 import { ACCEPT_BOTH, acceptsBoth } from './accept.ts'
 import { parseBody } from './body.ts'
+import { clientName } from './client-name.ts'
 import { ExchangeTransport } from './exchange.ts'
 import { withoutNulls } from './nulls.ts'
 import { authInfoOf, McpToolServer } from './server.ts'
@@ -176,18 +176,11 @@ function isObject (value: unknown): value is Record<string, unknown> {
 }
 
 function callerOf (request: FastifyRequest, message: unknown): Caller {
-  const { name, version } = (isJSONRPCRequest(message) ? message.params?._meta?.[CLIENT_INFO_META_KEY] ?? {} : {}) as {
-    name?: unknown
-    version?: unknown
-  }
   return {
     principal: request.principal as Principal,
     receivedAt: new Date(),
-    remoteAddress: clientAddress(request),
-    userAgent: request.headers['user-agent'] ?? null,
-    mcpClient: typeof name === 'string' ? typeof version === 'string' ? `${name} ${version}` : name : null,
-    requestId: request.id,
-    traceId: traceIdOf(request.headers, message),
+    ...sourceOf(request, message),
+    mcpClient: clientName(isJSONRPCRequest(message) ? message.params?._meta?.[CLIENT_INFO_META_KEY] : undefined),
     batchSize: Math.max(1, callsIn(message).length),
   }
 }

@@ -19,6 +19,7 @@ import { LOCAL } from '../../plugins/auth/principal.ts'
 import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import type { Caller } from '../../tools/tool.ts'
 import { parseBody } from './body.ts'
+import { clientName } from './client-name.ts'
 import { withoutNulls } from './nulls.ts'
 import { McpToolServer } from './server.ts'
 
@@ -71,13 +72,12 @@ class StdioToolServer extends McpToolServer {
 
   protected override callerOf ({ mcpReq: { id, _meta, envelope } }: ServerContext): Caller {
     const info = (envelope as Record<string, unknown> | undefined)?.[CLIENT_INFO_META_KEY] ?? this.getClientVersion()
-    const { name, version } = (info ?? {}) as { name?: string, version?: string }
     return {
       principal: LOCAL,
       receivedAt: new Date(),
       remoteAddress: null,
       userAgent: null,
-      mcpClient: name === undefined ? null : version === undefined ? name : `${name} ${version}`,
+      mcpClient: clientName(info),
       requestId: String(id),
       traceId: traceIdOf({}, { params: { _meta } }),
     }

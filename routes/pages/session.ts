@@ -3,12 +3,11 @@ import { createHash } from 'node:crypto'
 import secureSession from '@fastify/secure-session'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { isLoopback } from '../../lib/address.ts'
-import { clientAddress } from '../../lib/client-address.ts'
-import type { Principal } from '../../plugins/auth/principal.ts'
+import { type Principal, visitorPrincipal } from '../../plugins/auth/principal.ts'
 import { reveal } from '../../plugins/config/secret.ts'
 import { DECIDING_MAX_AGE_S, type PageSettings, type SignedIn, type SignInAttempt } from '../../plugins/sign-in.ts'
-import { traceIdOf } from '../../plugins/telemetry/trace-context.ts'
 import type { Caller } from '../../tools/tool.ts'
+import { sourceOf } from '../request-source.ts'
 
 declare module 'fastify' {
   interface FastifyRequest { signIns: FastifyRequest['session'] }
@@ -126,17 +125,7 @@ export function visitorOf ({ session }: FastifyRequest, clientId: string): Visit
   const { sub, iss, id, claims, authTime } = stored
   const ageS = authTime === null ? Infinity : Date.now() / 1_000 - authTime
   return {
-    principal: {
-      subject: sub,
-      issuer: iss,
-      clientId,
-      method: 'oidc',
-      scopes: undefined,
-      tokenId: id,
-      expiresAt: null,
-      claims,
-      clientCertificate: null,
-    },
+    principal: visitorPrincipal({ subject: sub, issuer: iss, clientId, tokenId: id, claims }),
     authTime,
     mayDecide: ageS <= DECIDING_MAX_AGE_S,
   }
@@ -147,10 +136,6 @@ export function callerOf (request: FastifyRequest, { principal }: Visitor): Call
   return {
     principal,
     receivedAt: new Date(),
-    remoteAddress: clientAddress(request),
-    userAgent: request.headers['user-agent'] ?? null,
-    mcpClient: null,
-    requestId: request.id,
-    traceId: traceIdOf(request.headers),
+    ...sourceOf(request),
   }
 }
