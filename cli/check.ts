@@ -36,7 +36,8 @@ const STDIO: Mode = {
 
 /** What changes need is not even loaded unless they are enabled. */
 async function * checkChanges (app: FastifyInstance): AsyncGenerator<Finding> {
-  if (app.config.changes) yield * (await import('./checks/changes.ts')).checkChanges(app)
+  const { changes } = app.config
+  if (changes) yield * (await import('./checks/changes.ts')).checkChanges(app, changes)
 }
 
 /** Runs `check`. Resolves to the exit code. */

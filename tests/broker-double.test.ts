@@ -17,7 +17,8 @@ import {
   ResponseError,
 } from '@platformatic/kafka'
 import t, { type Test } from 'tap'
-import { channelCredentials, rpcClient } from '../plugins/broker-control/rpc.ts'
+import { channelCredentials } from '../lib/grpc-channel.ts'
+import { rpcClient } from '../plugins/broker-control/rpc.ts'
 import type { Change } from '../plugins/changes/change.ts'
 import { type BrokerDouble, type BrokerOptions, startBroker } from './support/brokers/broker.ts'
 import { startControl } from './support/brokers/control.ts'

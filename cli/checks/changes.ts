@@ -1,7 +1,6 @@
 /** Whether changes could be made, if they are enabled: the ledger, the brokers, and their control plane. */
-import { readFileSync } from 'node:fs'
-import * as grpc from '@grpc/grpc-js'
 import type { FastifyInstance } from 'fastify'
+import { channelCredentials } from '../../lib/grpc-channel.ts'
 import { quote } from '../../lib/printable.ts'
 import brokerControl from '../../plugins/broker-control/index.ts'
 import type { ChangesConfig, LedgerConfig } from '../../plugins/config/changes.ts'
@@ -20,9 +19,7 @@ export async function registerChanges (app: FastifyInstance): Promise<void> {
   await app.register(brokerControl)
 }
 
-export async function * checkChanges (app: FastifyInstance): AsyncGenerator<Finding> {
-  const { changes } = app.config
-  if (!changes) return
+export async function * checkChanges (app: FastifyInstance, changes: ChangesConfig): AsyncGenerator<Finding> {
   yield * checkLedger(changes.ledger)
   for (const address of changes.kafka.brokers) yield await checkBroker(address, changes)
   yield * checkControl(app)
@@ -32,7 +29,8 @@ export async function * checkLedger (ledger: LedgerConfig): AsyncGenerator<Findi
   let access: Finding | undefined
   for (const endpoint of ledger.endpoints) {
     const item = `ledger ${endpoint}`
-    const connection = new EtcdConnection(endpoint, channelOf(endpoint, ledger), credentialsOf(ledger))
+    const channel = channelCredentials(endpoint.startsWith('https:') ? ledger : undefined)
+    const connection = new EtcdConnection(endpoint, channel, credentialsOf(ledger))
     try {
       // Any call shows whether etcd answers and takes the credentials.
       await connection.readsEverything()
@@ -45,12 +43,6 @@ export async function * checkLedger (ledger: LedgerConfig): AsyncGenerator<Findi
     }
   }
   yield access ?? { level: 'skipped', item: 'ledger permissions', detail: 'no endpoint of the ledger answers' }
-}
-
-function channelOf (endpoint: string, { caFile, certFile, keyFile }: LedgerConfig): grpc.ChannelCredentials {
-  if (!endpoint.startsWith('https:')) return grpc.credentials.createInsecure()
-  const read = (path: string | undefined) => path === undefined ? null : readFileSync(path)
-  return grpc.credentials.createSsl(read(caFile), read(keyFile), read(certFile))
 }
 
 function credentialsOf ({ username, password }: LedgerConfig) {

@@ -2,11 +2,10 @@ import { isIPv6 } from 'node:net'
 import * as grpc from '@grpc/grpc-js'
 import fp from 'fastify-plugin'
 import { BrokerUnreachable } from '../../errors.ts'
+import { channelCredentials } from '../../lib/grpc-channel.ts'
 import { escapeUnprintable, quote } from '../../lib/printable.ts'
 import { type BrokerHosts, brokerHosts } from '../broker-hosts.ts'
-import {
-  channelCredentials, type ControlClient, type PartitionRef, type Reply, rpcClient, type StatusResponse
-} from './rpc.ts'
+import { type ControlClient, type PartitionRef, type Reply, rpcClient, type StatusResponse } from './rpc.ts'
 
 declare module 'fastify' {
   interface FastifyInstance { brokerControl: BrokerControl }

@@ -1,5 +1,4 @@
 /** The calls of the control plane, typed. `broker-control.proto` defines them. */
-import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import * as grpc from '@grpc/grpc-js'
 import { loadSync } from '@grpc/proto-loader'
@@ -98,14 +97,4 @@ export function rpcClient (target: string, credentials: grpc.ChannelCredentials,
     },
     close: () => client.close(),
   }
-}
-
-/** TLS with the files that are set, or plain text. */
-export function channelCredentials (
-  tls: { caFile?: string | undefined, certFile?: string | undefined, keyFile?: string | undefined } | undefined
-): grpc.ChannelCredentials {
-  const read = (path: string | undefined) => path === undefined ? null : readFileSync(path)
-  return tls
-    ? grpc.credentials.createSsl(read(tls.caFile), read(tls.keyFile), read(tls.certFile))
-    : grpc.credentials.createInsecure()
 }

@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs'
-import * as grpc from '@grpc/grpc-js'
 import fp from 'fastify-plugin'
+import { channelCredentials } from '../../lib/grpc-channel.ts'
 import { reveal } from '../config/secret.ts'
 import { EtcdConnection } from './connection.ts'
 
@@ -19,9 +18,8 @@ export interface EtcdReader {
 
 export default fp(async function etcd (app) {
   const { etcdEndpoints, etcdUsername, etcdPassword, etcdCaFile, etcdCertFile, etcdKeyFile } = app.config
-  const read = (path: string | undefined) => path === undefined ? null : readFileSync(path)
-  const tls = grpc.credentials.createSsl(read(etcdCaFile), read(etcdKeyFile), read(etcdCertFile))
-  const plain = grpc.credentials.createInsecure()
+  const tls = channelCredentials({ caFile: etcdCaFile, certFile: etcdCertFile, keyFile: etcdKeyFile })
+  const plain = channelCredentials(undefined)
   const credentials = etcdUsername === undefined || !etcdPassword
     ? undefined
     : { username: etcdUsername, password: reveal(etcdPassword) }
