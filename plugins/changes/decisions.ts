@@ -11,7 +11,7 @@ import { currentMirror, driftOf, planNow } from './plan.ts'
 import { stepRecord } from './record.ts'
 import { isOpen, OPEN_STATES } from './states.ts'
 import { requireState, takeStep } from './step.ts'
-import { viewOf } from './view.ts'
+import { currentViewOf, viewOf } from './view.ts'
 
 const APPROVER = { step: 'approve' } as const
 
@@ -104,7 +104,7 @@ export async function reviewBreakGlass (
     says: () => ({ caller: approver, ...APPROVER, rule, note: comment }),
     options: { breakGlass: 'unmark' },
   })
-  return viewOf(parts, change, await parts.ledger.isAlive(change))
+  return await currentViewOf(parts, change)
 }
 
 /** A change for the page that shows it, recomputed when the page opens. */
@@ -123,7 +123,7 @@ export interface Recomputed {
 
 export async function recompute (parts: Parts, { principal }: Caller, id: string): Promise<Recomputed> {
   const { change: stored } = await readChange(parts, principal, id)
-  const view = viewOf(parts, stored, !isOpen(stored.state) || await parts.ledger.isAlive(stored))
+  const view = await currentViewOf(parts, stored)
   const { change } = view
   const { name } = resourceOf(parts, change)
   const needs = lackOf(parts, principal, change) ?? null

@@ -1,5 +1,5 @@
 /** What operators see of changes, in `/healthz` and `/metrics`. */
-import { setTimeout as delay } from 'node:timers/promises'
+import { repeat } from '../../lib/repeat.ts'
 import { CHANGE_TOOLS, type ChangeTool, type ChangeView } from './change.ts'
 import type { Ledger } from './ledger/index.ts'
 import type { Telling } from './parts.ts'
@@ -43,8 +43,7 @@ export class ChangeFigures {
     state: 'ok', ambiguous: 0, locked: false, break_glass_unreviewed: false,
   }
 
-  readonly #stop = new AbortController()
-  #running: Promise<void> | undefined
+  #stop: (() => Promise<void>) | undefined
   #breakGlass = 0
   readonly #told = { delivered: 0, undelivered: 0 }
 
@@ -57,20 +56,11 @@ export class ChangeFigures {
   }
 
   start (): void {
-    this.#running = this.#run()
+    this.#stop = repeat(() => this.#look(), INTERVAL_MS)
   }
 
   async stop (): Promise<void> {
-    this.#stop.abort()
-    await this.#running
-  }
-
-  async #run (): Promise<void> {
-    const { signal } = this.#stop
-    while (!signal.aborted) {
-      await this.#look()
-      await delay(INTERVAL_MS, undefined, { signal }).catch(() => {})
-    }
+    await this.#stop?.()
   }
 
   /** A change has reached a state. */

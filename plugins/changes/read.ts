@@ -2,15 +2,15 @@ import type { Caller } from '../../tools/tool.ts'
 import type { Change, ChangeView, UnknownChange } from './change.ts'
 import type { Parts } from './parts.ts'
 import { maySee, readChange, resourceOf } from './people.ts'
-import { type ChangeState, isOpen } from './states.ts'
-import { viewOf } from './view.ts'
+import type { ChangeState } from './states.ts'
+import { currentViewOf, viewOf } from './view.ts'
 
 export interface ChangeFilter { state?: ChangeState, topic?: string, group?: string }
 
 /** @throws {ChangeNotFound} also for a change that the caller may not see */
 export async function getChange (parts: Parts, { principal }: Caller, id: string): Promise<ChangeView> {
   const { change } = await readChange(parts, principal, id)
-  return viewOf(parts, change, !isOpen(change.state) || await parts.ledger.isAlive(change))
+  return await currentViewOf(parts, change)
 }
 
 /** The changes that the caller may see, newest first. Nobody knows whether a filter fits those of other versions. */

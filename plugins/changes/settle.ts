@@ -1,7 +1,7 @@
 /** Finishes what no replica is working on any more, by what the mirror shows. Never sends anything. */
-import { setTimeout as delay } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { isToolError } from '../../errors.ts'
+import { repeat } from '../../lib/repeat.ts'
 import { hasForgotten } from './broker-memory.ts'
 import type { Change } from './change.ts'
 import type { Hold } from './ledger/hold.ts'
@@ -22,12 +22,11 @@ export interface Intervals { everyMs: number, requestEndsMs: number }
 /** Settles changes until it is stopped. One replica at a time does; another one takes over from a replica that dies. */
 export class Settler {
   readonly #parts: Parts
-  readonly #stop = new AbortController()
   readonly #intervals: Intervals
   /** When this replica first saw an ambiguous change, or asked its broker last, on the monotonic clock. */
   readonly #askedMs = new Map<string, number>()
   #hold: Hold | undefined
-  #running: Promise<void> | undefined
+  #stop: (() => Promise<void>) | undefined
 
   constructor (parts: Parts, intervals: Intervals = { everyMs: INTERVAL_MS, requestEndsMs: REQUEST_ENDS_MS }) {
     this.#parts = parts
@@ -35,33 +34,27 @@ export class Settler {
   }
 
   start (): void {
-    this.#running = this.#run()
-  }
-
-  async stop (): Promise<void> {
-    this.#stop.abort()
-    await this.#running
-    await this.#hold?.release()
-  }
-
-  async #run (): Promise<void> {
-    while (!this.#stop.signal.aborted) {
-      await this.#round().catch(error => {
+    this.#stop = repeat(async signal => {
+      await this.#round(signal).catch(error => {
         if (isPassing(error)) return
         this.#parts.log.error({ err: error }, 'changes could not be settled')
       })
-      await delay(this.#intervals.everyMs, undefined, { signal: this.#stop.signal }).catch(() => {})
-    }
+    }, this.#intervals.everyMs)
   }
 
-  async #round (): Promise<void> {
+  async stop (): Promise<void> {
+    await this.#stop?.()
+    await this.#hold?.release()
+  }
+
+  async #round (signal: AbortSignal): Promise<void> {
     await saveUnsaved(this.#parts)
     if (!this.#hold?.held) this.#hold = await this.#parts.ledger.becomeSettler(this.#parts.replica)
     if (!this.#hold) return
     const overview = await this.#parts.ledger.overview()
     this.#noteAmbiguous(overview)
     for (const { id } of overview.active) {
-      if (this.#stop.signal.aborted || !this.#hold.held) return
+      if (signal.aborted || !this.#hold.held) return
       if (this.#parts.unsaved.has(id)) continue
       await settle(this.#parts, id, overview, () => this.#isTimeToAsk(id)).catch(error => {
         if (isPassing(error)) throw error

@@ -16,6 +16,11 @@ export function viewOf ({ settings }: { settings: Settings }, stored: Change, is
   return { change, next: nextStep(change, approvalUrl), approvalUrl }
 }
 
+/** The same, with the lease of an open change looked up. */
+export async function currentViewOf (parts: Pick<Parts, 'settings' | 'ledger'>, stored: Change): Promise<ChangeView> {
+  return viewOf(parts, stored, !isOpen(stored.state) || await parts.ledger.isAlive(stored))
+}
+
 function approvalUrlOf ({ publicUrl }: Settings, { requires, change_id: id, break_glass: glass }: Change) {
   const hasPage = requires.mode === 'approval' || glass !== null
   return hasPage && publicUrl !== undefined ? `${publicUrl.replace(/\/$/, '')}/changes/${id}` : undefined
