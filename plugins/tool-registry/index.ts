@@ -86,8 +86,6 @@ export default fp(async function toolRegistry (app) {
   const host = hostOf(app, entries)
   const turns = new Turns()
 
-  const hasChanges = () => TOOLS_OF_CHANGES.some(name => entries.has(name))
-
   app.decorate<Tools>('tools', {
     known,
     declare (tool) {
@@ -100,10 +98,13 @@ export default fp(async function toolRegistry (app) {
       })
     },
     operation: name => entries.get(name)?.tool.operation,
-    list: principal => [...entries.values()]
-      .filter(({ tool }) => app.authorize.decide(principal, tool).kind === 'allowed')
-      .map(({ definition, crowded }) => hasChanges() ? crowded : definition)
-      .sort((a, b) => a.name < b.name ? -1 : 1),
+    list (principal) {
+      const shown = TOOLS_OF_CHANGES.some(name => entries.has(name)) ? 'crowded' : 'definition'
+      return [...entries.values()]
+        .filter(({ tool }) => app.authorize.decide(principal, tool).kind === 'allowed')
+        .map(entry => entry[shown])
+        .sort((a, b) => a.name < b.name ? -1 : 1)
+    },
     async call (name, input, caller, signal, progress = () => {}) {
       const entry = entries.get(name)
       if (!entry) throw new Error(`no tool ${name}`)
