@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
-import { InvalidArgument, MetadataUnavailable } from '../errors.ts'
+import { InvalidArgument } from '../errors.ts'
 import type { Broker } from '../kafscale/records.ts'
-import { observedAt } from './shared/observed.ts'
+import { brokersOf, observedAt } from './shared/observed.ts'
 import {
   flag, flagOrNull, input, integer, list, means, numberOrNull, object, observed, text, textOrNull
 } from './shared/schema.ts'
@@ -39,10 +39,7 @@ export default defineTool({
   errors: ['METADATA_UNAVAILABLE'],
   async answer (host, { node_id: nodeId }, context) {
     const mirror = context.mirror()
-    if (!mirror.snapshot) {
-      throw new MetadataUnavailable("the stored snapshot can't be decoded, so the brokers are not known")
-    }
-    const { brokers } = mirror.snapshot
+    const brokers = brokersOf(mirror)
     const chosen = nodeId === undefined ? brokers : brokers.filter(broker => broker.nodeId === nodeId)
     if (nodeId !== undefined && chosen.length === 0) {
       throw new InvalidArgument(`"node_id" must be one of ${brokers.map(({ nodeId }) => nodeId).join(', ')}`)

@@ -1,13 +1,22 @@
 import { MetadataUnavailable } from '../../errors.ts'
 import type { MirrorView, Partition, Topic } from '../../kafscale/mirror.ts'
+import type { Broker } from '../../kafscale/records.ts'
 import type { Host } from '../tool.ts'
 
 /** The topics of the snapshot. @throws {MetadataUnavailable} if it can't be decoded, so that they are not known */
 export function topicsOf (mirror: MirrorView): readonly Topic[] {
-  if (!mirror.snapshot) {
-    throw new MetadataUnavailable("the stored snapshot can't be decoded, so the topics are not known")
-  }
+  snapshotOf(mirror, 'topics')
   return mirror.topics
+}
+
+/** The brokers of the snapshot. @throws {MetadataUnavailable} if it can't be decoded, so that they are not known */
+export function brokersOf (mirror: MirrorView): readonly Broker[] {
+  return snapshotOf(mirror, 'brokers').brokers
+}
+
+function snapshotOf ({ snapshot }: MirrorView, wanted: 'topics' | 'brokers') {
+  if (snapshot) return snapshot
+  throw new MetadataUnavailable(`the stored snapshot can't be decoded, so the ${wanted} are not known`)
 }
 
 /** Whether a topic is in the snapshot, or in etcd although the snapshot lacks it. */
