@@ -1,6 +1,5 @@
 /** `kafscale-mcp stdio`, as the process that a client starts. `package.test.ts` runs it in a package. */
 import { type ChildProcess, execFileSync } from 'node:child_process'
-import { once } from 'node:events'
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { Client as Client2026 } from '@modelcontextprotocol/client'
@@ -13,7 +12,7 @@ import { HTTP_SETTINGS } from '../../plugins/config/stdio.ts'
 import { needsEtcd, startEtcd } from '../support/etcd.ts'
 import { ROOT } from '../support/paths.ts'
 import { fill, recordedKeyspace } from '../support/service.ts'
-import { clean, spawnClean } from '../support/spawn.ts'
+import { clean, follow, spawnClean } from '../support/spawn.ts'
 import { waitFor } from '../support/wait-for.ts'
 
 const LAUNCHER = join(ROOT, 'bin/kafscale-mcp.js')
@@ -36,19 +35,13 @@ async function start (
   input: number | 'pipe' = 'pipe'
 ): Promise<Started> {
   const child = spawnClean(process.execPath, args, { env, stdio: [input, 'pipe', 'pipe'] })
-  const output = { stdout: '', stderr: '' }
-  child.stdout?.on('data', chunk => { output.stdout += chunk })
-  child.stderr?.on('data', chunk => { output.stderr += chunk })
-  let ended = false
-  const exit = once(child, 'close').then(([code, signal]) => {
-    ended = true
-    return code ?? signal
-  })
+  const { output, exit, hasEnded } = follow(child)
   t.teardown(async () => {
     child.kill('SIGKILL')
     await exit
   })
-  await waitFor(() => ended || output.stderr.includes('serving the client') || output.stderr, START_BOUND_MS, 'served')
+  const serves = () => hasEnded() || output.stderr.includes('serving the client') || output.stderr
+  await waitFor(serves, START_BOUND_MS, 'served')
   return { process: child, output, exit }
 }
 

@@ -1,12 +1,11 @@
 /** The package and the image, built as npm and a container engine build them. */
 import { type ChildProcess, execFile } from 'node:child_process'
-import { once } from 'node:events'
 import { cpSync, globSync, readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { ROOT } from './paths.ts'
 import { type Teardown, temporaryFolder } from './run.ts'
 import { modern } from './service.ts'
-import { clean, spawnClean } from './spawn.ts'
+import { clean, follow, spawnClean } from './spawn.ts'
 import { waitFor } from './wait-for.ts'
 
 import './programs.ts' // adds to the path
@@ -92,16 +91,9 @@ export async function start (
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  const output = { stdout: '', stderr: '' }
-  child.stdout?.on('data', chunk => { output.stdout += chunk })
-  child.stderr?.on('data', chunk => { output.stderr += chunk })
-  let ended = false
-  const exit = once(child, 'close').then(([code, signal]) => {
-    ended = true
-    return code ?? signal
-  })
+  const { output, exit, hasEnded } = follow(child)
   const signalGroup = (signal: NodeJS.Signals) => {
-    if (child.pid !== undefined && !ended) process.kill(-child.pid, signal)
+    if (child.pid !== undefined && !hasEnded()) process.kill(-child.pid, signal)
   }
   t.teardown(async () => {
     signalGroup('SIGKILL')

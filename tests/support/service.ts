@@ -1,6 +1,5 @@
 /** The service, in the test's process or in its own, and requests to it. */
 import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
 import { type TProperties, Type } from '@sinclair/typebox'
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { buildApp } from '../../app.ts'
@@ -10,7 +9,7 @@ import type { Caller, Tool, ToolResult } from '../../tools/tool.ts'
 import { CHECKED } from './check-records.ts'
 import type { Etcd, Teardown } from './etcd.ts'
 import { recording, ROOT } from './paths.ts'
-import { spawnClean } from './spawn.ts'
+import { follow, spawnClean } from './spawn.ts'
 import { waitFor } from './wait-for.ts'
 
 export const MODERN = '2026-07-28'
@@ -116,20 +115,13 @@ export function startService (t: Teardown, env: Environment = {}): Service {
     },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  const output = { stdout: '', stderr: '' }
-  process.stdout?.on('data', chunk => { output.stdout += chunk })
-  process.stderr?.on('data', chunk => { output.stderr += chunk })
-  let ended = false
-  const exit = once(process, 'close').then(([code, signal]) => {
-    ended = true
-    return code ?? signal
-  })
+  const { output, exit, hasEnded } = follow(process)
   t.teardown(async () => {
     process.kill('SIGKILL')
     await exit
   })
   const listening = /"url":"([^"]+)","msg":"listening"/
-  const url = waitFor(() => ended || listening.test(output.stderr) || output.stderr, START_BOUND_MS, 'listening')
+  const url = waitFor(() => hasEnded() || listening.test(output.stderr) || output.stderr, START_BOUND_MS, 'listening')
     .then(() => {
       const [, url] = listening.exec(output.stderr) ?? []
       if (url === undefined) throw new Error(`the service does not start: ${output.stderr}`)

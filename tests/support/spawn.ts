@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn, type SpawnOptions } from 'node:child_process'
+import { once } from 'node:events'
 import { join } from 'node:path'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -24,4 +25,25 @@ export function spawnClean (
   { env, ...options }: SpawnOptions & { env: Environment }
 ): ChildProcess {
   return spawn(...clean(file, args, env), { ...options, env: {} })
+}
+
+/** What a process writes to its pipes, and how it ends. */
+export interface Followed {
+  /** Everything written so far. */
+  output: { stdout: string, stderr: string }
+  /** Resolves to its exit code, or to the signal that ended it. */
+  exit: Promise<number | NodeJS.Signals>
+  hasEnded: () => boolean
+}
+
+export function follow (child: ChildProcess): Followed {
+  const output = { stdout: '', stderr: '' }
+  child.stdout?.on('data', chunk => { output.stdout += chunk })
+  child.stderr?.on('data', chunk => { output.stderr += chunk })
+  let ended = false
+  const exit = once(child, 'close').then(([code, signal]) => {
+    ended = true
+    return code ?? signal
+  })
+  return { output, exit, hasEnded: () => ended }
 }

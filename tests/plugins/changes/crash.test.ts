@@ -60,6 +60,19 @@ async function endLock ({ client }: Etcd): Promise<void> {
   if (lock) await client.leaseClient.leaseRevoke({ ID: lock.lease })
 }
 
+/** Proposes a topic, which a replica applies until it is killed, and ends its lock. `earlier`: what was sent before. */
+async function proposeAndDie (
+  t: Test,
+  { etcd, broker, replica }: { etcd: Etcd, broker: ChangeBroker, replica: Replica },
+  killAt: string
+) {
+  const { change_id: changeId } = await proposeTopic(replica, ALICE, killAt.replaceAll(' ', '-'))
+  const earlier = broker.sent.length
+  const records = await applyAndDie(t, broker, { endpoints: etcd.endpoints, changeId, mode: 'direct', killAt })
+  await endLock(etcd)
+  return { id: changeId, earlier, records }
+}
+
 const get = async ({ changes }: Replica, id: string) => (await changes.get(ALICE, id)).change
 const settled = async (replica: Replica, id: string) => {
   await waitFor(async () => {
@@ -88,15 +101,12 @@ const BEFORE = {
 }
 
 t.test('killed before it was sent, the change can be applied later', needsEtcd(), async t => {
-  const { etcd, broker, replica } = await setUp(t)
+  const cluster = await setUp(t)
+  const { broker, replica } = cluster
   replica.settler.start()
   for (const [killAt, expected] of Object.entries(BEFORE)) {
     await t.test(killAt, async t => {
-      const topic = killAt.replaceAll(' ', '-')
-      const { change_id: id } = await proposeTopic(replica, ALICE, topic)
-      const earlier = broker.sent.length
-      const records = await applyAndDie(t, broker, { endpoints: etcd.endpoints, changeId: id, mode: 'direct', killAt })
-      await endLock(etcd)
+      const { id, earlier, records } = await proposeAndDie(t, cluster, killAt)
       t.match(await settled(replica, id), { state: 'planned', execution: null, outcome: null })
       t.equal(broker.sent.length, earlier, 'nothing was sent')
       t.strictSame(story(records, replica, id), ['plan', ...expected])
@@ -120,15 +130,12 @@ const AFTER = {
 }
 
 t.test('killed when it may have been sent, the cluster shows what happened', needsEtcd(), async t => {
-  const { etcd, broker, replica } = await setUp(t)
+  const cluster = await setUp(t)
+  const { broker, replica } = cluster
   replica.settler.start()
   for (const [killAt, wasSent] of Object.entries(AFTER)) {
     await t.test(killAt, async t => {
-      const topic = killAt.replaceAll(' ', '-')
-      const { change_id: id } = await proposeTopic(replica, ALICE, topic)
-      const earlier = broker.sent.length
-      const records = await applyAndDie(t, broker, { endpoints: etcd.endpoints, changeId: id, mode: 'direct', killAt })
-      await endLock(etcd)
+      const { id, earlier, records } = await proposeAndDie(t, cluster, killAt)
       t.equal((await settled(replica, id)).state, wasSent ? 'applied' : 'ambiguous')
       const isRecorded = killAt === 'after the record outcome' || killAt === 'before applied is stored'
       t.strictSame(story(records, replica, id), ['plan', 'intent', ...isRecorded ? ['outcome'] : [], 'settlement'])
